@@ -1,0 +1,273 @@
+/* base.h - what every folder shares: addresses, byte views, keyed hash, random numbers, rings, log, counters.
+ * Knows     nothing of packets' meaning, of loops, sockets or threads; it sits below all other folders.
+ * Threads   [any] unless a function says otherwise: there is no shared mutable state except the log's sink.
+ * Memory    nothing here allocates, except where the name ends in _new. */
+#ifndef CULVERT_BASE_H
+#define CULVERT_BASE_H
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#define ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define CACHE_LINE                      64
+
+/* ---- addresses ---------------------------------------------------------------------------------------- */
+
+/* An IPv4 or IPv6 address in 16 bytes, network order. IPv4 is kept in its v4-mapped form (::ffff:a.b.c.d, RFC 4291
+ * section 2.5.5.2), so that one comparison serves both families; a real packet with a mapped address is dropped before
+ * it becomes one of these (icmp.md V11). All zero is "no address". */
+struct ip_addr {
+    union {
+        uint8_t b[16];
+        uint32_t w[4];
+    };
+};
+
+struct ip_port {
+    struct ip_addr addr;
+    uint16_t port; /* host order */
+};
+
+struct ip_prefix {
+    struct ip_addr addr; /* bits beyond len are zero */
+    uint8_t len;         /* 0..128, counted in the 16-byte form: 10.0.0.0/8 has len 104 */
+};
+
+/* Where a flow wants to go: by name if there is one, else by address. */
+struct host_port {
+    const char *name;    /* NULL, or a host name of 1..255 bytes, without a trailing dot; borrowed */
+    struct ip_addr addr; /* used when name is NULL */
+    uint16_t port;       /* host order */
+};
+
+enum ip_proto { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17, IP_PROTO_ICMPV6 = 58 };
+
+/* One flow as its client sees it; the key of every table of flows. Compare with flow_key_equal(). */
+struct flow_key {
+    struct ip_addr client, target;
+    uint16_t client_port, target_port; /* host order; echo: client_port is the id, target_port 0 */
+    uint8_t proto;                     /* enum ip_proto */
+    uint8_t pad[3];                    /* always zero, so that the key can be hashed as bytes */
+};
+
+#define IP_TEXT_MAX      48 /* longest ip_text() with its NUL */
+#define IP_PORT_TEXT_MAX 56 /* longest ip_port_text() with its NUL */
+
+struct ip_addr ip_from4(const uint8_t be[4]);
+struct ip_addr ip_from6(const uint8_t be[16]);
+bool ip_is4(const struct ip_addr *a);
+bool ip_is_none(const struct ip_addr *a);
+bool ip_equal(const struct ip_addr *a, const struct ip_addr *b);
+bool ip_is_multicast(const struct ip_addr *a);
+bool ip_is_loopback(const struct ip_addr *a);   /* 127/8 or ::1 */
+bool ip_is_link_local(const struct ip_addr *a); /* 169.254/16 or fe80::/10 */
+/* 0.0.0.0/8, 240/4 with 255.255.255.255, ::, multicast, loopback: never the end of a unicast flow (faults.md P6, P7) */
+bool ip_is_martian(const struct ip_addr *a);
+bool ip_in_prefix(const struct ip_addr *a, const struct ip_prefix *p);
+bool ip_port_equal(const struct ip_port *a, const struct ip_port *b);
+bool flow_key_equal(const struct flow_key *a, const struct flow_key *b);
+
+/** ip_parse() - "192.0.2.1", "2001:db8::1" or "[2001:db8::1]", and nothing else; no zone, no name
+ * Return: 0, or -EINVAL and @out is untouched. */
+int ip_parse(const char *text, struct ip_addr *out);
+/** ip_prefix_parse() - "10.0.0.0/8", "fd00::/8" or a bare address; bits beyond the length are cleared
+ * Return: 0, or -EINVAL and @out is untouched. */
+int ip_prefix_parse(const char *text, struct ip_prefix *out);
+const char *ip_text(const struct ip_addr *a, char out[IP_TEXT_MAX]);           /* returns @out */
+const char *ip_port_text(const struct ip_port *a, char out[IP_PORT_TEXT_MAX]); /* 1.2.3.4:5 or [::1]:5 */
+socklen_t ip_to_sockaddr(const struct ip_port *a,
+                         struct sockaddr_storage *out); /* returns the length for bind, connect */
+int ip_from_sockaddr(const struct sockaddr *sa, struct ip_port *out); /* 0 or -EAFNOSUPPORT */
+
+/* ---- byte views ---------------------------------------------------------------------------------------- */
+
+/* Bytes that someone else owns and that we read from the front. Every reader of foreign bytes goes through one. */
+struct span {
+    const uint8_t *data;
+    size_t len;
+};
+
+static inline void span_skip(struct span *s, size_t n) /* @n <= s->len is the caller's promise */
+{
+    s->data += n;
+    s->len -= n;
+}
+bool span_u8(struct span *s, uint8_t *out); /* these take from the front, or return false and take nothing */
+bool span_u16(struct span *s, uint16_t *out);
+bool span_u32(struct span *s, uint32_t *out);
+bool span_bytes(struct span *s, size_t n, const uint8_t **out);
+
+/* A fixed buffer that we append to. Overflow sets `full` and appends nothing; check once at the end. */
+struct buf {
+    uint8_t *data;
+    size_t len, cap;
+    bool full;
+};
+
+void buf_init(struct buf *b, void *memory, size_t cap);
+void buf_put(struct buf *b, const void *data, size_t len);
+void buf_u8(struct buf *b, uint8_t v);
+void buf_u16(struct buf *b, uint16_t v); /* network order, as all of these */
+void buf_u32(struct buf *b, uint32_t v);
+
+static inline uint16_t get_be16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+static inline uint32_t get_be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+static inline void put_be16(uint8_t *p, uint16_t v)
+{
+    p[0] = (uint8_t)(v >> 8);
+    p[1] = (uint8_t)v;
+}
+static inline void put_be32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)(v >> 24);
+    p[1] = (uint8_t)(v >> 16);
+    p[2] = (uint8_t)(v >> 8);
+    p[3] = (uint8_t)v;
+}
+
+/* Lower-case ASCII copy of a host name without its trailing dot. -EINVAL: empty, over 255 bytes, a label over 63 or empty,
+ * or a byte that is no letter, digit, '-', '_' or '.' (faults.md S10). @out holds 256 bytes. */
+int host_name_normalise(const char *text, size_t len, char out[256]);
+
+/* ---- packets' link metadata ------------------------------------------------------------------------------ */
+
+/* What the virtio-net header says of a packet (virtio 1.2 section 5.1.6); made by tun, used by stack, and back. */
+enum pkt_gso { PKT_GSO_NONE = 0, PKT_GSO_TCP4, PKT_GSO_TCP6, PKT_GSO_UDP };
+
+struct pkt_meta {
+    uint8_t gso; /* enum pkt_gso */
+    bool
+        needs_csum; /* L4 checksum field holds the pseudo-header sum only: trust when read, the kernel fills when written */
+    bool csum_valid;      /* read only: verified below us */
+    bool ecn;             /* a super-segment whose first segment carries CWR */
+    uint16_t gso_size;    /* payload bytes of each segment, > 0 when gso is set */
+    uint16_t hdr_len;     /* written: IP + L4 header bytes; read: a hint that nobody may rely on */
+    uint16_t csum_start;  /* L4 offset, valid when needs_csum */
+    uint16_t csum_offset; /* 16 TCP, 6 UDP */
+};
+
+/* ---- keyed hash and random numbers ----------------------------------------------------------------------- */
+
+struct hash_key {
+    uint64_t k0, k1; /* secret, from the kernel's random source */
+};
+
+uint64_t hash_bytes(const struct hash_key *key, const void *data,
+                    size_t len); /* SipHash-2-4 (Aumasson, Bernstein 2012) */
+uint64_t hash_flow(const struct hash_key *key,
+                   const struct flow_key *flow); /* SipHash-1-3 over the 37 bytes: tables, not tokens */
+
+/* A small generator for ids, jitter and ports' spread; seeded from the kernel, so that a test can fix it. Not for keys. */
+struct prng {
+    uint64_t s[4]; /* xoshiro256** (Blackman, Vigna 2018) */
+};
+void prng_seed(struct prng *r, uint64_t seed);
+uint64_t prng_next(struct prng *r);
+uint32_t prng_below(struct prng *r, uint32_t bound); /* 0..bound-1; bound > 0 */
+
+/** random_bytes() - bytes from the kernel's random source; waits for it at boot (faults.md R11)
+ * Return: 0, or -errno and @out must not be used. */
+int random_bytes(void *out, size_t len);
+
+/* ---- ring: one producer thread, one consumer thread, records of bytes ------------------------------------ */
+
+/* A bounded single-producer single-consumer queue of records; the only thing that two workers share on the packet path.
+ * Memory is the caller's, a power of two, zeroed (an anonymous mapping, so that only what is used is touched). */
+struct ring {
+    uint8_t *data;
+    size_t cap; /* bytes, power of two */
+    uint32_t max_records;
+    _Alignas(CACHE_LINE) _Atomic size_t head; /* consumer's position */
+    _Atomic uint32_t taken;                   /* records taken, for max_records */
+    _Alignas(CACHE_LINE) _Atomic size_t tail; /* producer's position */
+    uint32_t put;                             /* records put */
+};
+
+void ring_init(struct ring *r, void *memory, size_t cap, uint32_t max_records);
+/** ring_reserve() - room for one record of @len bytes, contiguous and 8-aligned [producer]
+ * Return: where to write, then ring_commit(); NULL when full. */
+void *ring_reserve(struct ring *r, size_t len);
+void ring_commit(struct ring *r);
+/** ring_peek() - the oldest record [consumer]; NULL when empty. It stays valid until ring_pop(). */
+const void *ring_peek(struct ring *r, size_t *len);
+void ring_pop(struct ring *r);
+bool ring_is_empty(const struct ring *r); /* a hint for the other side */
+
+/* ---- log ----------------------------------------------------------------------------------------------------- */
+
+enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+enum log_format { LOG_TEXT, LOG_JSON };
+
+struct log_options {
+    enum log_level level;   /* default LOG_INFO */
+    enum log_format format; /* default LOG_TEXT */
+    const char *
+        output; /* "stderr" (default), "stdout" or a path, opened for append; borrowed until log_init returns */
+};
+
+/** log_init() - set the sink; may be called again to reopen. Before it, lines go to stderr at LOG_INFO. [main]
+ * Return: 0, or -errno of opening the file; then the old sink stays. */
+int log_init(const struct log_options *opt);
+bool log_enabled(enum log_level level);
+/* One line, no newline in @fmt. Never blocks for long, never fails: lines that cannot be written are counted (faults.md R8).
+ * Control bytes in arguments are escaped. Secrets and payload never reach it. */
+void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_vline(enum log_level level, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+uint64_t log_lines_lost(void);
+
+#define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
+#define log_info(...)    log_line(LOG_INFO, __VA_ARGS__)
+#define log_debug(...)                                                                                       \
+    do {                                                                                                     \
+        if (log_enabled(LOG_DEBUG))                                                                          \
+            log_line(LOG_DEBUG, __VA_ARGS__);                                                                \
+    } while (0)
+
+/* At most @per_second lines of one cause; the next line after a pause says how many were held back (faults.md G3).
+ * One object per cause and thread. */
+struct log_limit {
+    uint64_t window_us;
+    uint32_t used, held;
+};
+/** log_limit_pass() - may a line of this cause be written now? @held gets the number held back since the last one. */
+bool log_limit_pass(struct log_limit *l, uint64_t now_us, uint32_t per_second, uint32_t *held);
+
+/* ---- errors and counters --------------------------------------------------------------------------------------- */
+
+/* A sentence for a person, beside a -errno for the program. */
+struct err {
+    char text[256];
+};
+int err_set(struct err *e, int r, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4))); /* returns @r; @e may be NULL */
+
+/* Counters are plain integers of one thread; another thread reads them through counter_read(), torn-free on 64 bits. */
+typedef uint64_t counter;
+static inline uint64_t counter_read(const counter *c)
+{
+    return __atomic_load_n(c, __ATOMIC_RELAXED);
+}
+static inline void counter_add(counter *c, uint64_t n)
+{
+    __atomic_store_n(c, *c + n, __ATOMIC_RELAXED);
+} /* no locked instruction */
+
+/* A named counter, for status and metrics. A folder hands out a table of these over its own struct. */
+struct counter_desc {
+    const char *name; /* "ip.short", "tcp.rst_sent" */
+    uint32_t offset;  /* of the counter in the folder's struct */
+};
+
+#endif
