@@ -204,6 +204,39 @@ const void *ring_peek(struct ring *r, size_t *len);
 void ring_pop(struct ring *r);
 bool ring_is_empty(const struct ring *r); /* a hint for the other side */
 
+/* ---- timing wheel ------------------------------------------------------------------------------------------- */
+
+/* A hierarchical timing wheel (Varghese and Lauck 1987): tick 1 ms, 4 levels of 256. Time is an argument; O(1) to set and to
+ * cancel; no memory beyond the nodes. Nodes that share a tick fire in the order they were set. */
+struct wheel_timer {
+    struct wheel_timer *next, *prev; /* NULL: not set */
+    uint64_t deadline_us;
+    void (*fn)(struct wheel_timer *t,
+               uint64_t now_us); /* unset before the call; may set itself or others, or free its holder */
+};
+
+struct wheel {
+    uint64_t now_tick;   /* everything up to here has fired */
+    uint64_t operations; /* set, cancel and cascade moves, for PERF-6 */
+    uint32_t pending;
+    uint64_t occupied[4]
+                     [4]; /* bitmaps of non-empty places, so that the next deadline is found without a walk */
+    struct wheel_timer slot[4][256]; /* list heads */
+};
+
+void wheel_init(struct wheel *w, uint64_t now_us);
+void wheel_set(struct wheel *w, struct wheel_timer *t,
+               uint64_t deadline_us); /* sets or moves; a past deadline fires at the next advance */
+void wheel_cancel(struct wheel *w, struct wheel_timer *t); /* not set is fine */
+static inline bool wheel_is_set(const struct wheel_timer *t)
+{
+    return t->next != NULL;
+}
+/** wheel_next_us() - no timer fires before this; UINT64_MAX when none is set. A lower bound (a cascade may come first). */
+uint64_t wheel_next_us(const struct wheel *w);
+/** wheel_advance() - fire all that is due at @now_us, in order of time; never early, at most one tick late */
+void wheel_advance(struct wheel *w, uint64_t now_us);
+
 /* ---- log ----------------------------------------------------------------------------------------------------- */
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };

@@ -1,0 +1,419 @@
+/* stack.h - a userspace TCP/IP stack for gateways: packets in, byte streams and datagrams out, and back.
+ *
+ * Knows     IPv4, IPv6, ICMP, UDP and passive TCP for ANY destination address. It has no clock, socket, thread or allocator of
+ *           its own: time is an argument (monotonic microseconds), memory is handed over once, packets leave by a callback.
+ * Threads   one stack is one shard, used by one thread. Many stacks may live in one process; they share nothing.
+ * Calls     callbacks run only inside stack_batch_end() and stack_advance(), except emit, handoff and on_echo, which may run
+ *           inside any call. Every function below may be called from every callback except emit and handoff.
+ * Lifetime  a request is borrowed until completed or its on_..._gone; a connection until its on_tcp_closed (the last call). */
+#ifndef CULVERT_STACK_H
+#define CULVERT_STACK_H
+
+#include <sys/uio.h>
+
+#include "culvert/base.h"
+
+struct stack;
+struct tcp_request; /* a client's SYN that waits for our decision (icmp.md 6.1) */
+struct tcp_conn;    /* an accepted connection */
+struct udp_request; /* a datagram that matched no endpoint (icmp.md 6.2) */
+struct udp_endpoint;
+
+/* How to turn something down. RST is for TCP; for UDP and echo it means port unreachable. */
+enum stack_reject {
+    REJECT_SILENT,
+    REJECT_RST,
+    REJECT_NET_UNREACH,      /* 3/0, v6 1/0 */
+    REJECT_HOST_UNREACH,     /* 3/1, v6 1/3 */
+    REJECT_PORT_UNREACH,     /* 3/3, v6 1/4 */
+    REJECT_NET_PROHIBITED,   /* 3/9, v6 1/1 */
+    REJECT_HOST_PROHIBITED,  /* 3/10, v6 1/1 */
+    REJECT_ADMIN_PROHIBITED, /* 3/13, v6 1/1 */
+    REJECT_POLICY,           /* 3/13, v6 1/5 */
+    REJECT_TTL_EXCEEDED,     /* 11/0, v6 3/0 */
+};
+
+/* ---- echo (icmp.md 3.1) ------------------------------------------------------------------------------------ */
+
+enum echo_verdict { ECHO_PASS, ECHO_CONSUMED };
+enum echo_result {
+    EV_SENT,
+    EV_ALREADY,
+    EV_STALE,
+    EV_NOT_REQUEST,
+    EV_NO_ROUTE,
+    EV_RATE_LIMITED,
+    EV_DROPPED,
+    EV_LIMIT
+};
+enum { ECHO_TEMPORARY = 1, ECHO_BROADCAST = 2, ECHO_MULTICAST = 4, ECHO_REASSEMBLED = 8, ECHO_IS_REPLY = 16 };
+typedef uint64_t echo_token; /* (slot, generation); 0 is none */
+
+struct echo_req { /* valid only inside the callback; every pointer dies with it */
+    struct ip_addr src, dst;
+    uint16_t id, seq;
+    uint8_t code, ttl, tos;
+    bool df;
+    uint32_t flags; /* ECHO_* */
+    uint64_t rx_time_us;
+    const uint8_t *payload; /* after the 8-byte ICMP header */
+    uint32_t payload_len;
+    const uint8_t *ip_header; /* unmodified, for quotes */
+    uint16_t ip_header_len;
+};
+
+/** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md 2.4) */
+enum echo_result echo_reply(struct echo_req *r);
+enum echo_result echo_reject(struct echo_req *r,
+                             enum stack_reject why); /* an ICMP error, now (icmp.md 3.3) */
+/** echo_detach() - copy what a later reply needs; 0: caps met (4,096 tokens, 4 MiB). A token lives 10 s, then nothing is sent. */
+echo_token echo_detach(struct echo_req *r);
+/** echo_complete() - answer a detached request: the built-in reply, or @why; [the shard's thread]. EV_STALE: spent or expired */
+enum echo_result echo_complete(struct stack *s, echo_token token, bool reply, enum stack_reject why);
+
+/* ---- what the embedder is told ------------------------------------------------------------------------------- */
+
+struct udp_datagram {
+    struct ip_port client, target;
+    const uint8_t *data; /* borrowed until the callback returns */
+    size_t len;          /* 0 is a datagram too */
+    uint16_t gso_size;   /* > 0: a super-packet of datagrams of this size, the last may be shorter */
+    uint8_t ttl, tos;
+};
+
+struct stack_events {
+    /* One packet or super-segment: up to STACK_EMIT_IOV ranges, the first holds all headers; valid until it returns.
+     * 0, or -errno: then it counts as sent and lost. */
+    int (*emit)(void *arg, const struct iovec *iov, int iovcnt, const struct pkt_meta *meta);
+    /* This packet belongs to @to_shard, or may; give it to that shard's stack_input_handoff() with the same @origin.
+     * false: no room, the packet is dropped and counted. NULL with one shard. */
+    bool (*handoff)(void *arg, uint32_t to_shard, uint32_t origin, const void *packet, size_t len,
+                    const struct pkt_meta *meta);
+
+    /* A new SYN that nothing knows. Decide now or later: tcp_request_accept(), _reject() or _complete(). */
+    void (*on_tcp_request)(void *arg, struct tcp_request *r);
+    void (*on_tcp_request_gone)(
+        void *user, int err); /* the client reset or replaced it, or it expired: do not touch it again */
+    void (*on_tcp_open)(void *user);     /* the client's ACK completed the handshake */
+    void (*on_tcp_readable)(void *user); /* new in-order bytes or the client's FIN; at most once a batch */
+    void (*on_tcp_writable)(void *user); /* the send buffer was full and has fallen below 2/3 */
+    /* 0: both directions ended in order; -ECONNRESET: client's RST; -ETIMEDOUT: user or keep-alive timeout; -ECONNABORTED: ours */
+    void (*on_tcp_closed)(void *user, int err);
+
+    void (*on_udp_request)(void *arg,
+                           struct udp_request *r); /* once per client port (or 4-tuple) until decided */
+    void (*on_udp_request_gone)(void *user);       /* expired undecided */
+    void (*on_udp_datagram)(void *user, const struct udp_datagram *d);
+
+    /* NULL: the built-in reply for assigned addresses only. Runs in stack_input(). */
+    enum echo_verdict (*on_echo)(void *arg, struct echo_req *r);
+};
+
+#define STACK_EMIT_IOV 132 /* headers, and up to 128 USO segments or 4 TCP ranges */
+
+/* ---- the stack ---------------------------------------------------------------------------------------------------- */
+
+enum tcp_congestion { TCP_CC_CUBIC, TCP_CC_NEWRENO };
+
+struct stack_config {          /* stack_config_defaults() fills all of it */
+    uint32_t mtu_bytes;        /* of the TUN; the MSS we offer is this less 40 or 60 */
+    uint8_t ttl;               /* of what we send, 64 */
+    uint32_t shard, shards;    /* 0 of 1 */
+    struct hash_key steer_key; /* the same in all shards: owner of a UDP mapping (design.md 3.3) */
+    struct hash_key secret;    /* of this shard: ISS, tables, cookies */
+    uint64_t seed;             /* ids and jitter */
+    bool offload_csum, offload_tso, offload_uso; /* what emit can take */
+    struct ip_addr address
+        [8]; /* assigned to the stack: echo to them is ours; first of a family is the gateway address */
+    size_t addresses;
+    bool promiscuous, spoofing; /* accept any unicast destination; send from any (icmp.md 6.3); both true */
+    uint32_t rx_slots;          /* 512 */
+    size_t buffer_cap_bytes;    /* slots, chunks, reassembly: 256 MiB */
+    uint32_t max_tcp;           /* 131,072 connections */
+    uint32_t max_half_open, max_half_open_per_source;   /* 4,096 and 256 */
+    uint32_t max_time_wait;                             /* 65,536 records, the oldest recycled */
+    uint32_t max_udp;                                   /* 65,536 endpoints */
+    uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50 */
+    uint32_t rst_per_second;                            /* to unknown flows: 1,000 */
+    enum tcp_congestion congestion;
+    uint32_t rcv_budget_initial, rcv_budget_max;                         /* 256 KiB, 4 MiB */
+    uint32_t snd_buffer_initial, snd_buffer_max;                         /* 128 KiB, 4 MiB */
+    uint8_t window_scale;                                                /* 8 */
+    uint32_t delayed_ack_us;                                             /* 40,000 */
+    uint32_t quick_ack_segments;                                         /* 16 */
+    uint32_t user_timeout_ms;                                            /* 120,000 */
+    uint32_t keepalive_idle_ms, keepalive_interval_ms, keepalive_probes; /* 0 = off; 30,000; 5 */
+    uint32_t time_wait_ms, fin_wait2_ms;                                 /* 60,000 both */
+    bool ecn, restart_after_idle;                                        /* true both */
+};
+void stack_config_defaults(struct stack_config *c);
+
+/** stack_memory_bytes() - address space that stack_init() wants for this configuration; most of it is never touched */
+size_t stack_memory_bytes(const struct stack_config *c);
+/** stack_init() - build a stack inside @memory (zeroed, page-aligned, stack_memory_bytes() long, the caller's until the end)
+ * Return: the stack, at the front of @memory; NULL when the configuration contradicts itself. */
+struct stack *stack_init(void *memory, const struct stack_config *c, const struct stack_events *ev, void *arg,
+                         uint64_t now_us);
+void stack_fini(
+    struct stack *s); /* on_tcp_closed(-ECONNABORTED), on_..._gone for all that lives; sends nothing */
+
+#define STACK_SLOT_BYTES 65536
+/** stack_rx_slot() - where the next packet may be read to: STACK_SLOT_BYTES; never NULL. The same until stack_input() keeps it. */
+uint8_t *stack_rx_slot(struct stack *s);
+/** stack_input() - one packet or super-segment that lies in the current rx slot
+ * Bad packets are counted and dropped. Protocol work that can wait is done by stack_batch_end(). */
+void stack_input(struct stack *s, uint64_t now_us, size_t len, const struct pkt_meta *meta);
+/** stack_input_handoff() - a packet from another shard; copied from @packet */
+void stack_input_handoff(struct stack *s, uint64_t now_us, uint32_t origin, const void *packet, size_t len,
+                         const struct pkt_meta *meta);
+/** stack_batch_end() - after a batch of input and after work on sockets: callbacks, then ACKs and data; once a loop turn */
+void stack_batch_end(struct stack *s, uint64_t now_us);
+uint64_t stack_next_deadline(const struct stack *s); /* microseconds; UINT64_MAX: none */
+void stack_advance(struct stack *s,
+                   uint64_t now_us); /* everything that is due, in order of time; then as stack_batch_end() */
+struct wheel *stack_wheel(
+    struct stack
+        *s); /* the shard's one wheel; the embedder's timers live in it too, run by stack_advance() */
+void stack_set_mtu(struct stack *s,
+                   uint32_t mtu_bytes); /* the device's MTU changed: new flows, and old ones never above it */
+uint64_t stack_now_us(const struct stack *s); /* the last time that was passed in */
+
+/* ---- TCP ------------------------------------------------------------------------------------------------------------ */
+
+void tcp_request_flow(const struct tcp_request *r, struct flow_key *out);
+void tcp_request_set_user(struct tcp_request *r, void *user); /* for on_tcp_request_gone */
+/** tcp_request_accept() - send the SYN-ACK; the request becomes a connection when the client answers
+ * @user: for the connection's callbacks
+ * Return: 0; then on_tcp_open or on_tcp_closed comes. -ENOBUFS: no connection to be had; the request is still there. */
+int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out);
+/** tcp_request_reject() - turn the SYN down in this way, and forget it */
+void tcp_request_reject(struct tcp_request *r, enum stack_reject why);
+/* After REJECT_SILENT the client's next SYN is a new request. */
+
+/** tcp_peek() - in-order bytes that have not been consumed, without copying
+ * Return: number of ranges (<= @max); valid until the next call on this connection that consumes, or the end of the callback. */
+int tcp_peek(const struct tcp_conn *c, struct iovec *iov, int max);
+size_t tcp_readable_bytes(const struct tcp_conn *c);
+void tcp_consume(struct tcp_conn *c, size_t n); /* opens the window; n <= what tcp_peek() showed */
+bool tcp_at_eof(const struct tcp_conn *c);      /* client's FIN came and all bytes before it are consumed */
+/** tcp_tx_space() - memory to receive into, for bytes to the client
+ * Return: its length (0: send buffer full, on_tcp_writable will come, or not sendable). Between this and tcp_tx_commit() no
+ * other call into the stack. */
+size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out);
+void tcp_tx_commit(struct tcp_conn *c, size_t n); /* queue the first n bytes; 0 gives the space back */
+size_t tcp_tx_queued(const struct tcp_conn *c);   /* queued or unacknowledged */
+void tcp_shutdown(struct tcp_conn *c);            /* FIN after what is queued; again: no effect */
+void tcp_abort(struct tcp_conn *c);               /* RST; on_tcp_closed(-ECONNABORTED) comes at batch end */
+/** tcp_release() - the embedder has no more interest: no callback after this
+ * What is queued and the FIN are still delivered (CLS-4); client bytes unread or arriving later bring a RST. */
+void tcp_release(struct tcp_conn *c);
+void tcp_conn_flow(const struct tcp_conn *c, struct flow_key *out);
+
+struct tcp_info {         /* a snapshot (tcp-stack.md TST-3) */
+    const char *state;    /* RFC 9293 name */
+    const char *cc_state; /* "open", "recovery", "loss" */
+    uint32_t cwnd_bytes, ssthresh_bytes, mss_bytes, unacked, sacked, lost, retrans, reordering;
+    uint64_t rto_us, srtt_us, rttvar_us;
+    uint32_t probes, backoff, snd_wnd, rcv_wnd;
+    uint64_t bytes_up, bytes_down; /* consumed by us; acknowledged by the client */
+};
+void tcp_conn_info(const struct tcp_conn *c, struct tcp_info *out);
+
+/* ---- UDP ------------------------------------------------------------------------------------------------------------ */
+
+void udp_request_first(const struct udp_request *r,
+                       struct udp_datagram *out); /* the datagram that asked; borrowed until decided */
+void udp_request_set_user(struct udp_request *r, void *user);
+enum udp_match {
+    UDP_MATCH_CLIENT,
+    UDP_MATCH_FLOW
+}; /* all targets of this client port (RFC 4787 REQ-1), or this 4-tuple only */
+/** udp_request_accept() - an endpoint; the held datagrams (up to 16, in order) come first, at batch end
+ * Return: 0; -ENOBUFS: at the limit, the request is still there. */
+int udp_request_accept(struct udp_request *r, enum udp_match match, void *user, struct udp_endpoint **out);
+void udp_request_reject(struct udp_request *r,
+                        enum stack_reject why); /* its held datagrams: one error for each, limited */
+
+/** udp_send() - a datagram to the endpoint's client, from @source; checksum and fragments are ours
+ * @gso_size: > 0: @iov is a row of datagrams of this size, one a range, the last may be shorter; <= 128, <= 65,507 bytes in all
+ * Return: 0, or -EMSGSIZE, -EAFNOSUPPORT (families differ), or what emit said; all counted. */
+int udp_send(struct udp_endpoint *e, const struct ip_port *source, const struct iovec *iov, int iovcnt,
+             uint16_t gso_size);
+void udp_endpoint_close(struct udp_endpoint *e); /* the next datagram is a new request */
+/** udp_endpoint_error() - tell the client that its last datagram to @target failed: an ICMP error that quotes a rebuilt header
+ * @offender: who said so; none: the target itself. @mtu: for too-big only, else 0 and @why decides */
+void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, const struct ip_addr *offender,
+                        enum stack_reject why, uint32_t mtu);
+
+/* ---- counters and pools ------------------------------------------------------------------------------------------------ */
+
+/* One line a counter: member, name. Every packet that is thrown away adds one to exactly one of the "drop" group (faults.md G6). */
+#define STACK_COUNTERS(X)                                                                                                     \
+    X(ip_in, "ip.in")                                                                                                         \
+    X(ip_in_bytes, "ip.in_bytes")                                                                                             \
+    X(ip_out, "ip.out") X(ip_out_bytes, "ip.out_bytes") X(ip_emit_failed, "ip.emit_failed") X(                                \
+        ip_short, "ip.short") X(ip_version, "ip.version") X(ip_malformed, "ip.malformed") X(ip_checksum,                      \
+                                                                                            "ip.checksum")                    \
+        X(ip_bad_src, "ip.bad_src") X(ip_bad_dst, "ip.bad_dst") X(ip_options, "ip.options") X(                                \
+            ip_proto, "ip.proto") X(ip_ext_header, "ip.ext_header") X(ip_handoff_out, "ip.handoff_out")                       \
+            X(ip_handoff_in, "ip.handoff_in") X(ip_handoff_full, "ip.handoff_full") X(frag_in, "frag.in") X(                  \
+                frag_done, "frag.done") X(frag_overlap, "frag.overlap") X(frag_malformed, "frag.malformed")                   \
+                X(frag_expired, "frag.expired") X(frag_evicted, "frag.evicted") X(frag_sent, "frag.sent") X(                  \
+                    icmp_in, "icmp.in") X(icmp_invalid, "icmp.invalid") X(icmp_echo_request,                                  \
+                                                                          "icmp.rx.echo_request")                             \
+                    X(icmp_echo_reply_sent, "icmp.tx.echo_reply") X(icmp_consumed, "icmp.handler_consumed")                   \
+                        X(icmp_detached, "icmp.detached") X(icmp_detach_expired, "icmp.detach_expired") X(                    \
+                            icmp_detach_refused, "icmp.detach_refused") X(icmp_suppressed,                                    \
+                                                                          "icmp.suppressed_temporary")                        \
+                            X(icmp_rejected, "icmp.rejected") X(icmp_error_sent, "icmp.tx.error") X(                          \
+                                icmp_rate_limited,                                                                            \
+                                "icmp.rate_limited") X(icmp_ignored,                                                          \
+                                                       "icmp.ignored") X(icmp_stale,                                          \
+                                                                         "icmp.stale") X(udp_in, "udp.in")                    \
+                                X(udp_out, "udp.out") X(udp_length, "udp.length") X(                                          \
+                                    udp_checksum,                                                                             \
+                                    "udp."                                                                                    \
+                                    "checksu"                                                                                 \
+                                    "m") X(udp_requests,                                                                      \
+                                           "udp.requests") X(udp_held_dropped, "udp.held_dropped")                            \
+                                    X(udp_limit, "udp.limit") X(udp_rejected, "udp.rejected") X(                              \
+                                        udp_too_big,                                                                          \
+                                        "udp.too_big") X(tcp_in,                                                              \
+                                                         "tcp.in") X(tcp_out, "tcp.out")                                      \
+                                        X(tcp_malformed,                                                                      \
+                                          "tcp.malformed") X(tcp_checksum,                                                    \
+                                                             "tcp.checksum") X(tcp_requests,                                  \
+                                                                               "tcp.requests") X(tcp_accepted, "tcp."         \
+                                                                                                               "accepted")    \
+                                            X(tcp_opened,                                                                     \
+                                              "tcp.opened") X(tcp_rejected, "tcp.rejected")                                   \
+                                                X(tcp_half_open_limit,                                                        \
+                                                  "tcp.half_open_limit") X(tcp_conn_limit,                                    \
+                                                                           "tcp.conn_limit") X(tcp_rst_sent,                  \
+                                                                                               "tcp.rst_"                     \
+                                                                                               "sent")                        \
+                                                    X(tcp_rst_limited, "tcp.rst_limited") X(tcp_rst_in, "tc"                  \
+                                                                                                        "p."                  \
+                                                                                                        "rs"                  \
+                                                                                                        "t_"                  \
+                                                                                                        "i"                   \
+                                                                                                        "n") X(               \
+                                                        tcp_challenge_ack,                                                    \
+                                                        "tcp.challenge_"                                                      \
+                                                        "ack") X(tcp_challenge_limited,                                       \
+                                                                 "tcp.challenge_limited") X(tcp_out_of_window,                \
+                                                                                            "tcp.out_of_"                     \
+                                                                                            "window") X(tcp_paws, "tcp.paws") \
+                                                        X(tcp_bad_ack, "tcp.bad_ack") X(                                      \
+                                                            tcp_ooo,                                                          \
+                                                            "tcp.ooo") X(tcp_ooo_dropped,                                     \
+                                                                         "tcp."                                               \
+                                                                         "ooo_"                                               \
+                                                                         "dropp"                                              \
+                                                                         "ed") X(tcp_duplicate,                               \
+                                                                                 "tcp.duplicate")                             \
+                                                            X(tcp_pure_acks, "tcp."                                           \
+                                                                             "pure_"                                          \
+                                                                             "acks")                                          \
+                                                                X(tcp_super_out, "tcp.super_out") X(                          \
+                                                                    tcp_super_in,                                             \
+                                                                    "tcp.super_in")                                           \
+                                                                    X(tcp_rexmit_fast,                                        \
+                                                                      "tcp"                                                   \
+                                                                      ".re"                                                   \
+                                                                      "xmi"                                                   \
+                                                                      "t_"                                                    \
+                                                                      "fas"                                                   \
+                                                                      "t") X(tcp_rexmit_rto,                                  \
+                                                                             "tcp.rexmit_rto")                                \
+                                                                        X(tcp_rexmit_tlp, "tcp.rexmit_tlp") X(                \
+                                                                            tcp_rto,                                          \
+                                                                            "tcp.rto") X(tcp_spurious,                        \
+                                                                                         "tcp.spurious")                      \
+                                                                            X(tcp_zero_probe, "tcp.zero_"                     \
+                                                                                              "window_"                       \
+                                                                                              "probe") X(                     \
+                                                                                tcp_keepalive_probe,                          \
+                                                                                "tcp."                                        \
+                                                                                "keepali"                                     \
+                                                                                "ve_"                                         \
+                                                                                "probe") X(tcp_timeout,                       \
+                                                                                           "tcp."                             \
+                                                                                           "timeout")                         \
+                                                                                X(tcp_time_wait, "tcp.time_"                  \
+                                                                                                 "wait") X(                   \
+                                                                                    tcp_no_memory,                            \
+                                                                                    "tcp."                                    \
+                                                                                    "no_"                                     \
+                                                                                    "memor"                                   \
+                                                                                    "y") X(tcp_unknown,                       \
+                                                                                           "tcp.unknown")                     \
+                                                                                    X(                                        \
+                                                                                        tcp_syn_cookie,                       \
+                                                                                        "t"                                   \
+                                                                                        "c"                                   \
+                                                                                        "p"                                   \
+                                                                                        "."                                   \
+                                                                                        "s"                                   \
+                                                                                        "y"                                   \
+                                                                                        "n"                                   \
+                                                                                        "_"                                   \
+                                                                                        "c"                                   \
+                                                                                        "o"                                   \
+                                                                                        "o"                                   \
+                                                                                        "k"                                   \
+                                                                                        "i"                                   \
+                                                                                        "e") X(payload_copied,                \
+                                                                                               "stack."                       \
+                                                                                               "payload_"                     \
+                                                                                               "copied_"                      \
+                                                                                               "bytes")                       \
+                                                                                        X(payload_summed,                     \
+                                                                                          "stack."                            \
+                                                                                          "payload_"                          \
+                                                                                          "checksummed_"                      \
+                                                                                          "bytes") X(bytes_up,                \
+                                                                                                     "s"                      \
+                                                                                                     "t"                      \
+                                                                                                     "a"                      \
+                                                                                                     "c"                      \
+                                                                                                     "k"                      \
+                                                                                                     "."                      \
+                                                                                                     "b"                      \
+                                                                                                     "y"                      \
+                                                                                                     "t"                      \
+                                                                                                     "e"                      \
+                                                                                                     "s"                      \
+                                                                                                     "_"                      \
+                                                                                                     "u"                      \
+                                                                                                     "p")                     \
+                                                                                            X(bytes_down,                     \
+                                                                                              "stack."                        \
+                                                                                              "bytes_"                        \
+                                                                                              "down")                         \
+                                                                                                X(batches,                    \
+                                                                                                  "stac"                      \
+                                                                                                  "k."                        \
+                                                                                                  "batc"                      \
+                                                                                                  "hes")
+
+struct stack_counters {
+#define STACK_COUNTER_MEMBER(member, name) counter member;
+    STACK_COUNTERS(STACK_COUNTER_MEMBER)
+#undef STACK_COUNTER_MEMBER
+};
+const struct stack_counters *stack_counters(const struct stack *s);
+extern const struct counter_desc stack_counter_descs[]; /* ends with name NULL */
+
+struct stack_pool_info {
+    const char *
+        name; /* "slot", "chunk2", "chunk16", "chunk64", "tcb", "segment", "interval", "syn", "timewait", "udp", ... */
+    uint32_t object_bytes, in_use, high_water, limit;
+    uint64_t failed; /* asked for at the limit */
+};
+size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+uint32_t stack_tcp_count(const struct stack *s); /* connections, TIME-WAIT not among them */
+uint32_t stack_udp_count(const struct stack *s);
+uint32_t stack_half_open_count(const struct stack *s);
+
+#endif

@@ -1,0 +1,164 @@
+/* stack_impl.h - the inside of a shard: what the IP half and the TCP half of src/stack share.
+ * The IP half: stack.c pool.c csum.c ip_*.c frag.c icmp*.c udp.c. The TCP half: tcp_*.c. They meet only here. */
+#ifndef CULVERT_STACK_IMPL_H
+#define CULVERT_STACK_IMPL_H
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "culvert/stack.h"
+
+/* ---- memory: pools inside the region that stack_init() was given (tcp-stack.md 1.2) ----------------------------- */
+
+/* Objects of one size, from a reserved array that is touched upwards only; freed ones are reused last-in first-out. */
+struct pool {
+    const char *name;
+    uint8_t *base;
+    uint32_t object_bytes, limit, touched, in_use, high_water;
+    void *free_list;
+    uint64_t failed;
+    uint32_t fail_every; /* tests: every k-th get fails; 0 = never (MEM-3) */
+    uint32_t fail_count;
+};
+void *pool_get(struct pool *p); /* NULL at the limit; the memory is NOT zeroed */
+void pool_put(struct pool *p, void *object);
+uint32_t pool_index(const struct pool *p, const void *object); /* 0..limit-1: for tokens and tables */
+void *pool_at(const struct pool *p, uint32_t index);
+
+/* A piece of packet memory: a slot that a packet was read into, or a chunk of the send queue or of compacted data.
+ * The block's own header lies in its headroom; `data` never moves. All blocks together obey config.buffer_cap_bytes. */
+#define BLOCK_HEADROOM 128
+enum block_class { BLOCK_CHUNK2, BLOCK_CHUNK16, BLOCK_CHUNK64, BLOCK_SLOT, BLOCK_CLASSES };
+struct block {
+    uint32_t bytes;     /* usable: 2048, 16384 or 65536 */
+    uint32_t refs;      /* pieces of it that are still held; block_put() at 0 gives it back */
+    uint8_t class_;     /* enum block_class */
+    struct block *next; /* the holder's list */
+};
+static inline uint8_t *block_data(struct block *b)
+{
+    return (uint8_t *)b + BLOCK_HEADROOM;
+}
+struct block *block_get(struct stack *s, enum block_class c); /* refs = 1; NULL: cap reached */
+void block_put(struct stack *s, struct block *b);             /* one reference less */
+enum block_class block_class_for(size_t bytes);
+/* The only function that copies payload in userspace (PERF-1 counts it). */
+void payload_copy(struct stack *s, void *to, const void *from, size_t len);
+
+/* ---- packets ------------------------------------------------------------------------------------------------------ */
+
+/* A checked view of one packet; made by ip_input.c, borrowed by everything above until it returns. */
+struct packet {
+    struct ip_addr src, dst;
+    const uint8_t *ip; /* IP header, for quotes */
+    uint32_t ip_len;   /* whole packet, padding cut off */
+    const uint8_t *l4; /* behind all IP and extension headers */
+    uint32_t l4_len;
+    uint8_t proto, ttl, tos;
+    bool v6, df, reassembled;
+    bool csum_ok;    /* L4 checksum trusted (VN-2): do not verify */
+    bool local;      /* dst is one of config.address */
+    uint32_t origin; /* the shard that read it; == config.shard unless handed off */
+    struct pkt_meta meta;
+    struct block *
+        slot; /* where it lies, if it may be kept: take a reference and it is kept; NULL: copy what you keep */
+};
+
+uint32_t csum_add(
+    uint32_t sum, const void *data,
+    size_t len); /* RFC 1071, over 16-bit words in memory order; data may be odd only at the end */
+uint16_t csum_fold(uint32_t sum); /* folded, not complemented */
+uint32_t csum_pseudo(const struct ip_addr *src, const struct ip_addr *dst, uint8_t proto, uint32_t l4_len);
+
+/* What goes out. The L4 header is built by the caller with its checksum field 0; ip_output() puts the IP header in front of it and
+ * the checksum in (pseudo-header sum only, when the device fills the rest). */
+struct ip_out {
+    struct ip_addr src, dst;
+    uint8_t proto, ttl, tos;
+    bool df;
+    uint16_t ip_id;       /* IPv4, with df clear */
+    uint32_t flow_label;  /* IPv6 */
+    uint16_t csum_offset; /* of the L4 checksum from the L4 header: 16 TCP, 6 UDP, 2 ICMP */
+    uint16_t gso_size;    /* > 0: super-segment; the caller saw that the device takes it */
+    bool ecn_cwr;
+};
+/** ip_output() - send one packet or super-segment
+ * @l4: header, with at least 48 writable bytes before it (IP header goes there); @l4_len its length
+ * Packets over the MTU without gso_size are fragmented (UDP, ICMP; IPv4 without df, IPv6 always may) by this function.
+ * Return: 0 or -errno; counted either way. */
+int ip_output(struct stack *s, const struct ip_out *o, uint8_t *l4, size_t l4_len,
+              const struct iovec *payload, int ranges);
+#define IP_OUT_HEADROOM 64
+
+/** icmp_send_error() - an ICMP error about @p, limited and with the exceptions of icmp.md U7; @mtu for too-big
+ * Return: true when it was sent. */
+bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu);
+/** The same about a packet that is gone: headers are rebuilt. @l4: at least its first 8 bytes */
+bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uint8_t *l4, size_t l4_len,
+                         const struct ip_addr *offender, enum stack_reject why, uint32_t mtu);
+
+/* ---- doors between the halves ----------------------------------------------------------------------------------- */
+
+void tcp_input(struct stack *s,
+               struct packet *p); /* TCP header not yet looked at; may take references on p->slot */
+/* An ICMP error whose quote names a TCP flow of ours (ICM-1..3): type and code, too-big's MTU, the quoted sequence number. */
+void tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
+                    uint8_t code, uint32_t mtu);
+void tcp_batch_end(struct stack *s); /* callbacks, then output, for connections touched since the last call */
+bool tcp_batch_pending(const struct stack *s);
+size_t tcp_memory_bytes(
+    const struct stack_config *c);            /* tables of the TCP half; its pools are set up in tcp_init() */
+void tcp_init(struct stack *s, void *memory); /* memory: tcp_memory_bytes(), 64-byte aligned, zeroed */
+void tcp_fini(struct stack *s);
+void tcp_mtu_changed(struct stack *s);
+size_t tcp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+
+void udp_input(struct stack *s, struct packet *p);
+void icmp_input(struct stack *s, struct packet *p);
+
+/* Pass a packet to another shard. STR-2: TCP that this shard does not know walks on until it is back at its origin.
+ * Return: true when it is out of our hands (or dropped because a ring is full, counted); false: it has come round, it is unknown. */
+bool stack_pass_on(struct stack *s, const struct packet *p);
+bool stack_hand_to(struct stack *s, const struct packet *p, uint32_t shard);
+
+/* A token bucket: `rate` a second, at most `burst` saved. */
+struct bucket {
+    uint64_t last_us;
+    uint64_t credit; /* in millionths of a token */
+};
+bool bucket_take(struct bucket *b, uint64_t now_us, uint32_t rate, uint32_t burst);
+
+/* Take `bytes` of the region, aligned to `align`; used by the init functions only. */
+void *region_take(uint8_t **at, size_t bytes, size_t align);
+void pool_init(struct pool *p, const char *name, uint32_t object_bytes, uint32_t limit, uint8_t **region);
+size_t pool_region_bytes(uint32_t object_bytes, uint32_t limit);
+
+struct tcp_shard; /* tcp_impl.h */
+struct udp_shard; /* udp.c */
+struct icmp_shard;
+struct frag_shard;
+
+struct stack {
+    struct stack_config cfg;
+    struct stack_events ev;
+    void *arg;
+    uint64_t now_us;
+    struct prng prng;
+    struct wheel wheel;
+    struct stack_counters cnt;
+    struct pool blocks[BLOCK_CLASSES];
+    size_t block_bytes; /* of all blocks in use, against cfg.buffer_cap_bytes */
+    struct block *rx;   /* the slot that the next packet is read into */
+    struct bucket icmp_bucket, rst_bucket;
+    struct tcp_shard *tcp;
+    struct udp_shard *udp;
+    struct icmp_shard *icmp;
+    struct frag_shard *frag;
+    bool in_batch; /* callbacks are running */
+};
+
+#define COUNT(s, member)        counter_add(&(s)->cnt.member, 1)
+#define COUNT_ADD(s, member, n) counter_add(&(s)->cnt.member, (n))
+
+#endif
