@@ -68,6 +68,7 @@ bool ip_is_loopback(const struct ip_addr *a);   /* 127/8 or ::1 */
 bool ip_is_link_local(const struct ip_addr *a); /* 169.254/16 or fe80::/10 */
 /* 0.0.0.0/8, 240/4 with 255.255.255.255, ::, multicast, loopback: never the end of a unicast flow (faults.md P6, P7) */
 bool ip_is_martian(const struct ip_addr *a);
+/* A prefix shorter than 96 holds no IPv4 address: ::/0 is all of IPv6, 0.0.0.0/0 (len 96) all of IPv4. */
 bool ip_in_prefix(const struct ip_addr *a, const struct ip_prefix *p);
 bool ip_port_equal(const struct ip_port *a, const struct ip_port *b);
 bool flow_key_equal(const struct flow_key *a, const struct flow_key *b);
@@ -196,7 +197,8 @@ struct ring {
 
 void ring_init(struct ring *r, void *memory, size_t cap, uint32_t max_records);
 /** ring_reserve() - room for one record of @len bytes, contiguous and 8-aligned [producer]
- * Return: where to write, then ring_commit(); NULL when full. */
+ * Return: where to write, then ring_commit(); NULL when full, or when @len is over half of the memory less 8. A record
+ * that is reserved and not committed was never there. */
 void *ring_reserve(struct ring *r, size_t len);
 void ring_commit(struct ring *r);
 /** ring_peek() - the oldest record [consumer]; NULL when empty. It stays valid until ring_pop(). */
