@@ -79,6 +79,8 @@ int ip_parse(const char *text, struct ip_addr *out);
 /** ip_prefix_parse() - "10.0.0.0/8", "fd00::/8" or a bare address; bits beyond the length are cleared
  * Return: 0, or -EINVAL and @out is untouched. */
 int ip_prefix_parse(const char *text, struct ip_prefix *out);
+/** ip_interface_parse() - the same, but host bits stay: the address of an interface with its on-link prefix */
+int ip_interface_parse(const char *text, struct ip_prefix *out);
 const char *ip_text(const struct ip_addr *a, char out[IP_TEXT_MAX]);           /* returns @out */
 const char *ip_port_text(const struct ip_port *a, char out[IP_PORT_TEXT_MAX]); /* 1.2.3.4:5 or [::1]:5 */
 socklen_t ip_to_sockaddr(const struct ip_port *a,

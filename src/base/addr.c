@@ -143,7 +143,7 @@ static void prefix_clear_host_bits(struct ip_prefix *p)
         p->addr.b[bit / 8] &= (uint8_t) ~(0x80u >> (bit % 8));
 }
 
-int ip_prefix_parse(const char *text, struct ip_prefix *out)
+int ip_interface_parse(const char *text, struct ip_prefix *out)
 {
     const char *slash = strchr(text, '/');
     size_t len = slash != NULL ? (size_t)(slash - text) : strlen(text);
@@ -163,9 +163,17 @@ int ip_prefix_parse(const char *text, struct ip_prefix *out)
     if (slash != NULL && prefix_len_parse(slash + 1, bits, &bits) != 0)
         return -EINVAL;
     p.len = (uint8_t)(skipped + bits);
-    prefix_clear_host_bits(&p);
     *out = p;
     return 0;
+}
+
+int ip_prefix_parse(const char *text, struct ip_prefix *out)
+{
+    int r = ip_interface_parse(text, out);
+
+    if (r == 0)
+        prefix_clear_host_bits(out);
+    return r;
 }
 
 const char *ip_text(const struct ip_addr *a, char out[IP_TEXT_MAX])
