@@ -1,0 +1,180 @@
+/* upstream.h - byte streams and datagrams to the internet through one configured way out.
+ * Knows     its protocols (direct, SOCKS5) and its sockets; has never heard of a packet or a rule.
+ * Threads   [worker] from the worker that runs env->loop; exceptions are marked [any] and [main].
+ * Lifetime  open .. close; on_closed is the last call, and what `arg` points to must live until it or close() returns.
+ *           close() is the end at once: no callback comes after it, not even on_closed.
+ * Time      no libev timer a stream: all of them live in env->wheel. */
+#ifndef CULVERT_UPSTREAM_H
+#define CULVERT_UPSTREAM_H
+
+#include <sys/uio.h>
+
+#include "culvert/base.h"
+#include "culvert/loop.h"
+
+/* ---- the configured ways out ---------------------------------------------------------------------------------- */
+
+enum upstream_kind { UPSTREAM_DIRECT, UPSTREAM_REJECT, UPSTREAM_REJECT_DROP, UPSTREAM_SOCKS5 };
+enum upstream_udp { UPSTREAM_UDP_AUTO, UPSTREAM_UDP_ON, UPSTREAM_UDP_OFF };
+
+struct upstream_options { /* filled by config; copied by upstream_new() */
+    const char *name;     /* "DIRECT", "REJECT", "REJECT-DROP" or the proxy's name */
+    enum upstream_kind kind;
+    struct host_port server;
+    const char *username, *password; /* NULL: no login; 1..255 bytes each (RFC 1929) */
+    enum upstream_udp udp;
+    uint32_t routing_mark;   /* 0: the process's (up_socket_rules) */
+    char interface_name[16]; /* "": the process's */
+};
+
+struct upstream; /* immutable, counted, shared by all workers */
+
+int upstream_new(const struct upstream_options *opt, struct upstream **out); /* 0, -EINVAL, -ENOMEM */
+struct upstream *upstream_ref(struct upstream *up);                          /* [any] */
+void upstream_unref(struct upstream *up); /* [any] NULL is fine; forgets its secrets at 0 */
+const char *upstream_name(const struct upstream *up);
+enum upstream_kind upstream_kind(const struct upstream *up);
+/** upstream_parse_url() - "socks5://user:pw@host:port#name" into options (config.md: --proxy URL); socks5h is the same
+ * @storage: holds the copied strings, 1,024 bytes. Return: 0, or -EINVAL with a sentence in @err. */
+int upstream_parse_url(const char *url, char storage[1024], struct upstream_options *out, struct err *err);
+
+/* ---- the worker's surroundings ----------------------------------------------------------------------------------- */
+
+/* How every socket of ours is marked and bound, so that our traffic never comes back through the TUN (faults.md E1). */
+struct up_socket_rules {    /* immutable; the main thread hands a new one over when the uplink changes */
+    uint32_t mark;          /* SO_MARK; 0: none */
+    int ifindex4, ifindex6; /* uplink to bind to; 0: none */
+    struct ip_prefix
+        unbound[64]; /* destinations that other interfaces reach by routes of their own: not bound */
+    size_t unbounds;
+    struct ip_prefix
+        refuse[16]; /* the TUN's own and other prefixes that must never be dialled: -ELOOP (faults.md S19) */
+    size_t refuses;
+};
+
+/* Fingerprints of our own open sockets, one for the process, so that a packet of ours that comes back is known (E1). [any] */
+struct own_flows;
+int own_flows_new(struct own_flows **out);
+void own_flows_free(struct own_flows *o);
+/** own_flows_has() - is this (proto, source port, target) a socket of ours? Reads only; false alarms 1 in 2^32 */
+bool own_flows_has(const struct own_flows *o, const struct flow_key *flow);
+
+struct up_resolve; /* a question under way */
+typedef void up_resolved_fn(void *arg, int err, const struct ip_addr *addrs,
+                            size_t n); /* addrs borrowed; err 0 or -errno */
+struct up_env_options {
+    struct loop *loop;
+    struct wheel *wheel;                 /* advanced by the caller */
+    const struct up_socket_rules *rules; /* borrowed; up_env_set_rules() replaces it */
+    struct own_flows *own;               /* NULL: no guard */
+    /* Names of servers and of DIRECT targets. May answer before it returns. *out: to cancel, valid until answered. */
+    int (*resolve)(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out);
+    void (*resolve_cancel)(void *arg, struct up_resolve *q);
+    void *resolve_arg;
+    uint32_t max_streams, max_udp; /* sizes of the pools, from limits; memory is touched on demand */
+    uint64_t seed;
+};
+struct
+    up_env; /* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
+int up_env_new(const struct up_env_options *opt, struct up_env **out);
+void up_env_free(struct up_env *env); /* all streams and associations closed before */
+void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules);
+/** up_socket() - a non-blocking, close-on-exec socket with mark and device, as env's rules want for @dst
+ * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
+int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst);
+
+/* ---- streams --------------------------------------------------------------------------------------------------- */
+
+/* Why an opening or a stream ended. `err` is what the client shall see: -ECONNREFUSED refused (RST), -ENETUNREACH, -EHOSTUNREACH,
+ * -EACCES prohibited, -ETIMEDOUT the target timed out (silence), -ECONNRESET cut in the middle, -ELOOP, -EMFILE, -ENOMEM.
+ * An unreachable, silent or broken proxy is -EHOSTUNREACH whatever the socket said (design.md section 6). */
+struct up_failure {
+    int err;           /* -errno */
+    const char *stage; /* "resolve", "connect", "method", "login", "request", "stream"; static text */
+    bool proxy_fault;  /* the way out failed, not the target: counts against its health */
+    char text
+        [200]; /* a sentence without secrets: "office (192.0.2.10:1080) wants a login; set username and password" */
+};
+
+struct up_stream_events {
+    void (*on_open)(
+        void *arg); /* the target (as far as the proxy says) has answered; may send and receive now */
+    void (*on_readable)(void *arg); /* only while wanted, see up_stream_want() */
+    void (*on_writable)(void *arg);
+    void (*on_closed)(void *arg,
+                      const struct up_failure *why); /* failed to open, or reset; never for an orderly EOF */
+};
+
+struct up_stream;
+
+/** up_stream_open() - start connecting to @dst through @up
+ * @timeout_us: bounds the whole opening, name resolution and handshake included (design.md section 6)
+ * @events: static; none of them runs before this function has returned
+ * Return: 0; -EMFILE or -ENOMEM or -EINVAL (a name that no SOCKS server may see, faults.md S10), then no callback at all. */
+int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
+                   const struct up_stream_events *events, void *arg, struct up_stream **out);
+/** up_stream_recv() - up to @len bytes into the caller's memory. Return: bytes; 0 their FIN; -EAGAIN; -errno it broke */
+ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len);
+/** up_stream_sendv() - as much as goes. Return: bytes taken, -EAGAIN, -errno. No SIGPIPE. */
+ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt);
+void up_stream_want(struct up_stream *s,
+                    unsigned events);         /* LOOP_READ | LOOP_WRITE; both 0 after on_open until asked */
+void up_stream_shutdown(struct up_stream *s); /* our FIN, after what was sent */
+void up_stream_close(struct up_stream *s);    /* NULL is fine */
+void up_stream_reset(struct up_stream *s);    /* as close, but RST (linger 0) */
+const char *up_stream_stage(const struct up_stream *s);
+
+/* ---- datagrams ----------------------------------------------------------------------------------------------------- */
+
+struct up_datagram {
+    struct ip_port
+        source; /* who answered; none when the relay gave a name (faults.md U9): then the last target */
+    const uint8_t *data;
+    size_t len;
+};
+
+struct up_udp_events {
+    void (*on_open)(void *arg);
+    void (*on_datagrams)(void *arg, const struct up_datagram *d, size_t n); /* a batch, borrowed */
+    /* An ICMP error of the kernel about @target (U12; icmp.md E1..E5): not the end. @offender may be none. */
+    void (*on_error)(void *arg, const struct ip_port *target, const struct ip_addr *offender, int icmp_type,
+                     int icmp_code, uint32_t mtu);
+    /* -EOPNOTSUPP: this way out has no UDP (remembered 60 s, faults.md U6). -ECONNRESET: the association died, open a new one. */
+    void (*on_closed)(void *arg, const struct up_failure *why);
+};
+
+struct up_udp;
+/** up_udp_open() - an association for one client port. Return: as up_stream_open(); -EOPNOTSUPP at once when that is remembered */
+int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
+                const struct up_udp_events *events, void *arg, struct up_udp **out);
+/** up_udp_send() - one datagram, or a row of @gso_size ones (the last may be shorter); only after on_open
+ * @ttl: for DIRECT, the hop limit to leave with; 0 = the system's. Return: 0 or -errno, counted; a datagram lost is not an error. */
+int up_udp_send(struct up_udp *u, const struct host_port *target, const void *data, size_t len,
+                uint16_t gso_size, uint8_t ttl, uint8_t tos);
+void up_udp_close(struct up_udp *u); /* NULL is fine */
+
+/* ---- health (this worker's view) ------------------------------------------------------------------------------------ */
+
+struct up_health {
+    uint64_t last_good_us; /* last handshake or data, 0 never */
+    uint64_t last_bad_us;
+    uint32_t failures; /* in a row */
+    uint32_t rtt_us;   /* smoothed time of connect to the server, 0 unknown */
+    bool udp_refused;  /* for the next 60 s at most */
+};
+void up_health_get(struct up_env *env, const struct upstream *up, struct up_health *out);
+/** up_probe() - a proxy handshake without CONNECT, bounded by @timeout_us; DIRECT is always well
+ * @fn runs once, later; err 0 or -errno. Probes of one upstream that run at the same time are one. */
+int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void (*fn)(void *arg, int err),
+             void *arg);
+
+struct up_counters {
+    counter streams_opened, streams_failed, udp_opened, udp_failed, bytes_up, bytes_down, datagrams_up,
+        datagrams_down;
+    counter socks_udp_sender, socks_udp_malformed, socks_timeout, no_sockets, loop_refused, send_calls,
+        recv_calls;
+};
+const struct up_counters *up_counters(const struct up_env *env);
+extern const struct counter_desc up_counter_descs[]; /* ends with name NULL */
+
+#endif
