@@ -15,8 +15,8 @@ void loop_free(struct loop *l);  /* no watcher may be active; NULL is fine */
 /** loop_run() - run until loop_stop(); sets the calling thread as the owner. Return: 0, or -errno of a broken backend */
 int loop_run(struct loop *l);
 void loop_stop(struct loop *l); /* [any] ends loop_run() after the current turn */
-bool loop_is_mine(
-    const struct loop *l); /* is the caller the owner (or the loop not running yet)? for asserts */
+/* Is the caller the owner, or nobody running the loop? For asserts. */
+bool loop_is_mine(const struct loop *l);
 uint64_t loop_now_us(const struct loop *l); /* monotonic, taken once a turn; CLOCK_MONOTONIC microseconds */
 uint64_t clock_now_us(void);                /* [any] the same clock, read now */
 
@@ -26,9 +26,8 @@ enum { LOOP_READ = 1, LOOP_WRITE = 2 };
 struct loop_io {
     _Alignas(8) unsigned char ev[48]; /* struct ev_io, checked by a static assertion in loop.c */
 };
-typedef void loop_io_fn(
-    struct loop_io *io,
-    unsigned events); /* events: LOOP_READ | LOOP_WRITE; errors and hang-ups come as both */
+/* @events: those of LOOP_READ and LOOP_WRITE that were asked for and are there; an error or a hang-up is both */
+typedef void loop_io_fn(struct loop_io *io, unsigned events);
 
 void loop_io_start(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn);
 void loop_io_set(struct loop *l, struct loop_io *io,
@@ -39,9 +38,9 @@ bool loop_io_active(const struct loop_io *io);
 
 /* ---- timers (few: shard deadline, handshakes, resolver; never one a flow, tcp-stack.md TMR-3) ---- */
 struct loop_timer {
-    _Alignas(8) unsigned char ev[64]; /* struct ev_timer */
+    _Alignas(8) unsigned char ev[64]; /* struct ev_timer and the deadline */
 };
-typedef void loop_timer_fn(struct loop_timer *t);
+typedef void loop_timer_fn(struct loop_timer *t); /* at the deadline or up to 1 ms later, never before */
 
 void loop_timer_start(struct loop *l, struct loop_timer *t, uint64_t deadline_us,
                       loop_timer_fn *fn); /* absolute; restarts */
@@ -66,6 +65,8 @@ void loop_post(struct loop *l, struct loop_msg *m);
 void loop_ring_doorbell(struct loop *l); /* [any] wake it: its turn-end hooks run (used beside a base ring) */
 
 /* ---- signals [main loop only] ---- */
+/* @fn runs in a turn of the loop, not in signal context. @signo is unblocked in the calling thread, so threads that must not
+ * be interrupted block it for themselves. At most 8; one loop a signal. The default action is back after loop_free(). */
 typedef void loop_signal_fn(void *arg, int signo);
 void loop_on_signal(struct loop *l, int signo, loop_signal_fn *fn, void *arg);
 
