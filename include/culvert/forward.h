@@ -1,0 +1,95 @@
+/* forward.h - the one place that knows both sides: asks the rules, opens an upstream, moves the bytes, ends the flow with one log line.
+ * Knows     stack requests and connections, rules, upstream streams and associations, the resolver.
+ * Threads   one forwarder is one worker's; everything here is [worker].
+ * Lifetime  forward_new .. forward_free; the stack and the up_env that it is attached to outlive it. */
+#ifndef CULVERT_FORWARD_H
+#define CULVERT_FORWARD_H
+
+#include "culvert/base.h"
+#include "culvert/loop.h"
+#include "culvert/resolver.h"
+#include "culvert/rules.h"
+#include "culvert/stack.h"
+#include "culvert/upstream.h"
+
+enum tcp_accept { TCP_ACCEPT_LATE, TCP_ACCEPT_EARLY, TCP_ACCEPT_AUTO };
+enum udp_nat { UDP_NAT_ENDPOINT_INDEPENDENT, UDP_NAT_SYMMETRIC };
+enum echo_mode { ECHO_MODE_REPLY_IF_HEALTHY, ECHO_MODE_REPLY, ECHO_MODE_DROP }; /* part C adds the others */
+enum echo_delay { ECHO_DELAY_UPSTREAM_RTT, ECHO_DELAY_NONE };
+
+struct forward_options {            /* the `stack:` and `limits:` sections, as far as they are policy */
+    enum tcp_accept accept;         /* TCP_ACCEPT_LATE */
+    uint32_t connect_timeout_ms;    /* 10 s, the whole opening */
+    uint32_t tcp_idle_timeout_ms;   /* 2 h without a byte */
+    uint32_t half_close_timeout_ms; /* 60 s without a byte while one direction has ended */
+    enum udp_nat nat;
+    uint32_t udp_idle_timeout_ms; /* 300 s */
+    uint32_t dns_idle_timeout_ms; /* 10 s, for mappings that only asked port 53 */
+    enum echo_mode echo;
+    enum echo_delay echo_delay;
+    uint32_t max_tcp,
+        max_udp;         /* of this worker; the process's limit dealt in equal shares (design.md section 6) */
+    uint32_t per_source; /* flows of one client address in this worker; 0: no limit */
+    /* `exec` and `demo`: queries to this address of the TUN, port 53, go to dns_server through the rules; none: off */
+    struct ip_addr dns_address[2]; /* IPv4, IPv6 */
+    struct ip_port dns_server;
+};
+void forward_options_defaults(struct forward_options *o);
+
+struct forward;
+
+struct forward_setup {
+    struct forward_options options;
+    struct loop *loop;
+    struct up_env *env;  /* attached before the first packet */
+    struct rules *rules; /* a reference is taken */
+    struct upstream *const
+        *targets; /* what a rule's target index means; references are taken; borrowed until return */
+    size_t target_count;
+    const struct own_flows *own; /* loop guard; NULL: none */
+    uint32_t worker;             /* for log lines */
+};
+int forward_new(const struct forward_setup *setup, struct forward **out);
+void forward_free(struct forward *f); /* after stack_fini() */
+/** forward_stack_events() - the callbacks for stack_init(); its `arg` must be the forwarder. emit and handoff are the caller's. */
+void forward_stack_events(struct stack_events *out);
+void forward_attach(struct forward *f, struct stack *s);
+void forward_turn_end(struct forward *f); /* once a turn, before stack_batch_end() */
+
+/* ---- what status and connections show --------------------------------------------------------------------------- */
+
+struct flow_info {
+    struct flow_key key;
+    const char *upstream; /* its name */
+    uint32_t rule;        /* index of the rule that took it */
+    uint64_t started_us, bytes_up, bytes_down;
+    const char *state; /* "opening", "open", "closing" */
+};
+typedef void flow_fn(void *arg, const struct flow_info *info);
+void forward_flows(struct forward *f, flow_fn *fn, void *arg);
+
+#define FORWARD_COUNTERS(X)                                                                                  \
+    X(tcp_opened, "flow.tcp_opened")                                                                         \
+    X(tcp_failed, "flow.tcp_failed") X(tcp_ended, "flow.tcp_ended") X(tcp_reset_by_client,                   \
+                                                                      "flow.tcp_reset_by_client")            \
+        X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream") X(tcp_idle, "flow.tcp_idle")                  \
+            X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended") \
+                X(udp_idle_evicted, "flow.udp_idle_evicted") X(rejected, "flow.rejected")                    \
+                    X(dropped, "flow.dropped") X(limit_tcp, "flow.limit_tcp") X(limit_udp, "flow.limit_udp") \
+                        X(limit_source, "flow.limit_source") X(loop, "flow.loop")                            \
+                            X(no_sockets, "flow.no_sockets") X(dns_over_tcp, "flow.dns_over_tcp")            \
+                                X(udp_refused, "flow.udp_refused") X(echo_replied, "flow.echo_replied")      \
+                                    X(echo_dropped, "flow.echo_dropped") X(bytes_up, "flow.bytes_up")        \
+                                        X(bytes_down, "flow.bytes_down")
+
+struct forward_counters {
+#define FORWARD_COUNTER_MEMBER(member, name) counter member;
+    FORWARD_COUNTERS(FORWARD_COUNTER_MEMBER)
+#undef FORWARD_COUNTER_MEMBER
+};
+const struct forward_counters *forward_counters(const struct forward *f);
+extern const struct counter_desc forward_counter_descs[]; /* ends with name NULL */
+uint32_t forward_tcp_count(const struct forward *f);
+uint32_t forward_udp_count(const struct forward *f);
+
+#endif
