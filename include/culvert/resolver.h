@@ -1,0 +1,69 @@
+/* resolver.h - addresses of host names, asked from name servers without ever blocking (RFC 1035, RFC 6891).
+ * Knows     the hosts file, resolv.conf and name servers over UDP and TCP; nothing of why a name is asked.
+ * Threads   [worker] one resolver belongs to one loop; nothing is shared.
+ * Bounds    an answer or an error within 5 s; a bounded cache; one question on the wire for all who ask the same name.
+ * Not here  getaddrinfo and nsswitch.conf (design.md section 6, Names); `search` and `ndots`: names are taken as complete. */
+#ifndef CULVERT_RESOLVER_H
+#define CULVERT_RESOLVER_H
+
+#include "culvert/base.h"
+#include "culvert/loop.h"
+
+struct resolver; /* heap, one per loop */
+struct
+    resolver_query; /* one open question of one caller; gone once its callback ran or resolver_cancel() returned */
+
+#define RESOLVER_ADDRS_MAX   16
+#define RESOLVER_SERVERS_MAX 3
+
+/** The sockets are the caller's to make, so that they carry its mark and its device (never a way back into the TUN).
+ * @type: SOCK_DGRAM or SOCK_STREAM; @dst: where it will be connected
+ * Return: a non-blocking, close-on-exec descriptor that now is the resolver's, or -errno. */
+typedef int resolver_socket_fn(void *arg, int family, int type, const struct ip_port *dst);
+
+struct resolver_options {            /* all zero is a good set; paths are copied */
+    const char *hosts_path;          /* NULL: /etc/hosts */
+    const char *resolv_conf_path;    /* NULL: /etc/resolv.conf; read again when it changed */
+    const struct ip_port *servers;   /* instead of those of resolv.conf, when n_servers > 0; copied */
+    size_t n_servers;                /* at most RESOLVER_SERVERS_MAX are used */
+    uint32_t timeout_ms;             /* of one name, from question to callback; 0: 5,000 */
+    uint32_t cache_names;            /* 0: 256 */
+    resolver_socket_fn *make_socket; /* NULL: plain sockets */
+    void *socket_arg;                /* given to make_socket */
+};
+
+/** resolver_new() - Return: 0, -ENOMEM, or -errno of the kernel's random source. Files that are missing are no error. */
+int resolver_new(struct loop *l, const struct resolver_options *opt, struct resolver **out);
+void resolver_free(struct resolver *r); /* callbacks of open queries do not run; NULL is fine */
+
+/* The result, exactly once unless cancelled. @addrs is borrowed for the call; families alternate, IPv6 first (RFC 8305
+ * section 4), at most RESOLVER_ADDRS_MAX. @err 0: n > 0. Otherwise n is 0, and @err is -ENOENT: no such name or no address;
+ * -ETIMEDOUT: nobody answered; -EHOSTUNREACH: all name servers failed or refused; -ENETUNREACH: no name server could be
+ * asked; or another -errno. Old addresses come with err 0 while a name fails (faults.md S18). */
+typedef void resolver_fn(void *arg, int err, const struct ip_addr *addrs, size_t n);
+
+/** resolver_query() - ask for the addresses of @name; an address as text is its own answer
+ * @fn:   never runs before this function has returned
+ * @out:  for resolver_cancel(), valid until @fn runs; may be NULL
+ * Return: 0, then one callback; -EINVAL: no host name (faults.md S10); -ENOMEM; -EAGAIN: too many open questions. Then no callback. */
+int resolver_query(struct resolver *r, const char *name, resolver_fn *fn, void *arg,
+                   struct resolver_query **out);
+void resolver_cancel(struct resolver_query *q); /* @fn will not run; NULL is fine */
+
+struct resolver_counters {
+    counter queries;       /* resolver_query() accepted */
+    counter cache_hits;    /* answered from hosts, cache or literal, without the wire */
+    counter stale_answers; /* old addresses given because the name failed */
+    counter failed;        /* callbacks with err != 0 */
+    counter sent;          /* messages to name servers, UDP and TCP */
+    counter answers;       /* taken */
+    counter ignored;       /* wrong id, other question, not an answer (faults.md D3) */
+    counter malformed;     /* ours, and broken (faults.md D2) */
+    counter truncated;     /* asked again over TCP */
+    counter refused;       /* SERVFAIL, REFUSED and the like: next server */
+    counter timeouts;      /* one server, one try */
+};
+const struct resolver_counters *resolver_counters(const struct resolver *r);
+extern const struct counter_desc resolver_counter_descs[]; /* ends with name NULL */
+
+#endif
