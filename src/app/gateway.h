@@ -1,0 +1,40 @@
+/* gateway.h - the engine of `run`, `exec` and `demo`: a TUN, N workers, one configuration, wired and running.
+ * Knows     every folder; it is the only place that ties them together (worker.c is one thread's share).
+ * Threads   all of it is [main]; it starts the worker threads and joins them. */
+#ifndef CULVERT_APP_GATEWAY_H
+#define CULVERT_APP_GATEWAY_H
+
+#include "culvert/api.h"
+#include "culvert/config.h"
+#include "culvert/loop.h"
+#include "culvert/tun.h"
+
+struct gateway;
+
+struct gateway_setup {
+    const struct config *config; /* borrowed until gateway_free(); all that the file or --proxy said */
+    struct loop *loop;           /* the main thread's */
+    struct netlink *netlink; /* NULL: touch no link, address or route (adopted TUN of another namespace) */
+    const int
+        *tun_fds; /* adopted queues, or NULL: open what config says. The gateway owns them after success */
+    size_t tun_fd_count;
+    struct ip_addr dns_address[2]; /* forward.h: queries to these, port 53, go to dns_server; none: off */
+    struct ip_port dns_server;
+    /* The gateway cannot go on (device lost for good): the caller ends with status 1. [main] */
+    void (*on_fatal)(void *arg, const char *why);
+    void *arg;
+};
+
+/** gateway_start() - open the TUN, apply routes when auto-route is on, start the workers
+ * Return: 0 when packets are being forwarded; -errno with a sentence in @err, and everything undone. */
+int gateway_start(const struct gateway_setup *setup, struct gateway **out, struct err *err);
+/** gateway_stop() - end all flows, join the workers, put routes and rules back; within 2 s. NULL is fine. */
+void gateway_stop(struct gateway *g);
+/** gateway_ready_line() - "ready: tun0, 2 workers, 2 queues, offload tso+uso" into @out; returns @out */
+const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
+/** gateway_status() - collect a snapshot from all workers (a message to each), then call @done in the main loop, once
+ * @flows: with one entry a live flow. The snapshot is borrowed until @done returns. */
+void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
+                    void *arg);
+
+#endif
