@@ -241,6 +241,25 @@ uint64_t wheel_next_us(const struct wheel *w);
 /** wheel_advance() - fire all that is due at @now_us, in order of time; never early, at most one tick late */
 void wheel_advance(struct wheel *w, uint64_t now_us);
 
+/* ---- slab: objects of one size from reserved address space ------------------------------------------------- */
+
+/* Address space for `limit` objects is reserved at once and touched upwards on demand; freed objects are reused last-in
+ * first-out. No malloc after slab_init(). One thread. */
+struct slab {
+    uint8_t *base;
+    uint32_t object_bytes, limit, touched, in_use, high_water;
+    void *free_list;
+    uint64_t failed; /* asked for at the limit */
+};
+int slab_init(struct slab *s, size_t object_bytes,
+              uint32_t limit);               /* 0 or -ENOMEM; object_bytes is rounded up to 16 */
+void slab_fini(struct slab *s);              /* zeroed or initialised */
+void *slab_get(struct slab *s);              /* zeroed; NULL at the limit */
+void slab_put(struct slab *s, void *object); /* NULL is fine */
+uint32_t slab_index(const struct slab *s, const void *object);
+void *slab_at(const struct slab *s,
+              uint32_t index); /* index < touched; may be a free one: the caller marks its own */
+
 /* ---- log ----------------------------------------------------------------------------------------------------- */
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
