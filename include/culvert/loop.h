@@ -71,27 +71,37 @@ typedef void loop_signal_fn(void *arg, int signo);
 void loop_on_signal(struct loop *l, int signo, loop_signal_fn *fn, void *arg);
 
 /* ---- netlink: links, addresses, routes, rules (libmnl) ---- */
-struct
-    netlink; /* a route socket of this namespace; requests are synchronous and short [main, before or beside the workers] */
+/* A route socket of the network namespace in which it was opened, wherever its thread goes later. Requests are synchronous
+ * and short: the kernel answers before it returns. [main, or any one thread at a time; never a worker that carries packets] */
+struct netlink;
 
 struct nl_link {
     int ifindex;
     uint32_t mtu, txqueuelen;
-    bool up;
-    char name[16];
+    bool up;       /* set up by its owner (IFF_UP) */
+    bool carrier;  /* something is at the other end: for a TUN, a program holds a queue */
+    char name[16]; /* IFNAMSIZ */
+    char kind[16]; /* "tun", "veth", ...; empty: real hardware or unknown */
 };
-struct nl_route { /* a unicast or special route in one table */
+struct nl_addr {
+    int ifindex;
+    struct ip_prefix addr; /* with host bits; len is the on-link prefix in the 16-byte form */
+};
+/* A unicast or special route in one table. For IPv4 the prefix lengths count in the 16-byte form: any is 96, or 0. */
+struct nl_route {
     struct ip_prefix dst;
     bool v6;
+    bool dead;     /* read only: its link has no carrier or is down */
     uint8_t type;  /* RTN_UNICAST, RTN_UNREACHABLE, ... */
     uint8_t proto; /* RTPROT_*: ours is ROUTE_PROTO_CULVERT (route.h) */
     uint32_t table, metric;
-    int ifindex;            /* 0: none */
+    int ifindex;            /* 0: none; of a multipath route the first */
     struct ip_addr gateway; /* none: on-link */
 };
 struct nl_rule { /* a policy routing rule */
     bool v6, invert;
-    uint32_t priority, table, fwmark, fwmask, suppress_prefixlen_plus1; /* 0: not set */
+    uint32_t priority, table, fwmark, fwmask; /* 0: not set; a mark without a mask means all bits */
+    uint32_t suppress_prefixlen_plus1;        /* 0: not set; 1 is "suppress_prefixlength 0" */
     struct ip_prefix src, dst; /* len 0: any; for IPv4 counted in the 16-byte form, any is 96 or 0 */
     uint32_t uid_first, uid_last;
     bool has_uid;
@@ -101,40 +111,52 @@ struct nl_rule { /* a policy routing rule */
     uint16_t dport_first, dport_last; /* 0: any */
 };
 
+/* All of these return 0 or -errno of the kernel: -EPERM without CAP_NET_ADMIN, -EOPNOTSUPP or -EAFNOSUPPORT for a family that
+ * this kernel does not have. What is said beside a function comes on top of that. */
 int netlink_open(struct netlink **out, struct err *err);
-void netlink_close(struct netlink *nl);
-int netlink_link_by_name(struct netlink *nl, const char *name, struct nl_link *out); /* 0, -ENODEV */
-int netlink_link_by_index(struct netlink *nl, int ifindex, struct nl_link *out);
-int netlink_link_set(struct netlink *nl, int ifindex, bool up, uint32_t mtu,
-                     uint32_t txqueuelen); /* 0 = leave as it is */
-int netlink_addr_add(struct netlink *nl, int ifindex,
-                     const struct ip_prefix *addr); /* addr with its host bits: .len is the on-link prefix */
+void netlink_close(struct netlink *nl);                                              /* NULL is fine */
+int netlink_link_by_name(struct netlink *nl, const char *name, struct nl_link *out); /* -ENODEV */
+int netlink_link_by_index(struct netlink *nl, int ifindex, struct nl_link *out);     /* -ENODEV */
+/* Sets it up or down; mtu and txqueuelen 0 = leave as it is. */
+int netlink_link_set(struct netlink *nl, int ifindex, bool up, uint32_t mtu, uint32_t txqueuelen);
+/* No link-local address and no router solicitation of the kernel's own on this link, from its next "up" on. */
+int netlink_link_no_autoconf(struct netlink *nl, int ifindex);
+/* @addr with its host bits: .len is the on-link prefix. Adding one that is there: -EEXIST; removing none: -EADDRNOTAVAIL. */
+int netlink_addr_add(struct netlink *nl, int ifindex, const struct ip_prefix *addr);
 int netlink_addr_del(struct netlink *nl, int ifindex, const struct ip_prefix *addr);
 int netlink_route_add(struct netlink *nl, const struct nl_route *r); /* replaces an equal one */
 int netlink_route_del(struct netlink *nl, const struct nl_route *r); /* -ESRCH: was not there */
 int netlink_rule_add(struct netlink *nl, const struct nl_rule *r);   /* -EEXIST */
-int netlink_rule_del(struct netlink *nl, const struct nl_rule *r);
-typedef int netlink_route_fn(void *arg,
-                             const struct nl_route *r); /* non-zero stops the walk and is returned */
+int netlink_rule_del(struct netlink *nl, const struct nl_rule *r);   /* -ENOENT: was not there */
+
+/* Walks. The list is read whole (and again when it changed meanwhile) before @fn sees the first entry, so @fn may change what
+ * it walks over. @fn returns non-zero to stop; that is what the walk returns then. -ENOMEM. */
+typedef int netlink_addr_fn(void *arg, const struct nl_addr *a);
+typedef int netlink_route_fn(void *arg, const struct nl_route *r);
 typedef int netlink_rule_fn(void *arg, const struct nl_rule *r);
-int netlink_routes(struct netlink *nl, uint32_t table, netlink_route_fn *fn,
-                   void *arg); /* both families; table 0 = all */
-int netlink_rules(struct netlink *nl, netlink_rule_fn *fn, void *arg);
+int netlink_addrs(struct netlink *nl, int ifindex, netlink_addr_fn *fn,
+                  void *arg); /* ifindex 0 = all links */
+/* Both families, IPv4 first; table 0 = all. Cached and cloned routes are left out. */
+int netlink_routes(struct netlink *nl, uint32_t table, netlink_route_fn *fn, void *arg);
+int netlink_rules(struct netlink *nl, netlink_rule_fn *fn,
+                  void *arg); /* both families, in order of priority */
 /** netlink_default_link() - the interface of the best default route of the main table, for a family
  * Return: 0 and its index; -ENETUNREACH when there is none. @skip_ifindex: our own device, never the answer. */
 int netlink_default_link(struct netlink *nl, bool v6, int skip_ifindex, int *ifindex);
-/** netlink_watch() - tell of changes to links, addresses, routes and rules; @fn runs in @l's thread
- * ENOBUFS (events lost, faults.md R4) comes as one call with ifindex 0: read everything anew. */
+
 enum netlink_event {
-    NETLINK_LINK_CHANGED,
+    NETLINK_LINK_CHANGED, /* or is gone: netlink_link_by_index() says -ENODEV then */
     NETLINK_ADDR_CHANGED,
-    NETLINK_ROUTE_CHANGED,
-    NETLINK_RULE_CHANGED,
+    NETLINK_ROUTE_CHANGED, /* ifindex 0: not tied to a link */
+    NETLINK_RULE_CHANGED,  /* ifindex is always 0 */
     NETLINK_EVENTS_LOST
 };
 typedef void netlink_event_fn(void *arg, enum netlink_event what, int ifindex);
 struct netlink_watch;
+/** netlink_watch_open() - tell of changes to links, addresses, routes and rules; @fn runs in @l's thread
+ * Several equal events in a row may come as one. ENOBUFS (events lost, faults.md R4) comes as one NETLINK_EVENTS_LOST with
+ * ifindex 0: read everything anew. @fn must not close the watch. */
 int netlink_watch_open(struct loop *l, netlink_event_fn *fn, void *arg, struct netlink_watch **out);
-void netlink_watch_close(struct netlink_watch *w);
+void netlink_watch_close(struct netlink_watch *w); /* NULL is fine */
 
 #endif
