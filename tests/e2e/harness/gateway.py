@@ -1,0 +1,201 @@
+"""gateway.py - culvert under test: its configuration, start, status, end, and what always holds of it (faults.md G1, G7)."""
+import json
+import os
+import re
+import signal
+
+from . import net
+from .core import Failure, check, check_equal, within
+from .proc import Process
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+SECRET = "s3cr3t-never-print"      # the tests' password; no output may contain it
+SANITIZER_NOISE = re.compile(r"runtime error:|(Address|Leak|Thread|UndefinedBehavior)Sanitizer|Assertion .* failed|"
+                             r"stack smashing detected|double free|corrupted")
+
+
+def program(context):
+    path = os.path.abspath(context.options.program or
+                           os.path.join(REPOSITORY, "build", context.options.preset, "culvert"))
+    if not os.access(path, os.X_OK):
+        raise Failure("%s is missing; cmake --preset %s && ninja -C build/%s culvert"
+                      % (path, context.options.preset, context.options.preset))
+    return path
+
+
+def sanitizer_env():
+    return {"ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1:abort_on_error=0:exitcode=99",
+            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "TSAN_OPTIONS": "halt_on_error=0:exitcode=99:second_deadlock_stack=1"}
+
+
+def config_text(sections):
+    """YAML whose values are in flow style: readable in a log, and made by json alone."""
+    lines = []
+    for key, value in sections.items():
+        if isinstance(value, list):
+            lines.append(key + ":")
+            lines += ["  - " + json.dumps(x) for x in value]
+        else:
+            lines.append("%s: %s" % (key, json.dumps(value)))
+    return "\n".join(lines) + "\n"
+
+
+def config(proxies, rules=None, workers=2, tun=None, stack=None, **more):
+    """The usual configuration of a test; `proxies` are maps or running servers, the first one takes what no rule names."""
+    entries = [p.proxy("up%d" % i if i else "up") if hasattr(p, "proxy") else p for i, p in enumerate(proxies)]
+    if rules is None:
+        rules = ["MATCH,%s" % (entries[0]["name"] if entries else "DIRECT")]
+    sections = {"version": 1, "runtime": {"workers": workers}, "log": {"level": "debug"},
+                "tun": dict({"name": "tun0", "address": ["198.18.0.1/30", "fdfe:dcba:9876::1/126"], "mtu": 1500,
+                             "auto-route": False}, **(tun or {}))}
+    if stack:
+        sections["stack"] = stack
+    if entries:
+        sections["proxies"] = entries
+    sections["rules"] = rules
+    sections.update(more)
+    return sections
+
+
+class Gateway:
+    """A running `culvert run`."""
+
+    def __init__(self, lab, argv, api, env=None, prefix=(), namespace=None, name="culvert", user=None):
+        self.lab, self.context, self.api = lab, lab.context, api
+        self.namespace = namespace or lab.gw
+        self.stopped = False
+        self.context.own(self, "finish")
+        self.process = Process(self.context, self.namespace, [program(self.context)] + argv, name,
+                               env=dict(sanitizer_env(), **(env or {})), prefix=prefix, user=user)
+
+    @property
+    def pid(self):
+        """With a prefix such as taskset every step execs, so this is culvert."""
+        return self.process.pid
+
+    @property
+    def log(self):
+        return self.process.text
+
+    def wait_ready(self, seconds=10):
+        return self.process.wait_line("^ready:", self.context.slow(seconds))
+
+    def status(self, seconds=1):
+        """`culvert status` as a map; it must answer within a second (G1)."""
+        r = self.namespace.result([program(self.context), "status", "--api", self.api],
+                                  timeout=self.context.slow(seconds) + 1)
+        check_equal(r.returncode, 0, "exit status of culvert status (%s)" % r.stderr.strip())
+        return json.loads(r.stdout)
+
+    def counter(self, name, default=0):
+        """A counter by its name, such as "ip.short", summed over the workers."""
+        return sum_of(self.status(), name, default)
+
+    def resources(self):
+        return self.process.resources()
+
+    def flows(self):
+        """Number of flows that the status reports, or None if it does not."""
+        return flow_count(self.status())
+
+    def wait_no_flows(self, seconds=10):
+        within(self.context.slow(seconds), lambda: self.flows() in (0, None), "all flows ended", every=0.1)
+
+    def check_alive(self):
+        """G1: it runs and answers."""
+        check(self.process.alive(), "culvert ended:\n" + self.log[-3000:])
+        self.status()
+
+    def terminate(self, number=signal.SIGTERM, seconds=2):
+        """Exit status of a clean end; the promise is two seconds (X1), more only under a sanitizer."""
+        self.process.signal(number)
+        status = self.process.wait(seconds * (4 if self.context.sanitized else 1))
+        self.stopped = True
+        self.check_log()
+        return status
+
+    def check_log(self):
+        noise = [x for x in self.process.lines if SANITIZER_NOISE.search(x)]
+        check(not noise, "sanitizer or assertion:\n" + self.log[-6000:])
+        check(SECRET not in self.log, "the password is in the log (G7)")
+
+    def finish(self):
+        """At the end of every test: still alive, ends cleanly, and said nothing that it should not."""
+        if self.stopped or not hasattr(self, "process"):
+            return
+        self.stopped = True
+        if not self.process.alive():
+            self.check_log()
+            raise Failure("culvert had ended by itself with status %s:\n%s"
+                          % (self.process.process.returncode, self.log[-3000:]))
+        self.process.signal(signal.SIGCONT)
+        check_equal(self.terminate(seconds=4), 0, "exit status of culvert at SIGTERM")
+
+
+def start(lab, proxies=(), rules=None, local=False, route=True, ready=True, argv=None, sections=None, env=None,
+          prefix=(), name="culvert", **more):
+    """Write a configuration, start culvert, wait for it, and lead cli's packets into its TUN."""
+    api = lab.context.path(name + ".sock")
+    more.setdefault("api", {"unix": api})
+    sections = sections or config(list(proxies), rules, **more)
+    conf = lab.context.write(name + ".yaml", config_text(sections), 0o600)
+    gw = Gateway(lab, argv or ["run", "-c", conf], api, env=env, prefix=prefix, name=name)
+    gw.config_path = conf
+    if ready:
+        gw.wait_ready()
+    if ready and route:
+        lab.route_into(sections["tun"]["name"], local)
+    return gw
+
+
+def walk(value, path=()):
+    """(path, leaf) of everything in nested maps and lists."""
+    if isinstance(value, dict):
+        for k, v in value.items():
+            yield from walk(v, path + (str(k),))
+    elif isinstance(value, list):
+        for i, v in enumerate(value):
+            yield from walk(v, path + (str(i),))
+    else:
+        yield path, value
+
+
+def sum_of(status, name, default=0):
+    """The sum of every number whose path ends in `name` ("tun.vnet" is found as tun: {vnet: 3} and as "tun.vnet": 3)."""
+    found, total = False, 0
+    for path, value in walk(status.get("counters", status)):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and \
+                ("." + ".".join(path)).endswith("." + name):
+            found, total = True, total + value
+    return total if found else default
+
+
+def flow_count(status):
+    flows = status.get("flows")
+    if isinstance(flows, list):
+        return len(flows)
+    if isinstance(flows, dict):
+        return sum(v for _, v in walk(flows) if isinstance(v, int))
+    return flows
+
+
+def check_file(context, text, name="checked.yaml"):
+    """`culvert check` on a text: (exit status, lines of errors)."""
+    path = context.write(name, text)
+    import subprocess
+    r = subprocess.run([program(context), "check", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                       timeout=20, env=dict(os.environ, **sanitizer_env()), stdin=subprocess.DEVNULL)
+    return r.returncode, (r.stderr + r.stdout).strip().splitlines()
+
+
+def network_state(namespace):
+    """What a clean end must put back: rules, routes of every table, links and addresses."""
+    state = {}
+    for family in ("-4", "-6"):
+        for what in (["rule"], ["route", "show", "table", "all"], ["addr"]):
+            text = net.command(["ip", family, "-n", namespace.name] + what)
+            state[family + " " + what[0]] = sorted(re.sub(r" (expires|valid_lft|preferred_lft) \S+", "", x).strip()
+                                                   for x in text.splitlines() if "lft" not in x)
+    state["nft"] = net.command(["ip", "netns", "exec", namespace.name, "nft", "list", "ruleset"])
+    return state

@@ -1,0 +1,115 @@
+"""lab.py - the small internet of a test.
+
+    cli --veth-- gw (the gateway, tun0) --veth-- srv (proxies, targets)
+
+Proxies listen on the addresses PROXY of the wire between gw and srv; targets have addresses of their own, behind srv. So a
+packet with a target's address on that wire is a leak, and one capture filter shows it. cli reaches the targets by gw's
+rule for what comes in from cli; a client in gw itself (topology "local") by a rule for the targets' addresses.
+"""
+import ipaddress
+
+from . import capture, gateway, net, servers
+
+CLI = ("10.77.1.2", "fd77:1::2")
+CLI2 = ("10.77.1.3", "fd77:1::3")       # a second client on the same host
+GW_CLI = ("10.77.1.1", "fd77:1::1")
+GW_SRV = ("10.77.2.1", "fd77:2::1")
+PROXY = ("10.77.2.2", "fd77:2::2")
+PROXY2 = ("10.77.2.3", "fd77:2::3")     # a second host for proxies: the healthy one of the bystanders
+TARGET = ("10.77.9.1", "fd77:9::1")
+TARGET2 = ("10.77.9.2", "fd77:9::2")    # for the bystanders
+UNREACHABLE = ("10.77.8.1", "fd77:8::1")   # srv answers: host unreachable
+PROHIBITED = ("10.77.8.2", "fd77:8::2")    # srv answers: prohibited
+SILENT = ("10.77.8.3", "fd77:8::3")        # srv drops silently
+NO_ROUTE = ("10.78.0.1", "fd78::1")        # srv has no route
+
+TARGETS4, TARGETS6 = "10.77.8.0/23", "fd77:8::/31"
+ROUTING_MARK = 0x1b6
+TABLE = 20
+
+
+class Lab:
+    """Three namespaces and what runs in them."""
+
+    def __init__(self, context, tag, mtu=1500):
+        self.context, self.tag = context, tag
+        self.made = []
+        self.cli, self.gw, self.srv = (self._namespace(k) for k in ("cli", "gw", "srv"))
+        net.link(self.cli, "eth0", [a + s for c in (CLI, CLI2) for a, s in zip(c, ("/24", "/64"))],
+                 self.gw, "lan0", [GW_CLI[0] + "/24", GW_CLI[1] + "/64"], mtu)
+        net.link(self.gw, "wan0", [GW_SRV[0] + "/24", GW_SRV[1] + "/64"],
+                 self.srv, "eth0", [a + s for p in (PROXY, PROXY2) for a, s in zip(p, ("/24", "/64"))])
+        self.cli.ip("route add default via " + GW_CLI[0], "route add default via " + GW_CLI[1])
+        self.srv.ip("route add 10.77.1.0/24 via " + GW_SRV[0], "route add fd77:1::/64 via " + GW_SRV[1],
+                    *["addr add %s dev lo%s" % (a, " nodad" if ":" in a else "") for t in (TARGET, TARGET2) for a in t],
+                    *["route add unreachable " + a for a in UNREACHABLE],
+                    *["route add prohibit " + a for a in PROHIBITED])
+        self.srv.nft("table inet silent {\nchain o { type filter hook output priority 0; policy accept;\n"
+                     "ip daddr %s drop\nip6 daddr %s drop\n}\n}\n" % SILENT)
+        self.srv.ip("route add %s via %s" % (SILENT[0], GW_SRV[0]), "route add %s via %s" % (SILENT[1], GW_SRV[1]))
+        self.gw.sysctl("net/ipv4/ip_forward", 1)
+        self.gw.sysctl("net/ipv6/conf/all/forwarding", 1)
+        for ns in (self.cli, self.gw):
+            ns.sysctl("net/ipv4/tcp_syn_linear_timeouts", 0, missing_ok=True)
+
+    def _namespace(self, kind):
+        ns = net.Namespace("%s-%s" % (self.tag, kind))
+        self.made.append(ns)
+        return ns
+
+    def namespace(self, kind):
+        """One more, for tests with a topology of their own."""
+        return self._namespace(kind)
+
+    def close(self):
+        for ns in reversed(self.made):
+            ns.remove()
+
+    # ---- ways into the TUN ----
+
+    def route_into(self, device, local=False):
+        """Everything that comes from cli goes into `device`; with `local`, also what gw itself sends to the targets."""
+        for v6 in (False, True):
+            family = "-6 " if v6 else ""
+            self.gw.ip(family + "rule add iif lan0 lookup %d pref 100" % TABLE,
+                       family + "route add unreachable default metric 4000000 table %d" % TABLE,
+                       family + "route add default dev %s metric 10 table %d" % (device, TABLE))
+            if local:
+                self.gw.ip(family + "rule add fwmark %d lookup main pref 50" % ROUTING_MARK,
+                           family + "rule add to %s lookup %d pref 60" % (TARGETS6 if v6 else TARGETS4, TABLE))
+
+    def route_plainly(self):
+        """The kernel routes cli's packets to the targets; for tests of the harness."""
+        self.gw.ip("route add %s via %s" % (TARGETS4, PROXY[0]), "route add %s via %s" % (TARGETS6, PROXY[1]))
+
+    def direct_route(self):
+        """gw may reach the targets itself: needed for DIRECT, and the trap for leaks."""
+        self.route_plainly()
+
+    # ---- what runs ----
+
+    def gateway(self, **kw):
+        """Start culvert in gw, wait until it is ready, and route cli into it."""
+        return gateway.start(self, **kw)
+
+    def services(self, **kw):
+        return servers.Services(self, **kw)
+
+    def only(self, allowed, interface="wan0", namespace=None):
+        """A capture that must stay empty: nothing but `allowed` (a pcap filter) passes the interface."""
+        return self.context.own(capture.Only(self.context, namespace or self.gw, interface, allowed))
+
+    def lose(self, percent, namespace=None, interface="eth0"):
+        """Random loss on a client's link, both directions (there is no netem on many kernels), packet by packet."""
+        for end, name in ((namespace or self.cli, interface), (self.gw, "lan0")):
+            end.ip("link set %s gso_max_segs 1" % name)
+        (namespace or self.cli).nft(
+            "table netdev loss {\nchain i { type filter hook ingress device %s priority 0;\n"
+            "numgen random mod 1000 < %d counter drop\n}\n}\n"
+            "table inet loss {\nchain o { type filter hook output priority 0; policy accept;\n"
+            "oifname %s numgen random mod 1000 < %d counter drop\n}\n}\n"
+            % (interface, percent * 10, interface, percent * 10))
+
+
+def in_network(address, network):
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network)

@@ -1,0 +1,193 @@
+"""servers.py - real servers in the srv namespace (test-servers.md), each started with files of its own and waited for."""
+import os
+import sys
+
+from . import lab as lab_addresses
+from .core import Failure, Skip
+from .proc import Process, wait_port
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def need(program, paths=("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin")):
+    for folder in paths:
+        full = os.path.join(folder, program)
+        if os.access(full, os.X_OK):
+            return full
+    raise Skip("%s is not installed" % program)
+
+
+class Socks:
+    """A running SOCKS5 server and how a configuration names it."""
+
+    def __init__(self, name, address, port, udp, username=None, password=None, process=None):
+        self.name, self.address, self.port, self.udp = name, address, port, udp
+        self.username, self.password, self.process = username, password, process
+
+    def proxy(self, name="up", **more):
+        entry = {"name": name, "type": "socks5", "server": self.address, "port": self.port, "udp": self.udp}
+        if self.username:
+            entry.update(username=self.username, password=self.password)
+        entry.update(more)
+        return entry
+
+    @property
+    def url(self):
+        host = "[%s]" % self.address if ":" in self.address else self.address
+        login = "%s:%s@" % (self.username, self.password) if self.username else ""
+        return "socks5://%s%s:%d" % (login, host, self.port)
+
+
+DANTE = """\
+logoutput: stderr
+internal: %(address)s port = %(port)d
+external: eth0
+external: lo
+external.rotation: route
+clientmethod: none
+socksmethod: none
+user.privileged: root
+user.unprivileged: nobody
+timeout.connect: 30
+client pass {
+  from: 0/0 to: 0/0
+}
+client pass {
+  from: ::/0 to: ::/0
+}
+socks pass {
+  from: 0/0 to: 0/0
+  protocol: tcp udp
+  command: bind connect udpassociate bindreply udpreply
+}
+socks pass {
+  from: ::/0 to: ::/0
+  protocol: tcp udp
+  command: bind connect udpassociate bindreply udpreply
+}
+"""
+
+
+def dante(lab, address=lab_addresses.PROXY[0], port=1080):
+    """SOCKS5 with UDP; keeps half-closed connections."""
+    program = need("danted")
+    conf = lab.context.write("danted-%d.conf" % port, DANTE % {"address": address, "port": port})
+    p = Process(lab.context, lab.srv, [program, "-f", conf, "-p", lab.context.path("danted-%d.pid" % port)],
+                "danted-%d" % port)
+    wait_port(lab.srv, address, port, process=p)
+    return Socks("dante", address, port, True, process=p)
+
+
+def microsocks(lab, address=lab_addresses.PROXY[0], port=1081, username=None, password=None):
+    """SOCKS5 without UDP; closes both ways on a client's FIN."""
+    argv = [need("microsocks"), "-i", address, "-p", str(port)]
+    if username:
+        argv += ["-u", username, "-P", password]
+    p = Process(lab.context, lab.srv, argv, "microsocks-%d" % port)
+    wait_port(lab.srv, address, port, process=p)
+    return Socks("microsocks", address, port, "auto", username, password, process=p)
+
+
+def culvert_serve(lab, address=lab_addresses.PROXY[0], port=1082, username=None, password=None):
+    """The far end of our own."""
+    from . import gateway
+    argv = [gateway.program(lab.context), "serve", "--listen", "%s:%d" % (address, port)]
+    if username:
+        conf = gateway.config_text({"serve": {"socks5": {"listen": "%s:%d" % (address, port), "udp": True,
+                                                         "users": {username: password}}}})
+        argv = [gateway.program(lab.context), "serve", "-c", lab.context.write("serve-%d.yaml" % port, conf, 0o600)]
+    p = Process(lab.context, lab.srv, argv, "culvert-serve-%d" % port, env=gateway.sanitizer_env())
+    wait_port(lab.srv, address, port, seconds=lab.context.slow(10), process=p)
+    return Socks("culvert serve", address, port, True, username, password, process=p)
+
+
+UNBOUND = """\
+server:
+  username: ""
+  chroot: ""
+  directory: "%(dir)s"
+  pidfile: ""
+  use-syslog: no
+  logfile: ""
+  do-daemonize: no
+%(interfaces)s
+  port: 53
+  access-control: 0.0.0.0/0 allow
+  access-control: ::/0 allow
+  local-zone: "test." static
+  local-data: "example.test. 60 IN A %(v4)s"
+  local-data: "example.test. 60 IN AAAA %(v6)s"
+  local-data: "big.test. 60 IN TXT \\"%(big)s\\""
+  local-data: "big.test. 60 IN TXT \\"x%(big)s\\""
+  local-data: "big.test. 60 IN TXT \\"y%(big)s\\""
+  local-data: "big.test. 60 IN TXT \\"z%(big)s\\""
+  local-data: "big.test. 60 IN TXT \\"0%(big)s\\""
+  local-data: "big.test. 60 IN TXT \\"1%(big)s\\""
+%(more)s
+remote-control:
+  control-enable: no
+"""
+
+
+def unbound(lab, addresses=lab_addresses.TARGET, more=()):
+    """DNS on port 53 of the targets; example.test is the first target, big.test needs TCP. `more`: lines of local-data."""
+    program = need("unbound")
+    text = UNBOUND % {"dir": lab.context.dir, "v4": lab_addresses.TARGET[0], "v6": lab_addresses.TARGET[1],
+                      "interfaces": "\n".join("  interface: " + a for a in addresses), "big": "b" * 240,
+                      "more": "\n".join('  local-data: "%s"' % x for x in more)}
+    p = Process(lab.context, lab.srv, [program, "-c", lab.context.write("unbound.conf", text)], "unbound")
+    wait_port(lab.srv, addresses[0], 53, process=p)
+    return p
+
+
+NGINX = """\
+daemon off; pid %(dir)s/nginx.pid; error_log stderr warn; worker_processes 1; user root;
+events { worker_connections 4096; }
+http {
+  access_log off; sendfile on;
+  client_body_temp_path %(dir)s/cb; proxy_temp_path %(dir)s/pt; fastcgi_temp_path %(dir)s/ft;
+  uwsgi_temp_path %(dir)s/ut; scgi_temp_path %(dir)s/st;
+  server { listen %(v4)s:80; listen [%(v6)s]:80; root %(dir)s/www; }
+}
+"""
+
+
+def nginx(lab, files):
+    """HTTP on port 80 of the targets; files is {name: bytes}."""
+    program = need("nginx")
+    root = lab.context.path("www")
+    os.makedirs(root, exist_ok=True)
+    os.chmod(lab.context.dir, 0o755)
+    for name, data in files.items():
+        with open(os.path.join(root, name), "wb") as f:
+            f.write(data)
+    text = NGINX % {"dir": lab.context.dir, "v4": lab_addresses.TARGET[0], "v6": lab_addresses.TARGET[1]}
+    p = Process(lab.context, lab.srv, [program, "-p", lab.context.dir, "-c", lab.context.write("nginx.conf", text)], "nginx")
+    wait_port(lab.srv, lab_addresses.TARGET[0], 80, process=p)
+    return p
+
+
+def iperf3(lab, address=lab_addresses.TARGET[0], port=5201):
+    p = Process(lab.context, lab.srv, [need("iperf3"), "-s", "-B", address, "-p", str(port), "--forceflush"],
+                "iperf3-%d" % port)
+    p.wait_line("Server listening", 10)
+    return p
+
+
+class Services:
+    """Our own program of small servers (services.py) on every target address; see there for the commands."""
+    HTTP, LINE, ECHO = 8080, 7000, 7
+
+    def __init__(self, lab, addresses=lab_addresses.TARGET + lab_addresses.TARGET2):
+        self.process = Process(lab.context, lab.srv, ["/usr/bin/python3", os.path.join(HERE, "services.py"), *addresses],
+                               "services")
+        self.process.wait_line("^listening$", 10)
+
+    @staticmethod
+    def url(address, path):
+        return "http://%s:%d/%s" % ("[%s]" % address if ":" in address else address, Services.HTTP, path)
+
+
+def python_too_old():
+    if sys.version_info < (3, 9):
+        raise Failure("Python 3.9 or later is needed")
