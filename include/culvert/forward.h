@@ -47,6 +47,7 @@ struct forward_setup {
         *targets; /* what a rule's target index means; references are taken; borrowed until return */
     size_t target_count;
     const struct own_flows *own; /* loop guard; NULL: none */
+    struct ip_addr gateway[2];   /* IPv4, IPv6: the address that we speak from in ICMP errors; may be none */
     uint32_t worker;             /* for log lines */
 };
 int forward_new(const struct forward_setup *setup, struct forward **out);
@@ -54,7 +55,6 @@ void forward_free(struct forward *f); /* after stack_fini() */
 /** forward_stack_events() - the callbacks for stack_init(); its `arg` must be the forwarder. emit and handoff are the caller's. */
 void forward_stack_events(struct stack_events *out);
 void forward_attach(struct forward *f, struct stack *s);
-void forward_turn_end(struct forward *f); /* once a turn, before stack_batch_end() */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */
 
@@ -70,8 +70,8 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
 
 #define FORWARD_COUNTERS(X)                                                                                  \
     X(tcp_opened, "flow.tcp_opened")                                                                         \
-    X(tcp_failed, "flow.tcp_failed") X(tcp_ended, "flow.tcp_ended") X(tcp_reset_by_client,                   \
-                                                                      "flow.tcp_reset_by_client")            \
+    X(tcp_failed, "flow.tcp_failed")                                                                         \
+    X(tcp_ended, "flow.tcp_ended") X(tcp_reset_by_client, "flow.tcp_reset_by_client")                        \
         X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream") X(tcp_idle, "flow.tcp_idle")                  \
             X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended") \
                 X(udp_idle_evicted, "flow.udp_idle_evicted") X(rejected, "flow.rejected")                    \

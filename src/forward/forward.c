@@ -1,0 +1,312 @@
+/* forward.c - a worker's forwarder: what its flows share. Flows themselves are in tcp_flow.c, udp_flow.c and echo_policy.c. */
+#include "culvert/forward.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "forward_impl.h"
+
+const struct counter_desc forward_counter_descs[] = {
+#define FORWARD_COUNTER_DESC(member, name) { name, offsetof(struct forward_counters, member) },
+    FORWARD_COUNTERS(FORWARD_COUNTER_DESC)
+#undef FORWARD_COUNTER_DESC
+        { NULL, 0 },
+};
+
+void forward_options_defaults(struct forward_options *o)
+{
+    *o = (struct forward_options){
+        .accept = TCP_ACCEPT_LATE,
+        .connect_timeout_ms = 10 * 1000,
+        .tcp_idle_timeout_ms = 2 * 3600 * 1000,
+        .half_close_timeout_ms = 60 * 1000,
+        .nat = UDP_NAT_ENDPOINT_INDEPENDENT,
+        .udp_idle_timeout_ms = 300 * 1000,
+        .dns_idle_timeout_ms = 10 * 1000,
+        .echo = ECHO_MODE_REPLY_IF_HEALTHY,
+        .echo_delay = ECHO_DELAY_UPSTREAM_RTT,
+        .max_tcp = 131072,
+        .max_udp = 65536,
+        .per_source = 0,
+    };
+}
+
+/* ---- generations of rules ------------------------------------------------------------------------------------ */
+
+static struct ways *ways_new(struct rules *rules, struct upstream *const *targets, size_t count)
+{
+    struct ways *w = malloc(sizeof(*w) + count * sizeof(w->target[0]));
+
+    if (!w)
+        return NULL;
+    *w = (struct ways){ .refs = 1, .rules = rules_ref(rules), .count = count };
+    for (size_t i = 0; i < count; i++)
+        w->target[i] = upstream_ref(targets[i]);
+    return w;
+}
+
+struct ways *ways_ref(struct ways *w)
+{
+    w->refs++;
+    return w;
+}
+
+void ways_unref(struct ways *w)
+{
+    if (!w || --w->refs > 0)
+        return;
+    for (size_t i = 0; i < w->count; i++)
+        upstream_unref(w->target[i]);
+    rules_unref(w->rules);
+    free(w);
+}
+
+/* ---- flows of one source --------------------------------------------------------------------------------------- */
+
+static struct source **source_bucket(struct forward *f, const struct ip_addr *addr)
+{
+    return &f->source_table[hash_bytes(&f->source_key, addr, sizeof(*addr)) % SOURCE_BUCKETS];
+}
+
+struct source *source_enter(struct forward *f, const struct ip_addr *addr)
+{
+    struct source **bucket = source_bucket(f, addr), *s = *bucket;
+
+    while (s && !ip_equal(&s->addr, addr))
+        s = s->next;
+    if (s && f->opt.per_source && s->flows >= f->opt.per_source) {
+        FCOUNT(f, limit_source);
+        return NULL;
+    }
+    if (!s) {
+        s = slab_get(&f->sources);
+        if (!s) {
+            FCOUNT(f, limit_source);
+            return NULL;
+        }
+        *s = (struct source){ .addr = *addr, .next = *bucket };
+        *bucket = s;
+    }
+    s->flows++;
+    return s;
+}
+
+void source_leave(struct forward *f, struct source *s)
+{
+    struct source **at;
+
+    if (!s || --s->flows > 0)
+        return;
+    for (at = source_bucket(f, &s->addr); *at != s; at = &(*at)->next)
+        ;
+    *at = s->next;
+    slab_put(&f->sources, s);
+}
+
+/* ---- small shared decisions -------------------------------------------------------------------------------------- */
+
+bool forward_is_loop(struct forward *f, const struct flow_key *key)
+{
+    char from[IP_PORT_TEXT_MAX], to[IP_PORT_TEXT_MAX];
+    uint32_t held;
+
+    if (!f->own || !own_flows_has(f->own, key))
+        return false;
+    FCOUNT(f, loop);
+    if (log_limit_pass(&f->limits[LOG_LOOP], loop_now_us(f->loop), 1, &held)) {
+        struct ip_port a = { key->client, key->client_port }, b = { key->target, key->target_port };
+
+        log_warning(
+            "loop: our own socket %s to %s came back through the TUN and was dropped (%u more held back); "
+            "set tun.routing-mark or tun.interface-name, or route that address around the TUN",
+            ip_port_text(&a, from), ip_port_text(&b, to), held);
+    }
+    return true;
+}
+
+struct ip_port forward_target(const struct forward *f, const struct ip_port *dst)
+{
+    if (dst->port == 53 && !ip_is_none(&f->opt.dns_server.addr))
+        for (size_t i = 0; i < ARRAY_LEN(f->opt.dns_address); i++)
+            if (!ip_is_none(&f->opt.dns_address[i]) && ip_equal(&f->opt.dns_address[i], &dst->addr))
+                return f->opt.dns_server;
+    return *dst;
+}
+
+enum stack_reject reject_for_error(int err)
+{
+    switch (-err) {
+    case ECONNREFUSED:
+    case EADDRNOTAVAIL: /* faults.md S23: out of local ports looks refused */
+    case ELOOP:
+        return REJECT_RST;
+    case ENETUNREACH:
+        return REJECT_NET_UNREACH;
+    case EACCES:
+    case EPERM:
+        return REJECT_ADMIN_PROHIBITED;
+    case ETIMEDOUT: /* the target timed out: the client shall see a time-out, too (design.md section 6) */
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+        return REJECT_SILENT;
+    default:
+        return REJECT_HOST_UNREACH;
+    }
+}
+
+void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
+              uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why)
+{
+    enum log_level level = why ? LOG_INFO : LOG_DEBUG;
+    enum log_cause cause = why ? LOG_FLOW_FAILED : LOG_FLOW_ENDED;
+    struct ip_port from = { key->client, key->client_port }, to = { key->target, key->target_port };
+    char from_text[IP_PORT_TEXT_MAX], to_text[IP_PORT_TEXT_MAX], more[48] = "";
+    uint32_t held;
+
+    if (!log_enabled(level) || !log_limit_pass(&f->limits[cause], loop_now_us(f->loop), 10, &held))
+        return;
+    if (held)
+        snprintf(more, sizeof(more), " (%u more lines like this held back)", held);
+    log_line(level, "%s %s -> %s via %s by %s: %s; up %llu down %llu bytes in %u.%03u s%s",
+             key->proto == IP_PROTO_TCP ? "tcp" : "udp", ip_port_text(&from, from_text),
+             ip_port_text(&to, to_text), upstream_name(w->target[target]), rules_name(w->rules, rule),
+             why ? why : "ended", (unsigned long long)up, (unsigned long long)down, age_ms / 1000,
+             age_ms % 1000, more);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------- */
+
+static int slabs_init(struct forward *f)
+{
+    const struct forward_options *o = &f->opt;
+    uint32_t flows = o->max_tcp + o->max_udp;
+    int r;
+
+    if ((r = slab_init(&f->tcp_flows, sizeof(struct tcp_flow), o->max_tcp)) != 0 ||
+        (r = slab_init(&f->udp_flows, sizeof(struct udp_flow), o->max_udp)) != 0 ||
+        (r = slab_init(&f->assocs, sizeof(struct udp_assoc), o->max_udp * 2)) != 0 ||
+        (r = slab_init(&f->held, sizeof(struct held) + HELD_BYTES, 4096)) != 0 ||
+        (r = slab_init(&f->sources, sizeof(struct source), flows)) != 0 ||
+        (r = slab_init(&f->queries, sizeof(struct dns_query), 1024)) != 0 ||
+        (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0)
+        return r;
+    return 0;
+}
+
+int forward_new(const struct forward_setup *setup, struct forward **out)
+{
+    struct forward *f = calloc(1, sizeof(*f));
+    uint64_t seed;
+    int r = -ENOMEM;
+
+    if (!f)
+        return r;
+    f->opt = setup->options;
+    f->loop = setup->loop;
+    f->env = setup->env;
+    f->own = setup->own;
+    f->worker = setup->worker;
+    memcpy(f->gateway, setup->gateway, sizeof(f->gateway));
+    f->epoch_us = clock_now_us();
+    f->probes = calloc(setup->target_count, sizeof(*f->probes));
+    f->ways = ways_new(setup->rules, setup->targets, setup->target_count);
+    if (!f->probes || !f->ways || (r = slabs_init(f)) != 0 || (r = random_bytes(&seed, sizeof(seed))) != 0 ||
+        (r = random_bytes(&f->source_key, sizeof(f->source_key))) != 0) {
+        forward_free(f);
+        return r;
+    }
+    prng_seed(&f->prng, seed);
+    *out = f;
+    return 0;
+}
+
+void forward_free(struct forward *f)
+{
+    if (!f)
+        return;
+    slab_fini(&f->tcp_flows);
+    slab_fini(&f->udp_flows);
+    slab_fini(&f->assocs);
+    slab_fini(&f->held);
+    slab_fini(&f->sources);
+    slab_fini(&f->queries);
+    slab_fini(&f->echoes);
+    ways_unref(f->ways);
+    free(f->probes);
+    free(f);
+}
+
+void forward_stack_events(struct stack_events *out)
+{
+    out->on_tcp_request = tcp_flow_on_request;
+    out->on_tcp_request_gone = tcp_flow_on_gone;
+    out->on_tcp_open = tcp_flow_on_open;
+    out->on_tcp_readable = tcp_flow_on_readable;
+    out->on_tcp_writable = tcp_flow_on_writable;
+    out->on_tcp_closed = tcp_flow_on_closed;
+    out->on_udp_request = udp_flow_on_request;
+    out->on_udp_request_gone = udp_flow_on_gone;
+    out->on_udp_datagram = udp_flow_on_datagram;
+    out->on_echo = echo_policy_on_echo;
+}
+
+void forward_attach(struct forward *f, struct stack *s)
+{
+    f->stack = s;
+    f->wheel = stack_wheel(s);
+}
+
+const struct forward_counters *forward_counters(const struct forward *f)
+{
+    return &f->cnt;
+}
+
+uint32_t forward_tcp_count(const struct forward *f)
+{
+    return f->tcp_flows.in_use;
+}
+
+uint32_t forward_udp_count(const struct forward *f)
+{
+    return f->udp_flows.in_use;
+}
+
+static const char *tcp_state_text(uint8_t state)
+{
+    static const char *const text[] = { "free", "opening", "opening", "open", "closing" };
+
+    return text[state];
+}
+
+void forward_flows(struct forward *f, flow_fn *fn, void *arg)
+{
+    uint32_t now_ms = forward_now_ms(f);
+
+    for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
+        struct tcp_flow *t = slab_at(&f->tcp_flows, i);
+        struct tcp_info info = { 0 };
+
+        if (t->state == TCP_FLOW_FREE)
+            continue;
+        if (t->state != TCP_FLOW_OPENING)
+            tcp_conn_info(t->conn, &info);
+        fn(arg, &(struct flow_info){ t->key, upstream_name(t->ways->target[t->target]), t->rule,
+                                     loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
+                                     info.bytes_up, info.bytes_down, tcp_state_text(t->state) });
+    }
+    for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
+        struct udp_flow *u = slab_at(&f->udp_flows, i);
+        struct flow_key key;
+
+        if (u->state == UDP_FLOW_FREE)
+            continue;
+        key = (struct flow_key){ u->client.addr,       u->first_target.addr, u->client.port,
+                                 u->first_target.port, IP_PROTO_UDP,         { 0 } };
+        fn(arg, &(struct flow_info){
+                    key, upstream_name(u->ways->target[u->assocs ? u->assocs->target : 0]), u->rule,
+                    loop_now_us(f->loop) - (uint64_t)(now_ms - u->started_ms) * 1000, u->bytes_up,
+                    u->bytes_down, u->state == UDP_FLOW_OPENING ? "opening" : "open" });
+    }
+}

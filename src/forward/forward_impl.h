@@ -1,0 +1,199 @@
+/* forward_impl.h - the inside of a forwarder, shared by tcp_flow.c, udp_flow.c, dns_flow.c, echo_policy.c and forward.c.
+ * All of it belongs to one worker: no lock, no atomic, no other worker's memory. */
+#ifndef CULVERT_FORWARD_IMPL_H
+#define CULVERT_FORWARD_IMPL_H
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "culvert/forward.h"
+
+/* One generation of rules and of what their targets mean. Flows hold the one they were decided by (faults.md C11). */
+struct ways {
+    uint32_t refs; /* this worker's only */
+    struct rules *rules;
+    size_t count;
+    struct upstream *target[];
+};
+
+/* How many flows one client address has here (limits.per-source). */
+struct source {
+    struct ip_addr addr;
+    uint32_t flows;
+    struct source *next;
+};
+#define SOURCE_BUCKETS 4096
+
+/* ---- a TCP flow ---------------------------------------------------------------------------------------------- */
+
+enum tcp_flow_state {
+    TCP_FLOW_FREE,    /* a slab's free object */
+    TCP_FLOW_OPENING, /* the client's SYN is held, the upstream is being opened */
+    TCP_FLOW_ACCEPT,  /* our SYN-ACK is out */
+    TCP_FLOW_OPEN,
+    TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
+};
+
+struct tcp_flow {
+    void *free_link; /* the slab's, while free */
+    struct forward *f;
+    union {
+        struct tcp_request *request; /* OPENING */
+        struct tcp_conn *conn;       /* later */
+    };
+    struct up_stream *up; /* NULL once closed */
+    struct ways *ways;
+    struct source *source;
+    struct wheel_timer timer; /* idle and half-close time-outs, and the poll of DRAIN */
+    uint32_t rule;
+    uint16_t target; /* index into ways->target */
+    uint8_t state;   /* enum tcp_flow_state */
+    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1;
+    uint32_t started_ms, active_ms; /* since the forwarder began */
+    struct flow_key key;
+};
+
+/* ---- a UDP mapping: one client port, one association for each way out that its datagrams take -------------------- */
+
+struct udp_assoc {
+    struct udp_flow *flow;
+    struct up_udp *up; /* NULL: not open (yet, or any more) */
+    struct udp_assoc *next;
+    struct held *held_first, *held_last; /* datagrams that wait for the opening, at most HELD_MAX */
+    uint8_t held;
+    uint16_t target; /* index into ways->target */
+    bool open, no_udp, alias;
+    struct ip_port
+        last_target; /* of the client's latest datagram; what a reply without source is taken to come from */
+};
+#define HELD_MAX   16
+#define HELD_BYTES 2048
+
+struct held { /* one datagram, copied */
+    struct held *next;
+    struct ip_port target;
+    uint16_t len;
+    uint8_t ttl, tos;
+    uint8_t data[];
+};
+
+enum udp_flow_state { UDP_FLOW_FREE, UDP_FLOW_OPENING, UDP_FLOW_OPEN };
+
+struct udp_flow {
+    void *free_link;
+    struct forward *f;
+    union {
+        struct udp_request *request;
+        struct udp_endpoint *endpoint;
+    };
+    struct ways *ways;
+    struct source *source;
+    struct udp_assoc *assocs;
+    struct udp_assoc *last;      /* the one that the previous datagram used */
+    struct ip_port last_decided; /* the target that `last` was chosen for */
+    struct dns_query *queries;   /* DNS over TCP under way */
+    struct wheel_timer timer;
+    uint32_t rule;
+    uint32_t started_ms, active_ms;
+    uint64_t bytes_up, bytes_down;
+    struct ip_port client;
+    struct ip_port first_target;
+    uint8_t state; /* enum udp_flow_state */
+    bool dns_only; /* nothing but port 53 so far: the short idle time-out */
+};
+
+/* ---- DNS over TCP for an exit without UDP (config.md: proxies[].udp) ------------------------------------------------- */
+
+struct dns_query {
+    struct udp_flow *flow;
+    struct dns_query *next;
+    struct up_stream *up;
+    struct ip_port shown;            /* whom the client asked */
+    uint16_t sent, message_len, got; /* of the 2 + message_len bytes; of the answer with its length */
+    uint8_t buf[4096 + 2];           /* the question, then the answer (RFC 1035 section 4.2.2) */
+};
+
+/* ---- echo ------------------------------------------------------------------------------------------------------------- */
+
+struct echo_wait { /* a detached request: held for the upstream's delay, or for a probe */
+    void *free_link;
+    struct forward *f;
+    echo_token token;
+    struct wheel_timer timer;
+    struct echo_wait *next; /* of the same probe */
+};
+struct echo_probe {
+    struct forward *f;
+    bool running;
+    struct echo_wait *waiting;
+};
+
+/* ---- the forwarder ------------------------------------------------------------------------------------------------------ */
+
+enum log_cause { LOG_FLOW_ENDED, LOG_FLOW_FAILED, LOG_LOOP, LOG_LIMIT, LOG_CAUSES };
+
+struct forward {
+    struct forward_options opt;
+    struct loop *loop;
+    struct up_env *env;
+    struct stack *stack;
+    struct wheel *wheel; /* the stack's */
+    struct ways *ways;   /* for new flows */
+    const struct own_flows *own;
+    uint32_t worker;
+    struct ip_addr gateway[2]; /* IPv4, IPv6: who says "time exceeded" */
+    uint64_t epoch_us;
+    struct prng prng;
+    struct hash_key source_key;
+    struct slab tcp_flows, udp_flows, assocs, held, sources, queries, echoes;
+    struct source *source_table[SOURCE_BUCKETS];
+    struct echo_probe *probes; /* one a target of `ways` */
+    struct log_limit limits[LOG_CAUSES];
+    struct forward_counters cnt;
+};
+
+#define FCOUNT(f, member) counter_add(&(f)->cnt.member, 1)
+
+static inline uint32_t forward_now_ms(const struct forward *f)
+{
+    return (uint32_t)((loop_now_us(f->loop) - f->epoch_us) / 1000);
+}
+
+struct ways *ways_ref(struct ways *w);
+void ways_unref(struct ways *w);
+/** source_enter() - count one more flow of @addr. NULL: its limit is met (counted) */
+struct source *source_enter(struct forward *f, const struct ip_addr *addr);
+void source_leave(struct forward *f, struct source *s); /* NULL is fine */
+/** forward_is_loop() - is this a packet of our own? Then it is counted, and logged once in a while with advice */
+bool forward_is_loop(struct forward *f, const struct flow_key *key);
+/** forward_target() - where a flow to @dst is dialled: the DNS address stands for the name server (forward.h) */
+struct ip_port forward_target(const struct forward *f, const struct ip_port *dst);
+enum stack_reject reject_for_error(int err);
+/** log_flow() - the one line of an ended flow. @why: NULL for an orderly end */
+void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
+              uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why);
+
+void tcp_flow_on_request(void *arg, struct tcp_request *r);
+void tcp_flow_on_gone(void *user, int err);
+void tcp_flow_on_open(void *user);
+void tcp_flow_on_readable(void *user);
+void tcp_flow_on_writable(void *user);
+void tcp_flow_on_closed(void *user, int err);
+
+void udp_flow_on_request(void *arg, struct udp_request *r);
+void udp_flow_on_gone(void *user);
+void udp_flow_on_datagram(void *user, const struct udp_datagram *d);
+void udp_flow_end(struct udp_flow *u, const char *why);
+/** udp_flow_reply() - a datagram to the client; NULL data never. Used by associations and by DNS over TCP */
+void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const struct iovec *iov, int n,
+                    uint16_t gso_size);
+
+/** dns_flow_ask() - send this DNS message over TCP through the flow's way out; the answer goes back as a datagram from @shown */
+void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
+                  const struct ip_port *shown, const uint8_t *message, size_t len);
+void dns_flow_cancel(struct udp_flow *u);
+
+enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
+
+#endif

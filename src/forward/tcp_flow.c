@@ -1,0 +1,395 @@
+/* tcp_flow.c - one TCP flow: a held SYN becomes an upstream stream, then bytes both ways, then a truthful end.
+ *
+ * How it works (tcp-stack.md 5.1, CLS-1, CLS-2; design.md section 6)
+ *   OPENING  the client's SYN is held by the stack while the upstream opens (late accept). A refusal is passed on in kind.
+ *   ACCEPT   the upstream answered, our SYN-ACK is out.
+ *   OPEN     client bytes go from the stack's slots straight into the upstream's socket; upstream bytes are received
+ *            straight into the stack's send chunks. Neither side is read when the other cannot take more.
+ *            Each direction ends by itself: FIN becomes shutdown(), end of file becomes FIN.
+ *   DRAIN    the upstream broke; what had been read is delivered (5 s at most), then the client gets RST, never a clean FIN.
+ * Whoever ends last ends the flow: the stack's on_tcp_closed frees it. */
+#include <stdio.h>
+
+#include "forward_impl.h"
+
+/* One wake-up moves at most this much to the client before others get a turn. */
+#define DOWN_ROUNDS       4
+#define UP_RANGES         64
+#define DRAIN_POLL_US     20000
+#define DRAIN_MAX_MS      5000
+#define IDLE_CHECK_MAX_MS 60000
+
+/* ---- ending ---------------------------------------------------------------------------------------------------- */
+
+static void flow_end(struct tcp_flow *t, const char *why)
+{
+    struct forward *f = t->f;
+    struct tcp_info info = { 0 };
+
+    if (t->state != TCP_FLOW_OPENING)
+        tcp_conn_info(t->conn, &info);
+    log_flow(f, &t->key, t->ways, t->target, t->rule, info.bytes_up, info.bytes_down,
+             forward_now_ms(f) - t->started_ms, why);
+    counter_add(&f->cnt.bytes_up, info.bytes_up);
+    counter_add(&f->cnt.bytes_down, info.bytes_down);
+    wheel_cancel(f->wheel, &t->timer);
+    source_leave(f, t->source);
+    ways_unref(t->ways);
+    slab_put(&f->tcp_flows, t);
+}
+
+static void want(struct tcp_flow *t)
+{
+    if (t->up)
+        up_stream_want(t->up, (t->want_read ? LOOP_READ : 0u) | (t->want_write ? LOOP_WRITE : 0u));
+}
+
+/* Nothing more can come from or go to the upstream: free its socket now, the client's side may take its time (TW-1). */
+static void close_finished_upstream(struct tcp_flow *t)
+{
+    if (t->up && t->up_eof && t->up_shut) {
+        up_stream_close(t->up);
+        t->up = NULL;
+    }
+}
+
+static void upstream_broke(struct tcp_flow *t)
+{
+    FCOUNT(t->f, tcp_reset_by_upstream);
+    up_stream_reset(t->up);
+    t->up = NULL;
+    t->state = TCP_FLOW_DRAIN;
+    t->active_ms = forward_now_ms(t->f);
+    wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop));
+}
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+static void pump_up(struct tcp_flow *t)
+{
+    struct iovec iov[UP_RANGES];
+    int n;
+
+    if (t->state != TCP_FLOW_OPEN || !t->up)
+        return;
+    while ((n = tcp_peek(t->conn, iov, UP_RANGES)) > 0) {
+        size_t offered = 0;
+        ssize_t taken = up_stream_sendv(t->up, iov, n);
+
+        if (taken == -EAGAIN)
+            taken = 0;
+        if (taken < 0) {
+            upstream_broke(t);
+            return;
+        }
+        for (int i = 0; i < n; i++)
+            offered += iov[i].iov_len;
+        tcp_consume(t->conn, (size_t)taken);
+        t->want_write = (size_t)taken < offered;
+        if (t->want_write)
+            break;
+    }
+    if (n == 0)
+        t->want_write = false;
+    if (!t->up_shut && tcp_at_eof(t->conn)) {
+        t->client_eof = t->up_shut = true;
+        up_stream_shutdown(t->up);
+        close_finished_upstream(t);
+    }
+    want(t);
+}
+
+static void upstream_ended(struct tcp_flow *t)
+{
+    t->up_eof = true;
+    t->want_read = false;
+    tcp_shutdown(t->conn);
+    close_finished_upstream(t);
+    want(t);
+}
+
+static void pump_down(struct tcp_flow *t)
+{
+    for (int round = 0; round < DOWN_ROUNDS && t->up && !t->up_eof; round++) {
+        uint8_t *to;
+        size_t room = tcp_tx_space(t->conn, &to);
+        ssize_t n;
+
+        if (room == 0) {
+            t->want_read = false;
+            want(t);
+            return;
+        }
+        n = up_stream_recv(t->up, to, room);
+        tcp_tx_commit(t->conn, n > 0 ? (size_t)n : 0);
+        if (n == 0) {
+            upstream_ended(t);
+        } else if (n == -EAGAIN) {
+            return;
+        } else if (n < 0) {
+            upstream_broke(t);
+        } else if ((size_t)n < room) {
+            return; /* a short read: the socket is empty, and epoll tells when it is not */
+        }
+    }
+}
+
+/* ---- the upstream's events -------------------------------------------------------------------------------------------- */
+
+static void on_up_open(void *arg)
+{
+    struct tcp_flow *t = arg;
+    struct tcp_conn *conn;
+
+    if (tcp_request_accept(t->request, t, &conn) != 0) {
+        tcp_request_reject(t->request, REJECT_SILENT);
+        FCOUNT(t->f, limit_tcp);
+        up_stream_reset(t->up);
+        flow_end(t, "no memory for a connection");
+        return;
+    }
+    t->conn = conn;
+    t->state = TCP_FLOW_ACCEPT;
+    FCOUNT(t->f, tcp_opened);
+}
+
+static void on_up_readable(void *arg)
+{
+    struct tcp_flow *t = arg;
+
+    t->active_ms = forward_now_ms(t->f);
+    pump_down(t);
+}
+
+static void on_up_writable(void *arg)
+{
+    struct tcp_flow *t = arg;
+
+    t->active_ms = forward_now_ms(t->f);
+    pump_up(t);
+}
+
+static void on_up_closed(void *arg, const struct up_failure *why)
+{
+    struct tcp_flow *t = arg;
+    char text[256];
+
+    if (t->state != TCP_FLOW_OPENING) {
+        upstream_broke(t);
+        return;
+    }
+    FCOUNT(t->f, tcp_failed);
+    tcp_request_reject(t->request, reject_for_error(why->err));
+    snprintf(text, sizeof(text), "%s: %s", why->stage, why->text);
+    flow_end(t, text);
+}
+
+static const struct up_stream_events up_events = { on_up_open, on_up_readable, on_up_writable, on_up_closed };
+
+/* ---- time ---------------------------------------------------------------------------------------------------------------- */
+
+static void drain_step(struct tcp_flow *t)
+{
+    if (tcp_tx_queued(t->conn) == 0 || forward_now_ms(t->f) - t->active_ms >= DRAIN_MAX_MS)
+        tcp_abort(t->conn);
+    else
+        wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop) + DRAIN_POLL_US);
+}
+
+static void on_timer(struct wheel_timer *timer, uint64_t now_us)
+{
+    struct tcp_flow *t = CONTAINER_OF(timer, struct tcp_flow, timer);
+    const struct forward_options *o = &t->f->opt;
+    uint32_t idle_ms = forward_now_ms(t->f) - t->active_ms, limit_ms;
+
+    if (t->state == TCP_FLOW_DRAIN) {
+        drain_step(t);
+        return;
+    }
+    limit_ms = t->client_eof || t->up_eof ? o->half_close_timeout_ms : o->tcp_idle_timeout_ms;
+    if (idle_ms >= limit_ms) {
+        FCOUNT(t->f, tcp_idle);
+        tcp_abort(t->conn);
+        return;
+    }
+    /* Lazy: activity only stamps active_ms; a half close is noticed within IDLE_CHECK_MAX_MS of the time it is due. */
+    limit_ms -= idle_ms;
+    if (limit_ms > IDLE_CHECK_MAX_MS)
+        limit_ms = IDLE_CHECK_MAX_MS;
+    wheel_set(t->f->wheel, timer, now_us + (uint64_t)limit_ms * 1000);
+}
+
+/* ---- the stack's events ---------------------------------------------------------------------------------------------------- */
+
+/* At the limit the idlest of a few flows drawn at random makes room: nearly the oldest, without keeping a list in order. */
+static bool evict_idle_flow(struct forward *f)
+{
+    struct tcp_flow *oldest = NULL;
+
+    for (int i = 0; i < 32 && f->tcp_flows.touched > 0; i++) {
+        struct tcp_flow *t = slab_at(&f->tcp_flows, prng_below(&f->prng, f->tcp_flows.touched));
+
+        if (t->state == TCP_FLOW_OPEN && (!oldest || (int32_t)(t->active_ms - oldest->active_ms) < 0))
+            oldest = t;
+    }
+    if (!oldest || forward_now_ms(f) - oldest->active_ms < 10000)
+        return false;
+    FCOUNT(f, tcp_idle);
+    tcp_abort(oldest->conn);
+    return true;
+}
+
+static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const struct flow_key *key)
+{
+    struct source *source;
+    struct tcp_flow *t;
+
+    if (f->tcp_flows.in_use >= f->opt.max_tcp) {
+        evict_idle_flow(f); /* its place is free at the end of this batch: the client's next SYN finds it */
+        FCOUNT(f, limit_tcp);
+        return NULL;
+    }
+    source = source_enter(f, &key->client);
+    if (!source)
+        return NULL;
+    t = slab_get(&f->tcp_flows);
+    t->f = f;
+    t->request = r;
+    t->source = source;
+    t->key = *key;
+    t->ways = ways_ref(f->ways);
+    t->state = TCP_FLOW_OPENING;
+    t->started_ms = t->active_ms = forward_now_ms(f);
+    t->timer.fn = on_timer;
+    return t;
+}
+
+static bool rejected_by_rule(struct forward *f, struct tcp_request *r, enum upstream_kind kind)
+{
+    if (kind == UPSTREAM_REJECT) {
+        FCOUNT(f, rejected);
+        tcp_request_reject(r, REJECT_RST);
+        return true;
+    }
+    if (kind == UPSTREAM_REJECT_DROP) {
+        FCOUNT(f, dropped);
+        tcp_request_reject(r, REJECT_SILENT);
+        return true;
+    }
+    return false;
+}
+
+static void flow_dial(struct tcp_flow *t, const struct ip_port *dst)
+{
+    struct forward *f = t->f;
+    struct host_port target = { NULL, dst->addr, dst->port };
+    int r = up_stream_open(f->env, t->ways->target[t->target], &target,
+                           (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
+
+    if (r == 0)
+        return;
+    if (r == -EMFILE || r == -ENFILE) {
+        FCOUNT(f, no_sockets);
+        evict_idle_flow(f);
+    }
+    FCOUNT(f, tcp_failed);
+    tcp_request_reject(t->request, reject_for_error(r));
+    flow_end(t, strerror(-r));
+}
+
+void tcp_flow_on_request(void *arg, struct tcp_request *r)
+{
+    struct forward *f = arg;
+    struct rule_verdict verdict;
+    struct rule_flow asked = { .proto = IP_PROTO_TCP };
+    struct flow_key key;
+    struct ip_port dst;
+    struct tcp_flow *t;
+
+    tcp_request_flow(r, &key);
+    if (forward_is_loop(f, &key)) {
+        tcp_request_reject(r, REJECT_SILENT);
+        return;
+    }
+    dst = forward_target(f, &(struct ip_port){ key.target, key.target_port });
+    asked.client = (struct ip_port){ key.client, key.client_port };
+    asked.target = (struct host_port){ NULL, dst.addr, dst.port };
+    rules_match(f->ways->rules, &asked, &verdict);
+    if (rejected_by_rule(f, r, upstream_kind(f->ways->target[verdict.target])))
+        return;
+    t = flow_new(f, r, &key);
+    if (!t) {
+        tcp_request_reject(r, REJECT_SILENT);
+        return;
+    }
+    t->rule = verdict.rule;
+    t->target = (uint16_t)verdict.target;
+    tcp_request_set_user(r, t);
+    flow_dial(t, &dst);
+}
+
+void tcp_flow_on_gone(void *user, int err)
+{
+    struct tcp_flow *t = user;
+
+    if (!t)
+        return;
+    if (t->up)
+        up_stream_reset(t->up);
+    FCOUNT(t->f, tcp_failed);
+    flow_end(t, err == -ECONNRESET ? "client gave up while the upstream was being opened"
+                                   : "client's request expired");
+}
+
+void tcp_flow_on_open(void *user)
+{
+    struct tcp_flow *t = user;
+
+    if (t->state != TCP_FLOW_ACCEPT) /* the upstream broke meanwhile */
+        return;
+    t->state = TCP_FLOW_OPEN;
+    t->want_read = true;
+    want(t);
+    wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop) + (uint64_t)IDLE_CHECK_MAX_MS * 1000);
+}
+
+void tcp_flow_on_readable(void *user)
+{
+    struct tcp_flow *t = user;
+
+    t->active_ms = forward_now_ms(t->f);
+    if (!t->want_write) /* the upstream takes no more now: on_up_writable goes on */
+        pump_up(t);
+}
+
+void tcp_flow_on_writable(void *user)
+{
+    struct tcp_flow *t = user;
+
+    if (t->state != TCP_FLOW_OPEN || t->up_eof || !t->up)
+        return;
+    t->active_ms = forward_now_ms(t->f);
+    t->want_read = true;
+    want(t);
+}
+
+void tcp_flow_on_closed(void *user, int err)
+{
+    struct tcp_flow *t = user;
+    bool drained = t->state == TCP_FLOW_DRAIN;
+
+    if (t->up) {
+        if (err == 0)
+            up_stream_close(t->up);
+        else
+            up_stream_reset(t->up);
+    }
+    FCOUNT(t->f, tcp_ended);
+    if (err == -ECONNRESET)
+        FCOUNT(t->f, tcp_reset_by_client);
+    flow_end(t, err == 0             ? NULL
+                : drained            ? "the upstream broke the connection"
+                : err == -ECONNRESET ? "the client reset the connection"
+                : err == -ETIMEDOUT  ? "the client stopped answering"
+                                     : "closed by us: idle, or the gateway ends");
+}

@@ -1,0 +1,532 @@
+/* udp_flow.c - one UDP mapping: a client port, and one association for each way out that its datagrams take.
+ *
+ * How it works (RFC 4787 REQ-1 and REQ-8; design.md section 3; faults.md section 5)
+ *   The first datagram asks (on_udp_request); the stack holds it, and what follows, until the association is open. Then the
+ *   endpoint takes all datagrams of this client port, whatever their target, and replies from anywhere go back to it.
+ *   Rules are asked for each new target; targets that take another way get an association of their own, opened on demand,
+ *   its datagrams held meanwhile. A way out without UDP gets DNS over TCP, and port unreachable for everything else.
+ *   An association that dies is opened anew by the next datagram. Nothing is ever sent another way. */
+#include <stdio.h>
+
+#include "forward_impl.h"
+
+#define REPLY_ROW_MAX                                                                                        \
+    64 /* datagrams of one size from one source that leave as one super-packet (tcp-stack.md UDP-3) */
+
+/* ---- ending -------------------------------------------------------------------------------------------------------- */
+
+static void drop_held(struct forward *f, struct udp_assoc *a)
+{
+    while (a->held_first) {
+        struct held *h = a->held_first;
+
+        a->held_first = h->next;
+        slab_put(&f->held, h);
+    }
+    a->held_last = NULL;
+    a->held = 0;
+}
+
+static void assoc_free(struct udp_assoc *a)
+{
+    struct forward *f = a->flow->f;
+
+    drop_held(f, a);
+    if (a->up)
+        up_udp_close(a->up);
+    slab_put(&f->assocs, a);
+}
+
+static void flow_free(struct udp_flow *u, const char *why)
+{
+    struct forward *f = u->f;
+    struct flow_key key = { u->client.addr,       u->first_target.addr, u->client.port,
+                            u->first_target.port, IP_PROTO_UDP,         { 0 } };
+
+    log_flow(f, &key, u->ways, u->assocs ? u->assocs->target : 0, u->rule, u->bytes_up, u->bytes_down,
+             forward_now_ms(f) - u->started_ms, why);
+    counter_add(&f->cnt.bytes_up, u->bytes_up);
+    counter_add(&f->cnt.bytes_down, u->bytes_down);
+    dns_flow_cancel(u);
+    while (u->assocs) {
+        struct udp_assoc *a = u->assocs;
+
+        u->assocs = a->next;
+        assoc_free(a);
+    }
+    wheel_cancel(f->wheel, &u->timer);
+    source_leave(f, u->source);
+    ways_unref(u->ways);
+    slab_put(&f->udp_flows, u);
+}
+
+void udp_flow_end(struct udp_flow *u, const char *why)
+{
+    if (u->state == UDP_FLOW_OPEN)
+        udp_endpoint_close(u->endpoint);
+    FCOUNT(u->f, udp_ended);
+    flow_free(u, why);
+}
+
+static void request_refused(struct udp_flow *u, enum stack_reject how, const char *why)
+{
+    udp_request_reject(u->request, how);
+    FCOUNT(u->f, udp_failed);
+    flow_free(u, why);
+}
+
+/* ---- to the client ------------------------------------------------------------------------------------------------------- */
+
+void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const struct iovec *iov, int n,
+                    uint16_t gso_size)
+{
+    for (int i = 0; i < n; i++)
+        u->bytes_down += iov[i].iov_len;
+    udp_send(u->endpoint, source, iov, n, gso_size); /* what fails is counted by the stack */
+}
+
+/* The client asked the DNS address of the TUN: the answer must come from there (forward.h). */
+static struct ip_port shown_source(const struct udp_assoc *a, const struct up_datagram *d)
+{
+    const struct forward *f = a->flow->f;
+    struct ip_port source = ip_is_none(&d->source.addr) ? a->last_target : d->source;
+
+    if (a->alias && ip_port_equal(&source, &f->opt.dns_server))
+        source = (struct ip_port){ f->opt.dns_address[ip_is4(&a->flow->client.addr) ? 0 : 1], 53 };
+    return source;
+}
+
+static bool symmetric_stranger(const struct udp_assoc *a, const struct ip_port *source)
+{
+    return a->flow->f->opt.nat == UDP_NAT_SYMMETRIC && !ip_port_equal(source, &a->flow->first_target);
+}
+
+static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
+{
+    struct udp_assoc *a = arg;
+    struct udp_flow *u = a->flow;
+
+    u->active_ms = forward_now_ms(u->f);
+    for (size_t i = 0; i < n;) {
+        struct ip_port source = shown_source(a, &d[i]);
+        struct iovec iov[REPLY_ROW_MAX];
+        size_t row = 0, bytes = 0;
+
+        /* A row: same source, same size; a shorter one may be the last. */
+        do {
+            iov[row] = (struct iovec){ (void *)(uintptr_t)d[i + row].data, d[i + row].len };
+            bytes += d[i + row].len;
+            row++;
+        } while (i + row < n && row < REPLY_ROW_MAX && d[i + row].len > 0 && d[i + row - 1].len == d[i].len &&
+                 d[i + row].len <= d[i].len && bytes + d[i + row].len <= 65507 &&
+                 ip_port_equal(&d[i + row].source, &d[i].source));
+        if (!symmetric_stranger(a, &source))
+            udp_flow_reply(u, &source, iov, (int)row, row > 1 ? (uint16_t)d[i].len : 0);
+        i += row;
+    }
+}
+
+/* ICMP errors about what we sent for the client are the client's to know (faults.md U12; icmp.md E1 to E5). */
+static enum stack_reject reject_for_icmp(bool v6, int type, int code)
+{
+    if (type == (v6 ? 3 : 11))
+        return REJECT_TTL_EXCEEDED;
+    if (v6)
+        return code == 0   ? REJECT_NET_UNREACH
+               : code == 1 ? REJECT_ADMIN_PROHIBITED
+               : code == 4 ? REJECT_PORT_UNREACH
+                           : REJECT_HOST_UNREACH;
+    switch (code) {
+    case 0:
+        return REJECT_NET_UNREACH;
+    case 3:
+        return REJECT_PORT_UNREACH;
+    case 9:
+        return REJECT_NET_PROHIBITED;
+    case 10:
+        return REJECT_HOST_PROHIBITED;
+    case 13:
+        return REJECT_ADMIN_PROHIBITED;
+    default:
+        return REJECT_HOST_UNREACH;
+    }
+}
+
+static void on_error(void *arg, const struct ip_port *target, const struct ip_addr *offender, int type,
+                     int code, uint32_t mtu)
+{
+    struct udp_assoc *a = arg;
+    struct udp_flow *u = a->flow;
+
+    if (u->state == UDP_FLOW_OPEN)
+        udp_endpoint_error(u->endpoint, target, offender, reject_for_icmp(!ip_is4(&target->addr), type, code),
+                           mtu);
+}
+
+/* ---- to the internet ------------------------------------------------------------------------------------------------------- */
+
+static void refuse_datagram(struct udp_assoc *a, const struct ip_port *target, enum stack_reject how)
+{
+    FCOUNT(a->flow->f, udp_refused);
+    udp_endpoint_error(a->flow->endpoint, target, NULL, how, 0);
+}
+
+/* One datagram (or a row) by an association that is open or knows that it has no UDP. */
+static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
+{
+    struct udp_flow *u = a->flow;
+    struct host_port to = { NULL, target->addr, target->port };
+    bool direct = upstream_kind(u->ways->target[a->target]) == UPSTREAM_DIRECT;
+
+    a->last_target = *target;
+    if (a->no_udp) {
+        if (target->port == 53 && d->gso_size == 0)
+            dns_flow_ask(u, a->target, target, &d->target, d->data, d->len);
+        else
+            refuse_datagram(a, &d->target, REJECT_PORT_UNREACH);
+        return;
+    }
+    up_udp_send(a->up, &to, d->data, d->len, d->gso_size, direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0,
+                d->tos);
+}
+
+static void hold(struct udp_assoc *a, const struct udp_datagram *d)
+{
+    struct forward *f = a->flow->f;
+    struct held *h;
+
+    if (d->gso_size || d->len > HELD_BYTES)
+        return;                /* rows come from senders that repeat; the opening takes a moment only */
+    if (a->held == HELD_MAX) { /* faults.md U7: the oldest goes */
+        h = a->held_first;
+        a->held_first = h->next;
+        slab_put(&f->held, h);
+        a->held--;
+    }
+    h = slab_get(&f->held);
+    if (!h)
+        return;
+    h->target = d->target;
+    h->len = (uint16_t)d->len;
+    h->ttl = d->ttl;
+    h->tos = d->tos;
+    memcpy(h->data, d->data, d->len);
+    if (a->held_first)
+        a->held_last->next = h;
+    else
+        a->held_first = h;
+    a->held_last = h;
+    a->held++;
+}
+
+static void send_held(struct udp_assoc *a)
+{
+    struct forward *f = a->flow->f;
+
+    while (a->held_first) {
+        struct held *h = a->held_first;
+        struct udp_datagram d = { a->flow->client, h->target, h->data, h->len, 0, h->ttl, h->tos };
+        struct ip_port target = forward_target(f, &h->target);
+
+        a->held_first = h->next;
+        a->held--;
+        assoc_send(a, &d, &target);
+        slab_put(&f->held, h);
+    }
+    a->held_last = NULL;
+}
+
+static void assoc_ready(struct udp_assoc *a)
+{
+    struct udp_flow *u = a->flow;
+    struct udp_endpoint *endpoint;
+
+    a->open = true;
+    if (u->state == UDP_FLOW_OPENING) {
+        enum udp_match match = u->f->opt.nat == UDP_NAT_SYMMETRIC ? UDP_MATCH_FLOW : UDP_MATCH_CLIENT;
+
+        if (udp_request_accept(u->request, match, u, &endpoint) != 0) {
+            FCOUNT(u->f, limit_udp);
+            request_refused(u, REJECT_SILENT, "no memory for an endpoint");
+            return;
+        }
+        u->endpoint = endpoint;
+        u->state = UDP_FLOW_OPEN;
+        FCOUNT(u->f, udp_opened);
+    }
+    send_held(a);
+}
+
+static void on_assoc_open(void *arg)
+{
+    assoc_ready(arg);
+}
+
+static void assoc_without_udp(struct udp_assoc *a)
+{
+    struct udp_flow *u = a->flow;
+
+    a->no_udp = true;
+    if (u->state == UDP_FLOW_OPENING && u->first_target.port != 53) {
+        FCOUNT(u->f, udp_refused);
+        request_refused(u, REJECT_PORT_UNREACH, "this way out has no UDP");
+        return;
+    }
+    assoc_ready(a);
+}
+
+static void on_assoc_closed(void *arg, const struct up_failure *why)
+{
+    struct udp_assoc *a = arg;
+    struct udp_flow *u = a->flow;
+    char text[256];
+
+    a->up = NULL;
+    a->open = false;
+    if (why->err == -EOPNOTSUPP) {
+        assoc_without_udp(a);
+        return;
+    }
+    if (u->state == UDP_FLOW_OPENING) {
+        enum stack_reject how = reject_for_error(why->err);
+
+        snprintf(text, sizeof(text), "%s: %s", why->stage, why->text);
+        request_refused(u, how == REJECT_RST ? REJECT_PORT_UNREACH : how, text);
+        return;
+    }
+    if (why->err != -ECONNRESET)
+        drop_held(u->f, a); /* the opening failed; what waited for it is lost, the next datagram tries anew */
+}
+
+static const struct up_udp_events assoc_events = { on_assoc_open, on_datagrams, on_error, on_assoc_closed };
+
+/* Return: 0 (opening, or ready at once), or -errno */
+static int assoc_dial(struct udp_assoc *a)
+{
+    struct forward *f = a->flow->f;
+
+    return up_udp_open(f->env, a->flow->ways->target[a->target], (uint64_t)f->opt.connect_timeout_ms * 1000,
+                       &assoc_events, a, &a->up);
+}
+
+static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target)
+{
+    struct udp_assoc *a;
+
+    for (a = u->assocs; a; a = a->next)
+        if (a->target == target)
+            return a;
+    a = slab_get(&u->f->assocs);
+    if (!a)
+        return NULL;
+    a->flow = u;
+    a->target = (uint16_t)target;
+    a->next = u->assocs;
+    u->assocs = a;
+    return a;
+}
+
+static void decide(const struct ways *w, const struct ip_port *client, const struct ip_port *target,
+                   struct rule_verdict *out)
+{
+    struct rule_flow asked = { *client, { NULL, target->addr, target->port }, IP_PROTO_UDP };
+
+    rules_match(w->rules, &asked, out);
+}
+
+void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
+{
+    struct udp_flow *u = user;
+    struct forward *f = u->f;
+    struct ip_port target = forward_target(f, &d->target);
+    struct udp_assoc *a = u->last;
+    struct rule_verdict verdict;
+
+    u->active_ms = forward_now_ms(f);
+    u->bytes_up += d->len;
+    if (d->target.port != 53)
+        u->dns_only = false;
+    if (!a || !ip_port_equal(&u->last_decided, &target)) {
+        decide(u->ways, &u->client, &target, &verdict);
+        a = assoc_for(u, verdict.target);
+        if (!a)
+            return;
+        u->last = a;
+        u->last_decided = target;
+    }
+    switch (upstream_kind(u->ways->target[a->target])) {
+    case UPSTREAM_REJECT:
+        FCOUNT(f, rejected);
+        udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
+        return;
+    case UPSTREAM_REJECT_DROP:
+        FCOUNT(f, dropped);
+        return;
+    case UPSTREAM_DIRECT:
+        if (d->ttl <= 1) { /* we are one router (design.md section 6) */
+            udp_endpoint_error(u->endpoint, &d->target, &f->gateway[ip_is4(&target.addr) ? 0 : 1],
+                               REJECT_TTL_EXCEEDED, 0);
+            return;
+        }
+        break;
+    case UPSTREAM_SOCKS5:
+        break;
+    }
+    a->alias = !ip_port_equal(&target, &d->target);
+    if (a->open) {
+        assoc_send(a, d, &target);
+        return;
+    }
+    hold(a, d);
+    if (!a->up) {
+        int r = assoc_dial(a);
+
+        if (r == -EOPNOTSUPP)
+            assoc_without_udp(a);
+        else if (r != 0)
+            drop_held(f, a);
+    }
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------------------------------ */
+
+static void on_timer(struct wheel_timer *timer, uint64_t now_us)
+{
+    struct udp_flow *u = CONTAINER_OF(timer, struct udp_flow, timer);
+    const struct forward_options *o = &u->f->opt;
+    uint32_t idle_ms = forward_now_ms(u->f) - u->active_ms;
+    uint32_t limit_ms = u->dns_only ? o->dns_idle_timeout_ms : o->udp_idle_timeout_ms;
+
+    if (u->state == UDP_FLOW_OPEN && idle_ms >= limit_ms)
+        udp_flow_end(u, NULL);
+    else
+        wheel_set(u->f->wheel, timer,
+                  now_us + (uint64_t)(idle_ms < limit_ms ? limit_ms - idle_ms : limit_ms) * 1000);
+}
+
+/* faults.md U5: at the limit the idlest of a few drawn at random makes room. */
+static void evict_idle_flow(struct forward *f)
+{
+    struct udp_flow *oldest = NULL;
+
+    for (int i = 0; i < 32 && f->udp_flows.touched > 0; i++) {
+        struct udp_flow *u = slab_at(&f->udp_flows, prng_below(&f->prng, f->udp_flows.touched));
+
+        if (u->state == UDP_FLOW_OPEN && (!oldest || (int32_t)(u->active_ms - oldest->active_ms) < 0))
+            oldest = u;
+    }
+    if (oldest) {
+        FCOUNT(f, udp_idle_evicted);
+        udp_flow_end(oldest, "evicted: limits.udp is met");
+    }
+}
+
+/* ---- a new mapping ------------------------------------------------------------------------------------------------------------------ */
+
+static struct udp_flow *flow_new(struct forward *f, struct udp_request *r, const struct udp_datagram *d)
+{
+    struct source *source = source_enter(f, &d->client.addr);
+    struct udp_flow *u;
+
+    if (!source)
+        return NULL;
+    if (f->udp_flows.in_use >= f->opt.max_udp)
+        evict_idle_flow(f);
+    u = slab_get(&f->udp_flows);
+    if (!u) {
+        FCOUNT(f, limit_udp);
+        source_leave(f, source);
+        return NULL;
+    }
+    u->f = f;
+    u->request = r;
+    u->source = source;
+    u->ways = ways_ref(f->ways);
+    u->client = d->client;
+    u->first_target = d->target;
+    u->state = UDP_FLOW_OPENING;
+    u->dns_only = d->target.port == 53;
+    u->started_ms = u->active_ms = forward_now_ms(f);
+    u->timer.fn = on_timer;
+    wheel_set(f->wheel, &u->timer,
+              loop_now_us(f->loop) +
+                  (uint64_t)(u->dns_only ? f->opt.dns_idle_timeout_ms : f->opt.udp_idle_timeout_ms) * 1000);
+    return u;
+}
+
+/* Turned down before there is a mapping? */
+static bool refused_by_rule(struct forward *f, struct udp_request *r, const struct udp_datagram *d,
+                            enum upstream_kind kind)
+{
+    switch (kind) {
+    case UPSTREAM_REJECT:
+        FCOUNT(f, rejected);
+        udp_request_reject(r, REJECT_PORT_UNREACH);
+        return true;
+    case UPSTREAM_REJECT_DROP:
+        FCOUNT(f, dropped);
+        udp_request_reject(r, REJECT_SILENT);
+        return true;
+    case UPSTREAM_DIRECT:
+        if (d->ttl > 1)
+            return false;
+        udp_request_reject(r, REJECT_TTL_EXCEEDED);
+        return true;
+    case UPSTREAM_SOCKS5:
+        break;
+    }
+    return false;
+}
+
+void udp_flow_on_request(void *arg, struct udp_request *r)
+{
+    struct forward *f = arg;
+    struct rule_verdict verdict;
+    struct udp_datagram d;
+    struct ip_port target;
+    struct udp_assoc *a;
+    struct udp_flow *u;
+    int dialled;
+
+    udp_request_first(r, &d);
+    if (forward_is_loop(
+            f, &(struct flow_key){
+                   d.client.addr, d.target.addr, d.client.port, d.target.port, IP_PROTO_UDP, { 0 } })) {
+        udp_request_reject(r, REJECT_SILENT);
+        return;
+    }
+    target = forward_target(f, &d.target);
+    decide(f->ways, &d.client, &target, &verdict);
+    if (refused_by_rule(f, r, &d, upstream_kind(f->ways->target[verdict.target])))
+        return;
+    u = flow_new(f, r, &d);
+    a = u ? assoc_for(u, verdict.target) : NULL;
+    if (!a) {
+        udp_request_reject(r, REJECT_SILENT);
+        if (u)
+            udp_flow_end(u, "no memory for an association");
+        return;
+    }
+    u->rule = verdict.rule;
+    u->last = a;
+    u->last_decided = target;
+    udp_request_set_user(r, u);
+    dialled = assoc_dial(a);
+    if (dialled == -EOPNOTSUPP) {
+        assoc_without_udp(a);
+    } else if (dialled != 0) {
+        if (dialled == -EMFILE)
+            FCOUNT(f, no_sockets);
+        request_refused(u, REJECT_SILENT, strerror(-dialled));
+    }
+}
+
+void udp_flow_on_gone(void *user)
+{
+    struct udp_flow *u = user;
+
+    if (!u)
+        return;
+    FCOUNT(u->f, udp_failed);
+    flow_free(u, "the way out took too long to open");
+}
