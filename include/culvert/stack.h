@@ -60,6 +60,7 @@ struct echo_req { /* valid only inside the callback; every pointer dies with it 
     uint32_t payload_len;
     const uint8_t *ip_header; /* unmodified, for quotes */
     uint16_t ip_header_len;
+    struct stack *stack; /* whose request this is; a copy of this struct carries no right to answer */
 };
 
 /** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md 2.4) */
@@ -82,6 +83,7 @@ struct udp_datagram {
 };
 
 struct stack_events {
+    void *driver; /* the `arg` of emit and handoff; NULL: stack_init()'s arg serves them, too */
     /* One packet or super-segment: up to STACK_EMIT_IOV ranges, the first holds all headers; valid until it returns.
      * 0, or -errno: then it counts as sent and lost. */
     int (*emit)(void *arg, const struct iovec *iov, int iovcnt, const struct pkt_meta *meta);
@@ -105,7 +107,7 @@ struct stack_events {
     void (*on_udp_request_gone)(void *user);       /* expired undecided */
     void (*on_udp_datagram)(void *user, const struct udp_datagram *d);
 
-    /* NULL: the built-in reply for assigned addresses only. Runs in stack_input(). */
+    /* NULL: the built-in reply for assigned addresses, for others as config.echo_temporary says. Runs in stack_input(). */
     enum echo_verdict (*on_echo)(void *arg, struct echo_req *r);
 };
 
@@ -113,6 +115,9 @@ struct stack_events {
 
 /* ---- the stack ---------------------------------------------------------------------------------------------------- */
 
+/* Echo to an address that is not assigned, when no handler decided (icmp.md 2.3): IPv6 is answered and IPv4 is not, as in gVisor;
+ * neither; both. */
+enum stack_echo_temporary { ECHO_TEMPORARY_COMPAT, ECHO_TEMPORARY_SUPPRESS, ECHO_TEMPORARY_REPLY };
 enum tcp_congestion { TCP_CC_CUBIC, TCP_CC_NEWRENO };
 
 struct stack_config {          /* stack_config_defaults() fills all of it */
@@ -125,6 +130,8 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     bool offload_csum, offload_tso, offload_uso; /* what emit can take */
     struct ip_addr address
         [8]; /* assigned to the stack: echo to them is ours; first of a family is the gateway address */
+    uint8_t address_len
+        [8]; /* on-link prefix of each, counted in the 16-byte form (10.0.0.1/24: 120); 0: the address alone */
     size_t addresses;
     bool promiscuous, spoofing; /* accept any unicast destination; send from any (icmp.md 6.3); both true */
     uint32_t rx_slots;          /* 512 */
@@ -133,8 +140,10 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     uint32_t max_half_open, max_half_open_per_source;   /* 4,096 and 256 */
     uint32_t max_time_wait;                             /* 65,536 records, the oldest recycled */
     uint32_t max_udp;                                   /* 65,536 endpoints */
-    uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50 */
-    uint32_t rst_per_second;                            /* to unknown flows: 1,000 */
+    uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50; rate UINT32_MAX: no limit */
+    enum stack_echo_temporary echo_temporary;           /* ECHO_TEMPORARY_COMPAT */
+    bool proto_unreachable;  /* tell the sender of an unknown protocol (faults.md P11); true */
+    uint32_t rst_per_second; /* to unknown flows: 1,000 */
     enum tcp_congestion congestion;
     uint32_t rcv_budget_initial, rcv_budget_max;                         /* 256 KiB, 4 MiB */
     uint32_t snd_buffer_initial, snd_buffer_max;                         /* 128 KiB, 4 MiB */
@@ -248,154 +257,101 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
 /* ---- counters and pools ------------------------------------------------------------------------------------------------ */
 
 /* One line a counter: member, name. Every packet that is thrown away adds one to exactly one of the "drop" group (faults.md G6). */
-#define STACK_COUNTERS(X)                                                                                                     \
-    X(ip_in, "ip.in")                                                                                                         \
-    X(ip_in_bytes, "ip.in_bytes")                                                                                             \
-    X(ip_out, "ip.out") X(ip_out_bytes, "ip.out_bytes") X(ip_emit_failed, "ip.emit_failed") X(                                \
-        ip_short, "ip.short") X(ip_version, "ip.version") X(ip_malformed, "ip.malformed") X(ip_checksum,                      \
-                                                                                            "ip.checksum")                    \
-        X(ip_bad_src, "ip.bad_src") X(ip_bad_dst, "ip.bad_dst") X(ip_options, "ip.options") X(                                \
-            ip_proto, "ip.proto") X(ip_ext_header, "ip.ext_header") X(ip_handoff_out, "ip.handoff_out")                       \
-            X(ip_handoff_in, "ip.handoff_in") X(ip_handoff_full, "ip.handoff_full") X(frag_in, "frag.in") X(                  \
-                frag_done, "frag.done") X(frag_overlap, "frag.overlap") X(frag_malformed, "frag.malformed")                   \
-                X(frag_expired, "frag.expired") X(frag_evicted, "frag.evicted") X(frag_sent, "frag.sent") X(                  \
-                    icmp_in, "icmp.in") X(icmp_invalid, "icmp.invalid") X(icmp_echo_request,                                  \
-                                                                          "icmp.rx.echo_request")                             \
-                    X(icmp_echo_reply_sent, "icmp.tx.echo_reply") X(icmp_consumed, "icmp.handler_consumed")                   \
-                        X(icmp_detached, "icmp.detached") X(icmp_detach_expired, "icmp.detach_expired") X(                    \
-                            icmp_detach_refused, "icmp.detach_refused") X(icmp_suppressed,                                    \
-                                                                          "icmp.suppressed_temporary")                        \
-                            X(icmp_rejected, "icmp.rejected") X(icmp_error_sent, "icmp.tx.error") X(                          \
-                                icmp_rate_limited,                                                                            \
-                                "icmp.rate_limited") X(icmp_ignored,                                                          \
-                                                       "icmp.ignored") X(icmp_stale,                                          \
-                                                                         "icmp.stale") X(udp_in, "udp.in")                    \
-                                X(udp_out, "udp.out") X(udp_length, "udp.length") X(                                          \
-                                    udp_checksum,                                                                             \
-                                    "udp."                                                                                    \
-                                    "checksu"                                                                                 \
-                                    "m") X(udp_requests,                                                                      \
-                                           "udp.requests") X(udp_held_dropped, "udp.held_dropped")                            \
-                                    X(udp_limit, "udp.limit") X(udp_rejected, "udp.rejected") X(                              \
-                                        udp_too_big,                                                                          \
-                                        "udp.too_big") X(tcp_in,                                                              \
-                                                         "tcp.in") X(tcp_out, "tcp.out")                                      \
-                                        X(tcp_malformed,                                                                      \
-                                          "tcp.malformed") X(tcp_checksum,                                                    \
-                                                             "tcp.checksum") X(tcp_requests,                                  \
-                                                                               "tcp.requests") X(tcp_accepted, "tcp."         \
-                                                                                                               "accepted")    \
-                                            X(tcp_opened,                                                                     \
-                                              "tcp.opened") X(tcp_rejected, "tcp.rejected")                                   \
-                                                X(tcp_half_open_limit,                                                        \
-                                                  "tcp.half_open_limit") X(tcp_conn_limit,                                    \
-                                                                           "tcp.conn_limit") X(tcp_rst_sent,                  \
-                                                                                               "tcp.rst_"                     \
-                                                                                               "sent")                        \
-                                                    X(tcp_rst_limited, "tcp.rst_limited") X(tcp_rst_in, "tc"                  \
-                                                                                                        "p."                  \
-                                                                                                        "rs"                  \
-                                                                                                        "t_"                  \
-                                                                                                        "i"                   \
-                                                                                                        "n") X(               \
-                                                        tcp_challenge_ack,                                                    \
-                                                        "tcp.challenge_"                                                      \
-                                                        "ack") X(tcp_challenge_limited,                                       \
-                                                                 "tcp.challenge_limited") X(tcp_out_of_window,                \
-                                                                                            "tcp.out_of_"                     \
-                                                                                            "window") X(tcp_paws, "tcp.paws") \
-                                                        X(tcp_bad_ack, "tcp.bad_ack") X(                                      \
-                                                            tcp_ooo,                                                          \
-                                                            "tcp.ooo") X(tcp_ooo_dropped,                                     \
-                                                                         "tcp."                                               \
-                                                                         "ooo_"                                               \
-                                                                         "dropp"                                              \
-                                                                         "ed") X(tcp_duplicate,                               \
-                                                                                 "tcp.duplicate")                             \
-                                                            X(tcp_pure_acks, "tcp."                                           \
-                                                                             "pure_"                                          \
-                                                                             "acks")                                          \
-                                                                X(tcp_super_out, "tcp.super_out") X(                          \
-                                                                    tcp_super_in,                                             \
-                                                                    "tcp.super_in")                                           \
-                                                                    X(tcp_rexmit_fast,                                        \
-                                                                      "tcp"                                                   \
-                                                                      ".re"                                                   \
-                                                                      "xmi"                                                   \
-                                                                      "t_"                                                    \
-                                                                      "fas"                                                   \
-                                                                      "t") X(tcp_rexmit_rto,                                  \
-                                                                             "tcp.rexmit_rto")                                \
-                                                                        X(tcp_rexmit_tlp, "tcp.rexmit_tlp") X(                \
-                                                                            tcp_rto,                                          \
-                                                                            "tcp.rto") X(tcp_spurious,                        \
-                                                                                         "tcp.spurious")                      \
-                                                                            X(tcp_zero_probe, "tcp.zero_"                     \
-                                                                                              "window_"                       \
-                                                                                              "probe") X(                     \
-                                                                                tcp_keepalive_probe,                          \
-                                                                                "tcp."                                        \
-                                                                                "keepali"                                     \
-                                                                                "ve_"                                         \
-                                                                                "probe") X(tcp_timeout,                       \
-                                                                                           "tcp."                             \
-                                                                                           "timeout")                         \
-                                                                                X(tcp_time_wait, "tcp.time_"                  \
-                                                                                                 "wait") X(                   \
-                                                                                    tcp_no_memory,                            \
-                                                                                    "tcp."                                    \
-                                                                                    "no_"                                     \
-                                                                                    "memor"                                   \
-                                                                                    "y") X(tcp_unknown,                       \
-                                                                                           "tcp.unknown")                     \
-                                                                                    X(                                        \
-                                                                                        tcp_syn_cookie,                       \
-                                                                                        "t"                                   \
-                                                                                        "c"                                   \
-                                                                                        "p"                                   \
-                                                                                        "."                                   \
-                                                                                        "s"                                   \
-                                                                                        "y"                                   \
-                                                                                        "n"                                   \
-                                                                                        "_"                                   \
-                                                                                        "c"                                   \
-                                                                                        "o"                                   \
-                                                                                        "o"                                   \
-                                                                                        "k"                                   \
-                                                                                        "i"                                   \
-                                                                                        "e") X(payload_copied,                \
-                                                                                               "stack."                       \
-                                                                                               "payload_"                     \
-                                                                                               "copied_"                      \
-                                                                                               "bytes")                       \
-                                                                                        X(payload_summed,                     \
-                                                                                          "stack."                            \
-                                                                                          "payload_"                          \
-                                                                                          "checksummed_"                      \
-                                                                                          "bytes") X(bytes_up,                \
-                                                                                                     "s"                      \
-                                                                                                     "t"                      \
-                                                                                                     "a"                      \
-                                                                                                     "c"                      \
-                                                                                                     "k"                      \
-                                                                                                     "."                      \
-                                                                                                     "b"                      \
-                                                                                                     "y"                      \
-                                                                                                     "t"                      \
-                                                                                                     "e"                      \
-                                                                                                     "s"                      \
-                                                                                                     "_"                      \
-                                                                                                     "u"                      \
-                                                                                                     "p")                     \
-                                                                                            X(bytes_down,                     \
-                                                                                              "stack."                        \
-                                                                                              "bytes_"                        \
-                                                                                              "down")                         \
-                                                                                                X(batches,                    \
-                                                                                                  "stac"                      \
-                                                                                                  "k."                        \
-                                                                                                  "batc"                      \
-                                                                                                  "hes")
+/* clang-format off */
+#define STACK_COUNTERS(X) \
+    X(ip_in, "ip.in") \
+    X(ip_in_bytes, "ip.in_bytes") \
+    X(ip_out, "ip.out") \
+    X(ip_out_bytes, "ip.out_bytes") \
+    X(ip_emit_failed, "ip.emit_failed") \
+    X(ip_too_big, "ip.too_big") \
+    X(ip_short, "ip.short") \
+    X(ip_version, "ip.version") \
+    X(ip_malformed, "ip.malformed") \
+    X(ip_checksum, "ip.checksum") \
+    X(ip_bad_src, "ip.bad_src") \
+    X(ip_bad_dst, "ip.bad_dst") \
+    X(ip_options, "ip.options") \
+    X(ip_proto, "ip.proto") \
+    X(ip_ext_header, "ip.ext_header") \
+    X(ip_handoff_out, "ip.handoff_out") \
+    X(ip_handoff_in, "ip.handoff_in") \
+    X(ip_handoff_full, "ip.handoff_full") \
+    X(frag_in, "frag.in") \
+    X(frag_done, "frag.done") \
+    X(frag_overlap, "frag.overlap") \
+    X(frag_malformed, "frag.malformed") \
+    X(frag_expired, "frag.expired") \
+    X(frag_evicted, "frag.evicted") \
+    X(frag_sent, "frag.sent") \
+    X(icmp_in, "icmp.in") \
+    X(icmp_invalid, "icmp.invalid") \
+    X(icmp_echo_request, "icmp.rx.echo_request") \
+    X(icmp_echo_reply_sent, "icmp.tx.echo_reply") \
+    X(icmp_consumed, "icmp.handler_consumed") \
+    X(icmp_detached, "icmp.detached") \
+    X(icmp_detach_expired, "icmp.detach_expired") \
+    X(icmp_detach_refused, "icmp.detach_refused") \
+    X(icmp_suppressed, "icmp.suppressed_temporary") \
+    X(icmp_rejected, "icmp.rejected") \
+    X(icmp_no_route, "icmp.tx.no_route") \
+    X(icmp_dropped, "icmp.tx.dropped") \
+    X(icmp_error_sent, "icmp.tx.error") \
+    X(icmp_rate_limited, "icmp.rate_limited") \
+    X(icmp_ignored, "icmp.ignored") \
+    X(icmp_stale, "icmp.stale") \
+    X(udp_in, "udp.in") \
+    X(udp_out, "udp.out") \
+    X(udp_length, "udp.length") \
+    X(udp_checksum, "udp.checksum") \
+    X(udp_requests, "udp.requests") \
+    X(udp_held_dropped, "udp.held_dropped") \
+    X(udp_expired, "udp.expired") \
+    X(udp_limit, "udp.limit") \
+    X(udp_rejected, "udp.rejected") \
+    X(udp_too_big, "udp.too_big") \
+    X(tcp_in, "tcp.in") \
+    X(tcp_out, "tcp.out") \
+    X(tcp_malformed, "tcp.malformed") \
+    X(tcp_checksum, "tcp.checksum") \
+    X(tcp_requests, "tcp.requests") \
+    X(tcp_accepted, "tcp.accepted") \
+    X(tcp_opened, "tcp.opened") \
+    X(tcp_rejected, "tcp.rejected") \
+    X(tcp_half_open_limit, "tcp.half_open_limit") \
+    X(tcp_conn_limit, "tcp.conn_limit") \
+    X(tcp_rst_sent, "tcp.rst_sent") \
+    X(tcp_rst_limited, "tcp.rst_limited") \
+    X(tcp_rst_in, "tcp.rst_in") \
+    X(tcp_challenge_ack, "tcp.challenge_ack") \
+    X(tcp_challenge_limited, "tcp.challenge_limited") \
+    X(tcp_out_of_window, "tcp.out_of_window") \
+    X(tcp_paws, "tcp.paws") \
+    X(tcp_bad_ack, "tcp.bad_ack") \
+    X(tcp_ooo, "tcp.ooo") \
+    X(tcp_ooo_dropped, "tcp.ooo_dropped") \
+    X(tcp_duplicate, "tcp.duplicate") \
+    X(tcp_pure_acks, "tcp.pure_acks") \
+    X(tcp_super_out, "tcp.super_out") \
+    X(tcp_super_in, "tcp.super_in") \
+    X(tcp_rexmit_fast, "tcp.rexmit_fast") \
+    X(tcp_rexmit_rto, "tcp.rexmit_rto") \
+    X(tcp_rexmit_tlp, "tcp.rexmit_tlp") \
+    X(tcp_rto, "tcp.rto") \
+    X(tcp_spurious, "tcp.spurious") \
+    X(tcp_zero_probe, "tcp.zero_window_probe") \
+    X(tcp_keepalive_probe, "tcp.keepalive_probe") \
+    X(tcp_timeout, "tcp.timeout") \
+    X(tcp_time_wait, "tcp.time_wait") \
+    X(tcp_no_memory, "tcp.no_memory") \
+    X(tcp_unknown, "tcp.unknown") \
+    X(tcp_syn_cookie, "tcp.syn_cookie") \
+    X(payload_copied, "stack.payload_copied_bytes") \
+    X(payload_summed, "stack.payload_checksummed_bytes") \
+    X(bytes_up, "stack.bytes_up") \
+    X(bytes_down, "stack.bytes_down") \
+    X(batches, "stack.batches")
+/* clang-format on */
 
 struct stack_counters {
 #define STACK_COUNTER_MEMBER(member, name) counter member;

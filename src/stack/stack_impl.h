@@ -23,6 +23,7 @@ struct pool {
 };
 void *pool_get(struct pool *p); /* NULL at the limit; the memory is NOT zeroed */
 void pool_put(struct pool *p, void *object);
+void pool_fini(struct pool *p); /* all objects are gone, wherever they are; for x_fini() functions */
 uint32_t pool_index(const struct pool *p, const void *object); /* 0..limit-1: for tokens and tables */
 void *pool_at(const struct pool *p, uint32_t index);
 
@@ -40,6 +41,8 @@ static inline uint8_t *block_data(struct block *b)
 {
     return (uint8_t *)b + BLOCK_HEADROOM;
 }
+size_t blocks_region_bytes(const struct stack_config *c);
+void blocks_init(struct stack *s, uint8_t **region);
 struct block *block_get(struct stack *s, enum block_class c); /* refs = 1; NULL: cap reached */
 void block_put(struct stack *s, struct block *b);             /* one reference less */
 enum block_class block_class_for(size_t bytes);
@@ -98,6 +101,35 @@ bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject 
 bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uint8_t *l4, size_t l4_len,
                          const struct ip_addr *offender, enum stack_reject why, uint32_t mtu);
 
+/* ---- inside the IP half -------------------------------------------------------------------------------------------- */
+
+/* One packet from the device (or put together from fragments) up to its protocol, or dropped and counted.
+ * @slot: where it lies, if it may be kept there; NULL: whoever keeps it copies. */
+void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt_meta *meta,
+              struct block *slot, uint32_t origin, bool reassembled);
+bool ip_is_assigned(const struct stack *s, const struct ip_addr *a);
+/* The stack's own address of @like's family, NULL when none is configured. */
+const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like);
+
+size_t udp_memory_bytes(const struct stack_config *c);
+void udp_init(struct stack *s, void *memory);
+void udp_fini(struct stack *s);
+void udp_batch_end(struct stack *s);
+bool udp_batch_pending(const struct stack *s);
+size_t udp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+
+size_t icmp_memory_bytes(const struct stack_config *c);
+void icmp_init(struct stack *s, void *memory);
+void icmp_fini(struct stack *s);
+size_t icmp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+
+size_t frag_memory_bytes(const struct stack_config *c);
+void frag_init(struct stack *s, void *memory);
+void frag_fini(struct stack *s);
+size_t frag_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+/* Fill one row of the pool table; returns 1, or 0 when there is no room. */
+size_t pool_describe(const struct pool *p, struct stack_pool_info *out, size_t max);
+
 /* ---- doors between the halves ----------------------------------------------------------------------------------- */
 
 void tcp_input(struct stack *s,
@@ -127,6 +159,7 @@ struct bucket {
     uint64_t last_us;
     uint64_t credit; /* in millionths of a token */
 };
+void bucket_fill(struct bucket *b, uint64_t now_us, uint32_t burst);
 bool bucket_take(struct bucket *b, uint64_t now_us, uint32_t rate, uint32_t burst);
 
 /* Take `bytes` of the region, aligned to `align`; used by the init functions only. */
@@ -142,20 +175,23 @@ struct frag_shard;
 struct stack {
     struct stack_config cfg;
     struct stack_events ev;
-    void *arg;
+    void *arg;    /* of the events */
+    void *driver; /* of emit and handoff */
     uint64_t now_us;
     struct prng prng;
     struct wheel wheel;
     struct stack_counters cnt;
     struct pool blocks[BLOCK_CLASSES];
-    size_t block_bytes; /* of all blocks in use, against cfg.buffer_cap_bytes */
-    struct block *rx;   /* the slot that the next packet is read into */
-    struct bucket icmp_bucket, rst_bucket;
+    size_t block_bytes;     /* of all blocks in use, against cfg.buffer_cap_bytes */
+    struct block *rx;       /* the slot that the next packet is read into */
+    struct block *rx_spare; /* takes its place when it is kept; NULL: it may not be kept */
+    struct bucket icmp_bucket, rst_bucket, walk_bucket;
     struct tcp_shard *tcp;
     struct udp_shard *udp;
     struct icmp_shard *icmp;
     struct frag_shard *frag;
-    bool in_batch; /* callbacks are running */
+    bool in_batch;   /* callbacks are running */
+    bool in_advance; /* timers are running */
 };
 
 #define COUNT(s, member)        counter_add(&(s)->cnt.member, 1)

@@ -1,0 +1,188 @@
+/* pool.c - fixed-size objects inside the region that the embedder handed over, and the packet blocks made of them.
+ *
+ * A pool reserves address space for all of its objects and touches it upwards only, as they are first asked for; freed
+ * objects are a list through their own first bytes, last in first out, so that what is warm is used again. Nothing is
+ * ever zeroed: whoever asks fills in what it needs. Under AddressSanitizer an object that was given back is poisoned. */
+#include "stack_impl.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define POOL_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define POOL_ASAN 1
+#endif
+#endif
+
+#ifdef POOL_ASAN
+#include <sanitizer/asan_interface.h>
+#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
+#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
+#else
+#define POISON(p, n)   ((void)(p), (void)(n))
+#define UNPOISON(p, n) ((void)(p), (void)(n))
+#endif
+
+static const uint32_t block_bytes_of[BLOCK_CLASSES] = {
+    [BLOCK_CHUNK2] = 2048,
+    [BLOCK_CHUNK16] = 16384,
+    [BLOCK_CHUNK64] = 65536,
+    [BLOCK_SLOT] = STACK_SLOT_BYTES,
+};
+static const char *const block_names[BLOCK_CLASSES] = {
+    [BLOCK_CHUNK2] = "chunk2",
+    [BLOCK_CHUNK16] = "chunk16",
+    [BLOCK_CHUNK64] = "chunk64",
+    [BLOCK_SLOT] = "slot",
+};
+
+_Static_assert(sizeof(struct block) <= BLOCK_HEADROOM, "a block's header fits in its headroom");
+
+void *region_take(uint8_t **at, size_t bytes, size_t align)
+{
+    uint8_t *p = (uint8_t *)(((uintptr_t)*at + align - 1) & ~(uintptr_t)(align - 1));
+
+    *at = p + bytes;
+    return p;
+}
+
+size_t pool_region_bytes(uint32_t object_bytes, uint32_t limit)
+{
+    return (size_t)object_bytes * limit + CACHE_LINE;
+}
+
+void pool_init(struct pool *p, const char *name, uint32_t object_bytes, uint32_t limit, uint8_t **region)
+{
+    assert(object_bytes >= sizeof(void *) && object_bytes % sizeof(void *) == 0);
+    *p = (struct pool){ .name = name, .object_bytes = object_bytes, .limit = limit };
+    p->base = region_take(region, (size_t)object_bytes * limit, CACHE_LINE);
+}
+
+void pool_fini(struct pool *p)
+{
+    if (p->base != NULL)
+        UNPOISON(p->base, (size_t)p->object_bytes * p->touched);
+    *p = (struct pool){ .name = p->name };
+}
+
+/* MEM-3: a test makes every k-th request fail as if the limit had been reached. */
+static bool failure_is_injected(struct pool *p)
+{
+    if (p->fail_every == 0 || ++p->fail_count < p->fail_every)
+        return false;
+    p->fail_count = 0;
+    return true;
+}
+
+void *pool_get(struct pool *p)
+{
+    void *object = p->free_list;
+
+    if (failure_is_injected(p) || (object == NULL && p->touched == p->limit)) {
+        p->failed++;
+        return NULL;
+    }
+    if (object != NULL) {
+        UNPOISON(object, p->object_bytes);
+        memcpy(&p->free_list, object, sizeof(p->free_list));
+    } else {
+        object = p->base + (size_t)p->object_bytes * p->touched++;
+        UNPOISON(object, p->object_bytes);
+    }
+    if (++p->in_use > p->high_water)
+        p->high_water = p->in_use;
+    return object;
+}
+
+void pool_put(struct pool *p, void *object)
+{
+    assert(p->in_use > 0 && pool_index(p, object) < p->touched);
+    memcpy(object, &p->free_list, sizeof(p->free_list));
+    p->free_list = object;
+    p->in_use--;
+    POISON(object, p->object_bytes);
+}
+
+uint32_t pool_index(const struct pool *p, const void *object)
+{
+    size_t offset = (size_t)((const uint8_t *)object - p->base);
+
+    assert(offset % p->object_bytes == 0 && offset / p->object_bytes < p->limit);
+    return (uint32_t)(offset / p->object_bytes);
+}
+
+void *pool_at(const struct pool *p, uint32_t index)
+{
+    assert(index < p->limit);
+    return p->base + (size_t)p->object_bytes * index;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------- */
+
+static uint32_t block_limit(const struct stack_config *c, enum block_class class_)
+{
+    uint32_t each = block_bytes_of[class_] + BLOCK_HEADROOM;
+
+    if (class_ == BLOCK_SLOT)
+        return c->rx_slots;
+    return (uint32_t)(c->buffer_cap_bytes / each);
+}
+
+size_t blocks_region_bytes(const struct stack_config *c)
+{
+    size_t sum = 0;
+
+    for (int i = 0; i < BLOCK_CLASSES; i++)
+        sum += pool_region_bytes(block_bytes_of[i] + BLOCK_HEADROOM, block_limit(c, (enum block_class)i));
+    return sum;
+}
+
+void blocks_init(struct stack *s, uint8_t **region)
+{
+    for (int i = 0; i < BLOCK_CLASSES; i++)
+        pool_init(&s->blocks[i], block_names[i], block_bytes_of[i] + BLOCK_HEADROOM,
+                  block_limit(&s->cfg, (enum block_class)i), region);
+}
+
+struct block *block_get(struct stack *s, enum block_class c)
+{
+    struct pool *p = &s->blocks[c];
+    struct block *b;
+
+    if (s->block_bytes + p->object_bytes > s->cfg.buffer_cap_bytes) {
+        p->failed++;
+        return NULL;
+    }
+    b = pool_get(p);
+    if (b == NULL)
+        return NULL;
+    s->block_bytes += p->object_bytes;
+    b->bytes = block_bytes_of[c];
+    b->refs = 1;
+    b->class_ = (uint8_t)c;
+    b->next = NULL;
+    return b;
+}
+
+void block_put(struct stack *s, struct block *b)
+{
+    struct pool *p = &s->blocks[b->class_];
+
+    assert(b->refs > 0);
+    if (--b->refs > 0)
+        return;
+    s->block_bytes -= p->object_bytes;
+    pool_put(p, b);
+}
+
+enum block_class block_class_for(size_t bytes)
+{
+    if (bytes <= block_bytes_of[BLOCK_CHUNK2])
+        return BLOCK_CHUNK2;
+    return bytes <= block_bytes_of[BLOCK_CHUNK16] ? BLOCK_CHUNK16 : BLOCK_CHUNK64;
+}
+
+void payload_copy(struct stack *s, void *to, const void *from, size_t len)
+{
+    memcpy(to, from, len);
+    COUNT_ADD(s, payload_copied, len);
+}
