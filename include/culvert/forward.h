@@ -41,7 +41,6 @@ struct forward;
 struct forward_setup {
     struct forward_options options;
     struct loop *loop;
-    struct up_env *env;  /* attached before the first packet */
     struct rules *rules; /* a reference is taken */
     struct upstream *const
         *targets; /* what a rule's target index means; references are taken; borrowed until return */
@@ -54,7 +53,9 @@ int forward_new(const struct forward_setup *setup, struct forward **out);
 void forward_free(struct forward *f); /* after stack_fini() */
 /** forward_stack_events() - the callbacks for stack_init(); its `arg` must be the forwarder. emit and handoff are the caller's. */
 void forward_stack_events(struct stack_events *out);
-void forward_attach(struct forward *f, struct stack *s);
+/** forward_end_flows() - end everything that lives: TCP by RST at the next batch end, UDP at once */
+void forward_end_flows(struct forward *f);
+void forward_attach(struct forward *f, struct stack *s, struct up_env *env); /* before the first packet */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */
 
@@ -71,16 +72,17 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
 #define FORWARD_COUNTERS(X)                                                                                  \
     X(tcp_opened, "flow.tcp_opened")                                                                         \
     X(tcp_failed, "flow.tcp_failed")                                                                         \
-    X(tcp_ended, "flow.tcp_ended") X(tcp_reset_by_client, "flow.tcp_reset_by_client")                        \
-        X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream") X(tcp_idle, "flow.tcp_idle")                  \
-            X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended") \
-                X(udp_idle_evicted, "flow.udp_idle_evicted") X(rejected, "flow.rejected")                    \
-                    X(dropped, "flow.dropped") X(limit_tcp, "flow.limit_tcp") X(limit_udp, "flow.limit_udp") \
-                        X(limit_source, "flow.limit_source") X(loop, "flow.loop")                            \
-                            X(no_sockets, "flow.no_sockets") X(dns_over_tcp, "flow.dns_over_tcp")            \
-                                X(udp_refused, "flow.udp_refused") X(echo_replied, "flow.echo_replied")      \
-                                    X(echo_dropped, "flow.echo_dropped") X(bytes_up, "flow.bytes_up")        \
-                                        X(bytes_down, "flow.bytes_down")
+    X(tcp_ended, "flow.tcp_ended")                                                                           \
+    X(tcp_reset_by_client, "flow.tcp_reset_by_client")                                                       \
+    X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream")                                                   \
+    X(tcp_idle, "flow.tcp_idle") X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed")           \
+        X(udp_ended, "flow.udp_ended") X(udp_idle_evicted, "flow.udp_idle_evicted")                          \
+            X(rejected, "flow.rejected") X(dropped, "flow.dropped") X(limit_tcp, "flow.limit_tcp")           \
+                X(limit_udp, "flow.limit_udp") X(limit_source, "flow.limit_source") X(loop, "flow.loop")     \
+                    X(no_sockets, "flow.no_sockets") X(dns_over_tcp, "flow.dns_over_tcp")                    \
+                        X(udp_refused, "flow.udp_refused") X(echo_replied, "flow.echo_replied")              \
+                            X(echo_dropped, "flow.echo_dropped") X(bytes_up, "flow.bytes_up")                \
+                                X(bytes_down, "flow.bytes_down")
 
 struct forward_counters {
 #define FORWARD_COUNTER_MEMBER(member, name) counter member;

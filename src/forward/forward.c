@@ -205,7 +205,6 @@ int forward_new(const struct forward_setup *setup, struct forward **out)
         return r;
     f->opt = setup->options;
     f->loop = setup->loop;
-    f->env = setup->env;
     f->own = setup->own;
     f->worker = setup->worker;
     memcpy(f->gateway, setup->gateway, sizeof(f->gateway));
@@ -252,10 +251,29 @@ void forward_stack_events(struct stack_events *out)
     out->on_echo = echo_policy_on_echo;
 }
 
-void forward_attach(struct forward *f, struct stack *s)
+void forward_attach(struct forward *f, struct stack *s, struct up_env *env)
 {
+    f->env = env;
     f->stack = s;
     f->wheel = stack_wheel(s);
+}
+
+void forward_end_flows(struct forward *f)
+{
+    for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
+        struct tcp_flow *t = slab_at(&f->tcp_flows, i);
+
+        if (t->state == TCP_FLOW_OPENING)
+            tcp_flow_refuse(t, "the gateway ends");
+        else if (t->state != TCP_FLOW_FREE)
+            tcp_abort(t->conn);
+    }
+    for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
+        struct udp_flow *u = slab_at(&f->udp_flows, i);
+
+        if (u->state != UDP_FLOW_FREE)
+            udp_flow_end(u, "the gateway ends");
+    }
 }
 
 const struct forward_counters *forward_counters(const struct forward *f)

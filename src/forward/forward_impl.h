@@ -174,6 +174,8 @@ enum stack_reject reject_for_error(int err);
 void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
               uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why);
 
+/** tcp_flow_refuse() - end a flow that is still opening; the client's SYN is answered with RST */
+void tcp_flow_refuse(struct tcp_flow *t, const char *why);
 void tcp_flow_on_request(void *arg, struct tcp_request *r);
 void tcp_flow_on_gone(void *user, int err);
 void tcp_flow_on_open(void *user);

@@ -328,6 +328,14 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
     flow_dial(t, &dst);
 }
 
+void tcp_flow_refuse(struct tcp_flow *t, const char *why)
+{
+    tcp_request_reject(t->request, REJECT_RST);
+    up_stream_reset(t->up);
+    FCOUNT(t->f, tcp_failed);
+    flow_end(t, why);
+}
+
 void tcp_flow_on_gone(void *user, int err)
 {
     struct tcp_flow *t = user;

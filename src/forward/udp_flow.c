@@ -64,6 +64,8 @@ void udp_flow_end(struct udp_flow *u, const char *why)
 {
     if (u->state == UDP_FLOW_OPEN)
         udp_endpoint_close(u->endpoint);
+    else
+        udp_request_reject(u->request, REJECT_SILENT);
     FCOUNT(u->f, udp_ended);
     flow_free(u, why);
 }
@@ -502,9 +504,10 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
     u = flow_new(f, r, &d);
     a = u ? assoc_for(u, verdict.target) : NULL;
     if (!a) {
-        udp_request_reject(r, REJECT_SILENT);
         if (u)
             udp_flow_end(u, "no memory for an association");
+        else
+            udp_request_reject(r, REJECT_SILENT);
         return;
     }
     u->rule = verdict.rule;

@@ -1,0 +1,348 @@
+/* worker.c - one thread's share of the gateway, wired together.
+ *
+ * A turn of its loop (tcp-stack.md 1.5): read up to RX_BATCH packets into the stack's slots, let sockets and timers speak,
+ * take over what other workers handed to us, then one stack_batch_end(): callbacks first, then every ACK and all data.
+ * What a packet needs in another shard goes through a ring to that worker, with a doorbell; there is no lock anywhere. */
+#include "worker_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define RX_BATCH      32
+#define HANDOFF_BATCH 256
+
+struct handoff { /* a ring's record: this, then the packet */
+    uint32_t origin;
+    uint32_t len;
+    struct pkt_meta meta;
+};
+
+/* ---- packets ---------------------------------------------------------------------------------------------------- */
+
+static int emit(void *arg, const struct iovec *iov, int iovcnt, const struct pkt_meta *meta)
+{
+    struct worker *w = arg;
+
+    return tun_write(w->tun, w->index, iov, iovcnt, meta);
+}
+
+static bool handoff(void *arg, uint32_t to, uint32_t origin, const void *packet, size_t len,
+                    const struct pkt_meta *meta)
+{
+    struct worker *w = arg;
+    struct ring *ring = w->peer[to]->inbox[w->index];
+    struct handoff *record = ring_reserve(ring, sizeof(*record) + len);
+
+    if (!record)
+        return false;
+    *record = (struct handoff){ origin, (uint32_t)len, *meta };
+    memcpy(record + 1, packet, len);
+    ring_commit(ring);
+    w->ring_bell[to] = true;
+    return true;
+}
+
+static void on_tun_readable(struct loop_io *io, unsigned events)
+{
+    struct worker *w = CONTAINER_OF(io, struct worker, tun_io);
+
+    (void)events;
+    for (int i = 0; i < RX_BATCH; i++) {
+        struct pkt_meta meta;
+        ssize_t n = tun_read(w->tun, w->index, stack_rx_slot(w->stack), STACK_SLOT_BYTES, &meta);
+
+        if (n > 0) {
+            stack_input(w->stack, loop_now_us(w->loop), (size_t)n, &meta);
+        } else if (n == -EBADFD) {
+            loop_io_stop(w->loop, io); /* poll would say ERR for ever; main re-creates the device */
+            tun_report_gone(w->tun, w->index);
+            return;
+        } else if (n != -EPROTO) {
+            return;
+        }
+    }
+}
+
+static void take_handoffs(struct worker *w)
+{
+    bool more = false;
+
+    for (uint32_t from = 0; from < w->count; from++) {
+        struct ring *ring = w->inbox[from];
+        const struct handoff *record;
+        size_t len;
+        int left = HANDOFF_BATCH;
+
+        if (!ring)
+            continue;
+        while (left-- > 0 && (record = ring_peek(ring, &len)) != NULL) {
+            stack_input_handoff(w->stack, loop_now_us(w->loop), record->origin, record + 1, record->len,
+                                &record->meta);
+            ring_pop(ring);
+        }
+        more = more || left < 0;
+    }
+    if (more)
+        loop_ring_doorbell(w->loop);
+}
+
+static void ring_bells(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->count; i++) {
+        if (!w->ring_bell[i])
+            continue;
+        w->ring_bell[i] = false;
+        loop_ring_doorbell(w->peer[i]->loop);
+    }
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------------- */
+
+static void on_timer(struct loop_timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, timer);
+
+    w->timer_us = UINT64_MAX;
+    stack_advance(w->stack, loop_now_us(w->loop));
+}
+
+static void set_timer(struct worker *w)
+{
+    uint64_t next_us = stack_next_deadline(w->stack);
+
+    if (next_us == w->timer_us)
+        return;
+    w->timer_us = next_us;
+    if (next_us == UINT64_MAX)
+        loop_timer_stop(w->loop, &w->timer);
+    else
+        loop_timer_start(w->loop, &w->timer, next_us, on_timer);
+}
+
+static void on_turn_end(void *arg)
+{
+    struct worker *w = arg;
+
+    if (!w->stack)
+        return;
+    take_handoffs(w);
+    stack_batch_end(w->stack, loop_now_us(w->loop));
+    if (w->count > 1)
+        ring_bells(w);
+    set_timer(w);
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------------- */
+
+static int resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out)
+{
+    struct worker *w = arg;
+
+    return resolver_query(w->resolver, name, fn, fn_arg, (struct resolver_query **)(void *)out);
+}
+
+static void resolve_cancel(void *arg, struct up_resolve *q)
+{
+    (void)arg;
+    resolver_cancel((struct resolver_query *)(void *)q);
+}
+
+static int resolver_socket(void *arg, int family, int type, const struct ip_port *dst)
+{
+    struct worker *w = arg;
+
+    (void)family; /* dst says it */
+    return up_socket(w->env, NULL, type, dst);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------ */
+
+static int env_open(struct worker *w, const struct worker_setup *setup)
+{
+    struct up_env_options opt = {
+        .loop = w->loop,
+        .wheel = stack_wheel(w->stack),
+        .rules = setup->rules_of_sockets,
+        .own = setup->own,
+        .resolve = resolve,
+        .resolve_cancel = resolve_cancel,
+        .resolve_arg = w,
+        .max_streams = setup->max_streams,
+        .max_udp = setup->max_udp,
+        .seed = setup->seed,
+    };
+
+    return up_env_new(&opt, &w->env);
+}
+
+static int stack_open(struct worker *w, const struct worker_setup *setup)
+{
+    struct stack_events ev = { .driver = w, .emit = emit, .handoff = handoff };
+
+    forward_stack_events(&ev);
+    w->stack_bytes = stack_memory_bytes(&setup->stack);
+    w->stack_memory = mmap(NULL, w->stack_bytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (w->stack_memory == MAP_FAILED) {
+        w->stack_memory = NULL;
+        return -ENOMEM;
+    }
+    w->stack = stack_init(w->stack_memory, &setup->stack, &ev, w->forward, clock_now_us());
+    return w->stack ? 0 : -EINVAL;
+}
+
+static int inboxes_open(struct worker *w)
+{
+    for (uint32_t from = 0; from < w->count; from++) {
+        void *memory;
+
+        if (from == w->index)
+            continue;
+        w->inbox[from] = aligned_alloc(CACHE_LINE, sizeof(struct ring));
+        if (!w->inbox[from])
+            return -ENOMEM;
+        memset(w->inbox[from], 0, sizeof(struct ring));
+        memory = mmap(NULL, HANDOFF_RING_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED)
+            return -ENOMEM;
+        ring_init(w->inbox[from], memory, HANDOFF_RING_BYTES, HANDOFF_RING_PACKETS);
+    }
+    return 0;
+}
+
+static int parts_open(struct worker *w, const struct worker_setup *setup, const struct forward_setup *fs,
+                      const struct resolver_options *names)
+{
+    int r;
+
+    if ((r = inboxes_open(w)) != 0 || (r = forward_new(fs, &w->forward)) != 0 ||
+        (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0)
+        return r;
+    return resolver_new(w->loop, names, &w->resolver);
+}
+
+int worker_new(const struct worker_setup *setup, struct worker **out, struct err *err)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+    struct resolver_options names = setup->resolver;
+    struct forward_setup fs = {
+        .options = setup->forward,
+        .rules = setup->rules,
+        .targets = setup->targets,
+        .target_count = setup->target_count,
+        .own = setup->own,
+        .gateway = { setup->gateway[0], setup->gateway[1] },
+        .worker = setup->index,
+    };
+    int r;
+
+    if (!w)
+        return err_set(err, -ENOMEM, "no memory for worker %u", setup->index);
+    w->index = setup->index;
+    w->count = setup->count;
+    w->tun = setup->tun;
+    w->timer_us = UINT64_MAX;
+    names.make_socket = resolver_socket;
+    names.socket_arg = w;
+    if ((r = loop_new(&w->loop)) == 0) {
+        fs.loop = w->loop;
+        if ((r = inboxes_open(w)) != 0 || (r = forward_new(&fs, &w->forward)) != 0 ||
+            (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
+            (r = resolver_new(w->loop, &names, &w->resolver)) != 0)
+            ;
+    }
+    if (r != 0) {
+        worker_free(w);
+        return err_set(err, r, "worker %u cannot be set up: %s", setup->index, strerror(-r));
+    }
+    forward_attach(w->forward, w->stack, w->env);
+    loop_on_turn_end(w->loop, on_turn_end, w);
+    *out = w;
+    return 0;
+}
+
+void worker_connect(struct worker *w, struct worker *const *all, uint32_t count)
+{
+    assert(count == w->count);
+    for (uint32_t i = 0; i < count; i++)
+        w->peer[i] = all[i];
+}
+
+void worker_read_again(struct worker *w)
+{
+    if (!loop_io_active(&w->tun_io))
+        loop_io_start(w->loop, &w->tun_io, tun_queue_fd(w->tun, w->index), LOOP_READ, on_tun_readable);
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+
+    worker_read_again(w);
+    loop_run(w->loop);
+    forward_end_flows(w->forward); /* clients see a reset, not silence */
+    stack_batch_end(w->stack, loop_now_us(w->loop));
+    return NULL;
+}
+
+int worker_start(struct worker *w)
+{
+    int r = -pthread_create(&w->thread, NULL, run, w);
+    char name[16];
+
+    if (r != 0)
+        return r;
+    w->started = true;
+    snprintf(name, sizeof(name), "worker-%u", w->index);
+    pthread_setname_np(w->thread, name);
+    return 0;
+}
+
+void worker_stop(struct worker *w)
+{
+    if (!w->started)
+        return;
+    loop_stop(w->loop);
+    pthread_join(w->thread, NULL);
+    w->started = false;
+}
+
+/* The reverse of worker_new(). Flows end first, while everything that they use is still there. */
+void worker_free(struct worker *w)
+{
+    if (!w)
+        return;
+    if (w->loop) {
+        loop_io_stop(w->loop, &w->tun_io);
+        loop_timer_stop(w->loop, &w->timer);
+    }
+    if (w->stack)
+        stack_fini(w->stack);
+    w->stack = NULL;
+    if (w->env)
+        up_env_free(w->env);
+    resolver_free(w->resolver);
+    loop_free(w->loop); /* runs what was still posted */
+    forward_free(w->forward);
+    if (w->stack_memory)
+        munmap(w->stack_memory, w->stack_bytes);
+    for (uint32_t from = 0; from < w->count; from++) {
+        if (!w->inbox[from])
+            continue;
+        if (w->inbox[from]->data)
+            munmap(w->inbox[from]->data, HANDOFF_RING_BYTES);
+        free(w->inbox[from]);
+    }
+    free(w->own_rules);
+    free(w);
+}
+
+struct loop *worker_loop(struct worker *w)
+{
+    return w->loop;
+}

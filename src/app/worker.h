@@ -1,0 +1,65 @@
+/* worker.h - one worker: a thread, its loop, its TUN queue, its stack shard, its upstream sockets and its flows.
+ * Knows     how these are wired; nothing of signals, files or routes.
+ * Threads   worker_new, worker_start, worker_stop, worker_free: [main]. Everything else happens in the worker's own thread. */
+#ifndef CULVERT_APP_WORKER_H
+#define CULVERT_APP_WORKER_H
+
+#include "culvert/api.h"
+#include "culvert/forward.h"
+#include "culvert/loop.h"
+#include "culvert/resolver.h"
+#include "culvert/stack.h"
+#include "culvert/tun.h"
+#include "culvert/upstream.h"
+
+#define WORKERS_MAX 64
+
+/* Packets that another worker handed over: one ring for each pair, the only memory that two workers share. */
+#define HANDOFF_RING_BYTES   (1u << 20)
+#define HANDOFF_RING_PACKETS 1024
+
+struct worker;
+
+struct worker_setup { /* all of it is borrowed until worker_new() returns, but for what says otherwise */
+    uint32_t index, count;
+    struct tun *tun; /* until worker_free(); this worker's queue is `index` */
+    struct stack_config stack;
+    struct forward_options forward;
+    struct rules *rules;
+    struct upstream *const *targets;
+    size_t target_count;
+    struct own_flows *own;                          /* until worker_free() */
+    const struct up_socket_rules *rules_of_sockets; /* until replaced by worker_set_socket_rules() */
+    struct ip_addr gateway[2];
+    struct resolver_options resolver;
+    uint32_t max_streams, max_udp;
+    uint64_t seed;
+};
+
+int worker_new(const struct worker_setup *setup, struct worker **out, struct err *err);
+/** worker_connect() - all workers exist: tell this one of the others, before any worker_start() */
+void worker_connect(struct worker *w, struct worker *const *all, uint32_t count);
+int worker_start(struct worker *w); /* 0 or -errno of pthread_create */
+/** worker_stop() - end its flows and its thread, and wait for it */
+void worker_stop(struct worker *w);
+void worker_free(struct worker *w); /* NULL is fine */
+struct loop *worker_loop(struct worker *w);
+
+/* Messages to the worker [main]. */
+void worker_set_mtu(struct worker *w, uint32_t mtu);
+void worker_device_back(struct worker *w); /* the TUN was made anew: read again */
+/** worker_set_socket_rules() - @rules replaces the old ones; the worker frees it (free()) when it is replaced in turn */
+void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules);
+
+/* A worker's part of a snapshot. Filled in its thread, owned by whoever asked; worker_report_free() frees it. */
+struct worker_report {
+    struct status_worker status;
+    struct status_flow *flows;
+    size_t flow_count, flow_cap;
+};
+/** worker_report() - ask; @fn runs in the worker's thread with the filled report, and hands it on by itself */
+typedef void worker_report_fn(void *arg, uint32_t worker, struct worker_report *report);
+int worker_report(struct worker *w, bool flows, worker_report_fn *fn, void *arg); /* 0 or -ENOMEM */
+void worker_report_free(struct worker_report *r);
+
+#endif

@@ -1,0 +1,32 @@
+/* worker_impl.h - the inside of a worker, shared by worker.c (its turn and its life) and worker_msg.c (what main tells it). */
+#ifndef CULVERT_APP_WORKER_IMPL_H
+#define CULVERT_APP_WORKER_IMPL_H
+
+#include <pthread.h>
+
+#include "worker.h"
+
+struct worker {
+    uint32_t index, count;
+    struct tun *tun;
+    struct loop *loop;
+    struct stack *stack;
+    void *stack_memory;
+    size_t stack_bytes;
+    struct up_env *env;
+    struct resolver *resolver;
+    struct forward *forward;
+    struct up_socket_rules *own_rules; /* replaced at run time; freed by us */
+    struct loop_io tun_io;
+    struct loop_timer timer;
+    uint64_t timer_us; /* what `timer` is set to */
+    struct worker *peer[WORKERS_MAX];
+    struct ring *inbox[WORKERS_MAX]; /* from each other worker */
+    bool ring_bell[WORKERS_MAX];     /* we put something there during this turn */
+    pthread_t thread;
+    bool started;
+};
+
+void worker_read_again(struct worker *w); /* start reading the TUN queue; also after it was gone */
+
+#endif

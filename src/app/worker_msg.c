@@ -1,0 +1,203 @@
+/* worker_msg.c - what the main thread tells a worker and asks of it; every message runs in the worker's own thread. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "worker_impl.h"
+
+/* ---- orders -------------------------------------------------------------------------------------------------------- */
+
+struct order {
+    struct loop_msg msg;
+    struct worker *worker;
+    uint32_t mtu;
+    struct up_socket_rules *rules;
+};
+
+static void post_order(struct worker *w, struct order order)
+{
+    struct order *o = malloc(sizeof(*o));
+
+    if (!o)
+        return; /* the event that caused it comes again, or the old value stays good */
+    *o = order;
+    o->worker = w;
+    loop_post(w->loop, &o->msg);
+}
+
+static void do_mtu(struct loop_msg *m)
+{
+    struct order *o = CONTAINER_OF(m, struct order, msg);
+
+    if (o->worker->stack)
+        stack_set_mtu(o->worker->stack, o->mtu);
+    free(o);
+}
+
+void worker_set_mtu(struct worker *w, uint32_t mtu)
+{
+    post_order(w, (struct order){ .msg.fn = do_mtu, .mtu = mtu });
+}
+
+static void do_device_back(struct loop_msg *m)
+{
+    struct order *o = CONTAINER_OF(m, struct order, msg);
+
+    if (o->worker->stack)
+        worker_read_again(o->worker);
+    free(o);
+}
+
+void worker_device_back(struct worker *w)
+{
+    post_order(w, (struct order){ .msg.fn = do_device_back });
+}
+
+static void do_socket_rules(struct loop_msg *m)
+{
+    struct order *o = CONTAINER_OF(m, struct order, msg);
+    struct worker *w = o->worker;
+
+    if (w->stack) {
+        up_env_set_rules(w->env, o->rules);
+        free(w->own_rules);
+        w->own_rules = o->rules;
+    } else {
+        free(o->rules);
+    }
+    free(o);
+}
+
+void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules)
+{
+    post_order(w, (struct order){ .msg.fn = do_socket_rules, .rules = rules });
+}
+
+/* ---- reports ------------------------------------------------------------------------------------------------------- */
+
+struct question {
+    struct loop_msg msg;
+    struct worker *worker;
+    bool flows;
+    worker_report_fn *fn;
+    void *arg;
+};
+
+static size_t count_descs(const struct counter_desc *d)
+{
+    size_t n = 0;
+
+    while (d[n].name)
+        n++;
+    return n;
+}
+
+static size_t put_counters(struct status_counter *out, const struct counter_desc *d, const void *of)
+{
+    size_t n = 0;
+
+    for (; d[n].name; n++)
+        out[n] = (struct status_counter){ d[n].name,
+                                          counter_read((const counter *)((const char *)of + d[n].offset)) };
+    return n;
+}
+
+static void put_flow(void *arg, const struct flow_info *info)
+{
+    struct worker_report *r = arg;
+
+    if (r->flow_count == r->flow_cap)
+        return; /* flows that began while we counted; the next report has them */
+    r->flows[r->flow_count++] =
+        (struct status_flow){ r->status.index, info->key,        info->upstream, info->state,
+                              info->rule,      info->started_us, info->bytes_up, info->bytes_down };
+}
+
+static struct worker_report *report_new(const struct worker *w, bool flows)
+{
+    size_t counters = count_descs(stack_counter_descs) + count_descs(forward_counter_descs) +
+                      count_descs(up_counter_descs) + count_descs(tun_counter_descs) +
+                      count_descs(resolver_counter_descs);
+    struct worker_report *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        return NULL;
+    r->flow_cap = flows ? forward_tcp_count(w->forward) + forward_udp_count(w->forward) : 0;
+    r->flows = calloc(r->flow_cap + 1, sizeof(*r->flows));
+    r->status.counters = calloc(counters, sizeof(*r->status.counters));
+    r->status.pools = calloc(64, sizeof(*r->status.pools));
+    if (r->flows && r->status.counters && r->status.pools)
+        return r;
+    worker_report_free(r);
+    return NULL;
+}
+
+static void fill_counters(struct worker *w, struct status_worker *s)
+{
+    struct status_counter *c =
+        (struct status_counter *)(uintptr_t)s->counters; /* ours until it is handed on */
+    size_t n = put_counters(c, stack_counter_descs, stack_counters(w->stack));
+
+    n += put_counters(c + n, forward_counter_descs, forward_counters(w->forward));
+    n += put_counters(c + n, up_counter_descs, up_counters(w->env));
+    n += put_counters(c + n, tun_counter_descs, tun_counters(w->tun, w->index));
+    n += put_counters(c + n, resolver_counter_descs, resolver_counters(w->resolver));
+    s->counter_count = n;
+}
+
+static void fill_pools(struct worker *w, struct status_worker *s)
+{
+    struct status_pool *out = (struct status_pool *)(uintptr_t)s->pools;
+    struct stack_pool_info info[64];
+    size_t n = stack_pools(w->stack, info, ARRAY_LEN(info));
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = (struct status_pool){ info[i].name,       info[i].object_bytes, info[i].in_use,
+                                       info[i].high_water, info[i].limit,        info[i].failed };
+    s->pool_count = n;
+}
+
+static void do_report(struct loop_msg *m)
+{
+    struct question q = *CONTAINER_OF(m, struct question, msg);
+    struct worker *w = q.worker;
+    struct worker_report *r = w->stack ? report_new(w, q.flows) : NULL;
+
+    free(CONTAINER_OF(m, struct question, msg));
+    if (r) {
+        r->status.index = w->index;
+        r->status.tcp_flows = forward_tcp_count(w->forward);
+        r->status.udp_flows = forward_udp_count(w->forward);
+        r->status.half_open = stack_half_open_count(w->stack);
+        fill_counters(w, &r->status);
+        fill_pools(w, &r->status);
+        if (q.flows) {
+            uint64_t now_us = loop_now_us(w->loop);
+
+            forward_flows(w->forward, put_flow, r);
+            for (size_t i = 0; i < r->flow_count; i++)
+                r->flows[i].age_ms = (now_us - r->flows[i].age_ms) / 1000; /* put_flow left the start there */
+        }
+    }
+    q.fn(q.arg, w->index, r);
+}
+
+int worker_report(struct worker *w, bool flows, worker_report_fn *fn, void *arg)
+{
+    struct question *q = malloc(sizeof(*q));
+
+    if (!q)
+        return -ENOMEM;
+    *q = (struct question){ { NULL, do_report }, w, flows, fn, arg };
+    loop_post(w->loop, &q->msg);
+    return 0;
+}
+
+void worker_report_free(struct worker_report *r)
+{
+    if (!r)
+        return;
+    free(r->flows);
+    free((void *)(uintptr_t)r->status.counters);
+    free((void *)(uintptr_t)r->status.pools);
+    free(r);
+}
