@@ -1,0 +1,146 @@
+/* json.c - a status snapshot as JSON.
+ *
+ * The top level has `counters`, each summed over the workers, and `flows`, how many are open: what a person and a test ask first.
+ * `workers` repeats them one by one, and `connections` lists the live flows when they were asked for. */
+#ifdef WITH_API
+
+#include "api_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+static const char *proto_text(uint8_t proto)
+{
+    switch ((enum ip_proto)proto) {
+    case IP_PROTO_TCP:
+        return "tcp";
+    case IP_PROTO_UDP:
+        return "udp";
+    case IP_PROTO_ICMP:
+    case IP_PROTO_ICMPV6:
+        return "icmp";
+    }
+    return "other";
+}
+
+static json_t *json_count(uint64_t n) /* JSON numbers are signed here; a counter never gets that far */
+{
+    return json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t)n);
+}
+
+static json_t *json_counters(const struct status_worker *w)
+{
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < w->counter_count; i++)
+        json_object_set_new(o, w->counters[i].name, json_count(w->counters[i].value));
+    return o;
+}
+
+static json_t *json_pools(const struct status_worker *w)
+{
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < w->pool_count; i++) {
+        const struct status_pool *p = &w->pools[i];
+
+        json_object_set_new(o, p->name,
+                            json_pack("{so, so, so, so, so}", "object-bytes", json_count(p->object_bytes),
+                                      "in-use", json_count(p->in_use), "high-water",
+                                      json_count(p->high_water), "limit", json_count(p->limit), "failed",
+                                      json_count(p->failed)));
+    }
+    return o;
+}
+
+static json_t *json_worker(const struct status_worker *w)
+{
+    return json_pack("{si, si, si, si, so, so}", "index", (int)w->index, "tcp-flows", (int)w->tcp_flows,
+                     "udp-flows", (int)w->udp_flows, "half-open", (int)w->half_open, "counters",
+                     json_counters(w), "pools", json_pools(w));
+}
+
+static json_t *json_flow(const struct status_flow *f)
+{
+    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX];
+    struct ip_port c = { f->key.client, f->key.client_port }, t = { f->key.target, f->key.target_port };
+
+    return json_pack("{ss, ss, ss, ss, ss, sI, sI, so, so, so}", "network", proto_text(f->key.proto),
+                     "source", ip_port_text(&c, client), "destination", ip_port_text(&t, target), "upstream",
+                     f->upstream != NULL ? f->upstream : "", "state", f->state != NULL ? f->state : "",
+                     "rule", (json_int_t)f->rule, "worker", (json_int_t)f->worker, "age-ms",
+                     json_count(f->age_ms), "up", json_count(f->bytes_up), "down", json_count(f->bytes_down));
+}
+
+/* Workers name the same counters, so the sums take the first one's order. */
+static json_t *json_sums(const struct status_snapshot *s)
+{
+    json_t *sums = json_object();
+
+    for (size_t w = 0; w < s->worker_count; w++) {
+        for (size_t i = 0; i < s->workers[w].counter_count; i++) {
+            const struct status_counter *c = &s->workers[w].counters[i];
+            json_t *old = json_object_get(sums, c->name);
+            uint64_t before = old != NULL ? (uint64_t)json_integer_value(old) : 0;
+
+            json_object_set_new(sums, c->name, json_count(before + c->value));
+        }
+    }
+    return sums;
+}
+
+static json_t *json_flow_counts(const struct status_snapshot *s)
+{
+    uint64_t tcp = 0, udp = 0;
+
+    for (size_t w = 0; w < s->worker_count; w++) {
+        tcp += s->workers[w].tcp_flows;
+        udp += s->workers[w].udp_flows;
+    }
+    return json_pack("{so, so}", "tcp", json_count(tcp), "udp", json_count(udp));
+}
+
+static const char *text_or_none(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
+static json_t *json_all(const struct status_snapshot *s)
+{
+    json_t *workers = json_array();
+
+    for (size_t i = 0; i < s->worker_count; i++)
+        json_array_append_new(workers, json_worker(&s->workers[i]));
+    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so}", "version", text_or_none(s->version), "tun",
+                     text_or_none(s->tun), "offload", text_or_none(s->offload), "mtu", (int)s->mtu,
+                     "uptime-ms", json_count(s->uptime_ms), "rss-bytes", json_count(s->rss_bytes),
+                     "log-lines-lost", json_count(s->log_lines_lost), "flows", json_flow_counts(s),
+                     "counters", json_sums(s), "workers", workers);
+}
+
+char *api_json_status(const struct status_snapshot *s, bool flows)
+{
+    json_t *o = json_all(s), *connections;
+    char *text, *line;
+
+    if (flows) {
+        connections = json_array();
+        for (size_t i = 0; i < s->flow_count; i++)
+            json_array_append_new(connections, json_flow(&s->flows[i]));
+        json_object_set_new(o, "connections", connections);
+    }
+    text = o != NULL ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    json_decref(o);
+    if (text == NULL)
+        return NULL;
+    line = realloc(text, strlen(text) + 2);
+    if (line == NULL)
+        free(text);
+    else
+        strcat(line, "\n");
+    return line;
+}
+
+#endif
