@@ -12,6 +12,7 @@ A plan is a list of steps, carried out once for every connection:
     hang()           keep the connection open and do nothing until the test ends
     stall()          the same, with a receive buffer that fills: never read again
     close()          end with FIN
+    half()           end our direction with FIN, and go on
     reset()          end with RST
     relay()          be a good proxy from here on: connect to what was asked for, and carry bytes
     echo()           send back what comes
@@ -24,7 +25,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -42,7 +42,7 @@ def step(name):
 
 greet, login, request, read, send = (step(n) for n in ("greet", "login", "request", "read", "send"))
 drip, wait, hang, stall, close = (step(n) for n in ("drip", "wait", "hang", "stall", "close"))
-reset, relay, echo, trickle = (step(n) for n in ("reset", "relay", "echo", "trickle"))
+reset, relay, echo, trickle, half = (step(n) for n in ("reset", "relay", "echo", "trickle", "half"))
 
 
 def reply(code=0, kind=1, address=b"\0\0\0\0", port=0):
@@ -152,6 +152,9 @@ class Connection:
         self.socket.shutdown(socket.SHUT_WR)
         self.do_hang()
         raise EOFError
+
+    def do_half(self):
+        self.socket.shutdown(socket.SHUT_WR)
 
     def do_reset(self):
         reset_socket(self.socket)

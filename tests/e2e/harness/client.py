@@ -77,6 +77,31 @@ def outcomes(namespace, targets, timeout=10):
     return done
 
 
+def open_many(namespace, target, n, at_once=200, timeout=60):
+    """n connections to one target, at most `at_once` of them in their handshake; those that opened, blocking again."""
+    poll, pending, opened, left = select.poll(), {}, [], n
+    end = time.monotonic() + timeout
+    with namespace.entered():
+        while (left or pending) and time.monotonic() < end:
+            while left and len(pending) < at_once:
+                s = socket.socket(net.family_of(target[0]), socket.SOCK_STREAM)
+                s.setblocking(False)
+                s.connect_ex(target)
+                pending[s.fileno()] = s
+                poll.register(s, select.POLLOUT)
+                left -= 1
+            for fd, _ in poll.poll(1000):
+                s = pending.pop(fd)
+                poll.unregister(fd)
+                if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    s.close()
+                else:
+                    opened.append(s)
+    for s in pending.values():
+        s.close()
+    return opened
+
+
 def receive(s, n):
     """Exactly n bytes, or fewer if the other side ended."""
     data = bytearray()

@@ -32,7 +32,8 @@ def wait_pid(process, seconds):
 class Process:
     """A program in a namespace, in a session of its own, whose output is kept and watched line by line."""
 
-    def __init__(self, context, namespace, argv, name, env=None, user=None, stdin=subprocess.DEVNULL, prefix=()):
+    def __init__(self, context, namespace, argv, name, env=None, user=None, stdin=subprocess.DEVNULL, prefix=(),
+                 pass_fds=()):
         self.name, self.argv, self.user = name, argv, user
         self.log_path = context.path(name + ".log")
         self._log = open(self.log_path, "ab", buffering=0)
@@ -43,7 +44,7 @@ class Process:
         full = namespace.argv(full + argv) if namespace else full + argv
         self._log.write(("$ " + " ".join(full) + "\n").encode())
         self.process = subprocess.Popen(full, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        start_new_session=True, env=dict(os.environ, **(env or {})), close_fds=True)
+                                        start_new_session=True, env=dict(os.environ, **(env or {})), pass_fds=pass_fds)
         self.pid = self.process.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

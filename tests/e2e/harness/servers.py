@@ -1,9 +1,8 @@
 """servers.py - real servers in the srv namespace (test-servers.md), each started with files of its own and waited for."""
 import os
-import sys
 
 from . import lab as lab_addresses
-from .core import Failure, Skip
+from .core import Skip
 from .proc import Process, wait_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -174,6 +173,15 @@ def iperf3(lab, address=lab_addresses.TARGET[0], port=5201):
     return p
 
 
+class Holder(Socks):
+    """A SOCKS5 server that is its own target and echoes (holder.py): one descriptor for each connection."""
+
+    def __init__(self, lab, address=lab_addresses.PROXY[0], port=1090):
+        process = Process(lab.context, lab.srv, ["/usr/bin/python3", os.path.join(HERE, "holder.py"), address, str(port)], "holder")
+        process.wait_line("^listening$", 10)
+        super().__init__("holder", address, port, False, process=process)
+
+
 class Services:
     """Our own program of small servers (services.py) on every target address; see there for the commands."""
     HTTP, LINE, ECHO = 8080, 7000, 7
@@ -186,8 +194,3 @@ class Services:
     @staticmethod
     def url(address, path):
         return "http://%s:%d/%s" % ("[%s]" % address if ":" in address else address, Services.HTTP, path)
-
-
-def python_too_old():
-    if sys.version_info < (3, 9):
-        raise Failure("Python 3.9 or later is needed")

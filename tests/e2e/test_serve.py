@@ -1,0 +1,168 @@
+"""culvert serve: the far end, against curl and raw messages (RFC 1928, RFC 1929)."""
+import socket
+import struct
+import subprocess
+
+from harness import check, check_equal, client, gateway, servers, test, within
+from harness import lab as at
+from harness.core import check_table
+from harness.gateway import SECRET
+
+
+def talk(lab, port, data, wait=3):
+    """Send all at once and read to the end, or what came in time."""
+    with client.tcp(lab.gw, at.PROXY[0], port, timeout=wait) as s:
+        s.sendall(data)
+        got = b""
+        try:
+            while True:
+                piece = s.recv(65536)
+                if not piece:
+                    return got, "FIN"
+                got += piece
+        except TimeoutError:
+            return got, "open"
+        except OSError:
+            return got, "RST"
+
+
+@test("curl through culvert serve: addresses and names, both families, up and down", quick=True)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab)
+    for target in at.TARGET:
+        body = client.curl(lab.gw, servers.Services.url(target, "bytes/1000000"), "-x", "socks5h://%s:1082" % server.address)
+        check_equal(len(body), 1000000)
+    body = client.curl(lab.gw, "http://localhost:1/", "-x", "socks5h://%s:1082" % server.address, expect=97)
+    check_equal(body, b"")
+
+
+@test("a login: right, wrong and none", rows=["S6", "S7", "G7"])
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab, username="alice", password=SECRET)
+    url = servers.Services.url(at.TARGET[0], "bytes/1000")
+    check_equal(len(client.curl(lab.gw, url, "-x", server.url.replace("socks5", "socks5h"))), 1000)
+    client.curl(lab.gw, url, "-x", "socks5h://alice:wrong@%s:1082" % server.address, expect=97)
+    client.curl(lab.gw, url, "-x", "socks5h://%s:1082" % server.address, expect=97)
+    check(SECRET not in server.process.text, "the password is in the log")
+    body = lab.gateway(proxies=[server])
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    check(SECRET not in body.log, "the password is in the gateway's log")
+
+
+@test("a wrong login through the gateway: the client sees unreachable, the log names the proxy", rows=["S6", "S7"])
+def _(t):
+    lab = t.lab()
+    server = servers.microsocks(lab, username="alice", password="right")
+    server.password = SECRET
+    gw = lab.gateway(proxies=[server])
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 80)[0], "EHOSTUNREACH")
+    check("login" in gw.log or "password" in gw.log, gw.log)
+
+
+REPLIES = {"refused": (at.TARGET[0], 4, 5), "host unreachable": (at.UNREACHABLE[0], 4, 4), "no route": (at.NO_ROUTE[0], 4, 3),
+           "prohibited": (at.PROHIBITED[0], 4, 2)}
+
+
+@test("what it cannot reach is told by the right code", rows=["S8"])
+def _(t):
+    lab = t.lab()
+    servers.culvert_serve(lab)
+    wrong = []
+    for what, (address, port, code) in REPLIES.items():
+        got, _ = talk(lab, 1082, b"\5\1\0\5\1\0\1" + socket.inet_aton(address) + struct.pack(">H", port))
+        if len(got) < 4 or got[3] != code:
+            wrong.append("%s: %s" % (what, got.hex()))
+    check_table(wrong)
+
+
+BAD = {
+    "nothing": b"", "version 4": b"\4\1\0\x50\1\2\3\4\0", "no methods": b"\5\0", "only GSSAPI": b"\5\1\1", "HTTP": b"GET / HTTP/1.0\r\n\r\n",
+    "version 4 in the request": b"\5\1\0\4\1\0\1\1\2\3\4\0\7", "BIND": b"\5\1\0\5\2\0\1\1\2\3\4\0\7",
+    "command 9": b"\5\1\0\5\x09\0\1\1\2\3\4\0\7", "address type 2": b"\5\1\0\5\1\0\2\1\2\3\4\0\7",
+    "name of 0": b"\5\1\0\5\1\0\3\0\0\7", "name with NUL": b"\5\1\0\5\1\0\3\4a\0b\0\0\7", "port 0": b"\5\1\0\5\1\0\1\1\2\3\4\0\0",
+    "a megabyte": b"\5" + b"\xff" * (1 << 20), "cut request": b"\5\1\0\5\1\0\1\1\2",
+}
+
+
+@test("bad requests get a code or an end, and the server lives", rows=["G1"])
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab)
+    for data in BAD.values():
+        try:
+            talk(lab, 1082, data, wait=0.3)
+        except OSError:
+            continue
+    check(server.process.alive(), server.process.text[-2000:])
+    check_equal(len(client.curl(lab.gw, servers.Services.url(at.TARGET[0], "bytes/10"), "-x", server.url)), 10)
+
+
+@test("its associate ends with its control connection", rows=["U7"])
+def _(t):
+    lab = t.lab()
+    lab.services()
+    servers.culvert_serve(lab)
+    control = client.tcp(lab.gw, at.PROXY[0], 1082)
+    control.sendall(b"\5\1\0\5\3\0\1\0\0\0\0\0\0")
+    answer = client.receive(control, 12)
+    check_equal(answer[2:4], b"\5\0", "reply")
+    port = struct.unpack(">H", answer[-2:])[0]
+    message = b"\0\0\0\1" + socket.inet_aton(at.TARGET[0]) + b"\0\7data"
+    with client.udp(lab.gw, at.PROXY[0], port, timeout=3) as s:
+        s.send(message)
+        check_equal(s.recv(100)[-4:], b"data")
+        s.send(b"\0\0\1" + message[3:])
+        s.send(b"\0")
+        control.close()
+        s.settimeout(0.1)
+
+        def dead():
+            try:
+                s.send(message)
+                s.recv(100)
+                return False
+            except TimeoutError:
+                return True
+            except ConnectionRefusedError:
+                return True
+        within(3, dead, "the associate ended")
+
+
+@test("a port in use, or a bad address: exit 2, one sentence", rows=["C8"])
+def _(t):
+    lab = t.lab()
+    servers.culvert_serve(lab)
+    for listen in ("%s:1082" % at.PROXY[0], "192.0.2.1:1080"):
+        r = lab.srv.result([gateway.program(t), "serve", "--listen", listen])
+        check(r.returncode in (1, 2) and len(r.stderr.splitlines()) <= 2 and r.stderr, "exit %d: %s" % (r.returncode, r.stderr))
+
+
+@test("SIGTERM ends it within 2 s, with connections open", rows=["X1"])
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab)
+    held = [client.tcp(lab.gw, server.address, server.port) for _ in range(20)]
+    server.process.signal(15)
+    check_equal(server.process.wait(t.slow(2)), 0)
+    for s in held:
+        s.close()
+    check(not gateway.SANITIZER_NOISE.search(server.process.text), server.process.text)
+
+
+@test("demo: the tour works and exits 0", limit=60, quick=True)
+def _(t):
+    lab = t.lab()
+    before = gateway.network_state(lab.gw)
+    r = subprocess.run(lab.gw.argv([gateway.program(t), "demo"]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                       timeout=55, stdin=subprocess.DEVNULL)
+    check_equal(r.returncode, 0, r.stdout[-3000:] + r.stderr[-3000:])
+    for word in ("TCP", "UDP", "DNS", "ping", "IPv6"):
+        check(word.lower() in r.stdout.lower(), "no %s in the table:\n%s" % (word, r.stdout))
+    check_equal(gateway.network_state(lab.gw), before, "the network of the host")
+    check_equal(lab.gw.pids(), [], "processes left")
