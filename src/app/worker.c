@@ -251,10 +251,7 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     names.socket_arg = w;
     if ((r = loop_new(&w->loop)) == 0) {
         fs.loop = w->loop;
-        if ((r = inboxes_open(w)) != 0 || (r = forward_new(&fs, &w->forward)) != 0 ||
-            (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
-            (r = resolver_new(w->loop, &names, &w->resolver)) != 0)
-            ;
+        r = parts_open(w, setup, &fs, &names);
     }
     if (r != 0) {
         worker_free(w);

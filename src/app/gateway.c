@@ -1,0 +1,239 @@
+/* gateway.c - the engine's life: TUN, shares of the limits, workers, routes; and all of it undone in reverse. */
+#include "gateway.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+
+#include "gateway_impl.h"
+
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
+
+static uint32_t usable_cores(void)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0)
+        return 1;
+    return (uint32_t)CPU_COUNT(&set);
+}
+
+/* The memory limit of our cgroup (v2), 0 without one; the smallest on the way up is what the kernel enforces, ours is near enough. */
+static uint64_t cgroup_limit(void)
+{
+    char line[256] = "", path[400], text[32] = "";
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    uint64_t limit = 0;
+
+    if (!f)
+        return 0;
+    while (fgets(line, sizeof(line), f))
+        if (strncmp(line, "0::", 3) == 0)
+            break;
+    fclose(f);
+    if (strncmp(line, "0::", 3) != 0)
+        return 0;
+    line[strcspn(line, "\n")] = 0;
+    snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", line + 3);
+    f = fopen(path, "re");
+    if (!f)
+        return 0;
+    if (fgets(text, sizeof(text), f))
+        limit = strtoull(text, NULL, 10); /* "max" is 0 */
+    fclose(f);
+    return limit;
+}
+
+static void shares_of(const struct config *c, uint32_t workers, struct config_shares *out)
+{
+    struct config_machine m = { .workers = workers, .cgroup_bytes = cgroup_limit() };
+    struct sysinfo si;
+    struct rlimit files;
+
+    m.ram_bytes = sysinfo(&si) == 0 ? (uint64_t)si.totalram * si.mem_unit : 64u << 20;
+    m.descriptor_limit = getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur : 1024;
+    config_shares(&c->limits, &m, out);
+}
+
+/* ---- parts ----------------------------------------------------------------------------------------------------------- */
+
+static int tun_start(struct gateway *g, struct err *err)
+{
+    const struct config *c = g->setup.config;
+    struct tun_options opt = c->tun;
+    uint32_t want = c->workers ? c->workers : usable_cores();
+
+    if (want > WORKERS_MAX)
+        want = WORKERS_MAX;
+    if (g->setup.tun_fd_count > 0) {
+        opt.fd = g->setup.tun_fds[0];
+        opt.more_fds_count = (uint32_t)g->setup.tun_fd_count - 1;
+        memcpy(opt.more_fds, g->setup.tun_fds + 1, opt.more_fds_count * sizeof(opt.more_fds[0]));
+    }
+    if (opt.queues == 0 || opt.queues > want)
+        opt.queues = want;
+    return tun_open(&opt, want, g->setup.netlink, &g->tun, err);
+}
+
+static int targets_open(struct gateway *g)
+{
+    const struct config *c = g->setup.config;
+
+    g->targets = calloc(c->upstream_count, sizeof(*g->targets));
+    if (!g->targets)
+        return -ENOMEM;
+    for (g->target_count = 0; g->target_count < c->upstream_count; g->target_count++) {
+        int r = upstream_new(&c->upstreams[g->target_count], &g->targets[g->target_count]);
+
+        if (r != 0)
+            return r;
+    }
+    return own_flows_new(&g->own);
+}
+
+static void stack_share(const struct gateway *g, const struct config_shares *shares, struct stack_config *out)
+{
+    struct ip_addr own[2];
+
+    *out = g->setup.config->stack;
+    gateway_stack_addresses(&g->setup.config->tun, own);
+    out->addresses = 0;
+    for (size_t i = 0; i < 2; i++)
+        if (!ip_is_none(&own[i]))
+            out->address[out->addresses++] = own[i];
+    out->mtu_bytes = tun_mtu(g->tun);
+    out->shards = tun_queues(g->tun);
+    out->offload_csum = tun_rung(g->tun) <= TUN_RUNG_TSO;
+    out->offload_tso = tun_rung(g->tun) <= TUN_RUNG_TSO;
+    out->offload_uso = tun_rung(g->tun) == TUN_RUNG_USO;
+    out->buffer_cap_bytes = shares->buffer_cap_bytes;
+    out->rx_slots = shares->rx_slots;
+    out->max_tcp = shares->max_tcp;
+    out->max_udp = shares->max_udp;
+}
+
+static int worker_open(struct gateway *g, uint32_t index, const struct worker_setup *template,
+                       struct err *err)
+{
+    struct worker_setup setup = *template;
+    int r;
+
+    setup.index = setup.stack.shard = index;
+    if ((r = random_bytes(&setup.stack.secret, sizeof(setup.stack.secret))) != 0 ||
+        (r = random_bytes(&setup.stack.seed, sizeof(setup.stack.seed))) != 0 ||
+        (r = random_bytes(&setup.seed, sizeof(setup.seed))) != 0)
+        return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
+    return worker_new(&setup, &g->workers[index], err);
+}
+
+static int workers_open(struct gateway *g, struct err *err)
+{
+    const struct config *c = g->setup.config;
+    uint32_t count = tun_queues(g->tun);
+    struct worker_setup setup = {
+        .count = count,
+        .tun = g->tun,
+        .forward = c->forward,
+        .rules = c->rules,
+        .targets = g->targets,
+        .target_count = g->target_count,
+        .own = g->own,
+        .rules_of_sockets = &g->rules,
+    };
+    struct config_shares shares;
+    int r = random_bytes(&setup.stack.steer_key, sizeof(setup.stack.steer_key));
+    struct hash_key steer = setup.stack.steer_key;
+
+    if (r != 0)
+        return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
+    shares_of(c, count, &shares);
+    stack_share(g, &shares, &setup.stack);
+    setup.stack.steer_key = steer;
+    gateway_stack_addresses(&c->tun, setup.gateway);
+    setup.forward.max_tcp = shares.max_tcp;
+    setup.forward.max_udp = shares.max_udp;
+    setup.forward.per_source = shares.per_source;
+    memcpy(setup.forward.dns_address, g->setup.dns_address, sizeof(setup.forward.dns_address));
+    setup.forward.dns_server = g->setup.dns_server;
+    setup.max_streams = shares.max_tcp + 1024; /* DNS over TCP and probes beside the flows */
+    setup.max_udp = shares.max_udp;
+    for (; g->worker_count < count; g->worker_count++)
+        if ((r = worker_open(g, g->worker_count, &setup, err)) != 0)
+            return r;
+    for (uint32_t i = 0; i < count; i++)
+        worker_connect(g->workers[i], g->workers, count);
+    return 0;
+}
+
+static int workers_start(struct gateway *g, struct err *err)
+{
+    for (uint32_t i = 0; i < g->worker_count; i++) {
+        int r = worker_start(g->workers[i]);
+
+        if (r != 0)
+            return err_set(err, r, "a thread for worker %u cannot be started: %s; set runtime.workers to %u",
+                           i, strerror(-r), i ? i : 1);
+    }
+    return 0;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------- */
+
+int gateway_start(const struct gateway_setup *setup, struct gateway **out, struct err *err)
+{
+    struct gateway *g = calloc(1, sizeof(*g));
+    int r;
+
+    if (!g)
+        return err_set(err, -ENOMEM, "no memory");
+    g->setup = *setup;
+    g->started_us = clock_now_us();
+    if ((r = tun_start(g, err)) != 0)
+        goto undo;
+    if ((r = targets_open(g)) != 0) {
+        err_set(err, r, "the proxies cannot be set up: %s", strerror(-r));
+        goto undo;
+    }
+    gateway_socket_rules(g, &g->rules);
+    if ((r = workers_open(g, err)) != 0 || (r = workers_start(g, err)) != 0 ||
+        (r = gateway_routes_open(g, err)) != 0)
+        goto undo;
+    *out = g;
+    return 0;
+undo:
+    gateway_stop(g);
+    return r;
+}
+
+void gateway_stop(struct gateway *g)
+{
+    if (!g)
+        return;
+    gateway_status_forget(g);
+    gateway_routes_close(g); /* first: traffic goes its old way while our flows end */
+    for (uint32_t i = 0; i < g->worker_count; i++)
+        worker_stop(g->workers[i]);
+    for (uint32_t i = 0; i < g->worker_count; i++)
+        worker_free(g->workers[i]);
+    if (g->tun)
+        tun_close(g->tun);
+    for (size_t i = 0; i < g->target_count; i++)
+        upstream_unref(g->targets[i]);
+    free(g->targets);
+    own_flows_free(g->own);
+    free(g);
+}
+
+const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap)
+{
+    snprintf(out, cap, "ready: %s, mtu %u, %u worker%s, %u queue%s, offload %s%s", tun_name(g->tun),
+             tun_mtu(g->tun), g->worker_count, g->worker_count == 1 ? "" : "s", tun_queues(g->tun),
+             tun_queues(g->tun) == 1 ? "" : "s", tun_rung_text(tun_rung(g->tun)),
+             g->route ? ", auto-route" : "");
+    return out;
+}

@@ -1,0 +1,39 @@
+/* gateway_impl.h - the inside of a gateway, shared by gateway.c (its life), gateway_net.c (what it follows of the system's
+ * network) and gateway_status.c (snapshots). All of it belongs to the main thread. */
+#ifndef CULVERT_APP_GATEWAY_IMPL_H
+#define CULVERT_APP_GATEWAY_IMPL_H
+
+#include "culvert/route.h"
+#include "gateway.h"
+#include "worker.h"
+
+struct gateway {
+    struct gateway_setup setup;
+    struct tun *tun;
+    struct route *route;
+    struct netlink_watch *watch;
+    struct loop_timer uplink_timer; /* a burst of netlink events is looked at once */
+    struct up_socket_rules rules;   /* what the workers started with */
+    struct own_flows *own;
+    struct upstream **targets;
+    size_t target_count;
+    struct worker *workers[WORKERS_MAX];
+    uint32_t worker_count;
+    uint64_t started_us;
+    struct snapshot *snapshots; /* under way; gateway_status.c */
+};
+
+/* ---- gateway_net.c ---- */
+/** gateway_socket_rules() - mark, uplink and refused prefixes for sockets of ours, from the configuration and the main table */
+void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out);
+int gateway_routes_open(struct gateway *g,
+                        struct err *err); /* auto-route, and watching the TUN and the uplink */
+void gateway_routes_close(struct gateway *g);
+/** gateway_stack_addresses() - the address of the stack's own in each TUN network: the first usable one that is not the kernel's
+ * @out: IPv4, IPv6; none where the TUN has no address of that family. */
+void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2]);
+
+/* ---- gateway_status.c ---- */
+void gateway_status_forget(struct gateway *g); /* answers that are still to come are thrown away */
+
+#endif

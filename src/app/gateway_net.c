@@ -1,0 +1,224 @@
+/* gateway_net.c - what the gateway follows of the system's network: its TUN device, the uplink, and its own routes.
+ * Marks and devices of our sockets come from here, so that our own traffic never comes back through the TUN (faults.md E1). */
+#include <errno.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway_impl.h"
+
+#define DEFAULT_MARK     0x1b6  /* with auto-route, when tun.routing-mark says nothing */
+#define UPLINK_SETTLE_US 300000 /* one look for a burst of netlink events */
+
+/* ---- addresses --------------------------------------------------------------------------------------------------- */
+
+static struct ip_prefix network_of(const struct ip_prefix *address)
+{
+    struct ip_prefix net = *address;
+
+    for (unsigned bit = net.len; bit < 128; bit++)
+        net.addr.b[bit / 8] &= (uint8_t) ~(0x80u >> bit % 8);
+    return net;
+}
+
+/* The first address behind the network's own that the kernel does not hold; none in a /31, /32, /127 or /128 without room. */
+static struct ip_addr neighbour_of(const struct ip_prefix *address)
+{
+    struct ip_prefix net = network_of(address);
+    struct ip_addr candidate = net.addr;
+
+    if (net.len >= 127)
+        return (struct ip_addr){ 0 };
+    for (int i = 0; i < 2; i++) {
+        candidate.b[15]++; /* at most two steps from a multiple of four: no carry */
+        if (!ip_equal(&candidate, &address->addr))
+            return candidate;
+    }
+    return (struct ip_addr){ 0 };
+}
+
+void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2])
+{
+    memset(out, 0, 2 * sizeof(*out));
+    for (size_t i = 0; i < tun->addresses; i++) {
+        struct ip_addr *slot = &out[ip_is4(&tun->address[i].addr) ? 0 : 1];
+
+        if (ip_is_none(slot))
+            *slot = neighbour_of(&tun->address[i]);
+    }
+}
+
+/* ---- sockets of ours ----------------------------------------------------------------------------------------------- */
+
+struct unbound_walk {
+    struct up_socket_rules *rules;
+    int tun_ifindex;
+};
+
+static int add_unbound(void *arg, const struct nl_route *r)
+{
+    struct unbound_walk *walk = arg;
+    struct up_socket_rules *rules = walk->rules;
+    bool is_default = r->dst.len == 0 || (!r->v6 && r->dst.len <= 96);
+    int uplink = r->v6 ? rules->ifindex6 : rules->ifindex4;
+
+    if (is_default || r->type != RTN_UNICAST || r->ifindex == uplink || r->ifindex == walk->tun_ifindex)
+        return 0;
+    if (rules->unbounds < ARRAY_LEN(rules->unbound))
+        rules->unbound[rules->unbounds++] = r->dst;
+    return 0;
+}
+
+static void bind_to_uplink(struct gateway *g, struct up_socket_rules *out)
+{
+    const struct config_route *route = &g->setup.config->route;
+    struct netlink *nl = g->setup.netlink;
+    struct unbound_walk walk = { out, tun_ifindex(g->tun) };
+    struct nl_link link;
+
+    if (route->interface_name[0]) {
+        if (netlink_link_by_name(nl, route->interface_name, &link) == 0)
+            out->ifindex4 = out->ifindex6 = link.ifindex;
+        else
+            log_warning("tun.interface-name: no interface \"%s\" now; sockets are not bound to it",
+                        route->interface_name);
+    } else if (route->interface_auto) {
+        netlink_default_link(nl, false, walk.tun_ifindex, &out->ifindex4);
+        netlink_default_link(nl, true, walk.tun_ifindex, &out->ifindex6);
+    }
+    if (out->ifindex4 || out->ifindex6)
+        netlink_routes(nl, RT_TABLE_MAIN, add_unbound, &walk);
+}
+
+void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out)
+{
+    const struct config *c = g->setup.config;
+
+    *out = (struct up_socket_rules){ .mark = c->route.mark };
+    for (size_t i = 0; i < c->tun.addresses && out->refuses < ARRAY_LEN(out->refuse); i++)
+        out->refuse[out->refuses++] = network_of(&c->tun.address[i]);
+    if (!g->setup.netlink)
+        return; /* the TUN lives in another namespace: ours cannot loop */
+    if (c->route.auto_route && out->mark == 0)
+        out->mark = DEFAULT_MARK;
+    bind_to_uplink(g, out);
+}
+
+static void on_uplink_settled(struct loop_timer *t)
+{
+    struct gateway *g = CONTAINER_OF(t, struct gateway, uplink_timer);
+    struct up_socket_rules now;
+
+    gateway_socket_rules(g, &now);
+    if (memcmp(&now, &g->rules, sizeof(now)) == 0)
+        return;
+    if (now.ifindex4 != g->rules.ifindex4 || now.ifindex6 != g->rules.ifindex6)
+        log_info("uplink changed: new flows leave by interface %d (IPv4), %d (IPv6)", now.ifindex4,
+                 now.ifindex6);
+    g->rules = now;
+    for (uint32_t i = 0; i < g->worker_count; i++) {
+        struct up_socket_rules *copy = malloc(sizeof(*copy));
+
+        if (!copy)
+            return; /* the next event tries again */
+        *copy = now;
+        worker_set_socket_rules(g->workers[i], copy);
+    }
+}
+
+static void on_netlink(void *arg, enum netlink_event what, int ifindex)
+{
+    struct gateway *g = arg;
+
+    (void)ifindex;
+    if (what == NETLINK_RULE_CHANGED)
+        return;
+    if (!loop_timer_active(&g->uplink_timer))
+        loop_timer_start(g->setup.loop, &g->uplink_timer, loop_now_us(g->setup.loop) + UPLINK_SETTLE_US,
+                         on_uplink_settled);
+}
+
+/* ---- the device ------------------------------------------------------------------------------------------------------ */
+
+static void on_mtu(void *arg, uint32_t mtu)
+{
+    struct gateway *g = arg;
+
+    log_info("%s: MTU is now %u", tun_name(g->tun), mtu);
+    for (uint32_t i = 0; i < g->worker_count; i++)
+        worker_set_mtu(g->workers[i], mtu);
+}
+
+static void on_down(void *arg)
+{
+    (void)arg; /* tun has said so; writes count as lost until it is up */
+}
+
+static void on_up(void *arg)
+{
+    (void)arg; /* tun has its addresses back, route_watch() the routes */
+}
+
+static void on_reopened(void *arg)
+{
+    struct gateway *g = arg;
+
+    for (uint32_t i = 0; i < g->worker_count; i++)
+        worker_device_back(g->workers[i]);
+}
+
+static void on_lost(void *arg, const char *why)
+{
+    struct gateway *g = arg;
+
+    g->setup.on_fatal(g->setup.arg, why);
+}
+
+static const struct tun_events device_events = { on_mtu, on_down, on_up, on_reopened, on_lost };
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------- */
+
+static int auto_route(struct gateway *g, struct err *err)
+{
+    const struct config *c = g->setup.config;
+    struct route_options opt = {
+        .mark = g->rules.mark,
+        .capture_dns = true,
+        .exclude = c->route.exclude,
+        .excludes = c->route.excludes,
+    };
+    int r;
+
+    snprintf(opt.tun_name, sizeof(opt.tun_name), "%s", tun_name(g->tun));
+    for (size_t i = 0; i < c->tun.addresses; i++)
+        *(ip_is4(&c->tun.address[i].addr) ? &opt.v4 : &opt.v6) = true;
+    if ((r = route_apply(g->setup.netlink, &opt, &g->route, err)) != 0)
+        return r;
+    r = route_watch(g->route, g->setup.loop);
+    return r == 0 ? 0 : err_set(err, r, "routes cannot be watched: %s", strerror(-r));
+}
+
+int gateway_routes_open(struct gateway *g, struct err *err)
+{
+    const struct config *c = g->setup.config;
+    int r;
+
+    if (!g->setup.netlink)
+        return 0;
+    if (c->route.auto_route && (r = auto_route(g, err)) != 0)
+        return r;
+    if ((r = tun_watch(g->tun, g->setup.loop, g->setup.netlink, &device_events, g)) != 0 ||
+        (r = netlink_watch_open(g->setup.loop, on_netlink, g, &g->watch)) != 0)
+        return err_set(err, r, "netlink cannot be watched: %s", strerror(-r));
+    return 0;
+}
+
+void gateway_routes_close(struct gateway *g)
+{
+    loop_timer_stop(g->setup.loop, &g->uplink_timer);
+    netlink_watch_close(g->watch);
+    g->watch = NULL;
+    route_undo(g->route);
+    g->route = NULL;
+}

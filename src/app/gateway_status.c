@@ -1,0 +1,150 @@
+/* gateway_status.c - a snapshot of all workers: a question to each, and when the last one has answered, the whole at once. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gateway_impl.h"
+
+struct snapshot {
+    struct gateway *g; /* NULL: it ended while workers were still answering */
+    struct snapshot *next;
+    uint32_t workers;
+    bool flows;
+    void (*done)(void *arg, const struct status_snapshot *s);
+    void *arg;
+    uint32_t waiting;
+    struct worker_report *report[WORKERS_MAX];
+};
+
+struct arrival { /* a worker's answer on its way to the main thread */
+    struct loop_msg msg;
+    struct loop *to;
+    struct snapshot *snapshot;
+    uint32_t worker;
+    struct worker_report *report;
+};
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    if (!f)
+        return 0;
+    if (fscanf(f, "%*s %llu", &pages) != 1)
+        pages = 0;
+    fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void show(struct snapshot *s)
+{
+    struct gateway *g = s->g;
+    struct status_worker workers[WORKERS_MAX];
+    struct status_snapshot out = {
+        .version = CULVERT_VERSION,
+        .tun = tun_name(g->tun),
+        .offload = tun_rung_text(tun_rung(g->tun)),
+        .mtu = tun_mtu(g->tun),
+        .uptime_ms = (clock_now_us() - g->started_us) / 1000,
+        .log_lines_lost = log_lines_lost(),
+        .rss_bytes = resident_bytes(),
+        .workers = workers,
+    };
+    struct status_flow *flows;
+    size_t flow_count = 0;
+
+    for (uint32_t i = 0; i < s->workers; i++)
+        flow_count += s->report[i] ? s->report[i]->flow_count : 0;
+    flows = calloc(flow_count + 1, sizeof(*flows));
+    for (uint32_t i = 0; i < s->workers; i++) {
+        const struct worker_report *r = s->report[i];
+
+        if (!r)
+            continue;
+        workers[out.worker_count++] = r->status;
+        if (flows && r->flow_count > 0)
+            memcpy(flows + out.flow_count, r->flows, r->flow_count * sizeof(*flows));
+        out.flow_count += flows ? r->flow_count : 0;
+    }
+    out.flows = flows;
+    s->done(s->arg, &out);
+    free(flows);
+}
+
+static void finish(struct snapshot *s)
+{
+    if (s->g) {
+        struct snapshot **at;
+
+        show(s);
+        for (at = &s->g->snapshots; *at != s; at = &(*at)->next)
+            ;
+        *at = s->next;
+    }
+    for (uint32_t i = 0; i < s->workers; i++)
+        worker_report_free(s->report[i]);
+    free(s);
+}
+
+void gateway_status_forget(struct gateway *g)
+{
+    for (struct snapshot *s = g->snapshots; s; s = s->next)
+        s->g = NULL;
+    g->snapshots = NULL;
+}
+
+static void on_arrival(struct loop_msg *m)
+{
+    struct arrival *a = CONTAINER_OF(m, struct arrival, msg);
+    struct snapshot *s = a->snapshot;
+
+    s->report[a->worker] = a->report;
+    free(a);
+    if (--s->waiting == 0)
+        finish(s);
+}
+
+static void on_report(void *arg, uint32_t worker, struct worker_report *report) /* in the worker's thread */
+{
+    struct arrival *a = arg;
+
+    a->worker = worker;
+    a->report = report;
+    loop_post(a->to, &a->msg);
+}
+
+void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
+                    void *arg)
+{
+    struct snapshot *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return;
+    s->g = g;
+    s->flows = flows;
+    s->done = done;
+    s->arg = arg;
+    s->workers = g->worker_count;
+    s->next = g->snapshots;
+    g->snapshots = s;
+    s->waiting = 1; /* ours, until all questions are out */
+    for (uint32_t i = 0; i < g->worker_count; i++) {
+        struct arrival *a = calloc(1, sizeof(*a));
+
+        if (!a)
+            continue;
+        a->msg.fn = on_arrival;
+        a->snapshot = s;
+        a->to = g->setup.loop;
+        s->waiting++;
+        if (worker_report(g->workers[i], flows, on_report, a) != 0) {
+            s->waiting--;
+            free(a);
+        }
+    }
+    if (--s->waiting == 0)
+        finish(s);
+}
