@@ -105,8 +105,9 @@ struct nl_rule { /* a policy routing rule */
     struct ip_prefix src, dst; /* len 0: any; for IPv4 counted in the 16-byte form, any is 96 or 0 */
     uint32_t uid_first, uid_last;
     bool has_uid;
-    char iif[16], oif[16]; /* empty: any */
-    uint8_t action, proto; /* FR_ACT_TO_TBL, FR_ACT_UNREACHABLE, ... */
+    char iif[16], oif[16];  /* empty: any */
+    uint8_t action, proto;  /* FR_ACT_TO_TBL, FR_ACT_UNREACHABLE, ... */
+    uint32_t goto_priority; /* FR_ACT_GOTO: go on there */
     uint8_t ip_proto;
     uint16_t dport_first, dport_last; /* 0: any */
 };

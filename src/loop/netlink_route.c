@@ -204,6 +204,8 @@ static int change_rule(struct netlink *nl, uint16_t type, uint16_t flags, const 
         mnl_attr_put_u32(req, FRA_TABLE, r->table);
     if (r->suppress_prefixlen_plus1 != 0)
         mnl_attr_put_u32(req, FRA_SUPPRESS_PREFIXLEN, r->suppress_prefixlen_plus1 - 1);
+    if (r->action == FR_ACT_GOTO)
+        mnl_attr_put_u32(req, FRA_GOTO, r->goto_priority);
     if (r->proto != 0)
         mnl_attr_put_u8(req, FRA_PROTOCOL, r->proto);
     put_rule_matches(req, r);
@@ -263,6 +265,7 @@ static int parse_rule(const struct nlmsghdr *nlh, void *arg)
     r->action = frh->action;
     r->priority = nl_attr_u32(attrs.at[FRA_PRIORITY], 0);
     r->table = nl_attr_u32(attrs.at[FRA_TABLE], frh->table);
+    r->goto_priority = nl_attr_u32(attrs.at[FRA_GOTO], 0);
     r->fwmark = nl_attr_u32(attrs.at[FRA_FWMARK], 0);
     r->fwmask = nl_attr_u32(attrs.at[FRA_FWMASK], 0);
     suppress =

@@ -1,0 +1,96 @@
+/* route.h - auto-route: the machine's traffic is led into the TUN, and everything is put back at the end.
+ * Knows     policy rules and routes of Linux through loop's netlink; nothing of packets, upstreams or configuration files.
+ * Threads   [main] throughout.
+ * Lifetime  route_apply .. route_undo. What a killed process left is found by its protocol number and removed by route_cleanup().
+ *
+ * How it leads. For each family that the TUN carries there are rules at priorities of our own, in this order:
+ *
+ *     9000  our mark                     goto 9099    our sockets see the machine's routing as if we were not there
+ *     9010  multicast, broadcast         goto 9099    belongs to the link, and no proxy carries it
+ *     9020  port 53, UDP and TCP         our table    when DNS is captured: name servers on the LAN and excluded ones, too
+ *     9030  excluded prefixes            goto 9099
+ *     9080  everything                   main, without its default route: the TUN's and all connected networks stay reachable
+ *     9090  everything                   our table
+ *     9099  (nothing)                    where goto leads; the machine's own rules follow, "main" at 32766
+ *
+ * Addresses of the machine itself, loopback among them, are local before any of this (the kernel's rule 0), port 53 included.
+ * A marked socket that finds no route gets an error and never falls into the TUN.
+ *
+ * Our table holds a default route through the TUN and, with the worst metric and tied to no device, an unreachable default: when
+ * the device is down or gone, what belongs into it stays in (faults.md V3). The latter exists for both families.
+ *
+ * A family that the TUN has no address of is left alone in this plain form: its traffic takes the way it had, past the tunnel.
+ * route_apply() says so in one line. (strict-route, include/exclude by user or interface, on-exit: priorities 9040 to 9079.)
+ *
+ * A program that binds its socket to another interface gets "no route to host", since our table knows no way but the TUN. */
+#ifndef CULVERT_ROUTE_H
+#define CULVERT_ROUTE_H
+
+#include <stdio.h>
+
+#include "culvert/base.h"
+#include "culvert/loop.h"
+
+enum {
+    ROUTE_PROTO_CULVERT = 197, /* of each route and rule of ours (rtnetlink(7) leaves 5 to 255 to programs) */
+    ROUTE_TABLE_DEFAULT = 0xC117,  /* 49431 */
+    ROUTE_PRIORITY_DEFAULT = 9000, /* the first of ROUTE_PRIORITIES */
+    ROUTE_PRIORITIES = 100,
+    ROUTE_METRIC_TUN = 100,
+    ROUTE_EXCLUDES_MAX = 256 /* each is a rule that every lookup walks past */
+};
+
+struct route_options {
+    char tun_name[16];
+    bool v4, v6;                     /* families that the TUN carries: tun_carries() */
+    uint32_t mark;                   /* of our sockets, not 0 */
+    uint32_t mark_mask;              /* 0: all bits */
+    bool capture_dns;                /* port 53 enters the TUN, on-link name servers included */
+    const struct ip_prefix *exclude; /* borrowed until the call returns; of any family */
+    size_t excludes;
+    uint32_t table, priority; /* 0: the defaults above */
+    bool
+        take_over; /* the caller holds the lock of instances: whatever is there is a dead one's (faults.md X4) */
+};
+
+/* What will be done, as data: routes and rules in the order in which they are added. */
+struct route_plan {
+    struct nl_route *routes;
+    struct nl_rule *rules;
+    size_t route_count, rule_count;
+};
+
+/** route_plan_make() - options to plan; pure
+ * @tun_ifindex: of opt->tun_name
+ * Return: 0; -EINVAL with a sentence: no family, no mark, mark 0 under its mask, too many exclusions; -ENOMEM. */
+int route_plan_make(const struct route_options *opt, int tun_ifindex, struct route_plan *out,
+                    struct err *err);
+void route_plan_fini(struct route_plan *plan);
+/* The plan as commands of ip(8), one a line, for --dry-run; each would do by hand what route_apply() does. */
+void route_plan_print(const struct route_plan *plan, const char *tun_name, FILE *out);
+
+struct route;
+
+/** route_apply() - make it so, removing first what a dead predecessor left
+ * @nl: borrowed until route_undo()
+ * Return: 0; -EBUSY: another live instance has this table, nothing was touched; -EEXIST: our table or priorities hold routes or
+ * rules of another program; -ENODEV: no such TUN; others of the kernel. Always with a sentence, and nothing left behind. */
+int route_apply(struct netlink *nl, const struct route_options *opt, struct route **out, struct err *err);
+/** route_restore_device() - add what is missing after the device was down, or was deleted and made anew (new ifindex)
+ * Return: 0; -ENODEV or -ENETDOWN while it is not there or down; others of the kernel. */
+int route_restore_device(struct route *r);
+/** route_watch() - keep it so: routes come back with their device, and what somebody else removes comes back once
+ * (faults.md V3, V12); removed again within a minute it is left so, with one warning. Return: 0 or -errno. */
+int route_watch(struct route *r, struct loop *l);
+/* Removes everything in reverse order and frees @r; what is gone already is fine. NULL is fine. */
+void route_undo(struct route *r);
+
+/** route_owner() - the live instance that has this table: one whose default route leads to a TUN that a program holds
+ * @table: 0 is the default. Return: 0 and its device; -ENOENT: nobody, or only leftovers. */
+int route_owner(struct netlink *nl, uint32_t table, struct nl_link *out);
+/** route_cleanup() - remove routes and rules that carry our protocol number [whoever knows that no instance is alive]
+ * @table, @priority: only those of this table and from this priority on; both 0: all of ours, wherever they are
+ * @removed: how many, or NULL. Return: 0 or the first -errno; it goes on after one. */
+int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigned *removed);
+
+#endif

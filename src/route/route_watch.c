@@ -1,0 +1,114 @@
+/* route_watch.c - keeping applied routes and rules in place while the gateway runs (faults.md V3, V12).
+ * Events only say that something changed; a moment later one look compares the whole plan with the kernel, so crowds of events
+ * cost one look and lost ones none. Routes that went with their device come back with it, silently: tun tells that story.
+ * What somebody removed is put back once; removed again within a minute it is left so, for two programs that both insist
+ * would never stop. */
+#include "route_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+enum {
+    SETTLE_US = 50 * 1000, /* with the kernel's own delays well within the second of faults.md V3 */
+    PEACE_US = 60 * 1000000
+};
+
+/* Missing while the device stood: somebody did it. */
+static void put_back(struct route *r)
+{
+    struct route_watcher *w = &r->watch;
+    uint64_t now_us = loop_now_us(w->loop);
+    unsigned added;
+    int result = route_restore(r, &added);
+
+    if (result != 0)
+        log_warning("auto-route: missing routes or rules cannot be put back: %s", strerror(-result));
+    if (added == 0)
+        return;
+    w->restored_us = now_us;
+    w->left_alone = false;
+    log_warning("auto-route: somebody removed %u routes or rules of ours; they are back", added);
+}
+
+static bool device_is_up(struct route *r)
+{
+    struct nl_link link;
+
+    return netlink_link_by_name(r->nl, r->tun_name, &link) == 0 && link.up;
+}
+
+/* Within the minute after a restoration nothing is put back, and the first look that would have is told. */
+static bool at_peace(struct route *r)
+{
+    struct route_watcher *w = &r->watch;
+
+    return w->restored_us == 0 || loop_now_us(w->loop) - w->restored_us >= PEACE_US;
+}
+
+static void look(struct route *r)
+{
+    struct route_watcher *w = &r->watch;
+    unsigned count;
+
+    if (!device_is_up(r)) {
+        w->device_was_away = true;
+    } else if (w->device_was_away) {
+        w->device_was_away = route_restore(r, &count) != 0;
+        if (!w->device_was_away && count > 0)
+            log_info("auto-route: the routes through %s are back", r->tun_name);
+    } else if (at_peace(r)) {
+        put_back(r);
+    } else if (!w->left_alone && route_missing(r, &count) == 0 && count > 0) {
+        w->left_alone = true;
+        log_warning("auto-route: %u routes or rules of ours were removed again; they are left so. Which "
+                    "program does it?",
+                    count);
+    }
+}
+
+static void on_settled(struct loop_timer *t)
+{
+    look(CONTAINER_OF(t, struct route, watch.settle));
+}
+
+static bool is_our_device(const struct route *r, int ifindex)
+{
+    for (size_t i = 0; i < r->plan.route_count; i++)
+        if (r->plan.routes[i].ifindex == ifindex)
+            return true;
+    return false;
+}
+
+static void on_event(void *arg, enum netlink_event what, int ifindex)
+{
+    struct route *r = arg;
+
+    if (what == NETLINK_ADDR_CHANGED)
+        return;
+    if (what == NETLINK_LINK_CHANGED && is_our_device(r, ifindex))
+        r->watch.device_was_away = true; /* it may be back before we look */
+    if (!loop_timer_active(&r->watch.settle))
+        loop_timer_start(r->watch.loop, &r->watch.settle, loop_now_us(r->watch.loop) + SETTLE_US, on_settled);
+}
+
+int route_watch(struct route *r, struct loop *l)
+{
+    int result;
+
+    assert(r->watch.loop == NULL && loop_is_mine(l));
+    if ((result = netlink_watch_open(l, on_event, r, &r->watch.events)) != 0)
+        return result;
+    r->watch.loop = l;
+    look(r);
+    return 0;
+}
+
+void route_watch_end(struct route *r)
+{
+    if (r->watch.loop == NULL)
+        return;
+    netlink_watch_close(r->watch.events);
+    loop_timer_stop(r->watch.loop, &r->watch.settle);
+    r->watch = (struct route_watcher){ 0 };
+}
