@@ -140,3 +140,37 @@ def _(t):
         check("ended" in str(e) or "reset" in str(e), str(e))
         return
     raise Failure("nobody noticed")
+
+
+@test("an ordinary user exists inside a mount namespace only, with a TUN node of its own", culvert=False)
+def _(t):
+    import os
+    from harness.user import NAME, UID, User
+    lab = t.lab()
+    user = User(t, lab, at.TARGET[0])
+    mode = os.stat("/dev/net/tun").st_mode
+    r = user.run(["sh", "-c", "id -un; cat /etc/resolv.conf; [ -w /dev/net/tun ] && echo writable; unshare -Un true && echo namespaces; "
+                              "sleep 60 >/dev/null 2>&1 & echo $!"])
+    out = r.stdout.decode()
+    check(out.startswith(NAME + "\nnameserver 10.77.9.1") and "writable" in out and "namespaces" in out, out + r.stderr.decode())
+    check_equal(user.processes(), [int(out.split()[-1])], "processes of the user")
+    os.kill(user.processes()[0], 9)
+    check_equal(os.stat("/dev/net/tun").st_mode, mode, "the host's TUN node")
+    with open("/etc/passwd") as f:
+        check(":%d:" % UID not in f.read(), "the host knows the user")
+    for how, wanted in (("count", "No space left"), ("filter", "not permitted")):
+        forbidden = User(t, lab, prefix="/usr/bin/python3 %s %s" % (os.path.join(os.path.dirname(__file__), "harness/forbid.py"), how))
+        r = forbidden.run(["sh", "-c", "id -u; unshare -U true"])
+        check(r.stdout.decode().strip() == str(UID) and wanted in r.stderr.decode(), "%s: %s" % (how, r))
+
+
+@test("10,000 connections to the holder", culvert=False, limit=60)
+def _(t):
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (11000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    lab = t.lab()
+    servers.Holder(lab)
+    held = client.open_many(lab.gw, (at.PROXY[0], 1090), 10000)
+    check_equal(len(held), 10000)
+    held[0].sendall(b"\5\1\0\5\1\0\1\1\2\3\4\0\7hi")
+    check_equal(len(client.receive(held[0], 14)), 14)

@@ -32,9 +32,9 @@ def _(t):
     lab.services()
     lab.direct_route()
     dante = servers.dante(lab)
-    sections = {"tun": {"auto-route": True}, "proxies": [dante.proxy()], "rules": ["MATCH,up"], "api": {"unix": t.path("c.sock")}}
-    gw = lab.gateway(sections=sections, api={"unix": t.path("c.sock")}, route=False)
-    gw.api = t.path("c.sock")
+    sections = {"tun": {"auto-route": True}, "proxies": [dante.proxy()], "rules": ["MATCH,up"],
+                "api": {"unix": t.path("culvert.sock")}}
+    gw = lab.gateway(sections=sections, route=False)
     for target in at.TARGET:
         client.download(lab.gw, target, 100000)
         client.download(lab.cli, target, 100000)         # forwarded clients as well

@@ -10,7 +10,7 @@ import time
 from . import net
 from .core import Failure, check, check_equal, errno_name
 from .servers import Services, need
-from .services import StreamChecker, reset, stream_blocks, stream_sha256  # noqa: F401
+from .services import StreamChecker, reset, stream_blocks, stream_sha256  # noqa: F401 - for the tests, too
 
 
 def tcp(namespace, address, port, timeout=10, source=None, mark=None):
@@ -96,6 +96,7 @@ def open_many(namespace, target, n, at_once=200, timeout=60):
                 if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     s.close()
                 else:
+                    s.settimeout(30)
                     opened.append(s)
     for s in pending.values():
         s.close()

@@ -19,13 +19,14 @@ class Client:
         if self.state == OPEN:
             return data
         self.data += data
+        answer = b""
         if self.state == GREETING and len(self.data) >= 2 and len(self.data) >= 2 + self.data[1]:
             self.data, self.state = self.data[2 + self.data[1]:], REQUEST
-            return b"\5\0"
+            answer = b"\5\0"
         if self.state == REQUEST and len(self.data) >= 10:
             self.state = OPEN
-            return b"\5\0\0\1\0\0\0\0\0\0"
-        return b""
+            answer += b"\5\0\0\1\0\0\0\0\0\0" + self.data[10:]
+        return answer
 
 
 def main(address, port):
