@@ -1,0 +1,194 @@
+/* test_route_plan.c - faces src/route/route_plan.c: options become routes and rules, as tables. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <linux/fib_rules.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "culvert/route.h"
+
+enum { TUN_IFINDEX = 7 };
+
+static struct ip_prefix prefix(const char *text)
+{
+    struct ip_prefix p;
+
+    assert_int_equal(ip_prefix_parse(text, &p), 0);
+    return p;
+}
+
+static char *plan_text(const struct route_options *opt)
+{
+    struct route_plan plan;
+    struct err err;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    assert_non_null(f);
+    assert_int_equal(route_plan_make(opt, TUN_IFINDEX, &plan, &err), 0);
+    route_plan_print(&plan, opt->tun_name, f);
+    route_plan_fini(&plan);
+    assert_int_equal(fclose(f), 0);
+    return text;
+}
+
+struct plan_row {
+    const char *when;
+    struct route_options opt;
+    const char *commands;
+};
+
+#define UNREACHABLE4 "ip -4 route add unreachable default table 49431 metric 4294967295 proto 197\n"
+#define UNREACHABLE6 "ip -6 route add unreachable default table 49431 metric 4294967295 proto 197\n"
+#define DEFAULT4     "ip -4 route add default dev tun0 table 49431 metric 100 proto 197\n"
+#define DEFAULT6     "ip -6 route add default dev tun0 table 49431 metric 100 proto 197\n"
+#define EXEMPT4                                                                                              \
+    "ip -4 rule add priority 9099 nop protocol 197\n"                                                        \
+    "ip -4 rule add priority 9000 fwmark 0x1b6/0xffffffff goto 9099 protocol 197\n"                          \
+    "ip -4 rule add priority 9010 to 224.0.0.0/4 goto 9099 protocol 197\n"                                   \
+    "ip -4 rule add priority 9010 to 255.255.255.255/32 goto 9099 protocol 197\n"
+#define EXEMPT6                                                                                              \
+    "ip -6 rule add priority 9099 nop protocol 197\n"                                                        \
+    "ip -6 rule add priority 9000 fwmark 0x1b6/0xffffffff goto 9099 protocol 197\n"                          \
+    "ip -6 rule add priority 9010 to ff00::/8 goto 9099 protocol 197\n"
+#define LEAD4                                                                                                \
+    "ip -4 rule add priority 9080 lookup main suppress_prefixlength 0 protocol 197\n"                        \
+    "ip -4 rule add priority 9090 lookup 49431 protocol 197\n"
+#define LEAD6                                                                                                \
+    "ip -6 rule add priority 9080 lookup main suppress_prefixlength 0 protocol 197\n"                        \
+    "ip -6 rule add priority 9090 lookup 49431 protocol 197\n"
+#define DNS4                                                                                                 \
+    "ip -4 rule add priority 9020 ipproto udp dport 53 lookup 49431 protocol 197\n"                          \
+    "ip -4 rule add priority 9020 ipproto tcp dport 53 lookup 49431 protocol 197\n"
+
+static void a_plan_is_what_the_options_say(void **state)
+{
+    const struct ip_prefix exclude[] = { prefix("192.168.0.0/16"), prefix("fd12:3456::/32"),
+                                         prefix("10.1.2.3") };
+    const struct plan_row rows[] = {
+        { "both families",
+          { "tun0", .v4 = true, .v6 = true, .mark = 0x1b6 },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 DEFAULT6 EXEMPT4 LEAD4 EXEMPT6 LEAD6 },
+        { "IPv4 only: IPv6 is left alone",
+          { "tun0", .v4 = true, .mark = 0x1b6 },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 LEAD4 },
+        { "IPv6 only: IPv4 is left alone",
+          { "tun0", .v6 = true, .mark = 0x1b6 },
+          UNREACHABLE4 UNREACHABLE6 DEFAULT6 EXEMPT6 LEAD6 },
+        { "DNS is captured before connected networks are looked at",
+          { "tun0", .v4 = true, .mark = 0x1b6, .capture_dns = true },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 DNS4 LEAD4 },
+        { "excluded prefixes, each in its family, after DNS",
+          { "tun0", .v4 = true, .v6 = true, .mark = 0x1b6, .exclude = exclude,
+            .excludes = ARRAY_LEN(exclude) },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 DEFAULT6 EXEMPT4
+          "ip -4 rule add priority 9030 to 192.168.0.0/16 goto 9099 protocol 197\n"
+          "ip -4 rule add priority 9030 to 10.1.2.3/32 goto 9099 protocol 197\n" LEAD4 EXEMPT6
+          "ip -6 rule add priority 9030 to fd12:3456::/32 goto 9099 protocol 197\n" LEAD6 },
+        { "own table, priority and masked mark",
+          { "tun0", .v6 = true, .mark = 0x10, .mark_mask = 0xf0, .table = 77, .priority = 500 },
+          "ip -4 route add unreachable default table 77 metric 4294967295 proto 197\n"
+          "ip -6 route add unreachable default table 77 metric 4294967295 proto 197\n"
+          "ip -6 route add default dev tun0 table 77 metric 100 proto 197\n"
+          "ip -6 rule add priority 599 nop protocol 197\n"
+          "ip -6 rule add priority 500 fwmark 0x10/0xf0 goto 599 protocol 197\n"
+          "ip -6 rule add priority 510 to ff00::/8 goto 599 protocol 197\n"
+          "ip -6 rule add priority 580 lookup main suppress_prefixlength 0 protocol 197\n"
+          "ip -6 rule add priority 590 lookup 77 protocol 197\n" },
+    };
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char *text = plan_text(&rows[i].opt);
+        /* all routes come before all rules, whatever the family */
+        const char *first_rule = strstr(text, " rule "), *last_route = NULL;
+
+        for (const char *at = text; (at = strstr(at, " route ")) != NULL; at++)
+            last_route = at;
+        if (first_rule == NULL || last_route == NULL || last_route > first_rule ||
+            strcmp(text, rows[i].commands) != 0) {
+            print_error("%s: planned\n%s", rows[i].when, text);
+            wrong++;
+        }
+        free(text);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static void every_route_and_rule_carries_our_number_and_the_worst_route_is_unreachable(
+    void **state) /* faults.md V3 */
+{
+    const struct route_options opt = { "tun0", .v4 = true, .v6 = true, .mark = 1, .capture_dns = true };
+    struct route_plan plan;
+    unsigned unreachable[2] = { 0 };
+
+    (void)state;
+    assert_int_equal(route_plan_make(&opt, TUN_IFINDEX, &plan, NULL), 0);
+    for (size_t i = 0; i < plan.route_count; i++) {
+        const struct nl_route *r = &plan.routes[i];
+
+        assert_int_equal(r->proto, ROUTE_PROTO_CULVERT);
+        assert_int_equal(r->table, ROUTE_TABLE_DEFAULT);
+        if (r->type == RTN_UNREACHABLE) {
+            unreachable[r->v6]++;
+            assert_int_equal(r->metric, UINT32_MAX);
+            assert_int_equal(r->ifindex, 0);
+        } else {
+            assert_int_equal(r->ifindex, TUN_IFINDEX);
+        }
+    }
+    assert_int_equal(unreachable[0], 1);
+    assert_int_equal(unreachable[1], 1);
+    for (size_t i = 0; i < plan.rule_count; i++) {
+        assert_int_equal(plan.rules[i].proto, ROUTE_PROTO_CULVERT);
+        assert_in_range(plan.rules[i].priority, ROUTE_PRIORITY_DEFAULT,
+                        ROUTE_PRIORITY_DEFAULT + ROUTE_PRIORITIES - 1);
+    }
+    route_plan_fini(&plan);
+}
+
+static void options_that_cannot_work_are_refused_with_a_sentence(void **state)
+{
+    static struct ip_prefix many[ROUTE_EXCLUDES_MAX + 1];
+    const struct {
+        struct route_options opt;
+        const char *says;
+    } rows[] = {
+        { { "tun0", .mark = 1 }, "has no address" },
+        { { "tun0", .v4 = true }, "must not be 0" },
+        { { "tun0", .v4 = true, .mark = 0x100, .mark_mask = 0xff }, "must not be 0" },
+        { { "tun0", .v4 = true, .mark = 0x101, .mark_mask = 0xff }, "outside its mask" },
+        { { "tun0", .v4 = true, .mark = 1, .exclude = many, .excludes = ARRAY_LEN(many) },
+          "257 prefixes are more than 256" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct route_plan plan = { .route_count = 99 };
+        struct err err = { "" };
+
+        assert_int_equal(route_plan_make(&rows[i].opt, TUN_IFINDEX, &plan, &err), -EINVAL);
+        assert_int_equal(plan.route_count, 99); /* untouched */
+        assert_non_null(strstr(err.text, rows[i].says));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_plan_is_what_the_options_say),
+        cmocka_unit_test(every_route_and_rule_carries_our_number_and_the_worst_route_is_unreachable),
+        cmocka_unit_test(options_that_cannot_work_are_refused_with_a_sentence),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
