@@ -25,6 +25,9 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     enum upstream_udp udp;
     uint32_t routing_mark;   /* 0: the process's (up_socket_rules) */
     char interface_name[16]; /* "": the process's */
+    const struct ip_prefix
+        *allow; /* destinations that it may dial, names included: others are -EACCES; none: all */
+    size_t allows;
 };
 
 struct upstream; /* immutable, counted, shared by all workers */
@@ -101,8 +104,9 @@ struct up_stream_events {
         void *arg); /* the target (as far as the proxy says) has answered; may send and receive now */
     void (*on_readable)(void *arg); /* only while wanted, see up_stream_want() */
     void (*on_writable)(void *arg);
-    void (*on_closed)(void *arg,
-                      const struct up_failure *why); /* failed to open, or reset; never for an orderly EOF */
+    /* Failed to open, or broke; never for an orderly EOF. The stream is gone: closing it in here is allowed and does nothing.
+     * What recv or sendv returned as an error comes here too, later, unless the caller has closed by then. */
+    void (*on_closed)(void *arg, const struct up_failure *why);
 };
 
 struct up_stream;
@@ -113,7 +117,8 @@ struct up_stream;
  * Return: 0; -EMFILE or -ENOMEM or -EINVAL (a name that no SOCKS server may see, faults.md S10), then no callback at all. */
 int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
                    const struct up_stream_events *events, void *arg, struct up_stream **out);
-/** up_stream_recv() - up to @len bytes into the caller's memory. Return: bytes; 0 their FIN; -EAGAIN; -errno it broke */
+/** up_stream_recv() - up to @len bytes into the caller's memory. Return: bytes; 0 their FIN; -EAGAIN; -errno it broke
+ * After sendv failed, what had arrived before can still be read; then comes the error, never a 0 (faults.md G8, S17). */
 ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len);
 /** up_stream_sendv() - as much as goes. Return: bytes taken, -EAGAIN, -errno. No SIGPIPE. */
 ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt);
@@ -171,10 +176,30 @@ int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void 
 struct up_counters {
     counter streams_opened, streams_failed, udp_opened, udp_failed, bytes_up, bytes_down, datagrams_up,
         datagrams_down;
-    counter socks_udp_sender, socks_udp_malformed, socks_timeout, no_sockets, loop_refused, send_calls,
-        recv_calls;
+    counter socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent, datagrams_held;
+    counter send_calls, recv_calls;
 };
 const struct up_counters *up_counters(const struct up_env *env);
 extern const struct counter_desc up_counter_descs[]; /* ends with name NULL */
+
+/* ---- SOCKS5 messages, pure: both ends read and write the same ones (RFC 1928) --------------------------------------- */
+
+struct socks5_address {
+    const char *name; /* NULL: an address. Else name_len bytes, borrowed from the message, any byte values */
+    uint8_t name_len;
+    struct ip_port ip; /* the port is valid in either case */
+};
+enum { SOCKS5_ADDRESS_MAX = 1 + 1 + 255 + 2, SOCKS5_UDP_HEADER_MAX = 3 + SOCKS5_ADDRESS_MAX };
+
+/** socks5_address_put() - type, address, port (section 5). @a's name: 1..255 bytes. Return: bytes, <= SOCKS5_ADDRESS_MAX */
+size_t socks5_address_put(uint8_t *to, const struct host_port *a);
+/** socks5_address_get() - the same from the front of @in
+ * Return: 0; -EAGAIN it is cut short (nothing skipped); -EAFNOSUPPORT no such type (nothing skipped). */
+int socks5_address_get(struct span *in, struct socks5_address *out);
+/** socks5_udp_put() - the header before each datagram (section 7). Return: bytes, <= SOCKS5_UDP_HEADER_MAX */
+size_t socks5_udp_put(uint8_t *to, const struct host_port *a);
+/** socks5_udp_get() - read the header off a datagram; what is left in @in is its data
+ * Return: 0; -EBADMSG too short, RSV not 0, a fragment, or no such address type (faults.md U9). */
+int socks5_udp_get(struct span *in, struct socks5_address *out);
 
 #endif

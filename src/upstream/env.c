@@ -1,0 +1,200 @@
+/* env.c - one worker's surroundings: its pools, what it remembers of each upstream, its counters. */
+#include "upstream_impl.h"
+#include "udp_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    PROBES_MAX = 256,
+    HANDSHAKES_MAX = 65536, /* at the same time; an opening ends within its time-out */
+};
+
+#define UP_COUNTER(name, member)                                                                             \
+    {                                                                                                        \
+        name, (uint32_t)offsetof(struct up_counters, member)                                                 \
+    }
+const struct counter_desc up_counter_descs[] = {
+    UP_COUNTER("upstream.streams_opened", streams_opened),
+    UP_COUNTER("upstream.streams_failed", streams_failed),
+    UP_COUNTER("upstream.udp_opened", udp_opened),
+    UP_COUNTER("upstream.udp_failed", udp_failed),
+    UP_COUNTER("upstream.bytes_up", bytes_up),
+    UP_COUNTER("upstream.bytes_down", bytes_down),
+    UP_COUNTER("upstream.datagrams_up", datagrams_up),
+    UP_COUNTER("upstream.datagrams_down", datagrams_down),
+    UP_COUNTER("upstream.datagrams_unsent", datagrams_unsent),
+    UP_COUNTER("upstream.datagrams_held", datagrams_held),
+    UP_COUNTER("upstream.no_sockets", no_sockets),
+    UP_COUNTER("upstream.loop_refused", loop_refused),
+    UP_COUNTER("upstream.send_calls", send_calls),
+    UP_COUNTER("upstream.recv_calls", recv_calls),
+    UP_COUNTER("socks.udp_malformed", socks_udp_malformed),
+    UP_COUNTER("socks.timeout", socks_timeout),
+    { NULL, 0 },
+};
+
+static uint32_t at_most(uint64_t n, uint32_t most)
+{
+    return n < most ? (uint32_t)n : most;
+}
+
+static int init_pools(struct up_env *env, const struct up_env_options *o)
+{
+    uint32_t handshakes = at_most((uint64_t)o->max_streams + o->max_udp + PROBES_MAX, HANDSHAKES_MAX);
+    int r;
+
+    if ((r = slab_init(&env->streams, sizeof(struct up_stream), o->max_streams > 0 ? o->max_streams : 1)) !=
+            0 ||
+        (r = slab_init(&env->udps, sizeof(struct up_udp), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
+        (r = slab_init(&env->handshakes, sizeof(struct handshake), handshakes)) != 0 ||
+        (r = slab_init(&env->probes, sizeof(struct probe), PROBES_MAX)) != 0 ||
+        (r = slab_init(&env->names, sizeof(struct udp_name), UDP_NAMES_POOL)) != 0 ||
+        (r = slab_init(&env->held, sizeof(struct udp_held), UDP_HELD_POOL)) != 0)
+        return r;
+    return udp_rx_new(&env->rx);
+}
+
+int up_env_new(const struct up_env_options *opt, struct up_env **out)
+{
+    struct up_env *env = calloc(1, sizeof(*env));
+    int r;
+
+    if (!env)
+        return -ENOMEM;
+    env->opt = *opt;
+    env->broken_timer.fn = stream_tell_broken;
+    r = init_pools(env, opt);
+    if (r != 0) {
+        up_env_free(env);
+        return r;
+    }
+    *out = env;
+    return 0;
+}
+
+void up_env_free(struct up_env *env)
+{
+    if (!env)
+        return;
+    wheel_cancel(env->opt.wheel, &env->broken_timer);
+    for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
+        while (env->memories[i]) {
+            struct up_memory *m = env->memories[i];
+
+            env->memories[i] = m->next;
+            probe_free(env, m->probe);
+            upstream_unref(m->up);
+            free(m);
+        }
+    }
+    assert(env->streams.in_use == 0 && env->udps.in_use == 0);
+    udp_rx_free(env->rx);
+    slab_fini(&env->held);
+    slab_fini(&env->names);
+    slab_fini(&env->probes);
+    slab_fini(&env->handshakes);
+    slab_fini(&env->udps);
+    slab_fini(&env->streams);
+    free(env);
+}
+
+void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules)
+{
+    assert(loop_is_mine(env->opt.loop));
+    env->opt.rules = rules;
+    memset(env->local_at_us, 0, sizeof(env->local_at_us)); /* the uplink's address may be another one now */
+}
+
+const struct up_counters *up_counters(const struct up_env *env)
+{
+    return &env->cnt;
+}
+
+/* ---- memories of upstreams ---- */
+
+static struct up_memory **bucket_of(struct up_env *env, const struct upstream *up)
+{
+    uint64_t h = (uint64_t)(uintptr_t)up *
+                 UINT64_C(0x9e3779b97f4a7c15); /* pointers are our own: no keyed hash needed */
+
+    return &env->memories[h >> 58];
+}
+
+static struct up_memory *find_memory(struct up_env *env, const struct upstream *up)
+{
+    struct up_memory *m = *bucket_of(env, up);
+
+    while (m && m->up != up)
+        m = m->next;
+    return m;
+}
+
+/* Memories of upstreams that only we still hold: their configuration has gone, and nothing of them is open. */
+static void sweep_memories(struct up_env *env)
+{
+    for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
+        struct up_memory **at = &env->memories[i];
+
+        while (*at) {
+            struct up_memory *m = *at;
+
+            if (m->users > 0 || m->probe || atomic_load_explicit(&m->up->refs, memory_order_acquire) > 1) {
+                at = &m->next;
+                continue;
+            }
+            *at = m->next;
+            upstream_unref(m->up);
+            free(m);
+        }
+    }
+}
+
+struct up_memory *env_memory(struct up_env *env, struct upstream *up)
+{
+    struct up_memory *m = find_memory(env, up), **bucket = bucket_of(env, up);
+
+    if (m)
+        return m;
+    sweep_memories(env);
+    m = calloc(1, sizeof(*m)); /* once for each upstream of a configuration, not for each flow */
+    if (!m)
+        return NULL;
+    m->up = upstream_ref(up);
+    m->next = *bucket;
+    *bucket = m;
+    return m;
+}
+
+/* ---- health ---- */
+
+void up_memory_good(struct up_env *env, struct up_memory *m)
+{
+    m->health.last_good_us = env_now_us(env);
+    m->health.failures = 0;
+}
+
+void up_memory_bad(struct up_env *env, struct up_memory *m)
+{
+    m->health.last_bad_us = env_now_us(env);
+    m->health.failures++;
+}
+
+void up_memory_rtt(struct up_memory *m, uint64_t rtt_us)
+{
+    uint32_t rtt = at_most(rtt_us > 0 ? rtt_us : 1, UINT32_MAX), old = m->health.rtt_us;
+
+    m->health.rtt_us =
+        old == 0 ? rtt : (uint32_t)(((uint64_t)old * 7 + rtt) / 8); /* as RFC 6298 section 2 smooths */
+    if (m->health.rtt_us == 0)
+        m->health.rtt_us = 1;
+}
+
+void up_health_get(struct up_env *env, const struct upstream *up, struct up_health *out)
+{
+    struct up_memory *m = find_memory(env, up);
+
+    *out = m ? m->health : (struct up_health){ 0 };
+    if (m)
+        out->udp_refused = m->no_udp_until_us > env_now_us(env);
+}

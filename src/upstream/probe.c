@@ -1,0 +1,87 @@
+/* probe.c - is this way out well? A handshake as far as the login, without asking for any target (design.md section 6, Healthy).
+ * Probes of one upstream that run at the same time are one: the later ones wait for the first. */
+#include "upstream_impl.h"
+
+/* Takes the whole list off the upstream, so that a function may probe again, then tells everyone. */
+static void tell_all(struct probe *first, int err)
+{
+    struct up_env *env = first->env;
+
+    first->memory->probe = NULL;
+    while (first) {
+        struct probe *next = first->next;
+        void (*fn)(void *, int) = first->fn;
+        void *arg = first->arg;
+
+        slab_put(&env->probes, first);
+        fn(arg, err);
+        first = next;
+    }
+}
+
+static void on_later(struct wheel_timer *t, uint64_t now_us)
+{
+    struct probe *p = CONTAINER_OF(t, struct probe, later);
+
+    (void)now_us;
+    tell_all(p, p->err);
+}
+
+static void on_handshake(void *arg, const struct handshake_result *result)
+{
+    struct probe *p = arg;
+
+    p->handshake = NULL;
+    if (result->fd >= 0)
+        socket_close(p->env, result->fd, result->guard);
+    tell_all(p, result->fd >= 0 ? 0 : result->why->err);
+}
+
+/* The first probe of an upstream: asks it, or knows the answer. */
+static void start(struct probe *p, uint64_t timeout_us)
+{
+    enum upstream_kind kind = p->memory->up->kind;
+
+    p->later.fn = on_later;
+    p->memory->probe = p;
+    if (kind == UPSTREAM_SOCKS5)
+        p->err =
+            handshake_open(p->env, p->memory, SOCKS5_HELLO, NULL, timeout_us, on_handshake, p, &p->handshake);
+    else if (kind != UPSTREAM_DIRECT)
+        p->err = -ECONNREFUSED;
+    if (!p->handshake)
+        wheel_set(p->env->opt.wheel, &p->later, env_now_us(p->env));
+}
+
+int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void (*fn)(void *arg, int err),
+             void *arg)
+{
+    struct up_memory *m = env_memory(env, up);
+    struct probe *p = m ? slab_get(&env->probes) : NULL;
+
+    if (!p)
+        return -ENOMEM;
+    *p = (struct probe){ .env = env, .memory = m, .fn = fn, .arg = arg };
+    if (m->probe) {
+        p->next = m->probe->next;
+        m->probe->next = p;
+    } else {
+        start(p, timeout_us);
+    }
+    return 0;
+}
+
+void probe_free(struct up_env *env, struct probe *p)
+{
+    if (!p)
+        return;
+    p->memory->probe = NULL;
+    wheel_cancel(env->opt.wheel, &p->later);
+    handshake_cancel(p->handshake);
+    while (p) {
+        struct probe *next = p->next;
+
+        slab_put(&env->probes, p);
+        p = next;
+    }
+}

@@ -1,0 +1,235 @@
+/* stream.c - an open byte stream: nothing but a socket, since the handshake is a separate object that is gone by then.
+ *
+ * What always holds. Data goes straight between the socket and the caller's memory. A stream whose sending failed has been
+ * reset: Linux then hands out what had arrived and ends with a 0 that looks like an orderly end, which must not reach the
+ * client as one (faults.md G8, S17), so send_failed turns it into an error. */
+#include "upstream_impl.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+/* The memory is free when this returns. The descriptor must be closed. */
+static void free_stream(struct up_stream *s)
+{
+    s->memory->users--;
+    slab_put(&s->env->streams, s);
+}
+
+static void close_socket(struct up_stream *s, bool reset)
+{
+    int fd = loop_io_fd(&s->io);
+
+    loop_io_stop(s->env->opt.loop, &s->io);
+    if (reset) {
+        struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+    socket_close(s->env, fd, s->guard);
+}
+
+static void tell_closed(struct up_stream *s, const struct up_failure *why)
+{
+    s->state = STREAM_DEAD;
+    if (s->events->on_closed)
+        s->events->on_closed(s->arg, why);
+    free_stream(s);
+}
+
+/* ---- breaking ---- */
+
+static void unlink_broken(struct up_stream *s)
+{
+    struct up_stream **at = &s->env->broken;
+
+    while (*at != s) /* a caller that closes at once finds it in front */
+        at = &(*at)->next_broken;
+    *at = s->next_broken;
+}
+
+void stream_tell_broken(struct wheel_timer *t, uint64_t now_us)
+{
+    struct up_env *env = CONTAINER_OF(t, struct up_env, broken_timer);
+    struct up_stream *s;
+
+    (void)now_us;
+    while ((s = env->broken) != NULL) {
+        struct up_failure why;
+
+        env->broken = s->next_broken;
+        up_fail(&why, -ECONNRESET, "stream", false, "the connection through %.100s was cut",
+                s->memory->up->name);
+        close_socket(s, true);
+        tell_closed(s, &why);
+    }
+}
+
+static int stream_break(struct up_stream *s)
+{
+    struct up_env *env = s->env;
+
+    if (s->state == STREAM_OPEN) {
+        s->state = STREAM_BROKEN;
+        s->next_broken = env->broken;
+        env->broken = s;
+        loop_io_set(env->opt.loop, &s->io, 0);
+        if (!wheel_is_set(&env->broken_timer))
+            wheel_set(env->opt.wheel, &env->broken_timer, env_now_us(env));
+    }
+    return -ECONNRESET;
+}
+
+/* ---- opening ---- */
+
+static void on_io(struct loop_io *io, unsigned events)
+{
+    struct up_stream *s = CONTAINER_OF(io, struct up_stream, io);
+    struct up_env *env = s->env;
+
+    env->running = s;
+    if ((events & LOOP_READ) != 0)
+        s->events->on_readable(s->arg);
+    if ((events & LOOP_WRITE) != 0 && env->running == s)
+        s->events->on_writable(s->arg);
+    env->running = NULL;
+}
+
+static void on_handshake(void *arg, const struct handshake_result *result)
+{
+    struct up_stream *s = arg;
+    struct up_env *env = s->env;
+
+    s->handshake = NULL;
+    if (result->fd < 0) {
+        UP_COUNT(env, streams_failed);
+        tell_closed(s, result->why);
+        return;
+    }
+    UP_COUNT(env, streams_opened);
+    s->guard = result->guard;
+    s->state = STREAM_OPEN;
+    loop_io_start(env->opt.loop, &s->io, result->fd, 0, on_io);
+    s->events->on_open(s->arg);
+}
+
+int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
+                   const struct up_stream_events *events, void *arg, struct up_stream **out)
+{
+    struct up_memory *m;
+    struct up_stream *s;
+    int r;
+
+    assert(loop_is_mine(env->opt.loop));
+    if (up->kind == UPSTREAM_REJECT || up->kind == UPSTREAM_REJECT_DROP)
+        return -ECONNREFUSED;
+    m = env_memory(env, up);
+    s = m ? slab_get(&env->streams) : NULL;
+    if (!s)
+        return -ENOMEM;
+    s->env = env;
+    s->memory = m;
+    s->events = events;
+    s->arg = arg;
+    s->guard = NO_GUARD;
+    s->state = STREAM_OPENING;
+    m->users++;
+    r = handshake_open(env, m, SOCKS5_CONNECT, dst, timeout_us, on_handshake, s, &s->handshake);
+    if (r != 0) {
+        UP_COUNT(env, streams_failed);
+        free_stream(s);
+        return r;
+    }
+    *out = s;
+    return 0;
+}
+
+/* ---- bytes ---- */
+
+ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
+{
+    ssize_t n;
+
+    assert(s->state == STREAM_OPEN || s->state == STREAM_BROKEN);
+    n = recv(loop_io_fd(&s->io), to, len, 0);
+    UP_COUNT(s->env, recv_calls);
+    if (n > 0) {
+        counter_add(&s->env->cnt.bytes_down, (uint64_t)n);
+        s->memory->health.last_good_us = env_now_us(s->env);
+        return n;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return -EAGAIN;
+    return n == 0 && !s->send_failed ? 0 : stream_break(s);
+}
+
+ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt)
+{
+    struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt };
+    ssize_t n;
+
+    assert((s->state == STREAM_OPEN || s->state == STREAM_BROKEN) && !s->shut);
+    if (s->send_failed)
+        return -ECONNRESET;
+    n = sendmsg(loop_io_fd(&s->io), &msg, MSG_NOSIGNAL);
+    UP_COUNT(s->env, send_calls);
+    if (n >= 0) {
+        counter_add(&s->env->cnt.bytes_up, (uint64_t)n);
+        return n;
+    }
+    if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM) /* faults.md R4 */
+        return -EAGAIN;
+    s->send_failed = true; /* on_closed follows what recv still has */
+    return -ECONNRESET;
+}
+
+void up_stream_want(struct up_stream *s, unsigned events)
+{
+    if (s->state == STREAM_OPEN)
+        loop_io_set(s->env->opt.loop, &s->io, events);
+}
+
+void up_stream_shutdown(struct up_stream *s)
+{
+    if (s->state != STREAM_OPEN || s->shut)
+        return;
+    s->shut = true;
+    (void)shutdown(loop_io_fd(&s->io), SHUT_WR); /* ENOTCONN: it was reset, which the next recv says */
+}
+
+static void end_stream(struct up_stream *s, bool reset)
+{
+    if (!s)
+        return;
+    if (s->env->running == s)
+        s->env->running = NULL;
+    switch ((enum stream_state)s->state) {
+    case STREAM_OPENING:
+        handshake_cancel(s->handshake);
+        break;
+    case STREAM_BROKEN:
+        unlink_broken(s);
+        close_socket(s, reset);
+        break;
+    case STREAM_OPEN:
+        close_socket(s, reset);
+        break;
+    case STREAM_DEAD:
+        return;
+    }
+    free_stream(s);
+}
+
+void up_stream_close(struct up_stream *s)
+{
+    end_stream(s, false);
+}
+
+void up_stream_reset(struct up_stream *s)
+{
+    end_stream(s, true);
+}
+
+const char *up_stream_stage(const struct up_stream *s)
+{
+    return s->state == STREAM_OPENING ? handshake_stage(s->handshake) : "stream";
+}

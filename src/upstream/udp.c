@@ -1,0 +1,207 @@
+/* udp.c - the life of an association: opening, delivering, ending. How it sends is udp_direct.c's and udp_socks.c's.
+ *
+ * What always holds. Callbacks come from the loop or the wheel only, never from inside up_udp_open() or up_udp_send().
+ * Delivering stops at once when a callback closes the association. */
+#include "udp_impl.h"
+
+enum {
+    BATCH = 128, /* datagrams handed on together */
+    ROUNDS = 4,  /* receive calls of one event, so that one association does not hold up the others */
+};
+
+void udp_close_io(struct up_udp *u, int which)
+{
+    int fd;
+
+    if (!udp_has_io(u, which))
+        return;
+    fd = loop_io_fd(&u->io[which]);
+    loop_io_stop(u->env->opt.loop, &u->io[which]);
+    socket_close(u->env, fd, u->guard[which]);
+    u->guard[which] = NO_GUARD;
+}
+
+static void release(struct up_udp *u)
+{
+    wheel_cancel(u->env->opt.wheel, &u->timer);
+    handshake_cancel(u->handshake);
+    u->handshake = NULL;
+    udp_direct_drop_names(u);
+    udp_close_io(u, 0);
+    udp_close_io(u, 1);
+}
+
+static void free_udp(struct up_udp *u)
+{
+    u->memory->users--;
+    slab_put(&u->env->udps, u);
+}
+
+void udp_die(struct up_udp *u, const struct up_failure *why)
+{
+    if (u->env->running == u)
+        u->env->running = NULL;
+    release(u);
+    u->state = UDP_DEAD;
+    if (u->events->on_closed)
+        u->events->on_closed(u->arg, why);
+    free_udp(u);
+}
+
+void up_udp_close(struct up_udp *u)
+{
+    if (!u || u->state == UDP_DEAD)
+        return;
+    if (u->env->running == u)
+        u->env->running = NULL;
+    release(u);
+    free_udp(u);
+}
+
+/* ---- delivering ---- */
+
+/* Hands @n datagrams on. Return: the association is still there. */
+static bool hand_on(struct up_udp *u, const struct up_datagram *batch, size_t n)
+{
+    struct up_env *env = u->env;
+
+    if (n == 0)
+        return true;
+    counter_add(&env->cnt.datagrams_down, n);
+    u->events->on_datagrams(u->arg, batch, n);
+    return env->running == u;
+}
+
+/* One datagram as the association's owner sees it. Return: it is well formed. */
+static bool unwrap(struct up_udp *u, const struct udp_in *in, const uint8_t *data, size_t len,
+                   struct up_datagram *out)
+{
+    struct span rest = { data, len };
+    struct socks5_address from;
+
+    *out = (struct up_datagram){ .source = in->source, .data = data, .len = len };
+    if (u->socks) {
+        if (socks5_udp_get(&rest, &from) != 0) {
+            UP_COUNT(u->env, socks_udp_malformed);
+            return false;
+        }
+        *out = (struct up_datagram){ .data = rest.data, .len = rest.len };
+        if (!from.name) /* with a name, the source is what was asked last (faults.md U9) */
+            out->source = from.ip;
+    }
+    counter_add(&u->env->cnt.bytes_down, out->len);
+    return true;
+}
+
+/* Return: the association is still there. */
+static bool deliver_batch(struct up_udp *u, int messages)
+{
+    struct up_datagram batch[BATCH];
+    size_t n = 0;
+
+    for (int i = 0; i < messages; i++) {
+        struct udp_in in;
+        size_t off = 0;
+
+        udp_received(u->env, i, &in);
+        do {
+            size_t len = in.len - off < in.gso_size ? in.len - off : in.gso_size;
+
+            if (unwrap(u, &in, in.data + off, len, &batch[n]))
+                n++;
+            off += len;
+            if (n == BATCH) {
+                if (!hand_on(u, batch, n))
+                    return false;
+                n = 0;
+            }
+        } while (off < in.len);
+    }
+    return hand_on(u, batch, n);
+}
+
+int udp_deliver(struct up_udp *u, struct loop_io *io)
+{
+    struct up_env *env = u->env;
+    int r = 0;
+
+    env->running = u;
+    for (int round = 0; round < ROUNDS; round++) {
+        r = udp_receive(env, loop_io_fd(io));
+        if (r < 0)
+            break;
+        u->memory->health.last_good_us = env_now_us(env);
+        if (!deliver_batch(u, r) || r < RX_MESSAGES) {
+            r = 0;
+            break;
+        }
+    }
+    env->running = NULL;
+    return r < 0 ? r : 0;
+}
+
+/* ---- opening ---- */
+
+static void on_direct_open(struct wheel_timer *t, uint64_t now_us)
+{
+    struct up_udp *u = CONTAINER_OF(t, struct up_udp, timer);
+
+    (void)now_us;
+    u->state = UDP_OPEN;
+    UP_COUNT(u->env, udp_opened);
+    if (u->events->on_open)
+        u->events->on_open(u->arg);
+}
+
+static bool has_no_udp(const struct up_env *env, const struct upstream *up, const struct up_memory *m)
+{
+    return up->udp == UPSTREAM_UDP_OFF ||
+           (up->kind == UPSTREAM_SOCKS5 && m->no_udp_until_us > env_now_us(env));
+}
+
+int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
+                const struct up_udp_events *events, void *arg, struct up_udp **out)
+{
+    struct up_memory *m = env_memory(env, up);
+    struct up_udp *u;
+    int r = 0;
+
+    assert(loop_is_mine(env->opt.loop));
+    if (up->kind == UPSTREAM_REJECT || up->kind == UPSTREAM_REJECT_DROP)
+        return -ECONNREFUSED;
+    if (m && has_no_udp(env, up, m))
+        return -EOPNOTSUPP;
+    u = m ? slab_get(&env->udps) : NULL;
+    if (!u)
+        return -ENOMEM;
+    u->env = env;
+    u->memory = m;
+    u->events = events;
+    u->arg = arg;
+    u->guard[0] = u->guard[1] = NO_GUARD;
+    u->socks = up->kind == UPSTREAM_SOCKS5;
+    u->timer.fn = on_direct_open;
+    m->users++;
+    if (u->socks)
+        r = udp_socks_open(u, timeout_us);
+    else
+        wheel_set(env->opt.wheel, &u->timer, env_now_us(env));
+    if (r != 0) {
+        UP_COUNT(env, udp_failed);
+        free_udp(u);
+        return r;
+    }
+    *out = u;
+    return 0;
+}
+
+int up_udp_send(struct up_udp *u, const struct host_port *target, const void *data, size_t len,
+                uint16_t gso_size, uint8_t ttl, uint8_t tos)
+{
+    struct udp_out o = { .data = data, .len = len, .gso_size = gso_size };
+
+    assert(loop_is_mine(u->env->opt.loop));
+    if (u->state != UDP_OPEN)
+        return -EAGAIN;
+    return u->socks ? udp_socks_send(u, target, &o) : udp_direct_send(u, target, &o, ttl, tos);
+}

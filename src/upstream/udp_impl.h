@@ -1,0 +1,114 @@
+/* udp_impl.h - the inside of an association; shared by udp.c (life), udp_io.c (system calls), udp_direct.c and udp_socks.c. */
+#ifndef CULVERT_UPSTREAM_UDP_IMPL_H
+#define CULVERT_UPSTREAM_UDP_IMPL_H
+
+#include <netinet/in.h>
+
+#include "upstream_impl.h"
+
+enum {
+    UDP_NAMES_POOL = 1024, /* targets by name that DIRECT associations of one worker remember */
+    UDP_NAMES_EACH = 8,    /* of them for one association */
+    UDP_HELD_POOL = 1024,  /* datagrams that wait for a name */
+    UDP_HELD_EACH = 16,
+    UDP_HELD_BYTES = 2048, /* larger ones do not wait */
+    UDP_SEGMENTS_MAX = 64, /* of one row (UDP_MAX_SEGMENTS of Linux before 6.9) */
+    UDP_ROW_BYTES = 65507, /* the most that one send takes */
+};
+
+/* ---- system calls (udp_io.c) ---- */
+
+/* One datagram or a row of them, with what goes before each (a SOCKS5 header) and beside each (control messages). */
+struct udp_out {
+    const struct sockaddr *to; /* NULL: the socket is connected */
+    socklen_t to_len;
+    const void *header;
+    size_t header_len;
+    const uint8_t *data;
+    size_t len;
+    uint16_t gso_size; /* 0: one datagram */
+    const void *control;
+    size_t control_len;
+};
+
+/** udp_send_row() - all of it, by as few system calls as the kernel allows
+ * Return: 0; what a full queue drops is counted, not an error. -EMSGSIZE, -ENETUNREACH, ...: nothing more was sent. */
+int udp_send_row(struct up_env *env, int fd, const struct udp_out *o);
+
+/* One control message behind the others in @control. Return: the new length. */
+size_t udp_put_control(uint8_t *control, size_t len, int level, int type, const void *data, size_t data_len);
+enum { UDP_CONTROL_MAX = 160 };
+
+/* What arrived: one datagram or a row of equal ones. */
+struct udp_in {
+    struct ip_port source;
+    const uint8_t *data;
+    size_t len;
+    size_t gso_size; /* > 0; the last one of a row may be shorter */
+};
+int udp_rx_new(struct udp_rx **out);
+void udp_rx_free(struct udp_rx *rx); /* NULL is fine */
+/** udp_receive() - a batch into the environment's buffers. Return: how many for udp_received(), or -errno */
+int udp_receive(struct up_env *env, int fd);
+void udp_received(struct up_env *env, int i, struct udp_in *out);
+void udp_prepare_socket(int fd, bool v6, bool errors); /* UDP_GRO; @errors: the error queue (IP_RECVERR) */
+
+/* ---- an association ---- */
+
+enum udp_state { UDP_OPENING, UDP_OPEN, UDP_DYING, UDP_DEAD };
+
+struct udp_held { /* a datagram that waits for its target's address */
+    struct udp_held *next;
+    uint16_t len, gso_size, port;
+    uint8_t ttl, tos;
+    uint8_t data[UDP_HELD_BYTES];
+};
+
+struct udp_name { /* a target by name of a DIRECT association */
+    struct udp_name *next;
+    struct up_udp *u;
+    struct up_resolve *query;
+    struct udp_held *first, *last;
+    struct ip_addr addr;
+    uint64_t until_us; /* when to ask again */
+    bool resolving;
+    char name[256];
+};
+
+enum { UDP_IO_4 = 0, UDP_IO_6 = 1, UDP_IO_RELAY = 0, UDP_IO_CONTROL = 1 };
+
+struct up_udp {
+    struct loop_io io[2]; /* DIRECT: a socket for each family; SOCKS5: the relay and the control connection */
+    struct up_env *env;
+    struct up_memory *memory;
+    const struct up_udp_events *events;
+    void *arg;
+    struct handshake *handshake; /* SOCKS5, while opening */
+    struct udp_name *names;      /* DIRECT, the latest first */
+    struct wheel_timer timer;    /* tells what happened inside a call: on_open of DIRECT, the end */
+    uint32_t guard[2];
+    struct ip_addr checked; /* DIRECT: the last target that socket_check() let pass ... */
+    const struct up_socket_rules *checked_rules; /* ... under these rules */
+    int checked_ifindex;
+    uint16_t junk_bytes; /* that the server sent on the control connection */
+    uint8_t state;       /* enum udp_state */
+    uint8_t held;
+    bool socks;
+};
+
+/** udp_deliver() - read @io and hand the datagrams on, a few batches at most. Return: 0, or -errno of the socket */
+int udp_deliver(struct up_udp *u, struct loop_io *io);
+void udp_die(struct up_udp *u, const struct up_failure *why); /* on_closed runs inside */
+void udp_close_io(struct up_udp *u, int which);
+static inline bool udp_has_io(const struct up_udp *u, int which)
+{
+    return loop_io_active(&u->io[which]);
+}
+
+int udp_direct_send(struct up_udp *u, const struct host_port *target, const struct udp_out *o, uint8_t ttl,
+                    uint8_t tos);
+void udp_direct_drop_names(struct up_udp *u);
+int udp_socks_open(struct up_udp *u, uint64_t timeout_us);
+int udp_socks_send(struct up_udp *u, const struct host_port *target, struct udp_out *o);
+
+#endif

@@ -1,0 +1,140 @@
+/* udp_socks.c - UDP ASSOCIATE (RFC 1928 sections 6 and 7): a control connection, and a socket connected to the relay.
+ *
+ * The relay's socket is connected, so the kernel lets nobody else in (faults.md U8, U11). The association lives as long as the
+ * control connection; when that ends, the owner is told -ECONNRESET and opens a new one (U7). ICMP errors on the relay's
+ * socket speak of the relay and not of a target: they are read and forgotten (U12). */
+#include "udp_impl.h"
+
+#include <stdio.h>
+#include <sys/socket.h>
+
+enum { JUNK_MAX = 512, ERROR_READS_MAX = 16 };
+
+static void associate_died(struct up_udp *u, const char *how)
+{
+    struct up_failure why;
+
+    up_fail(&why, -ECONNRESET, "stream", false, "%.80s %s its UDP association", u->memory->up->name, how);
+    udp_die(u, &why);
+}
+
+/* Nothing is ever said on the control connection after the reply; what comes is thrown away, within reason. */
+static void on_control(struct loop_io *io, unsigned events)
+{
+    struct up_udp *u = CONTAINER_OF(io, struct up_udp, io[UDP_IO_CONTROL]);
+    uint8_t junk[JUNK_MAX];
+    ssize_t n = recv(loop_io_fd(io), junk, sizeof(junk), 0);
+
+    (void)events;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        associate_died(u, n == 0 ? "closed" : "reset");
+        return;
+    }
+    u->junk_bytes = (uint16_t)(u->junk_bytes + n);
+    if (u->junk_bytes > JUNK_MAX)
+        associate_died(u, "sends data where none belongs, which ends");
+}
+
+static void on_relay(struct loop_io *io, unsigned events)
+{
+    struct up_udp *u = CONTAINER_OF(io, struct up_udp, io[UDP_IO_RELAY]);
+
+    (void)events;
+    for (int i = 0; i < ERROR_READS_MAX; i++) {
+        int r = udp_deliver(u, io);
+
+        if (r == 0 || r == -EAGAIN || r == -EINTR) /* 0: it may be closed by now */
+            return;
+    }
+}
+
+/* 0.0.0.0, ::, or a name, which nobody sends: the relay is where the server is (faults.md U8). */
+static struct ip_port relay_address(const struct handshake_result *result)
+{
+    struct ip_port relay = result->bound;
+    bool is_any = ip_is_none(&relay.addr) || (ip_is4(&relay.addr) && get_be32(relay.addr.b + 12) == 0);
+
+    if (is_any)
+        relay.addr = result->peer.addr;
+    return relay;
+}
+
+/* Return: 0 or -errno; the socket is ours to close in either case. */
+static int open_relay(struct up_udp *u, const struct ip_port *relay)
+{
+    struct sockaddr_storage ss;
+    int fd, r = 0;
+
+    if (relay->port == 0)
+        return -EPROTO;
+    fd = up_socket(u->env, u->memory->up, SOCK_DGRAM, relay);
+    if (fd < 0)
+        return fd;
+    udp_prepare_socket(fd, !ip_is4(&relay->addr), false);
+    if (connect(fd, (struct sockaddr *)&ss, ip_to_sockaddr(relay, &ss)) != 0)
+        r = -errno;
+    if (r != 0) {
+        close(fd);
+        return r;
+    }
+    u->guard[UDP_IO_RELAY] = socket_guard(u->env, fd, IP_PROTO_UDP, relay);
+    loop_io_start(u->env->opt.loop, &u->io[UDP_IO_RELAY], fd, LOOP_READ, on_relay);
+    return 0;
+}
+
+static void on_handshake(void *arg, const struct handshake_result *result)
+{
+    struct up_udp *u = arg;
+    struct ip_port relay = relay_address(result);
+    char text[IP_PORT_TEXT_MAX];
+    struct up_failure why;
+    int r;
+
+    u->handshake = NULL;
+    if (result->fd < 0) {
+        UP_COUNT(u->env, udp_failed);
+        udp_die(u, result->why);
+        return;
+    }
+    u->guard[UDP_IO_CONTROL] = result->guard;
+    loop_io_start(u->env->opt.loop, &u->io[UDP_IO_CONTROL], result->fd, LOOP_READ, on_control);
+    r = open_relay(u, &relay);
+    if (r != 0) {
+        UP_COUNT(u->env, udp_failed);
+        up_fail(&why, r == -EMFILE || r == -ELOOP ? r : -EHOSTUNREACH, "request", true,
+                "%.80s announced the UDP relay %s, which cannot be used: %s", u->memory->up->name,
+                ip_port_text(&relay, text), strerror(-r));
+        udp_die(u, &why);
+        return;
+    }
+    UP_COUNT(u->env, udp_opened);
+    u->state = UDP_OPEN;
+    if (u->events->on_open)
+        u->events->on_open(u->arg);
+}
+
+int udp_socks_open(struct up_udp *u, uint64_t timeout_us)
+{
+    return handshake_open(u->env, u->memory, SOCKS5_ASSOCIATE, NULL, timeout_us, on_handshake, u,
+                          &u->handshake);
+}
+
+int udp_socks_send(struct up_udp *u, const struct host_port *target, struct udp_out *o)
+{
+    struct host_port to = *target;
+    uint8_t header[SOCKS5_UDP_HEADER_MAX];
+    char name[256];
+
+    if (target->name && ip_parse(target->name, &to.addr) == 0)
+        to.name = NULL;
+    if (to.name) {
+        if (host_name_normalise(to.name, strlen(to.name), name) != 0)
+            return -EINVAL;
+        to.name = name;
+    }
+    o->header = header;
+    o->header_len = socks5_udp_put(header, &to);
+    return udp_send_row(u->env, loop_io_fd(&u->io[UDP_IO_RELAY]), o);
+}

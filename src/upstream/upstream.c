@@ -1,0 +1,138 @@
+/* upstream.c - one configured way out: copied from its options, immutable, counted, its secrets forgotten at the end. */
+#include "upstream_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SECRET_MAX = 255 }; /* one length byte (RFC 1929 section 2) */
+
+static bool secret_fits(const char *s)
+{
+    size_t len = s ? strlen(s) : 0;
+
+    return len >= 1 && len <= SECRET_MAX;
+}
+
+static bool login_is_valid(const struct upstream_options *opt)
+{
+    if (!opt->username && !opt->password)
+        return true;
+    return secret_fits(opt->username) && secret_fits(opt->password);
+}
+
+/* The server's name in the spelling that resolvers get; "" when it is an address. */
+static int server_name(const struct upstream_options *opt, char out[256])
+{
+    out[0] = '\0';
+    if (opt->kind != UPSTREAM_SOCKS5)
+        return 0;
+    if (opt->server.port == 0)
+        return -EINVAL;
+    if (opt->server.name)
+        return host_name_normalise(opt->server.name, strlen(opt->server.name), out);
+    return ip_is_none(&opt->server.addr) ? -EINVAL : 0;
+}
+
+/* Copies @s to the cursor and moves it; NULL stays NULL. */
+static const char *put_text(char **cursor, const char *s)
+{
+    char *at = *cursor;
+    size_t len;
+
+    if (!s)
+        return NULL;
+    len = strlen(s) + 1;
+    memcpy(at, s, len);
+    *cursor += len;
+    return at;
+}
+
+static size_t text_bytes(const char *s)
+{
+    return s ? strlen(s) + 1 : 0;
+}
+
+/* The prefixes come first behind the structure, since they want alignment and text does not. */
+static char *put_allow(struct upstream *up, const struct upstream_options *opt)
+{
+    if (opt->allows == 0)
+        return up->text;
+    up->allow = (struct ip_prefix *)(void *)up->text;
+    up->allows = opt->allows;
+    memcpy(up->allow, opt->allow, opt->allows * sizeof(*opt->allow));
+    return up->text + opt->allows * sizeof(*opt->allow);
+}
+
+int upstream_new(const struct upstream_options *opt, struct upstream **out)
+{
+    char server[256], *cursor;
+    struct upstream *up;
+    size_t bytes;
+
+    if (!opt->name || !login_is_valid(opt) || server_name(opt, server) != 0)
+        return -EINVAL;
+    bytes = sizeof(*up) + text_bytes(opt->name) + text_bytes(server) + text_bytes(opt->username) +
+            text_bytes(opt->password) + opt->allows * sizeof(*opt->allow);
+    up = calloc(1, bytes);
+    if (!up)
+        return -ENOMEM;
+    atomic_init(&up->refs, 1);
+    up->kind = opt->kind;
+    up->udp = opt->udp;
+    up->routing_mark = opt->routing_mark;
+    snprintf(up->interface_name, sizeof(up->interface_name), "%s", opt->interface_name);
+    up->bytes = bytes;
+    cursor = put_allow(up, opt);
+    up->name = put_text(&cursor, opt->name);
+    up->server = opt->server;
+    up->server.name = put_text(&cursor, server[0] ? server : NULL);
+    up->login.username = put_text(&cursor, opt->username);
+    up->login.password = put_text(&cursor, opt->password);
+    *out = up;
+    return 0;
+}
+
+struct upstream *upstream_ref(struct upstream *up)
+{
+    atomic_fetch_add_explicit(&up->refs, 1, memory_order_relaxed);
+    return up;
+}
+
+void upstream_unref(struct upstream *up)
+{
+    if (!up || atomic_fetch_sub_explicit(&up->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    explicit_bzero(up, up->bytes);
+    free(up);
+}
+
+const char *upstream_name(const struct upstream *up)
+{
+    return up->name;
+}
+
+enum upstream_kind upstream_kind(const struct upstream *up)
+{
+    return up->kind;
+}
+
+bool upstream_allows(const struct upstream *up, const struct ip_addr *dst)
+{
+    for (size_t i = 0; i < up->allows; i++) {
+        if (ip_in_prefix(dst, &up->allow[i]))
+            return true;
+    }
+    return up->allows == 0;
+}
+
+void up_fail(struct up_failure *f, int err, const char *stage, bool proxy_fault, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(f->text, sizeof(f->text), fmt, ap);
+    va_end(ap);
+    f->err = err;
+    f->stage = stage;
+    f->proxy_fault = proxy_fault;
+}

@@ -1,0 +1,254 @@
+/* upstream_impl.h - the inside of a way out, and of a worker's surroundings for it; shared by the files of this folder.
+ *
+ * Who is who
+ *     upstream     what the configuration says; immutable, shared by all workers
+ *     up_memory    what this worker has learned about one upstream: health, last good address, "no UDP here"
+ *     up_env       one a worker: pools, receive buffers, memories
+ *     dial         racing TCP connects to one host (dial.c)
+ *     handshake    a dial, then SOCKS5 if the way out speaks it; ends in a descriptor or a failure (handshake.c)
+ *     up_stream    96 bytes for each open stream; the handshake is a separate object that is given back when it is open
+ *     up_udp       an association (udp.c) */
+#ifndef CULVERT_UPSTREAM_IMPL_H
+#define CULVERT_UPSTREAM_IMPL_H
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "culvert/upstream.h"
+#include "socks5.h"
+
+#define SECOND_US UINT64_C(1000000)
+
+/* ---- the configured way out ----------------------------------------------------------------------------------- */
+
+struct upstream {
+    atomic_uint refs;
+    enum upstream_kind kind;
+    enum upstream_udp udp;
+    const char *name;
+    struct host_port server; /* a name is normalised and lives in text */
+    struct socks5_login login;
+    uint32_t routing_mark;
+    char interface_name[16];
+    struct ip_prefix *allow; /* in text; NULL: all */
+    size_t allows;
+    size_t bytes;            /* of all of this */
+    _Alignas(8) char text[]; /* the prefixes, then names and secrets */
+};
+
+/** upstream_allows() - may it dial this destination? */
+bool upstream_allows(const struct upstream *up, const struct ip_addr *dst);
+
+/* ---- failures ------------------------------------------------------------------------------------------------------ */
+
+void up_fail(struct up_failure *f, int err, const char *stage, bool proxy_fault, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* ---- what a worker remembers of an upstream ----------------------------------------------------------------------- */
+
+enum { UP_ADDRS_MAX = 8 }; /* addresses of one name that we try */
+
+struct probe;
+
+struct up_memory {
+    struct up_memory *next; /* of its bucket */
+    struct upstream *up;    /* one reference */
+    struct up_health health;
+    uint64_t bad_until_us;    /* a refused login: openings fail at once (faults.md S6) */
+    uint64_t no_udp_until_us; /* faults.md U6 */
+    uint64_t no_ip6_until_us; /* IPv6 lost a race against IPv4: it goes second */
+    struct ip_addr last_good; /* address of the server that answered last; none */
+    struct ip_addr addrs[UP_ADDRS_MAX];
+    uint8_t addr_count; /* the server's name as it was last answered, for when it fails (faults.md S18) */
+    char bad_why[120];
+    struct probe *probe; /* running; NULL: none */
+    uint32_t users;      /* handshakes, streams and associations that point here */
+};
+
+void up_memory_good(struct up_env *env, struct up_memory *m);
+void up_memory_bad(struct up_env *env, struct up_memory *m);
+void up_memory_rtt(struct up_memory *m, uint64_t rtt_us);
+
+/* ---- a worker's surroundings ----------------------------------------------------------------------------------------- */
+
+enum {
+    MEMORY_BUCKETS = 64,
+    RX_MESSAGES = 16,      /* datagrams or GRO rows that one recvmmsg takes */
+    RX_BYTES = 65536,      /* room for each: the largest datagram and the largest row */
+    NO_GUARD = UINT32_MAX, /* not in own_flows */
+};
+
+struct udp_rx; /* udp_io.c */
+
+struct up_env {
+    struct up_env_options opt;
+    struct up_socket_rules no_rules; /* for a caller without any */
+    struct up_memory *memories[MEMORY_BUCKETS];
+    struct slab streams, handshakes, udps, probes, names, held;
+    struct udp_rx *rx;
+    struct up_stream *broken; /* streams whose error is to be told, newest first */
+    struct wheel_timer broken_timer;
+    /* What is being called back right now; set to NULL by its close, so that the caller notices. One level: callbacks of
+     * one object never run inside callbacks of another. */
+    const void *running;
+    uint64_t local_at_us[2]; /* when our own address was looked up, by family; see socket_note_local() */
+    bool warned_mark, warned_bind, no_gso;
+    struct up_counters cnt;
+};
+
+#define UP_COUNT(env, member) counter_add(&(env)->cnt.member, 1)
+
+static inline uint64_t env_now_us(const struct up_env *env)
+{
+    return loop_now_us(env->opt.loop);
+}
+/** env_memory() - this worker's memory of @up, made at its first use. NULL: no memory
+ * Whoever keeps the pointer counts itself in ->users: memories of upstreams that nobody else holds are swept. */
+struct up_memory *env_memory(struct up_env *env, struct upstream *up);
+
+/* ---- sockets (socket.c) ------------------------------------------------------------------------------------------------- */
+
+/** socket_open() - as up_socket(), but not bound to a device when @connected is false: then see socket_ifindex() */
+int socket_open(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst,
+                bool connected);
+/** socket_check() - may @dst be dialled? Return: 0, -ELOOP, -EACCES */
+int socket_check(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
+/** socket_ifindex() - the interface that a datagram to @dst must leave by; 0: any */
+int socket_ifindex(const struct up_env *env, const struct ip_addr *dst);
+/** socket_guard() - enter a connected socket into own_flows. Return: what own_flows_remove() wants; NO_GUARD */
+uint32_t socket_guard(struct up_env *env, int fd, uint8_t proto, const struct ip_port *dst);
+void socket_close(struct up_env *env, int fd, uint32_t guard); /* fd -1 is fine */
+/** socket_guard_udp() - the same for a socket that is not connected and has a port by now */
+uint32_t socket_guard_udp(struct up_env *env, int fd, bool v6);
+/** socket_note_local() - look up which address of ours datagrams to @dst leave from; at most once a second, for own_flows */
+void socket_note_local(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
+
+uint32_t own_flows_add(struct own_flows *o, const struct flow_key *flow);
+void own_flows_remove(struct own_flows *o, uint32_t where); /* NO_GUARD is fine */
+/* An unconnected UDP socket: any packet from this port and one of our addresses is ours. */
+uint32_t own_flows_add_udp(struct own_flows *o, uint16_t port, bool v6);
+void own_flows_add_local(struct own_flows *o, const struct ip_addr *addr);
+
+/* ---- dialling (dial.c) ------------------------------------------------------------------------------------------------------ */
+
+struct dial;
+/* @fd: the caller's now, or -1 and @err says why; @peer: who answered, or the last that did not (none: no address) */
+typedef void dial_fn(struct dial *d, int fd, uint32_t guard, int err);
+
+struct attempt {
+    struct loop_io io;
+    uint64_t started_us;
+    uint32_t guard;
+    uint8_t index; /* in dial->attempts and dial->addrs */
+    bool active;
+};
+
+struct dial {
+    struct up_env *env;
+    struct up_memory *memory;
+    dial_fn *fn;
+    struct wheel_timer next_timer; /* the next address gets its turn */
+    struct up_resolve *query;
+    struct ip_addr addrs[UP_ADDRS_MAX];
+    struct attempt attempts[UP_ADDRS_MAX];
+    struct ip_port peer;
+    uint8_t addr_count, tried, active;
+    uint16_t port;
+    int err;        /* the most telling one so far */
+    bool is_server; /* the upstream's own server: its addresses are remembered */
+    bool starting;  /* inside dial_start(): failures are its return value */
+    bool resolving;
+};
+
+/** dial_start() - connect to @dst, its addresses in turn, 250 ms apart (RFC 8305)
+ * Return: 0, then one call of @fn, later; or -errno and no call. */
+int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const struct host_port *dst,
+               bool is_server, dial_fn *fn);
+void dial_cancel(struct dial *d); /* after dial_start(); finished is fine */
+/** dial_order() - the order of attempts: @first if it is among them, then the families by turns
+ * @ip6_second: IPv4 opens the round */
+void dial_order(struct ip_addr *addrs, size_t n, const struct ip_addr *first, bool ip6_second);
+
+/* ---- handshakes (handshake.c) -------------------------------------------------------------------------------------------- */
+
+struct handshake_result {
+    int fd; /* the receiver's now; -1: failed, see why */
+    uint32_t guard;
+    struct ip_port bound, peer;
+    const struct up_failure *why;
+};
+/* The handshake is gone when this runs. */
+typedef void handshake_fn(void *arg, const struct handshake_result *result);
+
+struct handshake {
+    struct up_env *env;
+    struct up_memory *memory;
+    handshake_fn *fn;
+    void *arg;
+    struct wheel_timer deadline;
+    struct dial dial;
+    struct loop_io io; /* the winner's descriptor */
+    uint32_t guard;
+    bool connected; /* io is ours */
+    bool failed;    /* before handshake_open() returned: told by the deadline timer */
+    bool heard;     /* a byte of the answer under way has arrived */
+    struct up_failure why;
+    struct socks5 socks;
+    uint16_t in_len, out_len, out_off;
+    uint8_t in[SOCKS5_IN_MAX];
+    uint8_t out[SOCKS5_OUT_MAX];
+    char target_name[256];
+};
+
+/** handshake_open() - reach @target through the memory's upstream; @target NULL: its server only
+ * Return: 0, then @fn once, later; -EMFILE, -ENOMEM, -EINVAL: no call. */
+int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,
+                   const struct host_port *target, uint64_t timeout_us, handshake_fn *fn, void *arg,
+                   struct handshake **out);
+void handshake_cancel(struct handshake *h); /* NULL is fine */
+const char *handshake_stage(const struct handshake *h);
+
+/* ---- streams (stream.c), probes (probe.c) ------------------------------------------------------------------------------------ */
+
+enum stream_state {
+    STREAM_OPENING,
+    STREAM_OPEN,
+    STREAM_BROKEN, /* open, in env->broken: on_closed comes */
+    STREAM_DEAD,   /* on_closed is running */
+};
+
+struct up_stream {
+    struct loop_io io; /* started when open */
+    struct up_env *env;
+    struct up_memory *memory;
+    const struct up_stream_events *events;
+    void *arg;
+    union {
+        struct handshake *handshake;   /* OPENING */
+        struct up_stream *next_broken; /* BROKEN */
+    };
+    uint32_t guard;
+    uint8_t state;    /* enum stream_state */
+    bool shut;        /* our FIN is out */
+    bool send_failed; /* so the end of what arrives is no FIN */
+};
+static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 96, "an idle stream is cheap (PERF-9)");
+
+void stream_tell_broken(struct wheel_timer *t, uint64_t now_us);
+
+/* One call of up_probe(). The first one for an upstream does the work, the others hang on its list. */
+struct probe {
+    struct probe *next;
+    struct up_env *env;
+    struct up_memory *memory;
+    struct handshake *handshake; /* of the first one; NULL: nothing to ask */
+    struct wheel_timer later;    /* tells, when there is nothing to ask */
+    void (*fn)(void *arg, int err);
+    void *arg;
+    int err;
+};
+void probe_free(struct up_env *env, struct probe *p); /* with its list, and no call; NULL is fine */
+
+#endif

@@ -1,0 +1,198 @@
+/* url.c - "socks5://user:password@host:port#name" into options (config.md: `--proxy URL`; RFC 3986 for its parts).
+ *
+ * No sentence repeats the part before the '@': it may hold a password (faults.md G7). */
+#include "culvert/upstream.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum { STORAGE_BYTES = 1024, SECRET_MAX = 255, DEFAULT_PORT = 1080 };
+
+struct text { /* a part of the URL */
+    const char *at;
+    size_t len;
+};
+
+struct store { /* the caller's memory, filled from the front */
+    char *at;
+    size_t left;
+};
+
+/* Cuts @t at the first (or last) @c and returns the part behind it; at == NULL when there is none. */
+static struct text cut(struct text *t, char c, bool last)
+{
+    const char *p = last ? memrchr(t->at, c, t->len) : memchr(t->at, c, t->len);
+    struct text behind = { 0 };
+
+    if (p) {
+        behind = (struct text){ p + 1, (size_t)(t->at + t->len - p - 1) };
+        t->len = (size_t)(p - t->at);
+    }
+    return behind;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* Percent-decodes @t into the store (RFC 3986 section 2.1). @what names the part in the sentence. */
+static int decode(struct store *store, struct text t, const char *what, const char **out, struct err *err)
+{
+    char *start = store->at;
+    size_t n = 0;
+
+    for (size_t i = 0; i < t.len; i++) {
+        int c = (unsigned char)t.at[i];
+
+        if (c == '%') {
+            int high = i + 2 < t.len ? hex_digit(t.at[i + 1]) : -1;
+            int low = i + 2 < t.len ? hex_digit(t.at[i + 2]) : -1;
+
+            if (high < 0 || low < 0)
+                return err_set(err, -EINVAL,
+                               "the %s of the URL has a %% that two hex digits do not follow; "
+                               "write %%25 for a percent sign",
+                               what);
+            c = high << 4 | low;
+            i += 2;
+        }
+        if (c == 0)
+            return err_set(err, -EINVAL, "the %s of the URL holds a zero byte", what);
+        if (n + 1 >= store->left)
+            return err_set(err, -EINVAL, "the URL is too long");
+        start[n++] = (char)c;
+    }
+    start[n] = '\0';
+    store->at += n + 1;
+    store->left -= n + 1;
+    *out = start;
+    return 0;
+}
+
+/* Which kinds there are, and which ones are known by name only. */
+static int parse_scheme(struct text *url, struct upstream_options *o, struct err *err)
+{
+    static const char *const later[] = { "http",       "https",     "socks4", "socks4a",  "socks5s",
+                                         "socks5+tls", "masque",    "ss",     "trojan",   "vmess",
+                                         "vless",      "hysteria2", "tuic",   "wireguard" };
+    const char *colon = memmem(url->at, url->len, "://", 3);
+    size_t len = colon ? (size_t)(colon - url->at) : 0;
+
+    if (len == 0 || len > 16)
+        return err_set(err, -EINVAL,
+                       "a proxy is written socks5://HOST:PORT or socks5://USER:PASSWORD@HOST:PORT");
+    if ((len == 6 && strncasecmp(url->at, "socks5", 6) == 0) ||
+        (len == 7 && strncasecmp(url->at, "socks5h", 7) == 0)) {
+        o->kind = UPSTREAM_SOCKS5;
+        *url = (struct text){ colon + 3, url->len - len - 3 };
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(later); i++) {
+        if (strlen(later[i]) == len && strncasecmp(url->at, later[i], len) == 0)
+            return err_set(err, -EINVAL, "%s:// is not supported yet; socks5:// is", later[i]);
+    }
+    return err_set(err, -EINVAL, "\"%.*s://\" is no kind of proxy that we know; write socks5://", (int)len,
+                   url->at);
+}
+
+static int parse_login(struct text login, struct store *store, struct upstream_options *o, struct err *err)
+{
+    struct text password = cut(&login, ':', false);
+    int r;
+
+    if (!password.at)
+        return err_set(err, -EINVAL, "the URL has a user name without a password; write USER:PASSWORD@");
+    if ((r = decode(store, login, "user name", &o->username, err)) != 0 ||
+        (r = decode(store, password, "password", &o->password, err)) != 0)
+        return r;
+    if (o->username[0] == '\0' || strlen(o->username) > SECRET_MAX)
+        return err_set(err, -EINVAL, "the user name must have 1 to 255 bytes (RFC 1929)");
+    if (o->password[0] == '\0' || strlen(o->password) > SECRET_MAX)
+        return err_set(err, -EINVAL, "the password must have 1 to 255 bytes (RFC 1929)");
+    return 0;
+}
+
+static int parse_port(struct text port, uint16_t *out, struct err *err)
+{
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < port.len; i++) {
+        if (port.at[i] < '0' || port.at[i] > '9' || n > 65535)
+            return err_set(err, -EINVAL, "the port \"%.*s\" is no number from 1 to 65535",
+                           (int)(port.len < 20 ? port.len : 20), port.at);
+        n = n * 10 + (uint32_t)(port.at[i] - '0');
+    }
+    if (n == 0 || n > 65535)
+        return err_set(err, -EINVAL, "the port must be a number from 1 to 65535");
+    *out = (uint16_t)n;
+    return 0;
+}
+
+/* "[v6]:port", "v4:port" or "name:port"; the port may be left out. */
+static int parse_server(struct text server, struct store *store, struct upstream_options *o, struct err *err)
+{
+    struct text port = { 0 };
+    const char *host;
+    char name[256];
+    int r;
+
+    if (server.len > 0 && server.at[0] == '[') {
+        struct text behind = cut(&server, ']', false);
+
+        if (!behind.at || (behind.len > 0 && behind.at[0] != ':'))
+            return err_set(err, -EINVAL,
+                           "an IPv6 address is written in brackets, as in socks5://[2001:db8::1]:1080");
+        port = behind.len > 0 ? (struct text){ behind.at + 1, behind.len - 1 } : port;
+        server = (struct text){ server.at + 1, server.len - 1 };
+    } else {
+        port = cut(&server, ':', false);
+    }
+    if (port.at && memchr(port.at, ':', port.len))
+        return err_set(err, -EINVAL,
+                       "an IPv6 address is written in brackets, as in socks5://[2001:db8::1]:1080");
+    o->server.port = DEFAULT_PORT;
+    if ((port.at && (r = parse_port(port, &o->server.port, err)) != 0) ||
+        (r = decode(store, server, "host", &host, err)) != 0)
+        return r;
+    if (ip_parse(host, &o->server.addr) == 0)
+        return 0;
+    if (host_name_normalise(host, strlen(host), name) != 0)
+        return err_set(err, -EINVAL,
+                       host[0] ? "the host of the URL is neither an address nor a host name"
+                               : "the URL names no host; write socks5://HOST:PORT");
+    return decode(store, (struct text){ name, strlen(name) }, "host", &o->server.name, err);
+}
+
+int upstream_parse_url(const char *url, char storage[1024], struct upstream_options *out, struct err *err)
+{
+    struct store store = { storage, STORAGE_BYTES };
+    struct upstream_options o = { .udp = UPSTREAM_UDP_AUTO };
+    struct text rest = { url, strlen(url) }, fragment, server, shown;
+    int r = parse_scheme(&rest, &o, err);
+
+    if (r != 0)
+        return r;
+    fragment = cut(&rest, '#', false);
+    if (rest.len > 0 && rest.at[rest.len - 1] == '/')
+        rest.len--;
+    server = cut(&rest, '@', true);
+    shown = server = server.at ? server : rest;
+    if (memchr(server.at, '/', server.len) || memchr(server.at, '?', server.len))
+        return err_set(err, -EINVAL, "nothing may follow the port of a proxy's URL but #NAME");
+    if (server.at != rest.at && (r = parse_login(rest, &store, &o, err)) != 0)
+        return r;
+    if ((r = parse_server(server, &store, &o, err)) != 0 ||
+        (r = decode(&store, fragment.len > 0 ? fragment : shown, "name", &o.name, err)) != 0)
+        return r;
+    *out = o;
+    return 0;
+}
