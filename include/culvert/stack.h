@@ -283,6 +283,7 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(frag_malformed, "frag.malformed") \
     X(frag_expired, "frag.expired") \
     X(frag_evicted, "frag.evicted") \
+    X(frag_no_memory, "frag.no_memory") \
     X(frag_sent, "frag.sent") \
     X(icmp_in, "icmp.in") \
     X(icmp_invalid, "icmp.invalid") \

@@ -4,14 +4,8 @@
  * device fills in checksums we store the sum of the pseudo-header, which is what it continues from (VN-4), else we sum
  * the payload ourselves and count the bytes. TCP always carries DF and fits (RFC 6864 section 4: its id may then be
  * anything, so 0); what is larger than the MTU and may be cut is cut here (RFC 791 section 2.3, RFC 8200 section 4.5). */
-#include "stack_impl.h"
+#include "ip_impl.h"
 
-#define V4_HEADER   20
-#define V6_HEADER   40
-#define FRAG_HEADER 8 /* IPv6 fragment extension header */
-#define IP_MAX      65535
-#define V4_DF       0x4000
-#define V4_MF       0x2000
 #define FRAG_RANGES (STACK_EMIT_IOV - 1)
 
 static size_t ranges_len(const struct iovec *v, int n)
@@ -193,7 +187,7 @@ static size_t fragment_headers(const struct ip_out *o, uint8_t *h, uint32_t id, 
         put_v4(o, h, V4_HEADER + len, (uint16_t)id, (uint16_t)(offset / 8 | (more ? V4_MF : 0)));
         return V4_HEADER;
     }
-    put_v6(o, h, FRAG_HEADER + len, 44);
+    put_v6(o, h, FRAG_HEADER + len, NEXT_FRAGMENT);
     h[V6_HEADER] = o->proto;
     h[V6_HEADER + 1] = 0;
     put_be16(h + V6_HEADER + 2, (uint16_t)(offset | more));
@@ -206,7 +200,7 @@ static int output_fragments(struct stack *s, const struct ip_out *o, const uint8
 {
     size_t room = s->cfg.mtu_bytes - (ip_is4(&o->dst) ? V4_HEADER : V6_HEADER + FRAG_HEADER), offset = 0;
     struct cursor at = { .v = payload, .n = ranges };
-    uint32_t id = o->ip_id != 0 ? o->ip_id : (uint32_t)prng_next(&s->prng);
+    uint32_t id = ip_is4(&o->dst) ? o->ip_id : (uint32_t)prng_next(&s->prng);
     uint8_t headers[V6_HEADER + FRAG_HEADER + IP_OUT_HEADROOM];
     const struct pkt_meta none = { 0 };
     int r = 0;

@@ -4,7 +4,7 @@
  * runs callbacks and lets the connections that were touched send, so that all input of a batch is seen before any answer
  * leaves (tcp-stack.md BAT-1). Timers share one wheel. The stack lives at the front of the region that it was given; the
  * rest are pools and tables, whose untouched pages cost nothing. */
-#include "stack_impl.h"
+#include "ip_impl.h"
 
 #define PAGE_BYTES    4096
 #define MTU_MIN       576 /* RFC 791 section 3.2: what every host must take */
@@ -70,12 +70,26 @@ static bool config_is_sound(const struct stack_config *c, const struct stack_eve
 size_t stack_memory_bytes(const struct stack_config *c)
 {
     size_t parts[] = { sizeof(struct stack), blocks_region_bytes(c), udp_memory_bytes(c),
-                       icmp_memory_bytes(c), frag_memory_bytes(c),   tcp_memory_bytes(c) };
+                       echo_memory_bytes(),  frag_memory_bytes(c),   tcp_memory_bytes(c) };
     size_t sum = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         sum += parts[i] + CACHE_LINE;
     return (sum + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
+}
+
+/* The network and broadcast addresses of on-link prefixes are nobody's; /31 and /32 have none (RFC 3021). */
+static void note_prefixes(struct stack *s)
+{
+    for (size_t i = 0; i < s->cfg.addresses; i++) {
+        unsigned len = s->cfg.address_len[i];
+        uint32_t mask;
+
+        if (!ip_is4(&s->cfg.address[i]) || len <= 96 || len > 126)
+            continue;
+        mask = UINT32_MAX << (128 - len);
+        s->net4[s->nets4++] = (struct prefix4){ get_be32(s->cfg.address[i].b + 12) & mask, mask };
+    }
 }
 
 struct stack *stack_init(void *memory, const struct stack_config *c, const struct stack_events *ev, void *arg,
@@ -98,9 +112,10 @@ struct stack *stack_init(void *memory, const struct stack_config *c, const struc
     bucket_fill(&s->icmp_bucket, now_us, c->icmp_errors_burst);
     bucket_fill(&s->rst_bucket, now_us, c->rst_per_second);
     bucket_fill(&s->walk_bucket, now_us, WALK_BURST);
+    note_prefixes(s);
     blocks_init(s, &at);
     udp_init(s, region_take(&at, udp_memory_bytes(c), CACHE_LINE));
-    icmp_init(s, region_take(&at, icmp_memory_bytes(c), CACHE_LINE));
+    echo_init(s, region_take(&at, echo_memory_bytes(), CACHE_LINE));
     frag_init(s, region_take(&at, frag_memory_bytes(c), CACHE_LINE));
     tcp_init(s, region_take(&at, tcp_memory_bytes(c), CACHE_LINE));
     s->rx = block_get(s, BLOCK_SLOT);
@@ -113,7 +128,7 @@ void stack_fini(struct stack *s)
         return;
     tcp_fini(s);
     udp_fini(s);
-    icmp_fini(s);
+    echo_fini(s);
     frag_fini(s);
     for (int i = 0; i < BLOCK_CLASSES; i++)
         pool_fini(&s->blocks[i]);
@@ -279,7 +294,7 @@ size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t ma
         n += one;
     }
     n += udp_pools(s, out + n, max - n);
-    n += icmp_pools(s, out + n, max - n);
+    n += echo_pools(s, out + n, max - n);
     n += frag_pools(s, out + n, max - n);
     return n + tcp_pools(s, out + n, max - n);
 }

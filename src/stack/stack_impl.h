@@ -36,6 +36,8 @@ struct block {
     uint32_t refs;      /* pieces of it that are still held; block_put() at 0 gives it back */
     uint8_t class_;     /* enum block_class */
     struct block *next; /* the holder's list */
+    uint32_t seq,
+        fill; /* the holder's: TCP keeps the sequence number of the first byte, and the bytes used */
 };
 static inline uint8_t *block_data(struct block *b)
 {
@@ -60,9 +62,10 @@ struct packet {
     uint32_t l4_len;
     uint8_t proto, ttl, tos;
     bool v6, df, reassembled;
-    bool csum_ok;    /* L4 checksum trusted (VN-2): do not verify */
-    bool local;      /* dst is one of config.address */
-    uint32_t origin; /* the shard that read it; == config.shard unless handed off */
+    bool csum_ok;              /* L4 checksum trusted (VN-2): do not verify */
+    bool local;                /* dst is one of config.address */
+    bool broadcast, multicast; /* dst; TCP and UDP never see these */
+    uint32_t origin;           /* the shard that read it; == config.shard unless handed off */
     struct pkt_meta meta;
     struct block *
         slot; /* where it lies, if it may be kept: take a reference and it is kept; NULL: copy what you keep */
@@ -101,32 +104,6 @@ bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject 
 bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uint8_t *l4, size_t l4_len,
                          const struct ip_addr *offender, enum stack_reject why, uint32_t mtu);
 
-/* ---- inside the IP half -------------------------------------------------------------------------------------------- */
-
-/* One packet from the device (or put together from fragments) up to its protocol, or dropped and counted.
- * @slot: where it lies, if it may be kept there; NULL: whoever keeps it copies. */
-void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt_meta *meta,
-              struct block *slot, uint32_t origin, bool reassembled);
-bool ip_is_assigned(const struct stack *s, const struct ip_addr *a);
-/* The stack's own address of @like's family, NULL when none is configured. */
-const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like);
-
-size_t udp_memory_bytes(const struct stack_config *c);
-void udp_init(struct stack *s, void *memory);
-void udp_fini(struct stack *s);
-void udp_batch_end(struct stack *s);
-bool udp_batch_pending(const struct stack *s);
-size_t udp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
-
-size_t icmp_memory_bytes(const struct stack_config *c);
-void icmp_init(struct stack *s, void *memory);
-void icmp_fini(struct stack *s);
-size_t icmp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
-
-size_t frag_memory_bytes(const struct stack_config *c);
-void frag_init(struct stack *s, void *memory);
-void frag_fini(struct stack *s);
-size_t frag_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
 /* Fill one row of the pool table; returns 1, or 0 when there is no room. */
 size_t pool_describe(const struct pool *p, struct stack_pool_info *out, size_t max);
 
@@ -169,8 +146,12 @@ size_t pool_region_bytes(uint32_t object_bytes, uint32_t limit);
 
 struct tcp_shard; /* tcp_impl.h */
 struct udp_shard; /* udp.c */
-struct icmp_shard;
+struct echo_shard;
 struct frag_shard;
+
+struct prefix4 {
+    uint32_t net, mask; /* host order */
+};
 
 struct stack {
     struct stack_config cfg;
@@ -186,9 +167,11 @@ struct stack {
     struct block *rx;       /* the slot that the next packet is read into */
     struct block *rx_spare; /* takes its place when it is kept; NULL: it may not be kept */
     struct bucket icmp_bucket, rst_bucket, walk_bucket;
+    struct prefix4 net4[8]; /* on-link prefixes of config.address, for their broadcast addresses */
+    uint32_t nets4;
     struct tcp_shard *tcp;
     struct udp_shard *udp;
-    struct icmp_shard *icmp;
+    struct echo_shard *echo;
     struct frag_shard *frag;
     bool in_batch;   /* callbacks are running */
     bool in_advance; /* timers are running */

@@ -1,0 +1,109 @@
+/* ip_impl.h - what the files of the IP half share among themselves; the TCP half does not include it. */
+#ifndef CULVERT_IP_IMPL_H
+#define CULVERT_IP_IMPL_H
+
+#include "stack_impl.h"
+
+#define V4_HEADER   20
+#define V6_HEADER   40
+#define FRAG_HEADER 8 /* IPv6 fragment extension header */
+#define IP_MAX      65535
+#define V4_DF       0x4000
+#define V4_MF       0x2000
+#define V4_OFFSET   0x1fff /* in units of 8 bytes */
+
+/* IPv6 next header values that are not protocols (RFC 8200 section 4) */
+enum {
+    NEXT_HOP_BY_HOP = 0,
+    NEXT_ROUTING = 43,
+    NEXT_FRAGMENT = 44,
+    NEXT_NONE = 59,
+    NEXT_DEST_OPTIONS = 60,
+};
+
+/* ---- input -------------------------------------------------------------------------------------------------------- */
+
+/* One packet from the device (or put together from fragments) up to its protocol, or dropped and counted.
+ * @slot: where it lies, if it may be kept there; NULL: whoever keeps it copies. */
+void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt_meta *meta,
+              struct block *slot, uint32_t origin, bool reassembled);
+/* The stack's own address of @like's family, NULL when none is configured. */
+const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like);
+/* A packet copied into a block of its size; an IPv6 header that makes it longer than any block begins in the headroom.
+ * *out: where it lies now. NULL: no memory. */
+struct block *ip_copy(struct stack *s, const uint8_t *packet, size_t len, const uint8_t **out);
+/* Bytes of header that a protocol cannot do without. */
+size_t ip_min_l4(uint8_t proto);
+
+enum ext_verdict {
+    EXT_UPPER,    /* the walk ended at a protocol: p->proto and p->l4 are set */
+    EXT_FRAGMENT, /* at a fragment header: p->l4 points at it */
+    EXT_SHORT,    /* the chain runs past the end */
+    EXT_DROP,     /* forbidden; counted, and answered where the RFC says so */
+};
+enum ext_place {
+    EXT_FIRST, /* behind the IPv6 header */
+    EXT_NESTED, /* behind a fragment header, or in a datagram put together: no hop-by-hop options, no fragment header again */
+    EXT_LOOK, /* nested, and nothing is counted or sent */
+};
+/* Walk the extension headers of an IPv6 packet, beginning with @next at p->l4 (RFC 8200 section 4). */
+enum ext_verdict ip_ext_walk(struct stack *s, struct packet *p, uint8_t next, enum ext_place place);
+
+/* ---- fragments ------------------------------------------------------------------------------------------------------ */
+
+/* What one fragment says of itself; its data are p->l4 and p->l4_len. */
+struct fragment {
+    uint32_t id;
+    uint32_t offset; /* bytes */
+    bool more;
+    uint8_t next; /* IPv6: the first header of the data */
+};
+void frag_input(struct stack *s, struct packet *p, const struct fragment *f);
+size_t frag_memory_bytes(const struct stack_config *c);
+void frag_init(struct stack *s, void *memory);
+void frag_fini(struct stack *s);
+size_t frag_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+
+/* ---- ICMP ------------------------------------------------------------------------------------------------------------ */
+
+/* Types that are sent or read here; codes stand where they are used (RFC 792, RFC 4443). */
+enum {
+    ICMP4_ECHO_REPLY = 0,
+    ICMP4_UNREACHABLE = 3,
+    ICMP4_QUENCH = 4,
+    ICMP4_REDIRECT = 5,
+    ICMP4_ECHO = 8,
+    ICMP4_TIME_EXCEEDED = 11,
+    ICMP4_PARAM_PROBLEM = 12,
+    ICMP6_UNREACHABLE = 1,
+    ICMP6_TOO_BIG = 2,
+    ICMP6_TIME_EXCEEDED = 3,
+    ICMP6_PARAM_PROBLEM = 4,
+    ICMP6_ECHO = 128,
+    ICMP6_ECHO_REPLY = 129,
+    ICMP6_REDIRECT = 137,
+};
+
+/* An ICMP error of this type and code, with these 4 bytes behind its checksum, about @p; limited, and with the exceptions of
+ * icmp.md U7. Return: EV_SENT; EV_RATE_LIMITED; EV_NO_ROUTE: no address to send it from; EV_DROPPED: not allowed, or lost. */
+enum echo_result icmp_send_raw(struct stack *s, const struct packet *p, uint8_t type, uint8_t code,
+                               uint32_t word);
+enum echo_result icmp_reject(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu);
+void icmp_error_input(struct stack *s, const struct packet *p);
+void echo_input(struct stack *s, struct packet *p);
+
+size_t echo_memory_bytes(void);
+void echo_init(struct stack *s, void *memory);
+void echo_fini(struct stack *s);
+size_t echo_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+
+/* ---- UDP -------------------------------------------------------------------------------------------------------------- */
+
+size_t udp_memory_bytes(const struct stack_config *c);
+void udp_init(struct stack *s, void *memory);
+void udp_fini(struct stack *s);
+void udp_batch_end(struct stack *s);
+bool udp_batch_pending(const struct stack *s);
+size_t udp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+
+#endif

@@ -1,0 +1,67 @@
+/* udp_impl.h - what udp.c (mappings, callbacks) and udp_io.c (packets in and out) share. */
+#ifndef CULVERT_UDP_IMPL_H
+#define CULVERT_UDP_IMPL_H
+
+#include "ip_impl.h"
+
+#define UDP_HEADER 8
+
+/* A datagram that waits, in the headroom of the block that holds its packet. */
+struct udp_item {
+    const uint8_t *ip;   /* the packet, for quotes */
+    const uint8_t *data; /* behind the UDP header */
+    uint32_t ip_len;
+    uint16_t len, gso_size;
+    uint8_t ttl, tos;
+};
+
+/* Items are linked by block->next. */
+struct udp_queue {
+    struct block *first, *last;
+    uint32_t count;
+};
+
+/* A mapping: a request until it is decided, then an endpoint. Both public types are this one object. */
+struct udp_node {
+    struct flow_key key; /* UDP_MATCH_CLIENT and requests: target none and target_port 0 */
+    struct stack *s;
+    struct udp_node *chain;
+    struct wheel_timer expiry;    /* of a request */
+    struct udp_node *next_opened; /* accepted with datagrams held; delivered at batch end */
+    struct udp_queue held;
+    void *user;
+    bool open;   /* an endpoint */
+    bool busy;   /* one of its callbacks runs: whoever called it frees it */
+    bool closed; /* by a callback, while busy */
+    bool opened_listed;
+};
+
+struct udp_shard {
+    struct pool nodes;
+    struct hash_key key;
+    struct udp_node **table;
+    uint32_t places; /* power of two */
+    uint32_t endpoints, by_flow, requests, max_requests;
+    size_t held_bytes;      /* of blocks that requests hold */
+    struct udp_queue ready; /* verified, in order of arrival; delivered at batch end */
+    struct udp_node *opened;
+};
+
+static inline struct udp_item *udp_item(struct block *b)
+{
+    return (struct udp_item *)(void *)((uint8_t *)b + sizeof(struct block));
+}
+
+void udp_queue_append(struct udp_queue *q, struct block *b);
+struct block *udp_queue_take(struct udp_queue *q); /* NULL: empty */
+
+/* udp_io.c: read a datagram's addresses from its packet. */
+struct flow_key udp_item_key(const struct udp_item *i);
+/* A copy of a waiting datagram in a block of its size, so that it pins no slot; the block itself when it fits well already.
+ * Takes @b; NULL: no memory, and @b is gone. */
+struct block *udp_item_compact(struct stack *s, struct block *b);
+void udp_item_show(const struct udp_item *i, struct udp_datagram *out);
+/* One ICMP error about a waiting datagram. */
+void udp_item_reject(struct stack *s, const struct udp_item *i, enum stack_reject why);
+
+#endif
