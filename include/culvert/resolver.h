@@ -2,6 +2,7 @@
  * Knows     the hosts file, resolv.conf and name servers over UDP and TCP; nothing of why a name is asked.
  * Threads   [worker] one resolver belongs to one loop; nothing is shared.
  * Bounds    an answer or an error within 5 s; a bounded cache; one question on the wire for all who ask the same name.
+ * Files     read in the loop's thread when they changed, at most once a second; only their first MiB counts.
  * Not here  getaddrinfo and nsswitch.conf (design.md section 6, Names); `search` and `ndots`: names are taken as complete. */
 #ifndef CULVERT_RESOLVER_H
 #define CULVERT_RESOLVER_H
@@ -10,8 +11,8 @@
 #include "culvert/loop.h"
 
 struct resolver; /* heap, one per loop */
-struct
-    resolver_query; /* one open question of one caller; gone once its callback ran or resolver_cancel() returned */
+/* One open question of one caller; gone once its callback ran or resolver_cancel() returned. */
+struct resolver_query;
 
 #define RESOLVER_ADDRS_MAX   16
 #define RESOLVER_SERVERS_MAX 3
@@ -21,20 +22,22 @@ struct
  * Return: a non-blocking, close-on-exec descriptor that now is the resolver's, or -errno. */
 typedef int resolver_socket_fn(void *arg, int family, int type, const struct ip_port *dst);
 
-struct resolver_options {            /* all zero is a good set; paths are copied */
-    const char *hosts_path;          /* NULL: /etc/hosts */
-    const char *resolv_conf_path;    /* NULL: /etc/resolv.conf; read again when it changed */
-    const struct ip_port *servers;   /* instead of those of resolv.conf, when n_servers > 0; copied */
-    size_t n_servers;                /* at most RESOLVER_SERVERS_MAX are used */
-    uint32_t timeout_ms;             /* of one name, from question to callback; 0: 5,000 */
-    uint32_t cache_names;            /* 0: 256 */
+struct resolver_options {          /* all zero is a good set; paths are copied */
+    const char *hosts_path;        /* NULL: /etc/hosts */
+    const char *resolv_conf_path;  /* NULL: /etc/resolv.conf; read again when it changed */
+    const struct ip_port *servers; /* instead of those of resolv.conf, when n_servers > 0; copied */
+    size_t n_servers;              /* at most RESOLVER_SERVERS_MAX are used */
+    uint32_t timeout_ms;           /* of one name, from question to callback; 0: 5,000 */
+    uint32_t cache_names;          /* 0: 256; never less */
+    uint32_t stale_max_s; /* how old an address may get that is used while its name fails; 0: a day */
     resolver_socket_fn *make_socket; /* NULL: plain sockets */
     void *socket_arg;                /* given to make_socket */
 };
 
 /** resolver_new() - Return: 0, -ENOMEM, or -errno of the kernel's random source. Files that are missing are no error. */
 int resolver_new(struct loop *l, const struct resolver_options *opt, struct resolver **out);
-void resolver_free(struct resolver *r); /* callbacks of open queries do not run; NULL is fine */
+/* Callbacks of open queries do not run. Not from inside a callback; NULL is fine. */
+void resolver_free(struct resolver *r);
 
 /* The result, exactly once unless cancelled. @addrs is borrowed for the call; families alternate, IPv6 first (RFC 8305
  * section 4), at most RESOLVER_ADDRS_MAX. @err 0: n > 0. Otherwise n is 0, and @err is -ENOENT: no such name or no address;
@@ -49,6 +52,10 @@ typedef void resolver_fn(void *arg, int err, const struct ip_addr *addrs, size_t
 int resolver_query(struct resolver *r, const char *name, resolver_fn *fn, void *arg,
                    struct resolver_query **out);
 void resolver_cancel(struct resolver_query *q); /* @fn will not run; NULL is fine */
+
+/** resolver_conf_servers() - the name servers that a resolv.conf lists, in order, with port 53 [any]
+ * Return: how many, at most @cap; 0: none, or the file cannot be read. */
+size_t resolver_conf_servers(const char *path, struct ip_port *out, size_t cap);
 
 struct resolver_counters {
     counter queries;       /* resolver_query() accepted */
