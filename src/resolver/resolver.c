@@ -75,12 +75,20 @@ static void lookup_free(struct lookup *l, struct resolver *r)
     free(l);
 }
 
+/* Asks for what is not known; for everything, if all that is known is that it failed and nothing old is left. */
 static void lookup_ask(struct lookup *l, struct resolver *r, const struct dns_name *name, uint64_t now_us)
 {
+    bool known[FAMILIES];
+
+    for (int k = 0; k < FAMILIES; k++) {
+        known[k] = cached_is_known(&l->name->family[k], now_us);
+        if (cached_is_fresh(&l->name->family[k], now_us))
+            l->addrs_at_us = now_us;
+    }
     for (int k = 0; k < FAMILIES; k++) {
         struct dns_question q = { .name = *name, .type = family_type[k], .class = DNS_IN };
 
-        l->asked[k] = !cached_is_known(&l->name->family[k], now_us);
+        l->asked[k] = !known[k] || (known[FAMILY_V6] && known[FAMILY_V4]);
         if (l->asked[k])
             ask_init(&l->asks[k], r, &q, now_us, now_us + r->timeout_us);
     }
@@ -128,17 +136,17 @@ static void store_empty(struct lookup *l, const struct ask *a, uint64_t now_us)
 static void store(struct lookup *l, int k, uint64_t now_us)
 {
     const struct ask *a = &l->asks[k];
-    struct cached_name *name = l->name;
+    struct cached_family *f = &l->name->family[k];
+    struct ip_addr old[RESOLVER_ADDRS_MAX];
 
     if (a->err == 0 && a->answer.n_addrs > 0) {
-        cached_put_addrs(&name->family[k], a->answer.addrs, a->answer.n_addrs, a->answer.ttl_s, now_us);
+        cached_put_addrs(f, a->answer.addrs, a->answer.n_addrs, a->answer.ttl_s, now_us);
         if (l->addrs_at_us == 0)
             l->addrs_at_us = now_us;
     } else if (a->err == 0) {
         store_empty(l, a, now_us);
-    } else if (name->family[FAMILY_V6].n > 0 || name->family[FAMILY_V4].n > 0) {
-        name->family[k].failed_until_us =
-            now_us + FAILED_HOLD_US; /* there is something else to use meanwhile */
+    } else if (cached_addrs(l->name, true, a->r->stale_max_us, now_us, old) > 0) {
+        f->failed_until_us = now_us + FAILED_HOLD_US; /* there is something to use meanwhile */
     }
     l->stored[k] = true;
 }
@@ -218,7 +226,7 @@ static uint64_t lookup_next_us(const struct lookup *l, uint64_t now_us)
         if (l->asked[k] && !l->stored[k])
             next_us = sooner(next_us, l->asks[k].next_us);
     }
-    if (l->waiting != NULL && l->addrs_at_us != 0)
+    if (l->waiting != NULL && now_us < l->addrs_at_us + SECOND_FAMILY_US)
         next_us = sooner(next_us, l->addrs_at_us + SECOND_FAMILY_US);
     if (l->waiting != NULL && now_us < l->started_us + STALE_AFTER_US)
         next_us = sooner(next_us, l->started_us + STALE_AFTER_US);
@@ -227,9 +235,14 @@ static uint64_t lookup_next_us(const struct lookup *l, uint64_t now_us)
 
 /* ---- the one place where things end ---- */
 
+/* What a callback asks, and is answered at once, waits for the next turn. */
 static void run_answered(struct resolver *r)
 {
-    while (r->answered != NULL) {
+    size_t n = 0;
+
+    for (const struct resolver_query *q = r->answered; q != NULL; q = q->next)
+        n++;
+    while (r->answered != NULL && n-- > 0) {
         struct resolver_query *q = r->answered;
 
         query_unlink(q);
