@@ -97,6 +97,9 @@ int config_load_text(const char *text, size_t len, const char *name, struct conf
  * @url: "socks5://[user:password@]host:port", ...; it never appears in a message */
 int config_from_proxy_url(const char *url, struct config **out, struct config_messages *messages);
 void config_free(struct config *c); /* NULL is fine */
+/** config_parse_listen() - "127.0.0.1:1080" or "[::1]:1080", port 0 to 65535; for `--listen`, too
+ * Return: 0, or -EINVAL and @out is untouched. */
+int config_parse_listen(const char *text, struct ip_port *out);
 
 /* ---- shares: what limits mean on this machine --------------------------------------------------------------------- */
 

@@ -1,0 +1,326 @@
+/* config.c - a load from end to end, and the checks that need two sections at once. */
+#include "config_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MARK_AUTO    0x1b6
+#define IPV6_MTU_MIN 1280 /* RFC 8200 section 5 */
+
+/* ---- checks across sections -------------------------------------------------------------------------------------- */
+
+static bool overlap(const struct ip_prefix *a, const struct ip_prefix *b)
+{
+    return a->len < b->len ? ip_in_prefix(&b->addr, a) : ip_in_prefix(&a->addr, b);
+}
+
+/* Host bits cleared: the on-link range of an interface's address. */
+static struct ip_prefix range_of(const struct ip_prefix *address)
+{
+    struct ip_prefix p = *address;
+
+    for (unsigned bit = p.len; bit < 128; bit++)
+        p.addr.b[bit / 8] &= (uint8_t) ~(0x80u >> (bit % 8));
+    return p;
+}
+
+/* Where a value stands, for "the one on line N"; a default has no place. */
+static const char *place_of(const struct cfg_node *at, char out[40])
+{
+    if (at == NULL || at->line == 0)
+        return "the default";
+    snprintf(out, 40, "line %u", (unsigned)at->line);
+    return out;
+}
+
+static void check_tun_ranges(struct cfg_read *r)
+{
+    const struct tun_options *tun = &r->config->tun;
+    char place[40];
+
+    for (size_t i = 0; i < tun->addresses; i++) {
+        struct ip_prefix range = range_of(&tun->address[i]);
+
+        for (size_t j = 0; j < i; j++) {
+            struct ip_prefix other = range_of(&tun->address[j]);
+
+            if (overlap(&range, &other))
+                cfg_error(r, r->address[i],
+                          "tun.address: overlaps the range of %s; give each address its own",
+                          place_of(r->address[j], place));
+        }
+        for (size_t j = 0; j < r->config->route.excludes; j++) {
+            if (overlap(&range, &r->config->route.exclude[j]))
+                cfg_error(r, r->exclude[j],
+                          "tun.route-exclude-address: overlaps tun.address (%s); move one of the two",
+                          place_of(r->address[i], place));
+        }
+    }
+}
+
+/* A proxy inside the TUN's own range could only be reached through itself (faults.md S19). */
+static void check_proxy_servers(struct cfg_read *r)
+{
+    const struct tun_options *tun = &r->config->tun;
+    const struct cfg_proxy *p;
+
+    for (size_t i = 0; (p = cfg_proxy_at(r, i)) != NULL; i++) {
+        const struct host_port *server = &p->options.server;
+
+        for (size_t j = 0; j < tun->addresses && server->name == NULL && !ip_is_none(&server->addr); j++) {
+            struct ip_prefix range = range_of(&tun->address[j]);
+
+            if (p->at != NULL && ip_in_prefix(&server->addr, &range))
+                cfg_error(r, p->at,
+                          "proxies[%zu].server: lies inside tun.address, so it could never be reached", i);
+        }
+    }
+}
+
+static void check_mtu(struct cfg_read *r)
+{
+    const struct tun_options *tun = &r->config->tun;
+
+    for (size_t i = 0; i < tun->addresses && r->mtu != NULL; i++) {
+        if (ip_is4(&tun->address[i].addr) || tun->mtu >= IPV6_MTU_MIN)
+            continue;
+        cfg_error(r, r->mtu, "tun.mtu: IPv6 needs %d or more; raise it, or set tun.address without IPv6",
+                  IPV6_MTU_MIN);
+        return;
+    }
+}
+
+static void check_adopted(struct cfg_read *r)
+{
+    if (r->fd == NULL)
+        return;
+    if (r->tun_name != NULL)
+        cfg_error(r, r->tun_name,
+                  "tun.name: an adopted descriptor (tun.fd, line %u) has its name already; "
+                  "keep one of the two",
+                  (unsigned)r->fd->line);
+}
+
+/* A server that anybody can reach and use is found within hours. */
+static void check_open_server(struct cfg_read *r)
+{
+    const struct serve_options *s = &r->config->serve;
+
+    if (r->listen != NULL && s->user_count == 0 && !ip_is_loopback(&s->listen.addr))
+        cfg_warning(r, r->listen,
+                    "serve.socks5.listen: whoever reaches this address may use it; set serve.socks5.users");
+}
+
+/* What `auto` means for our own sockets: with auto-route they must be told from the traffic that enters the TUN. */
+static void settle_route(struct cfg_read *r)
+{
+    struct config_route *route = &r->config->route;
+
+    if (route->auto_route && route->mark == 0)
+        route->mark = MARK_AUTO;
+    if (r->interface == NULL)
+        route->interface_auto = route->auto_route;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------------- */
+
+static int tree_of(struct cfg_read *r, const char *text, size_t len, const struct cfg_node **root)
+{
+    struct cfg_node at = { .line = 1, .column = 1 };
+    struct err err;
+    int e;
+
+    if (len > CFG_FILE_MAX) {
+        cfg_error(r, &at, "the text has %zu bytes; the most that is read is %zu", len, CFG_FILE_MAX);
+        return -EINVAL;
+    }
+    if (!cfg_check_text(text, len, &at.line, &at.column, &err)) {
+        cfg_error(r, &at, "%s", err.text);
+        return -EINVAL;
+    }
+    if (len >= 3 && memcmp(text, "\357\273\277", 3) == 0) { /* libyaml would count the mark as a column */
+        text += 3;
+        len -= 3;
+    }
+    e = cfg_tree(text, len, r->scratch, r->messages, root);
+    if (e == 0 && (*root == NULL || cfg_is_null(*root) ||
+                   ((*root)->kind == CFG_MAP && (*root)->count == 0 && r->messages->errors == 0))) {
+        cfg_error(r, &at, "nothing configured; docs/config.md has a first file of ten lines");
+        return -EINVAL;
+    }
+    return e;
+}
+
+static void read_tree(struct cfg_read *r, const struct cfg_node *root)
+{
+    struct config *c = r->config;
+    bool wanted = cfg_map_get(root, "tun") != NULL || cfg_map_get(root, "proxies") != NULL ||
+                  cfg_map_get(root, "rules") != NULL;
+
+    cfg_read_section(r, &cfg_schema, root, c);
+    cfg_proxies_finish(r);
+    if (!r->no_memory)
+        cfg_rules_finish(r, wanted);
+    c->has_tun = cfg_map_get(root, "tun") != NULL;
+    c->has_serve = cfg_map_get(cfg_map_get(root, "serve"), "socks5") != NULL;
+    check_tun_ranges(r);
+    check_proxy_servers(r);
+    check_mtu(r);
+    check_adopted(r);
+    check_open_server(r);
+    settle_route(r);
+}
+
+static void struct_defaults(struct config *c)
+{
+    stack_config_defaults(&c->stack);
+    forward_options_defaults(&c->forward);
+    c->tun.fd = -1;
+    c->tun.txqueuelen = 4096; /* tun.h, STR-5 */
+    c->serve.connect_timeout_ms = 10000;
+    c->serve.max_streams = 16384;
+}
+
+/* "dir/file.yaml": "dir/"; no folder: "". */
+static const char *folder_of(struct cfg_read *r, const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    size_t len = slash == NULL ? 0 : (size_t)(slash - name) + 1;
+    char *folder = cfg_scratch(r, len + 1);
+
+    return folder == NULL ? "" : memcpy(folder, name, len);
+}
+
+static int load_begin(struct cfg_read *r, const char *name, struct config_messages *messages)
+{
+    *r = (struct cfg_read){ .messages = messages };
+    r->store = cfg_store_new();
+    r->scratch = cfg_store_new();
+    if (messages->file == NULL)
+        messages->file = strdup(name);
+    if (r->store == NULL || r->scratch == NULL || messages->file == NULL)
+        return -ENOMEM;
+    r->config = cfg_keep(r, sizeof(*r->config));
+    r->folder = folder_of(r, name);
+    if (r->no_memory)
+        return -ENOMEM;
+    r->config->store = r->store;
+    struct_defaults(r->config);
+    return 0;
+}
+
+/* @e: what happened so far. The configuration leaves only when there was no error at all. */
+static int load_end(struct cfg_read *r, int e, struct config **out)
+{
+    if (r->no_memory)
+        e = -ENOMEM;
+    else if (e == 0 && (r->messages->errors > 0 || r->config->rules == NULL))
+        e = -EINVAL;
+    cfg_messages_sort(r->messages);
+    cfg_store_free(r->scratch);
+    if (e == 0)
+        *out = r->config;
+    else if (r->config != NULL)
+        config_free(r->config);
+    else
+        cfg_store_free(r->store);
+    return e;
+}
+
+/* @mode: of the file; 0: it is none. */
+static int load_text(const char *text, size_t len, const char *name, unsigned mode, struct config **out,
+                     struct config_messages *messages)
+{
+    const struct cfg_node *root = NULL;
+    struct cfg_read r;
+    int e = load_begin(&r, name, messages);
+
+    if (e == 0)
+        e = tree_of(&r, text, len, &root);
+    if (e == 0)
+        read_tree(&r, root);
+    if (e == 0 && r.secret_inside != NULL && (mode & S_IROTH))
+        cfg_warning(&r, r.secret_inside,
+                    "a secret in a file that every user of the machine can read; "
+                    "chmod o-r would help, or {file: PATH}");
+    return load_end(&r, e, out);
+}
+
+int config_load_text(const char *text, size_t len, const char *name, struct config **out,
+                     struct config_messages *messages)
+{
+    return load_text(text, len, name, 0, out, messages);
+}
+
+/* A message about the file as a whole. */
+static void file_message(const char *path, struct config_messages *messages, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+static void file_message(const char *path, struct config_messages *messages, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (messages->file == NULL)
+        messages->file = strdup(path);
+    va_start(ap, fmt);
+    cfg_message(messages, false, 0, 0, "", fmt, ap);
+    va_end(ap);
+}
+
+int config_load_file(const char *path, struct config **out, struct config_messages *messages)
+{
+    unsigned mode;
+    struct err err;
+    size_t len;
+    char *text;
+    int e = cfg_read_file(path, CFG_FILE_MAX, &text, &len, &mode, &err);
+
+    if (e == -ENOMEM)
+        return e;
+    if (e != 0) {
+        file_message(path, messages, "%s", err.text);
+        return e;
+    }
+    e = load_text(text, len, path, mode, out, messages);
+    explicit_bzero(text, len);
+    free(text);
+    return e;
+}
+
+int config_from_proxy_url(const char *url, struct config **out, struct config_messages *messages)
+{
+    struct cfg_node root = { .kind = CFG_MAP }, match = { .kind = CFG_SCALAR, .plain = true },
+                    at = { .line = 0 };
+    const struct cfg_proxy *p = NULL;
+    struct cfg_read r;
+    char *rule;
+    int e = load_begin(&r, "--proxy", messages);
+
+    if (e != 0)
+        return load_end(&r, e, out);
+    p = cfg_proxy_url(&r, url, &at);
+    rule = p == NULL ? NULL : cfg_scratch(&r, strlen(p->options.name) + sizeof("MATCH,"));
+    if (rule != NULL) {
+        strcpy(stpcpy(rule, "MATCH,"), p->options.name);
+        match.text = rule;
+        match.count = (uint32_t)strlen(rule);
+        cfg_nodes_push(&r, &r.rules, &match);
+        read_tree(&r, &root);
+        r.config->has_tun = true;
+        r.config->route.auto_route = true;
+        settle_route(&r);
+    }
+    return load_end(&r, 0, out);
+}
+
+void config_free(struct config *c)
+{
+    struct config_store *store;
+
+    if (c == NULL)
+        return;
+    rules_unref(c->rules);
+    store = c->store; /* which holds c itself */
+    cfg_store_free(store);
+}

@@ -1,0 +1,269 @@
+/* proxy.c - the ways out: `proxies` as maps and URLs, the three that are always there, and the names of all.
+ *
+ * Names are gathered while the file is read and sorted once at the end, so that 100,000 rules find their targets fast. */
+#include "config_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_BYTES_MAX  128
+#define URL_STORAGE     1024
+#define SUGGESTIONS_MAX 100 /* each one compares with every name */
+
+static const char *const built_in[CONFIG_TARGET_FIRST_PROXY] = {
+    [CONFIG_TARGET_DIRECT] = "DIRECT",
+    [CONFIG_TARGET_REJECT] = "REJECT",
+    [CONFIG_TARGET_REJECT_DROP] = "REJECT-DROP",
+};
+
+struct target {
+    const char *name;
+    const struct cfg_node *at; /* NULL: built in */
+    int64_t index;             /* of config->upstreams, or CFG_TARGET_GROUP */
+    size_t order;              /* of equal names the first comes first */
+};
+
+struct cfg_targets {
+    struct cfg_proxy **proxies;
+    size_t count, cap;
+    struct cfg_nodes groups; /* the names of proxy-groups */
+    struct target *names;    /* sorted, from cfg_proxies_finish() on */
+    size_t n_names;
+    unsigned suggestions; /* made so far */
+};
+
+/* ---- gathering -------------------------------------------------------------------------------------------------- */
+
+static struct cfg_targets *targets(struct cfg_read *r)
+{
+    if (r->targets == NULL)
+        r->targets = cfg_scratch(r, sizeof(*r->targets));
+    return r->targets;
+}
+
+static struct cfg_proxy *proxy_add(struct cfg_read *r)
+{
+    struct cfg_targets *t = targets(r);
+    struct cfg_proxy *p = cfg_scratch(r, sizeof(*p));
+
+    if (t == NULL || p == NULL)
+        return NULL;
+    if (t->count == t->cap) {
+        size_t cap = t->cap == 0 ? 16 : t->cap * 2;
+        struct cfg_proxy **list = cfg_scratch(r, cap * sizeof(struct cfg_proxy *));
+
+        if (list == NULL)
+            return NULL;
+        if (t->count > 0)
+            memcpy(list, t->proxies, t->count * sizeof(struct cfg_proxy *));
+        t->proxies = list;
+        t->cap = cap;
+    }
+    t->proxies[t->count++] = p;
+    return p;
+}
+
+/* Rules name targets between commas, so a name has none. */
+static bool name_valid(struct cfg_read *r, const char *name, const struct cfg_node *at)
+{
+    size_t len = strlen(name);
+
+    if (len == 0 || len > NAME_BYTES_MAX)
+        cfg_error(r, at, "a name of %zu bytes; 1 to %d would work", len, NAME_BYTES_MAX);
+    else if (strchr(name, ',') != NULL)
+        cfg_error(r, at, "a name with a comma cannot stand in a rule; leave the comma out");
+    else
+        return true;
+    return false;
+}
+
+static void read_name(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct cfg_proxy *p = to;
+
+    (void)k;
+    if (!name_valid(r, v->text, v))
+        return;
+    p->options.name = cfg_keep_text(r, v->text, v->count);
+    p->at = v;
+}
+
+struct cfg_proxy *cfg_proxy_url(struct cfg_read *r, const char *url, const struct cfg_node *at)
+{
+    struct cfg_proxy *p = proxy_add(r);
+    char *storage = cfg_keep(r, URL_STORAGE);
+    struct err err;
+
+    if (p == NULL || storage == NULL)
+        return NULL;
+    p->at = at;
+    if (upstream_parse_url(url, storage, &p->options, &err) != 0) {
+        cfg_error(r, at, "%s", err.text);
+        p->options.name = NULL;
+        return NULL;
+    }
+    if (!name_valid(r, p->options.name, at))
+        return NULL;
+    return p;
+}
+
+static void read_proxy(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct cfg_proxy *p;
+
+    (void)to;
+    if (v->kind == CFG_SCALAR) {
+        p = cfg_proxy_url(r, v->text, v);
+        if (p != NULL && p->options.password != NULL && r->secret_inside == NULL)
+            r->secret_inside = v;
+        return;
+    }
+    p = proxy_add(r);
+    if (p == NULL)
+        return;
+    cfg_read_section(r, k->section, v, p);
+    if (p->options.username != NULL && cfg_map_get(v, "password") == NULL)
+        cfg_error(r, v, "has a username and no password; a login is both (RFC 1929)");
+    else if (p->options.password != NULL && cfg_map_get(v, "username") == NULL)
+        cfg_error(r, v, "has a password and no username; a login is both (RFC 1929)");
+}
+
+/* Groups are not built yet; their names are known, so that rules which use them are no mistakes of their own. */
+static void read_group(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct cfg_targets *t = targets(r);
+
+    (void)k;
+    (void)to;
+    for (uint32_t i = 0; t != NULL && i < v->count; i++) {
+        if (strcmp(v->pairs[i].key->text, "name") == 0 && v->pairs[i].value->kind == CFG_SCALAR)
+            cfg_nodes_push(r, &t->groups, v->pairs[i].value);
+    }
+}
+
+/* ---- names ---------------------------------------------------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+    const struct target *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+
+    return order != 0 ? order : x->order < y->order ? -1 : 1;
+}
+
+static void name_add(struct cfg_targets *t, const char *name, const struct cfg_node *at, int64_t index)
+{
+    t->names[t->n_names] = (struct target){ name, at, index, t->n_names };
+    t->n_names++;
+}
+
+static void duplicate(struct cfg_read *r, const struct target *first, const struct target *second)
+{
+    char quoted[CFG_QUOTED_MAX];
+
+    cfg_quote(second->name, quoted);
+    if (first->at == NULL)
+        cfg_error(r, second->at, "the name %s is built in; choose another one", quoted);
+    else
+        cfg_error(r, second->at, "the name %s is there twice; the first is on line %u, column %u", quoted,
+                  (unsigned)first->at->line, (unsigned)first->at->column);
+}
+
+static void check_names(struct cfg_read *r, const struct cfg_targets *t)
+{
+    for (size_t i = 1, first = 0; i < t->n_names; i++) {
+        size_t before;
+
+        if (strcmp(t->names[first].name, t->names[i].name) != 0) {
+            first = i;
+            continue;
+        }
+        before = cfg_enter_key(r, t->names[i].index == CFG_TARGET_GROUP ? "proxy-groups" : "proxies");
+        if (t->names[i].index >= CONFIG_TARGET_FIRST_PROXY)
+            cfg_enter_index(r, (size_t)t->names[i].index - CONFIG_TARGET_FIRST_PROXY);
+        duplicate(r, &t->names[first], &t->names[i]);
+        cfg_leave(r, before);
+    }
+}
+
+void cfg_proxies_finish(struct cfg_read *r)
+{
+    struct cfg_targets *t = targets(r);
+    size_t count = t == NULL ? 0 : CONFIG_TARGET_FIRST_PROXY + t->count;
+    struct upstream_options *ups = cfg_keep(r, count * sizeof(*ups));
+
+    if (t == NULL || ups == NULL)
+        return;
+    t->names = cfg_scratch(r, (count + t->groups.count) * sizeof(*t->names));
+    if (t->names == NULL)
+        return;
+    for (size_t i = 0; i < CONFIG_TARGET_FIRST_PROXY; i++) {
+        ups[i] = (struct upstream_options){ .name = built_in[i], .kind = (enum upstream_kind)i };
+        name_add(t, built_in[i], NULL, (int64_t)i);
+    }
+    for (size_t i = 0; i < t->count; i++) {
+        ups[CONFIG_TARGET_FIRST_PROXY + i] = t->proxies[i]->options;
+        if (t->proxies[i]->options.name != NULL)
+            name_add(t, t->proxies[i]->options.name, t->proxies[i]->at,
+                     CONFIG_TARGET_FIRST_PROXY + (int64_t)i);
+    }
+    for (size_t i = 0; i < t->groups.count; i++)
+        name_add(t, t->groups.list[i]->text, t->groups.list[i], CFG_TARGET_GROUP);
+    qsort(t->names, t->n_names, sizeof(*t->names), by_name);
+    check_names(r, t);
+    r->config->upstreams = ups;
+    r->config->upstream_count = count;
+}
+
+const struct cfg_proxy *cfg_proxy_at(const struct cfg_read *r, size_t i)
+{
+    return r->targets != NULL && i < r->targets->count ? r->targets->proxies[i] : NULL;
+}
+
+static int name_against(const void *name, const void *target)
+{
+    return strcmp(name, ((const struct target *)target)->name);
+}
+
+int64_t cfg_target_find(const struct cfg_read *r, const char *name)
+{
+    const struct target *found = r->targets == NULL ? NULL
+                                                    : bsearch(name, r->targets->names, r->targets->n_names,
+                                                              sizeof(struct target), name_against);
+
+    return found == NULL ? CFG_TARGET_UNKNOWN : found->index;
+}
+
+const char *cfg_target_nearest(const struct cfg_read *r, const char *name)
+{
+    struct cfg_targets *t = r->targets;
+    unsigned best = cfg_slips_allowed(name);
+    const char *nearest = NULL;
+
+    if (t == NULL || t->suggestions++ >= SUGGESTIONS_MAX)
+        return NULL;
+    for (size_t i = 0; i < t->n_names; i++) {
+        unsigned d = cfg_word_distance(name, t->names[i].name, best);
+
+        if (d <= best && (nearest == NULL || d < best)) {
+            nearest = t->names[i].name;
+            best = d;
+        }
+    }
+    return nearest;
+}
+
+const struct cfg_type cfg_proxy_list = { .name = "list of maps and URLs",
+                                         .expects =
+                                             "a list of maps, or of URLs such as socks5://192.0.2.10:1080",
+                                         .kind = CFG_MAP,
+                                         .list = true,
+                                         .mixed = true,
+                                         .read = read_proxy };
+const struct cfg_type cfg_proxy_name = {
+    .name = "text", .expects = "a name", .kind = CFG_SCALAR, .read = read_name
+};
+const struct cfg_type cfg_group_list = {
+    .name = "list of maps", .expects = "a list of maps", .kind = CFG_MAP, .list = true, .read = read_group
+};

@@ -1,0 +1,523 @@
+/* schema.c - the one table of keys: what each is called, may say, defaults to and means.
+ *
+ * The loader obeys it (walk.c), messages take their suggestions from it, and docs/config.md is printed from it
+ * (reference.c). A key that config.md of the specification promises and that is not built yet stands here as LATER: it is
+ * refused by name. Keys of other programs that will not come are in foreign.c. */
+#include "schema.h"
+
+#define SECONDS    1000ull
+#define HOURS      (3600 * SECONDS)
+#define MILLIS_MAX (1176 * HOURS) /* 49 days: what 32 bits of milliseconds hold */
+#define MIB        (1ull << 20)
+#define FLOWS_MAX  16777216
+
+/* Choices are stored as int. */
+_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum tun_offload) == sizeof(int), "enum size");
+_Static_assert(sizeof(enum echo_mode) == sizeof(int) && sizeof(enum upstream_udp) == sizeof(int),
+               "enum size");
+
+/* ---- runtime, limits, log ------------------------------------------------------------------------------------------ */
+
+static const struct cfg_section runtime = {
+    .where = "runtime",
+    .help = "The process itself.",
+    .keys =
+        (const struct cfg_key[]){ { .name = "workers",
+                                    .type = &cfg_auto_uint,
+                                    AT(workers),
+                                    .fallback = "auto",
+                                    .min = 1,
+                                    .max = 64,
+                                    .help = "threads, each with its own loop, TUN queue and stack shard; "
+                                            "`auto`: one for each usable core" },
+                                  LATER("user", cfg_later_text, "run as this user once everything is set up"),
+                                  LATER("sandbox", cfg_later_bool,
+                                        "give up what the program does not need; `require`: or do not start"),
+                                  LATER("state-dir", cfg_later_text, "folder for what outlives a restart"),
+                                  END },
+};
+
+static const struct cfg_section limits = {
+    .where = "limits",
+    .help = "What the process may take.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "memory",
+              .type = &cfg_auto_size,
+              AT(limits.memory_bytes),
+              .fallback = "auto",
+              .min = 16 * MIB,
+              .max = MIB << 20,
+              .help = "budget for buffers and flows; `auto`: a quarter of RAM or of the cgroup's limit, at "
+                      "least 16MiB" },
+            { .name = "tcp",
+              .type = &cfg_auto_uint,
+              AT(limits.tcp),
+              .fallback = "auto",
+              .min = 1,
+              .max = FLOWS_MAX,
+              .help = "TCP flows at a time; `auto`: what memory and descriptors carry" },
+            { .name = "udp",
+              .type = &cfg_auto_uint,
+              AT(limits.udp),
+              .fallback = "auto",
+              .min = 1,
+              .max = FLOWS_MAX,
+              .help = "UDP mappings at a time; `auto`: what memory and descriptors carry" },
+            { .name = "per-source",
+              .type = &cfg_none_uint,
+              AT(limits.per_source),
+              .fallback = "none",
+              .min = 1,
+              .max = FLOWS_MAX,
+              .help = "flows of one client address at a time" },
+            END },
+};
+
+static const struct cfg_choice log_levels[] = { { "info", LOG_INFO, CFG_HERE },
+                                                { "debug", LOG_DEBUG, CFG_HERE },
+                                                { "warning", LOG_WARNING, CFG_HERE },
+                                                { "error", LOG_ERROR, CFG_HERE },
+                                                { .text = NULL } };
+static const struct cfg_choice log_formats[] = { { "text", LOG_TEXT, CFG_HERE },
+                                                 { "json", LOG_JSON, CFG_HERE },
+                                                 { .text = NULL } };
+
+static const struct cfg_section log_section = {
+    .where = "log",
+    .help = "One line for each event, one for each flow that ended.",
+    .keys = (const struct cfg_key[]){ { .name = "level",
+                                        .type = &cfg_choice,
+                                        AT(log.level),
+                                        .fallback = "info",
+                                        .choices = log_levels,
+                                        .help = "least importance of a line that is written" },
+                                      { .name = "format",
+                                        .type = &cfg_choice,
+                                        AT(log.format),
+                                        .fallback = "text",
+                                        .choices = log_formats,
+                                        .help = "how a line looks" },
+                                      { .name = "output",
+                                        .type = &cfg_output,
+                                        AT(log.output),
+                                        .fallback = "stderr",
+                                        .help = "where lines go; a file is appended to" },
+                                      END },
+};
+
+/* ---- tun ------------------------------------------------------------------------------------------------------------- */
+
+static const struct cfg_choice offloads[] = { { "auto", TUN_OFFLOAD_AUTO, CFG_HERE },
+                                              { "true", TUN_OFFLOAD_ON, CFG_HERE },
+                                              { "false", TUN_OFFLOAD_OFF, CFG_HERE },
+                                              { .text = NULL } };
+static const struct cfg_choice strict_routes[] = { { "false", 0, CFG_HERE },
+                                                   { "true", 1, CFG_LATER },
+                                                   { .text = NULL } };
+static const struct cfg_choice on_exits[] = {
+    { "restore", 0, CFG_HERE }, { "keep", 1, CFG_LATER }, { "block", 2, CFG_LATER }, { .text = NULL }
+};
+
+static const struct cfg_section tun = {
+    .where = "tun",
+    .help = "The device that packets come from, and what is led into it.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "name",
+              .type = &cfg_interface,
+              AT(tun.name),
+              .fallback = "culvert0",
+              .help = "name of the device, made at start and gone at the end" },
+            { .name = "fd",
+              .type = &cfg_fd,
+              AT(tun.fd),
+              .shown = "none",
+              .min = 0,
+              .max = 65535,
+              .help =
+                  "adopt this open TUN descriptor instead; its name, addresses and MTU stay as they are" },
+            { .name = "address",
+              .type = &cfg_tun_addresses,
+              .fallback = "198.18.0.1/30 fdfe:dcba:9876::1/126",
+              .help = "addresses of the device; without one of a family, that family is not carried" },
+            { .name = "mtu",
+              .type = &cfg_mtu,
+              AT(tun.mtu),
+              .fallback = "1500",
+              .min = 576,
+              .max = 65535,
+              .help = "largest packet; 1280 or more with an IPv6 address" },
+            { .name = "queues",
+              .type = &cfg_auto_uint,
+              AT(tun.queues),
+              .fallback = "auto",
+              .min = 1,
+              .max = 64,
+              .help = "queues of the device; `auto`: one for each worker" },
+            { .name = "offload",
+              .type = &cfg_choice,
+              AT(tun.offload),
+              .fallback = "auto",
+              .choices = offloads,
+              .help = "exchange super-segments with the kernel, both ways; `auto` does what the kernel can" },
+            { .name = "auto-route",
+              .type = &cfg_bool,
+              AT(route.auto_route),
+              .fallback = "false",
+              .help = "lead this machine's traffic into the device, and put everything back at the end" },
+            { .name = "strict-route",
+              .type = &cfg_choice_only,
+              .fallback = "false",
+              .choices = strict_routes,
+              .help = "block address families that are not carried" },
+            { .name = "routing-mark",
+              .type = &cfg_auto_mark,
+              AT(route.mark),
+              .fallback = "auto",
+              .help = "on every socket of ours, so that our traffic never loops; `auto`: 0x1b6 with "
+                      "auto-route, else none" },
+            { .name = "interface-name",
+              .type = &cfg_auto_interface,
+              .shown = "`auto` with auto-route, else `none`",
+              .help = "bind our sockets to this interface; `auto` follows the default route" },
+            { .name = "route-exclude-address",
+              .type = &cfg_excludes,
+              .shown = "none",
+              .help = "destinations that never enter the device" },
+            LATER("include-interface", cfg_later_texts, "only what comes from these interfaces"),
+            LATER("exclude-interface", cfg_later_texts, "not what comes from these interfaces"),
+            LATER("include-uid", cfg_later_texts, "only programs of these users"),
+            LATER("exclude-uid", cfg_later_texts, "not programs of these users"),
+            LATER("include-gid", cfg_later_texts, "only programs of these groups"),
+            LATER("exclude-gid", cfg_later_texts, "not programs of these groups"),
+            LATER("include-cgroup", cfg_later_texts, "only programs of these cgroups"),
+            LATER("exclude-cgroup", cfg_later_texts, "not programs of these cgroups"),
+            { .name = "on-exit",
+              .type = &cfg_choice_only,
+              .fallback = "restore",
+              .choices = on_exits,
+              .help = "what becomes of the routes: put back, kept, or blocked" },
+            ALIAS("device", "name"),
+            { .name = "auto-detect-interface",
+              .type = &cfg_detect_interface,
+              .help = "mihomo: `true` is `interface-name: auto`" },
+            { .name = "dns-hijack",
+              .type = &cfg_later_texts,
+              .state = CFG_LATER,
+              .help = "mihomo: `dns.hijack`" },
+            { .name = "enable", .type = &cfg_true_only, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
+            { .name = "stack", .type = &cfg_ignored, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
+            END },
+};
+
+/* ---- stack ----------------------------------------------------------------------------------------------------------- */
+
+static const struct cfg_choice accepts[] = { { "late", TCP_ACCEPT_LATE, CFG_HERE },
+                                             { "early", TCP_ACCEPT_EARLY, CFG_LATER },
+                                             { "auto", TCP_ACCEPT_AUTO, CFG_LATER },
+                                             { .text = NULL } };
+static const struct cfg_choice congestions[] = { { "cubic", TCP_CC_CUBIC, CFG_HERE },
+                                                 { "newreno", TCP_CC_NEWRENO, CFG_HERE },
+                                                 { .text = NULL } };
+
+static const struct cfg_section stack_tcp = {
+    .where = "stack.tcp",
+    .help = "TCP of the clients, which ends here.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "accept",
+              .type = &cfg_choice,
+              AT(forward.accept),
+              .fallback = "late",
+              .choices = accepts,
+              .help = "`late`: a client's SYN is answered when the upstream answered, and a refusal reaches "
+                      "it as one" },
+            { .name = "congestion",
+              .type = &cfg_choice,
+              AT(stack.congestion),
+              .fallback = "cubic",
+              .choices = congestions,
+              .help = "congestion control towards the clients" },
+            { .name = "connect-timeout",
+              .type = &cfg_duration,
+              AT(forward.connect_timeout_ms),
+              .fallback = "10s",
+              .min = 100,
+              .max = 600 * SECONDS,
+              .help = "bounds the whole opening, from the name to the last byte of the proxy's handshake" },
+            { .name = "keepalive",
+              .type = &cfg_duration_or_off,
+              AT(stack.keepalive_idle_ms),
+              .fallback = "300s",
+              .min = SECONDS,
+              .max = 24 * HOURS,
+              .help = "ask a silent client after this time whether it is still there" },
+            { .name = "idle-timeout",
+              .type = &cfg_duration,
+              AT(forward.tcp_idle_timeout_ms),
+              .fallback = "2h",
+              .min = SECONDS,
+              .max = MILLIS_MAX,
+              .help = "end a connection after this time without a byte" },
+            { .name = "half-close-timeout",
+              .type = &cfg_duration,
+              AT(forward.half_close_timeout_ms),
+              .fallback = "60s",
+              .min = SECONDS,
+              .max = MILLIS_MAX,
+              .help = "the same, while one direction has ended already" },
+            END },
+};
+
+static const struct cfg_choice nats[] = { { "endpoint-independent", UDP_NAT_ENDPOINT_INDEPENDENT, CFG_HERE },
+                                          { "symmetric", UDP_NAT_SYMMETRIC, CFG_HERE },
+                                          { .text = NULL } };
+
+static const struct cfg_section stack_udp = {
+    .where = "stack.udp",
+    .help = "UDP of the clients.",
+    .keys = (const struct cfg_key[]){ { .name = "nat",
+                                        .type = &cfg_choice,
+                                        AT(forward.nat),
+                                        .fallback = "endpoint-independent",
+                                        .choices = nats,
+                                        .help = "mapping and filtering (RFC 4787): one association for each "
+                                                "client port, or for each target, too" },
+                                      { .name = "idle-timeout",
+                                        .type = &cfg_duration,
+                                        AT(forward.udp_idle_timeout_ms),
+                                        .fallback = "300s",
+                                        .min = SECONDS,
+                                        .max = MILLIS_MAX,
+                                        .help = "end a mapping after this time without a datagram" },
+                                      { .name = "dns-idle-timeout",
+                                        .type = &cfg_duration,
+                                        AT(forward.dns_idle_timeout_ms),
+                                        .fallback = "10s",
+                                        .min = SECONDS,
+                                        .max = MILLIS_MAX,
+                                        .help = "the same, for a mapping that only asked port 53" },
+                                      END },
+};
+
+static const struct cfg_choice echoes[] = { { "reply-if-healthy", ECHO_MODE_REPLY_IF_HEALTHY, CFG_HERE },
+                                            { "reply", ECHO_MODE_REPLY, CFG_HERE },
+                                            { "drop", ECHO_MODE_DROP, CFG_HERE },
+                                            { "auto", 0, CFG_LATER },
+                                            { "proxy", 0, CFG_LATER },
+                                            { "tunnel", 0, CFG_LATER },
+                                            { "reject", 0, CFG_LATER },
+                                            { .text = NULL } };
+static const struct cfg_choice delays[] = { { "upstream-rtt", ECHO_DELAY_UPSTREAM_RTT, CFG_HERE },
+                                            { "none", ECHO_DELAY_NONE, CFG_HERE },
+                                            { .text = NULL } };
+
+static const struct cfg_section stack_icmp = {
+    .where = "stack.icmp",
+    .help = "Ping and the errors that we send.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "echo",
+              .type = &cfg_choice,
+              AT(forward.echo),
+              .fallback = "reply-if-healthy",
+              .choices = echoes,
+              .help = "how a ping is answered; a rule's `echo` overrides it" },
+            LATER("on-down", cfg_later_text, "what a ping gets while its exit is down"),
+            LATER("on-unsupported", cfg_later_text, "what a ping gets from an exit that cannot carry it"),
+            { .name = "delay",
+              .type = &cfg_choice,
+              AT(forward.echo_delay),
+              .fallback = "upstream-rtt",
+              .choices = delays,
+              .help = "hold an answer of ours for the time that the upstream takes, or not" },
+            { .name = "errors-per-second",
+              .type = &cfg_uint,
+              AT(stack.icmp_errors_per_second),
+              .fallback = "1000",
+              .min = 1,
+              .max = 1000000,
+              .help = "ICMP errors that one worker sends" },
+            LATER("ttl", cfg_later_text, "`hop`: we are a hop of traceroute; `transparent`: we are not"),
+            LATER("relay-errors", cfg_later_bool, "hand on ICMP errors from the other side"),
+            LATER("max-flows", cfg_later_number, "pings under way at a time"),
+            END },
+};
+
+static const struct cfg_section stack_section = {
+    .where = "stack",
+    .help = "The userspace network stack.",
+    .keys = (const struct cfg_key[]){ SECTION("tcp", stack_tcp), SECTION("udp", stack_udp),
+                                      SECTION("icmp", stack_icmp), END },
+};
+
+/* ---- dns --------------------------------------------------------------------------------------------------------------- */
+
+static const struct cfg_choice dns_modes[] = { { "off", 0, CFG_HERE },
+                                               { "real", 1, CFG_LATER },
+                                               { "fake-ip", 2, CFG_LATER },
+                                               { "redir-host", 1, CFG_LATER }, /* mihomo's word for real */
+                                               { .text = NULL } };
+
+static const struct cfg_section dns = {
+    .where = "dns",
+    .help = "Names. With `mode: off`, queries are flows like others and follow the rules.",
+    .keys =
+        (const struct cfg_key[]){
+            LATER("hijack", cfg_later_texts, "which queries are answered here"),
+            { .name = "mode",
+              .type = &cfg_choice_only,
+              .fallback = "off",
+              .choices = dns_modes,
+              .help = "`off`: not answered here" },
+            LATER("fake-ip-range", cfg_later_text, "IPv4 addresses that stand for names"),
+            LATER("fake-ip-range6", cfg_later_text, "IPv6 addresses that stand for names"),
+            LATER("fake-ip-filter", cfg_later_texts, "names that keep their real addresses"),
+            LATER("fake-ip-store", cfg_later_bool, "remember the addresses over a restart"),
+            LATER("cache-size", cfg_later_number, "names that are remembered"),
+            LATER("nameserver", cfg_later_texts, "who is asked; `#name` goes through that exit"),
+            LATER("nameserver-policy", cfg_later_map, "who is asked for some names"),
+            LATER("proxy-server-nameserver", cfg_later_texts, "who is asked for the names of the proxies"),
+            LATER("block-types", cfg_later_texts, "types of queries that get an empty answer"),
+            ALIAS("enhanced-mode", "mode"),
+            ALIAS("default-nameserver", "proxy-server-nameserver"),
+            { .name = "enable", .type = &cfg_dns_enable, .help = "mihomo: `false` is `mode: off`" },
+            { .name = "listen", .type = &cfg_ignored, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
+            END },
+};
+
+static const struct cfg_section sniffer = {
+    .where = "sniffer",
+    .help = "Names from the first bytes of a connection.",
+    .keys = (const struct cfg_key[]){ LATER("timeout", cfg_later_duration,
+                                            "how long the first bytes are waited for"),
+                                      LATER("tls", cfg_later_ports, "ports where TLS is looked for"),
+                                      LATER("http", cfg_later_ports, "ports where HTTP is looked for"),
+                                      LATER("quic", cfg_later_ports, "ports where QUIC is looked for"), END },
+};
+
+/* ---- api, and what is wholly to come ----------------------------------------------------------------------------------- */
+
+#ifdef WITH_API
+#define API_STATE CFG_HERE
+#else
+#define API_STATE CFG_LEFT_OUT
+#endif
+
+static const struct cfg_section api = {
+    .where = "api",
+    .help = "The control socket.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "unix",
+              .type = &cfg_socket_path,
+              AT(api_unix),
+              .fallback = "/run/culvert/api.sock",
+              .max = 107,
+              .state = API_STATE,
+              .instead = "this program was built without the control socket (WITH_API=OFF)",
+              .help = "where `culvert status` asks" },
+            LATER("listen", cfg_later_text, "the same over TCP; a public address needs `secret`"),
+            LATER("secret", cfg_later_secret, "what a caller over TCP must know"),
+            LATER("metrics", cfg_later_text, "path of the metrics for Prometheus"),
+            END },
+};
+
+static const struct cfg_section proxy_groups = {
+    .where = "proxy-groups[]",
+    .help = "Several ways out under one name.",
+    .keys =
+        (const struct cfg_key[]){
+            LATER("name", cfg_later_text, "what rules call it"),
+            LATER("type", cfg_later_text, "`select`, `url-test`, `fallback` or `load-balance`"),
+            LATER("proxies", cfg_later_texts, "its members, in order"),
+            LATER("url", cfg_later_text, "what a test fetches"),
+            LATER("interval", cfg_later_duration, "between two tests"),
+            LATER("timeout", cfg_later_duration, "of a test"),
+            LATER("tolerance", cfg_later_duration, "how much faster another one must be"),
+            LATER("max-failures", cfg_later_number, "in a row, until a member is left"),
+            LATER("retry-after", cfg_later_duration, "until it is tried again"),
+            LATER("strategy", cfg_later_text, "`consistent-hash`, `round-robin` or `sticky`"), END },
+};
+
+static const struct cfg_section rule_providers = {
+    .where = "rule-providers.*",
+    .help = "Lists for rules, by name.",
+    .keys = (const struct cfg_key[]){ LATER("type", cfg_later_text, "`file`, `http` or `inline`"),
+                                      LATER("behavior", cfg_later_text, "`domain`, `ipcidr` or `classical`"),
+                                      LATER("path", cfg_later_text, "of the file"),
+                                      LATER("url", cfg_later_text, "where it is fetched"),
+                                      LATER("interval", cfg_later_duration, "between two fetches"),
+                                      LATER("proxy", cfg_later_text, "the way out for fetching"),
+                                      LATER("format", cfg_later_text, "`text` or `yaml`"),
+                                      LATER("payload", cfg_later_texts, "the entries themselves"), END },
+};
+
+static const struct cfg_section geodata = {
+    .where = "geodata",
+    .help = "Databases for GEOIP and IP-ASN.",
+    .keys = (const struct cfg_key[]){ LATER("country", cfg_later_text, "path of the database of countries"),
+                                      LATER("asn", cfg_later_text, "path of the database of networks"), END },
+};
+
+static const struct cfg_section rate_limits = {
+    .where = "rate-limits[]",
+    .help = "How fast.",
+    .keys = (const struct cfg_key[]){ LATER("source", cfg_later_text, "of these clients, each"),
+                                      LATER("proxy", cfg_later_text, "through this way out"),
+                                      LATER("up", cfg_later_rate, "to the internet"),
+                                      LATER("down", cfg_later_rate, "to the client"), END },
+};
+
+/* ---- the file ----------------------------------------------------------------------------------------------------------- */
+
+const struct cfg_section cfg_schema = {
+    .where = "",
+    .help = "The top level of the file.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "version",
+              .type = &cfg_version,
+              .shown = "1",
+              .min = 1,
+              .max = 1,
+              .help = "of this format; there is one" },
+            SECTION("runtime", runtime),
+            SECTION("limits", limits),
+            SECTION("log", log_section),
+            SECTION("tun", tun),
+            SECTION("stack", stack_section),
+            SECTION("dns", dns),
+            LATER("hosts", cfg_later_map, "addresses of names, by name"),
+            LATER_SECTION("sniffer", cfg_later_section, sniffer,
+                          "names from the first bytes of a connection"),
+            { .name = "proxies",
+              .type = &cfg_proxy_list,
+              .shown = "none",
+              .section = &cfg_proxy_section,
+              .help =
+                  "ways out: maps as below, or URLs such as `socks5://user:password@192.0.2.10:1080#name`" },
+            LATER_SECTION("proxy-groups", cfg_group_list, proxy_groups, "several ways out under one name"),
+            LATER_SECTION("rule-providers", cfg_later_map, rule_providers, "lists for rules"),
+            { .name = "rules",
+              .type = &cfg_rule_list,
+              .shown = "`MATCH,REJECT`, with a warning",
+              .section = &cfg_rule_section,
+              .help = "which flow takes which way: the first rule that fits" },
+            SECTION("api", api),
+            SECTION("serve", cfg_serve_section),
+            LATER_SECTION("geodata", cfg_later_section, geodata, "databases for GEOIP and IP-ASN"),
+            LATER_SECTION("rate-limits", cfg_later_sections, rate_limits, "how fast"),
+            { .name = "tunnel",
+              .type = &cfg_later_section,
+              .state = CFG_LATER,
+              .help = "hev-socks5-tunnel's file",
+              .instead = "write a hev-socks5-tunnel file anew, with tun and proxies" },
+            { .name = "socks5",
+              .type = &cfg_later_section,
+              .state = CFG_LATER,
+              .help = "hev-socks5-tunnel's file",
+              .instead = "write a hev-socks5-tunnel file anew, with tun and proxies" },
+            END },
+};

@@ -1,0 +1,34 @@
+/* schema.h - how entries of the schema are written; for schema.c and schema_proxy.c only. */
+#ifndef CULVERT_CONFIG_SCHEMA_H
+#define CULVERT_CONFIG_SCHEMA_H
+
+#include "config_impl.h"
+
+#define AT(member)       .offset = (uint32_t)offsetof(struct config, member)
+#define PROXY_AT(member) .offset = (uint32_t)offsetof(struct cfg_proxy, member)
+#define RULE_AT(member)  .offset = (uint32_t)offsetof(struct cfg_rule, member)
+
+#define SECTION(name_, section_)                                                                             \
+    {                                                                                                        \
+        .name = (name_), .type = &cfg_section_type, .section = &(section_)                                   \
+    }
+#define LATER(name_, type_, help_)                                                                           \
+    {                                                                                                        \
+        .name = (name_), .type = &(type_), .help = (help_), .state = CFG_LATER                               \
+    }
+#define LATER_SECTION(name_, type_, section_, help_)                                                         \
+    {                                                                                                        \
+        .name = (name_), .type = &(type_), .help = (help_), .state = CFG_LATER, .section = &(section_)       \
+    }
+#define ALIAS(name_, of_)                                                                                    \
+    {                                                                                                        \
+        .name = (name_), .state = CFG_ALIAS, .alias = (of_)                                                  \
+    }
+#define END                                                                                                  \
+    {                                                                                                        \
+        .name = NULL                                                                                         \
+    }
+
+extern const struct cfg_section cfg_proxy_section, cfg_serve_section; /* schema_proxy.c */
+
+#endif

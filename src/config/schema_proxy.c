@@ -1,0 +1,240 @@
+/* schema_proxy.c - the schema, second half: entries of `proxies` and `rules`, and the far end. See schema.c. */
+#include "schema.h"
+
+/* ---- proxies ------------------------------------------------------------------------------------------------------- */
+
+static const struct cfg_choice types[] = {
+    { "socks5", UPSTREAM_SOCKS5, CFG_HERE },
+    { "socks4", 0, CFG_LATER },
+    { "socks4a", 0, CFG_LATER },
+    { "http", 0, CFG_LATER },
+    { "masque", 0, CFG_LATER },
+    { "ss", 0, CFG_LATER },
+    { "trojan", 0, CFG_LATER },
+    { "anytls", 0, CFG_FOREIGN },
+    { "hysteria", 0, CFG_FOREIGN },
+    { "hysteria2", 0, CFG_FOREIGN },
+    { "mieru", 0, CFG_FOREIGN },
+    { "snell", 0, CFG_FOREIGN },
+    { "ssh", 0, CFG_FOREIGN },
+    { "ssr", 0, CFG_FOREIGN },
+    { "tuic", 0, CFG_FOREIGN },
+    { "vless", 0, CFG_FOREIGN },
+    { "vmess", 0, CFG_FOREIGN },
+    { "wireguard", 0, CFG_FOREIGN },
+    { .text = NULL },
+};
+static const struct cfg_choice udps[] = { { "auto", UPSTREAM_UDP_AUTO, CFG_HERE },
+                                          { "true", UPSTREAM_UDP_ON, CFG_HERE },
+                                          { "false", UPSTREAM_UDP_OFF, CFG_HERE },
+                                          { "over-tcp", 0, CFG_LATER },
+                                          { .text = NULL } };
+
+static const struct cfg_section tls = {
+    .where = "proxies[].tls",
+    .help = "TLS around the connection to a proxy. Certificate and host name are always verified.",
+    .keys =
+        (const struct cfg_key[]){
+            LATER("sni", cfg_later_text, "the name that is asked for and verified"),
+            LATER("alpn", cfg_later_texts, "protocols that are offered"),
+            LATER("ca", cfg_later_text, "file of the authorities that are trusted"),
+            LATER("pin-sha256", cfg_later_texts, "hashes of the keys that are trusted"),
+            LATER("certificate", cfg_later_text, "our own certificate"),
+            LATER("private-key", cfg_later_secret, "and its key"),
+            LATER("min-version", cfg_later_text, "of TLS"),
+            LATER("resume", cfg_later_bool, "resume sessions"),
+            LATER("skip-cert-verify", cfg_later_bool, "trust whoever answers; warns at every start"),
+            LATER("half-close-delay", cfg_later_duration, "how long an answer is waited for after our end"),
+            END },
+};
+
+#define INTO_TLS(name_)                                                                                      \
+    {                                                                                                        \
+        .name = (name_), .type = &cfg_later_text, .state = CFG_LATER, .help = "mihomo: a key of `tls`"       \
+    }
+
+const struct cfg_section cfg_proxy_section = {
+    .where = "proxies[]",
+    .help = "One way out.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "name",
+              .type = &cfg_proxy_name,
+              .required = true,
+              .help = "what rules call it; no comma" },
+            { .name = "type",
+              .type = &cfg_choice,
+              PROXY_AT(options.kind),
+              .required = true,
+              .choices = types,
+              .help = "what it speaks" },
+            { .name = "server",
+              .type = &cfg_host,
+              PROXY_AT(options.server),
+              .required = true,
+              .help = "where it is" },
+            { .name = "port",
+              .type = &cfg_port,
+              PROXY_AT(options.server.port),
+              .required = true,
+              .min = 1,
+              .max = 65535,
+              .help = "and its port" },
+            { .name = "udp",
+              .type = &cfg_choice,
+              PROXY_AT(options.udp),
+              .fallback = "auto",
+              .choices = udps,
+              .help = "`auto`: tried, and a refusal remembered for 60 s. `false`, or refused: DNS goes over "
+                      "TCP through the "
+                      "same proxy, other UDP is refused at once" },
+            { .name = "username",
+              .type = &cfg_user,
+              PROXY_AT(options.username),
+              .shown = "none",
+              .help = "login, 1 to 255 bytes" },
+            { .name = "password",
+              .type = &cfg_password,
+              PROXY_AT(options.password),
+              .shown = "none",
+              .help = "login, 1 to 255 bytes" },
+            { .name = "interface-name",
+              .type = &cfg_interface,
+              PROXY_AT(options.interface_name),
+              .shown = "`tun.interface-name`",
+              .help = "bind the sockets to this proxy to an interface" },
+            { .name = "routing-mark",
+              .type = &cfg_auto_mark,
+              PROXY_AT(options.routing_mark),
+              .fallback = "auto",
+              .help = "mark of the sockets to this proxy; `auto`: that of `tun.routing-mark`" },
+            LATER_SECTION("tls", cfg_later_section, tls, "TLS around the connection"),
+            LATER("dialer-proxy", cfg_later_text, "the way out that leads to this one"),
+            LATER("pool", cfg_later_number, "connections kept open"),
+            LATER("tcp-fast-open", cfg_later_bool, "send with the first packet"),
+            LATER("pipelining", cfg_later_bool, "send the request before the greeting is answered"),
+            LATER("token", cfg_later_secret, "login by bearer token"),
+            INTO_TLS("sni"),
+            INTO_TLS("servername"),
+            INTO_TLS("alpn"),
+            INTO_TLS("skip-cert-verify"),
+            INTO_TLS("fingerprint"),
+            { .name = "client-fingerprint",
+              .type = &cfg_ignored,
+              .state = CFG_NO_EFFECT,
+              .help = "mihomo: no effect" },
+            END },
+};
+
+/* ---- rules ------------------------------------------------------------------------------------------------------------- */
+
+static const struct cfg_choice rule_echoes[] = { { "reply-if-healthy", RULE_ECHO_REPLY_IF_HEALTHY, CFG_HERE },
+                                                 { "reply", RULE_ECHO_REPLY, CFG_HERE },
+                                                 { "drop", RULE_ECHO_DROP, CFG_HERE },
+                                                 { "auto", 0, CFG_LATER },
+                                                 { "proxy", 0, CFG_LATER },
+                                                 { "tunnel", 0, CFG_LATER },
+                                                 { "reject", 0, CFG_LATER },
+                                                 { .text = NULL } };
+
+const struct cfg_section cfg_rule_section = {
+    .where = "rules[]",
+    .help = "One rule as a map: all keys must fit, and of a key's values one. Without such keys it takes "
+            "everything. "
+            "The classic string is `TYPE,VALUE,TARGET[,no-resolve]`, with the types MATCH, IP-CIDR, "
+            "IP-CIDR6, SRC-IP-CIDR, "
+            "DST-PORT, SRC-PORT and NETWORK.",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "via",
+              .type = &cfg_rule_text,
+              RULE_AT(via),
+              .required = true,
+              .help = "a proxy, `DIRECT`, `REJECT` (RST or unreachable) or `REJECT-DROP` (silence)" },
+            { .name = "name",
+              .type = &cfg_rule_text,
+              RULE_AT(name),
+              .shown = "its place, as in `rules[0]`",
+              .help = "what logs call it" },
+            { .name = "echo",
+              .type = &cfg_choice,
+              RULE_AT(echo),
+              .shown = "`stack.icmp.echo`",
+              .choices = rule_echoes,
+              .help = "how a ping that this rule takes is answered" },
+            { .name = "dst-cidr", .type = &cfg_rule_values, .shown = "any", .help = "ranges of the target" },
+            { .name = "src-cidr", .type = &cfg_rule_values, .shown = "any", .help = "ranges of the client" },
+            { .name = "dst-port",
+              .type = &cfg_rule_values,
+              .shown = "any",
+              .help = "ports of the target, as 80 or 8000-8999" },
+            { .name = "src-port", .type = &cfg_rule_values, .shown = "any", .help = "ports of the client" },
+            { .name = "network", .type = &cfg_rule_values, .shown = "any", .help = "`tcp`, `udp` or `icmp`" },
+            LATER("domain", cfg_later_texts, "names"),
+            LATER("domain-suffix", cfg_later_texts, "names and all below them"),
+            LATER("domain-keyword", cfg_later_texts, "names that hold this"),
+            LATER("domain-wildcard", cfg_later_texts, "names with `*` and `?`"),
+            LATER("domain-regex", cfg_later_texts, "names that fit an expression"),
+            LATER("geoip", cfg_later_texts, "countries of the target"),
+            LATER("ip-asn", cfg_later_texts, "networks of the target"),
+            LATER("process-name", cfg_later_texts, "programs"),
+            LATER("process-path", cfg_later_texts, "programs, by path"),
+            LATER("uid", cfg_later_texts, "users"),
+            LATER("in", cfg_later_texts, "where it came in"),
+            LATER("rule-set", cfg_later_texts, "lists of `rule-providers`"),
+            END },
+};
+
+/* ---- the far end ---------------------------------------------------------------------------------------------------------- */
+
+static const struct cfg_section per_user = {
+    .where = "serve.*.per-user",
+    .help = "What one user may take.",
+    .keys = (const struct cfg_key[]){ LATER("flows", cfg_later_number, "at a time"),
+                                      LATER("rate", cfg_later_rate, "each way"), END },
+};
+
+static const struct cfg_section socks5 = {
+    .where = "serve.socks5",
+    .help = "A SOCKS5 server (RFC 1928).",
+    .keys =
+        (const struct cfg_key[]){
+            { .name = "listen",
+              .type = &cfg_listen,
+              AT(serve.listen),
+              .fallback = "127.0.0.1:1080",
+              .help = "where it listens" },
+            { .name = "udp", .type = &cfg_bool, AT(serve.udp), .fallback = "true", .help = "UDP ASSOCIATE" },
+            { .name = "users",
+              .type = &cfg_users,
+              AT(serve),
+              .shown = "none: no login",
+              .help = "who may use it, and their passwords" },
+            { .name = "allow",
+              .type = &cfg_allow,
+              AT(serve),
+              .shown = "all",
+              .help = "destinations that it may dial" },
+            LATER_SECTION("per-user", cfg_later_section, per_user, "what one user may take"),
+            END },
+};
+
+static const struct cfg_section masque = {
+    .where = "serve.masque",
+    .help = "A MASQUE server (RFC 9298, RFC 9484 for echo).",
+    .keys =
+        (const struct cfg_key[]){
+            LATER("listen", cfg_later_text, "where it listens"),
+            LATER("certificate", cfg_later_text, "its certificate"),
+            LATER("private-key", cfg_later_secret, "and its key"),
+            LATER("users", cfg_later_map, "who may use it"), LATER("echo", cfg_later_bool, "carry pings"),
+            LATER("allow", cfg_later_texts, "destinations that it may dial"),
+            LATER_SECTION("per-user", cfg_later_section, per_user, "what one user may take"), END },
+};
+
+const struct cfg_section cfg_serve_section = {
+    .where = "serve",
+    .help = "The far end, used by `culvert serve` only.",
+    .keys = (const struct cfg_key[]){ LATER_SECTION("masque", cfg_later_section, masque, "a MASQUE server"),
+                                      SECTION("socks5", socks5), END },
+};
