@@ -82,6 +82,7 @@ struct nl_link {
     bool carrier;  /* something is at the other end: for a TUN, a program holds a queue */
     char name[16]; /* IFNAMSIZ */
     char kind[16]; /* "tun", "veth", ...; empty: real hardware or unknown */
+    bool tun_pi;   /* kind "tun": its packets carry the 4-byte information header (no IFF_NO_PI) */
 };
 struct nl_addr {
     int ifindex;

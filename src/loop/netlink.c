@@ -234,14 +234,28 @@ struct ip_prefix nl_prefix(const struct nlattr *a, uint8_t len, bool v6)
 
 /* ---- links ---- */
 
-static void read_link_kind(const struct nlattr *info, char out[16])
+static bool is_set(const struct nlattr *a)
 {
-    const struct nlattr *a;
+    return a != NULL && mnl_attr_get_payload_len(a) >= 1 && mnl_attr_get_u8(a) != 0;
+}
+
+static void read_link_info(const struct nlattr *info, struct nl_link *link)
+{
+    const struct nlattr *a, *data = NULL;
 
     mnl_attr_for_each_nested(a, info)
     {
         if (mnl_attr_get_type(a) == IFLA_INFO_KIND)
-            nl_attr_name(a, out);
+            nl_attr_name(a, link->kind);
+        else if (mnl_attr_get_type(a) == IFLA_INFO_DATA)
+            data = a;
+    }
+    if (data == NULL || strcmp(link->kind, "tun") != 0)
+        return;
+    mnl_attr_for_each_nested(a, data)
+    {
+        if (mnl_attr_get_type(a) == IFLA_TUN_PI)
+            link->tun_pi = is_set(a);
     }
 }
 
@@ -257,11 +271,10 @@ static int parse_link(const struct nlmsghdr *nlh, void *arg)
     *link = (struct nl_link){ .ifindex = ifi->ifi_index, .up = (ifi->ifi_flags & IFF_UP) != 0 };
     link->mtu = nl_attr_u32(attrs.at[IFLA_MTU], 0);
     link->txqueuelen = nl_attr_u32(attrs.at[IFLA_TXQLEN], 0);
-    link->carrier = attrs.at[IFLA_CARRIER] != NULL && mnl_attr_get_payload_len(attrs.at[IFLA_CARRIER]) >= 1 &&
-                    mnl_attr_get_u8(attrs.at[IFLA_CARRIER]) != 0;
+    link->carrier = is_set(attrs.at[IFLA_CARRIER]);
     nl_attr_name(attrs.at[IFLA_IFNAME], link->name);
     if (attrs.at[IFLA_LINKINFO] != NULL)
-        read_link_kind(attrs.at[IFLA_LINKINFO], link->kind);
+        read_link_info(attrs.at[IFLA_LINKINFO], link);
     return 0;
 }
 

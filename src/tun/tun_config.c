@@ -5,14 +5,18 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
+
+#include <linux/rtnetlink.h>
 
 enum {
     MTU_DEFAULT = 1500,
     MTU_MIN = 576, /* what every IPv4 host takes (RFC 791 section 3.1) */
     MTU_MAX = 65535,
     MTU_MIN_IP6 = 1280,
-    TXQUEUELEN_DEFAULT = 4096 /* packets (STR-5) */
+    TXQUEUELEN_DEFAULT = 4096, /* packets (STR-5) */
+    LOCAL_WAIT_MS = 100
 };
 
 static int check_name(const char *name, struct err *err)
@@ -153,6 +157,39 @@ static int find_link(struct tun *t, struct err *err)
     return 0;
 }
 
+struct local_search {
+    const struct tun *t;
+    uint32_t found;
+};
+
+static int note_local(void *arg, const struct nl_route *r)
+{
+    struct local_search *s = arg;
+
+    for (size_t i = 0; i < s->t->opt.addresses; i++)
+        if (r->v6 && r->dst.len == 128 && ip_equal(&r->dst.addr, &s->t->opt.address[i].addr))
+            s->found |= 1u << i;
+    return 0;
+}
+
+/* The kernel makes an IPv6 address local in a work queue, some time after it was added (seen: up to a few milliseconds), and what
+ * arrives before is dropped. So that "up" means usable, we wait for it; not for long, since nothing depends on it. */
+static void wait_until_local(struct tun *t)
+{
+    uint32_t wanted = 0;
+
+    for (size_t i = 0; i < t->opt.addresses; i++)
+        if (is_v6(t, i) && t->added[i] && !t->v6_refused)
+            wanted |= 1u << i;
+    for (int i = 0; i < LOCAL_WAIT_MS; i++) {
+        struct local_search s = { .t = t };
+
+        if (netlink_routes(t->nl, RT_TABLE_LOCAL, note_local, &s) != 0 || (s.found & wanted) == wanted)
+            return;
+        poll(NULL, 0, 1);
+    }
+}
+
 int tun_configure(struct tun *t, struct err *err)
 {
     int r;
@@ -170,7 +207,10 @@ int tun_configure(struct tun *t, struct err *err)
     (void)netlink_link_no_autoconf(t->nl, t->ifindex);
     if ((r = netlink_link_set(t->nl, t->ifindex, true, t->opt.mtu, t->opt.txqueuelen)) != 0)
         return err_set(err, r, "%s: MTU %u and up cannot be set: %s", t->name, t->opt.mtu, strerror(-r));
-    return tun_add_addresses(t, first_addresses(t), err);
+    if ((r = tun_add_addresses(t, first_addresses(t), err)) != 0)
+        return r;
+    wait_until_local(t);
+    return 0;
 }
 
 void tun_remove_added(struct tun *t)

@@ -256,17 +256,25 @@ static int adopt_error(struct err *err, int r, int fd)
     return err_set(err, -EINVAL, "tun.fd: descriptor %d is no TUN device", fd);
 }
 
-static int check_adopted_mode(int fd, short flags, struct err *err)
+/* TUNGETIFF cannot say it: IFF_NOFILTER, which it reports of itself, is the same bit as IFF_NO_PI. */
+static bool has_information_header(struct tun *t, const char *name)
+{
+    struct nl_link link;
+
+    return t->nl != NULL && netlink_link_by_name(t->nl, name, &link) == 0 && link.tun_pi;
+}
+
+static int check_adopted_mode(struct tun *t, int fd, const struct ifreq *ifr, struct err *err)
 {
     int size = 0;
 
-    if ((flags & IFF_TUN) == 0)
+    if ((ifr->ifr_flags & IFF_TUN) == 0)
         return err_set(err, -EINVAL,
                        "tun.fd: descriptor %d is a TAP device (Ethernet); a TUN device is needed", fd);
-    if ((flags & IFF_NO_PI) == 0)
+    if (has_information_header(t, ifr->ifr_name))
         return err_set(err, -EINVAL,
                        "tun.fd: descriptor %d has a packet information header; open it with IFF_NO_PI", fd);
-    if ((flags & IFF_VNET_HDR) == 0)
+    if ((ifr->ifr_flags & IFF_VNET_HDR) == 0)
         return 0;
     if (ioctl(fd, TUNGETVNETHDRSZ, &size) != 0 || size != VNET_HDR_LEN)
         return err_set(err, -EINVAL,
@@ -283,7 +291,7 @@ static int adopt_one(struct tun *t, int fd, struct err *err)
     if (ioctl(fd, TUNGETIFF, &ifr) != 0)
         return adopt_error(err, -errno, fd);
     ifr.ifr_name[sizeof(ifr.ifr_name) - 1] = '\0';
-    if ((r = check_adopted_mode(fd, ifr.ifr_flags, err)) != 0)
+    if ((r = check_adopted_mode(t, fd, &ifr, err)) != 0)
         return r;
     if (t->queues > 0 && (strcmp(t->name, ifr.ifr_name) != 0 || t->mode_flags != ifr.ifr_flags))
         return err_set(err, -EINVAL, "tun.fd: descriptor %d belongs to %s, the first one to %s", fd,
