@@ -1,0 +1,179 @@
+/* tcp_ack.c - what the client has received: SND.UNA, the send window, the round-trip time (RFC 9293 section 3.10.7.4, fifth;
+ * RFC 6298; RFC 7323 section 4). What it has not received is tcp_loss.c's concern. */
+#include "tcp_impl.h"
+
+void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_us)
+{
+    uint32_t r = min_u32(max_u32(rtt_us, 1), RTO_MAX_US), off;
+
+    if (c->min_rtt_us == 0 || r < c->min_rtt_us)
+        c->min_rtt_us = r;
+    if (c->srtt_us == 0) { /* RFC 6298 section 2.2 */
+        c->srtt_us = r;
+        c->rttvar_us = r / 2;
+    } else {
+        off = r > c->srtt_us ? r - c->srtt_us : c->srtt_us - r;
+        c->rttvar_us = (uint32_t)((3ull * c->rttvar_us + off) / 4);
+        c->srtt_us = max_u32((uint32_t)((7ull * c->srtt_us + r) / 8), 1);
+    }
+    tcp_cc_rtt(c, r);
+}
+
+uint32_t tcp_rto_us(const struct tcp_conn *c)
+{
+    uint64_t rto = RTO_INITIAL_US;
+
+    if (c->srtt_us != 0)
+        rto = (uint64_t)c->srtt_us + max_u32(4 * c->rttvar_us, RTO_VAR_FLOOR_US);
+    rto <<= c->backoff < 16 ? c->backoff : 16;
+    return (uint32_t)(rto < RTO_MAX_US ? rto : RTO_MAX_US);
+}
+
+/* RFC 9293 section 3.10.7.4. SND.WL2 is not kept: an ACK below SND.UNA never comes here, and SND.WL2 is never above it. */
+static void update_window(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    if (seq_lt(seg->seq, c->snd_wl1))
+        return;
+    c->snd_wl1 = seg->seq;
+    c->snd_wnd = (uint32_t)seg->wnd << c->snd_wscale;
+    c->snd_wnd_max = max_u32(c->snd_wnd_max, c->snd_wnd);
+}
+
+/* @n bytes at the front of @seg are delivered; returns those that no SACK had reported. */
+static uint32_t count_delivered(struct tcp_conn *c, const struct segment *seg, uint32_t n)
+{
+    if (seg->flags & SEG_LOST)
+        c->lost -= n;
+    if (seg->flags & SEG_RETRANS)
+        c->retrans -= n;
+    if (seg->flags & SEG_SACKED) {
+        c->sacked -= n;
+        return 0;
+    }
+    return n;
+}
+
+static void segment_trim(struct segment *seg, uint32_t n)
+{
+    seg->seq += n;
+    seg->len -= n;
+    if (seg->block != NULL)
+        seg->block = tcp_block_at(seg->block, seg->seq);
+}
+
+/* Takes everything below @ack from the list. @tx_us: when the newest of it that was sent only once was sent (Karn).
+ * Return: bytes newly delivered. */
+static uint32_t clean_segments(struct tcp_conn *c, uint32_t ack, bool *sampled, uint32_t *tx_us)
+{
+    uint32_t delivered = 0, n;
+    struct segment *seg;
+
+    while ((seg = c->seg_head) != NULL && seq_lt(seg->seq, ack)) {
+        n = min_u32(seg->len, ack - seg->seq);
+        if (!(seg->flags & SEG_SACKED)) {
+            tcp_rack_delivered(c, seg);
+            if (seg->rexmits == 0) {
+                *sampled = true;
+                *tx_us = seg->tx_us;
+            }
+        }
+        delivered += count_delivered(c, seg, n);
+        if (n < seg->len) {
+            segment_trim(seg, n);
+            break;
+        }
+        c->seg_head = seg->next;
+        if (c->seg_head == NULL)
+            c->seg_tail = NULL;
+        tcp_segment_free(c, seg);
+    }
+    return delivered;
+}
+
+static void take_sample(struct tcp_conn *c, const struct tcp_seg *seg, bool sampled, uint32_t tx_us)
+{
+    if (sampled)
+        tcp_rtt_sample(c, now_us32(c->s) - tx_us);
+    else if ((c->flags & CONN_TS) && seg->opt.tsecr != 0) /* RFC 7323 section 4.1 lifts Karn's restriction */
+        tcp_rtt_sample(c, (now_ms(c->s) + c->ts_offset - seg->opt.tsecr) * 1000);
+}
+
+static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    uint32_t acked = seg->ack - c->snd_una, delivered, tx_us = 0, payload = acked;
+    bool sampled = false;
+
+    c->snd_una = seg->ack;
+    delivered = clean_segments(c, seg->ack, &sampled, &tx_us);
+    take_sample(c, seg, sampled, tx_us);
+    tcp_send_acked(c);
+    if (seq_lt(c->snd_end, seg->ack))
+        payload--; /* the FIN */
+    c->bytes_down += payload;
+    COUNT_ADD(c->s, bytes_down, payload);
+    c->backoff = 0;
+    c->probes = 0;
+    c->progress_ms = now_ms(c->s);
+    c->flags |= CONN_RESTART;
+    return delivered;
+}
+
+/* RFC 5681 section 2: the definition of a duplicate ACK, for clients without SACK (REC-5). */
+static bool is_duplicate_ack(const struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    return seg->ack == c->snd_una && seg->len == 0 && !(seg->flags & TCP_FIN) && c->seg_head != NULL &&
+           (uint32_t)seg->wnd << c->snd_wscale == c->snd_wnd;
+}
+
+/* The client answers to probes: that is life, if not progress (ZWP-1). */
+static void probe_answered(struct tcp_conn *c)
+{
+    c->progress_ms = now_ms(c->s);
+    c->probes = 0;
+    if (c->snd_wnd >= min_u32(c->mss, c->snd_end - c->snd_nxt)) {
+        c->flags &= ~(uint32_t)CONN_PROBING;
+        c->backoff = 0;
+    }
+}
+
+static void ecn_echo(struct tcp_conn *c) /* RFC 3168 section 6.1.2: once per window of data */
+{
+    if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_lt(c->snd_una, c->recover))
+        return;
+    c->ssthresh = c->s->tcp->cc->reduce(c);
+    c->cwnd = c->ssthresh;
+    c->recover = c->snd_nxt;
+    c->flags |= CONN_CWR_DUE;
+}
+
+void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    uint32_t acked = 0, delivered = 0;
+    bool dsack = false, old = seq_lt(seg->ack, c->snd_una);
+    bool duplicate = !(c->flags & CONN_SACK) && !old && is_duplicate_ack(c, seg);
+
+    if (!old) {
+        update_window(c, seg);
+        acked = seg->ack - c->snd_una;
+        if (acked > 0)
+            delivered = ack_advances(c, seg);
+    }
+    if ((c->flags & CONN_SACK) && seg->opt.sacks > 0)
+        delivered += tcp_sack_input(c, seg, &dsack);
+    if (acked > 0)
+        c->dupacks = 0;
+    else if (duplicate && c->dupacks < UINT8_MAX)
+        c->dupacks++;
+    if (c->flags & CONN_TLP_OUT)
+        tcp_loss_tlp_acked(c, seg, dsack);
+    if (acked > 0 || delivered > 0 || duplicate) {
+        c->flags |= CONN_LOSS_CHECK;
+        tcp_loss_acked(c, acked, delivered);
+    }
+    if ((c->flags & CONN_ECN) && (seg->flags & TCP_ECE) && acked > 0)
+        ecn_echo(c);
+    if (c->flags & CONN_PROBING)
+        probe_answered(c);
+    if (acked > 0)
+        tcp_wake_writer(c);
+}

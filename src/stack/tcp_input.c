@@ -1,0 +1,330 @@
+/* tcp_input.c - a segment arrives: who owns it, and is it acceptable (RFC 9293 section 3.10.7)?
+ *
+ * The order of checks is SEQ-3's: PAWS, sequence number, RST, SYN, ACK, and only then what the segment brings. Nothing of a
+ * segment is used before its check: a bad ACK leaves ts_recent, the window and the data alone (SEQ-6). */
+#include "tcp_impl.h"
+
+enum challenge {
+    CHALLENGE_PROBE,
+    CHALLENGE_WINDOW,
+    CHALLENGE_PAWS,
+    CHALLENGE_RST,
+    CHALLENGE_SYN,
+    CHALLENGE_ACK
+};
+
+/* RST-3: 10 in 5 s, and for one cause 1 in 500 ms, so that no storm of ACKs can be provoked (RFC 5961 section 7). Answers to
+ * keep-alive probes have no cause. */
+void tcp_challenge(struct tcp_conn *c, int cause)
+{
+    uint32_t now = now_ms(c->s);
+    bool fresh = now - c->challenge_ms >= CHALLENGE_WINDOW_MS;
+
+    if (fresh) {
+        c->challenge_ms = now;
+        c->challenges = 0;
+    }
+    if (c->challenges >= CHALLENGE_PER_WINDOW || (cause != CHALLENGE_PROBE && cause == c->challenge_cause &&
+                                                  now - c->challenge_last_ms < CHALLENGE_SPACE_MS)) {
+        COUNT(c->s, tcp_challenge_limited);
+        return;
+    }
+    c->challenges++;
+    c->challenge_cause = (uint8_t)cause;
+    c->challenge_last_ms = now;
+    c->flags |= CONN_ACK_NOW;
+    COUNT(c->s, tcp_challenge_ack);
+}
+
+static uint32_t seg_end(const struct tcp_seg *seg)
+{
+    return seg->seq + seg->len + ((seg->flags & TCP_SYN) != 0) + ((seg->flags & TCP_FIN) != 0);
+}
+
+static bool ack_is_plausible(const struct tcp_conn *c, const struct tcp_seg *seg) /* RFC 5961 section 5.2 */
+{
+    return (seg->flags & TCP_ACK) && seq_le(c->snd_una - c->snd_wnd_max, seg->ack) &&
+           seq_le(seg->ack, c->snd_nxt);
+}
+
+/* RFC 7323 section 5.3. ts_recent means nothing after 24 days of silence. */
+static bool paws_ok(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    if (!(c->flags & CONN_TS) || (seg->flags & TCP_RST))
+        return true;
+    if (!seg->opt.has_ts) {
+        COUNT(c->s, tcp_paws);
+        return false;
+    }
+    if (!seq_lt(seg->opt.tsval, c->ts_recent) || now_ms(c->s) - c->last_rx_ms >= PAWS_IDLE_MS)
+        return true;
+    COUNT(c->s, tcp_paws);
+    tcp_challenge(c, CHALLENGE_PAWS);
+    return false;
+}
+
+/* What came again because our ACK was lost or late is answered at once and reported (RFC 2883). It must be recent and carry
+ * a plausible ACK; anything else below the window is a stranger's guess and meets the limiter. */
+static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    uint32_t end = seg_end(seg);
+
+    COUNT(c->s, tcp_duplicate);
+    if (end == seg->seq) {
+        tcp_challenge(c, CHALLENGE_PROBE);
+        return;
+    }
+    if (!seq_lt(c->rcv_nxt - max_u32(c->rcv_budget, UINT16_MAX), seg->seq) || !ack_is_plausible(c, seg)) {
+        tcp_challenge(c, CHALLENGE_WINDOW);
+        return;
+    }
+    if (seg->len > 1) { /* one byte below the window is a keep-alive probe of the old kind */
+        c->flags |= CONN_DSACK;
+        c->dsack_start = seg->seq;
+        c->dsack_end = seg->seq + seg->len;
+    }
+    c->flags |= CONN_ACK_NOW;
+}
+
+/* RFC 9293 section 3.10.7.4, first. One step more generous: a segment at the right edge is let through for its ACK (a client
+ * that has filled the window sends those), and its payload is cut away later. */
+static bool sequence_ok(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    uint32_t end = seg_end(seg);
+
+    if (seg->flags & TCP_RST)
+        end = seg->seq;
+    if (seq_lt(c->rcv_adv, seg->seq)) {
+        COUNT(c->s, tcp_out_of_window);
+        if (!(seg->flags & TCP_RST))
+            tcp_challenge(c, CHALLENGE_WINDOW);
+        return false;
+    }
+    if (end == seg->seq ? !seq_lt(seg->seq, c->rcv_nxt) : seq_lt(c->rcv_nxt, end))
+        return true;
+    if (seg->flags & TCP_RST)
+        COUNT(c->s, tcp_out_of_window);
+    else if (seg->flags & TCP_SYN)
+        tcp_challenge(c, CHALLENGE_SYN); /* RST-2: whatever its sequence number */
+    else
+        input_duplicate(c, seg);
+    return false;
+}
+
+/* Second and fourth of section 3.10.7.4, as RFC 5961 has them. */
+static bool rst_syn_ok(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    if (seg->flags & TCP_RST) {
+        if (seg->seq == c->rcv_nxt) {
+            COUNT(c->s, tcp_rst_in);
+            tcp_conn_die(c, -ECONNRESET, false);
+        } else {
+            tcp_challenge(c, CHALLENGE_RST);
+        }
+        return false;
+    }
+    if (seg->flags & TCP_SYN) {
+        tcp_challenge(c, CHALLENGE_SYN);
+        return false;
+    }
+    if (!(seg->flags & TCP_ACK)) {
+        COUNT(c->s, tcp_malformed);
+        return false;
+    }
+    return true;
+}
+
+/* ---- the handshake's last step -------------------------------------------------------------------------------- */
+
+static void handshake_rtt(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    if (!(c->flags & CONN_SYNACK_AGAIN)) /* Karn (RFC 6298 section 3) */
+        tcp_rtt_sample(c, now_us32(c->s) - c->rack_tx_us);
+    else if (c->flags & CONN_TS)
+        tcp_rtt_sample(c, (now_ms(c->s) + c->ts_offset - seg->opt.tsecr) * 1000);
+}
+
+static void establish(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    handshake_rtt(c, seg);
+    c->state = TCPS_ESTABLISHED;
+    c->snd_una = c->fack = seg->ack;
+    c->snd_wnd = (uint32_t)seg->wnd << c->snd_wscale;
+    c->snd_wnd_max = max_u32(c->snd_wnd_max, c->snd_wnd);
+    c->snd_wl1 = seg->seq;
+    c->backoff = 0;
+    c->flags = (c->flags & ~(uint32_t)CONN_SYNACK_DUE) | CONN_EV_OPEN;
+    c->rack_end = c->snd_una;
+    c->progress_ms = now_ms(c->s);
+    tcp_timer_clear(c, TIMER_REXMIT);
+    tcp_timer_life(c);
+    COUNT(c->s, tcp_opened);
+}
+
+/* Return: true when the segment completed the handshake and goes on as in ESTABLISHED (SYN-7, SYN-8). */
+static bool handshake_input(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    struct flow_key flow;
+
+    if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && seg->seq + 1 == c->rcv_nxt) {
+        COUNT(c->s, tcp_duplicate);
+        c->flags |= CONN_SYNACK_DUE | CONN_SYNACK_AGAIN; /* SYN-4 */
+        return false;
+    }
+    if (!paws_ok(c, seg) || !sequence_ok(c, seg) || !rst_syn_ok(c, seg))
+        return false;
+    if (seg->ack != c->snd_nxt && !(seq_lt(c->snd_una, seg->ack) && seq_le(seg->ack, c->snd_nxt))) {
+        COUNT(c->s, tcp_bad_ack);
+        tcp_flow_of(&c->key, &flow);
+        tcp_reply_rst(c->s, &flow, seg, true);
+        return false;
+    }
+    establish(c, seg);
+    return true;
+}
+
+/* ---- synchronised states ---------------------------------------------------------------------------------------- */
+
+/* Our FIN is acknowledged: fifth of section 3.10.7.4. */
+static void fin_acked(struct tcp_conn *c)
+{
+    switch ((enum tcps)c->state) {
+    case TCPS_FIN_WAIT_1:
+        c->state = TCPS_FIN_WAIT_2;
+        tcp_timer_life(c);
+        break;
+    case TCPS_CLOSING:
+        c->state = TCPS_TIME_WAIT;
+        break;
+    case TCPS_LAST_ACK:
+        c->state = TCPS_CLOSED;
+        break;
+    case TCPS_SYN_RECEIVED:
+    case TCPS_ESTABLISHED:
+    case TCPS_FIN_WAIT_2:
+    case TCPS_TIME_WAIT:
+    case TCPS_CLOSE_WAIT:
+    case TCPS_CLOSED:
+        break;
+    }
+}
+
+static void ecn_input(struct tcp_conn *c, const struct tcp_seg *seg) /* RFC 3168 section 6.1.3 */
+{
+    if (seg->flags & TCP_CWR)
+        c->flags &= ~(uint32_t)CONN_ECE_DUE;
+    if (seg->ecn == 3) {
+        c->flags |= CONN_ECE_DUE;
+        c->quick_acks = (uint8_t)max_u32(c->quick_acks, 2);
+    }
+}
+
+void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    if (c->state == TCPS_SYN_RECEIVED) {
+        if (!handshake_input(c, seg))
+            return;
+    } else if (!paws_ok(c, seg) || !sequence_ok(c, seg) || !rst_syn_ok(c, seg)) {
+        return;
+    }
+    if (!ack_is_plausible(c, seg)) {
+        COUNT(c->s, tcp_bad_ack);
+        tcp_challenge(c, CHALLENGE_ACK);
+        return;
+    }
+    c->keepalives = 0;
+    if ((c->flags & CONN_TS) && seq_le(seg->seq, c->last_ack_sent) && seq_le(c->ts_recent, seg->opt.tsval))
+        c->ts_recent = seg->opt.tsval;
+    if (c->flags & CONN_ECN)
+        ecn_input(c, seg);
+    tcp_ack_input(c, seg);
+    if ((c->flags & CONN_FIN_SENT) && c->snd_una == c->snd_nxt)
+        fin_acked(c);
+    if (seg->len > 0 || (seg->flags & TCP_FIN))
+        tcp_recv_data(c, seg);
+    c->last_rx_ms = now_ms(c->s);
+}
+
+/* ---- from the packet to its owner -------------------------------------------------------------------------------- */
+
+static bool parse_segment(struct stack *s, const struct packet *p, struct tcp_seg *seg)
+{
+    uint32_t header;
+
+    if (p->l4_len < TCP_HEADER || (header = (p->l4[12] >> 4) * 4u) < TCP_HEADER || header > p->l4_len) {
+        COUNT(s, tcp_malformed);
+        return false;
+    }
+    if (!p->csum_ok) {
+        uint32_t sum = csum_pseudo(&p->src, &p->dst, IP_PROTO_TCP, p->l4_len);
+
+        COUNT_ADD(s, payload_summed, p->l4_len);
+        if (csum_fold(csum_add(sum, p->l4, p->l4_len)) != 0xffff) {
+            COUNT(s, tcp_checksum);
+            return false;
+        }
+    }
+    seg->seq = get_be32(p->l4 + 4);
+    seg->ack = get_be32(p->l4 + 8);
+    seg->flags = p->l4[13];
+    seg->wnd = get_be16(p->l4 + 14);
+    seg->ecn = p->tos & 3;
+    seg->data = p->l4 + header;
+    seg->len = p->l4_len - header;
+    seg->slot = p->slot;
+    seg->mss = p->meta.gso != PKT_GSO_NONE && p->meta.gso_size > 0 ? p->meta.gso_size : seg->len;
+    seg->count = seg->len > seg->mss ? (seg->len + seg->mss - 1) / seg->mss : 1;
+    tcp_options_parse((struct span){ .data = p->l4 + TCP_HEADER, .len = header - TCP_HEADER }, &seg->opt);
+    return true;
+}
+
+/* RFC 9293 section 3.10.7.2: RST ignored, ACK answered with RST, SYN taken, anything else dropped. Every address listens. */
+static void input_unknown(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
+                          const struct tcp_seg *seg)
+{
+    if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
+        tcp_request_syn(s, p, flow, hash, seg, 0);
+        return;
+    }
+    if (stack_pass_on(s, p)) /* STR-2 */
+        return;
+    COUNT(s, tcp_unknown);
+    if (seg->flags & TCP_ACK)
+        tcp_reply_rst(s, flow, seg, true);
+}
+
+void tcp_input(struct stack *s, struct packet *p)
+{
+    struct flow_key flow = { .client = p->src, .target = p->dst, .proto = IP_PROTO_TCP };
+    struct tcp_owner owner;
+    struct tcp_seg seg;
+    uint32_t iss_above;
+    uint64_t hash;
+
+    COUNT(s, tcp_in);
+    if (!parse_segment(s, p, &seg))
+        return;
+    if (seg.count > 1)
+        COUNT(s, tcp_super_in);
+    flow.client_port = get_be16(p->l4);
+    flow.target_port = get_be16(p->l4 + 2);
+    hash = tcp_hash(s, &flow);
+    owner = tcp_find(s->tcp, &flow, hash);
+    switch (owner.kind) {
+    case OWNER_CONN:
+        tcp_conn_input(owner.conn, &seg);
+        tcp_check(owner.conn);
+        tcp_ready(owner.conn);
+        break;
+    case OWNER_REQUEST:
+        tcp_request_input(s, owner.request, p, &seg);
+        break;
+    case OWNER_TW:
+        if (tcp_tw_input(s, owner.tw, &seg, &iss_above))
+            tcp_request_syn(s, p, &flow, hash, &seg, iss_above);
+        break;
+    case OWNER_NONE:
+        input_unknown(s, p, &flow, hash, &seg);
+        break;
+    }
+}

@@ -1,0 +1,258 @@
+/* tcp_loss.c - what was lost, and what that means for the rate.
+ *
+ * How it works: ACKs only update the scoreboard; once a batch tcp_loss_detect() looks at it. With SACK, a segment is lost when
+ * something sent later has arrived and a reordering window has passed since (RACK, RFC 8985 section 6); a tail is probed
+ * (TLP, section 7). Without SACK, three duplicate ACKs or a partial ACK tell (RFC 5681 section 3.2, RFC 6582 section 3.2). In
+ * fast recovery cwnd follows what is delivered (PRR, RFC 9937); after a timeout it starts from one segment. */
+#include "tcp_impl.h"
+
+#define DUP_THRESH 3
+
+uint32_t tcp_pipe(const struct tcp_conn *c)
+{
+    uint32_t flight = c->snd_nxt - c->snd_una + c->retrans, gone = c->sacked + c->lost;
+
+    if (!(c->flags & CONN_SACK))
+        gone += (uint32_t)c->dupacks * c->mss; /* each says that one segment has left the network */
+    return flight > gone ? flight - gone : 0;
+}
+
+static void mark_lost(struct tcp_conn *c, struct segment *seg)
+{
+    if (seg->flags & SEG_RETRANS)
+        c->retrans -= seg->len;
+    if (!(seg->flags & SEG_LOST))
+        c->lost += seg->len;
+    seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST);
+    if (c->rec != NULL)
+        c->rec->new_loss = true;
+}
+
+/* ---- entering and leaving ------------------------------------------------------------------------------------- */
+
+/* Without memory for PRR's state cwnd falls to ssthresh at once. */
+static void enter_recovery(struct tcp_conn *c)
+{
+    struct recovery *rec = pool_get(&c->s->tcp->recoveries);
+    uint32_t cwnd = c->cwnd, ssthresh = c->ssthresh;
+
+    c->flags = (c->flags & ~(uint32_t)CONN_TLP_OUT) | CONN_RECOVERY;
+    c->ssthresh = c->s->tcp->cc->reduce(c);
+    c->recover = c->snd_nxt;
+    c->rec = rec;
+    if (rec == NULL) {
+        COUNT(c->s, tcp_no_memory);
+        c->cwnd = c->ssthresh;
+        return;
+    }
+    *rec = (struct recovery){
+        .flight = max_u32(c->snd_nxt - c->snd_una - c->sacked, c->mss),
+        .undo_cwnd = cwnd,
+        .undo_ssthresh = ssthresh,
+        .new_loss = true,
+    };
+}
+
+static void drop_recovery(struct tcp_conn *c)
+{
+    if (c->rec != NULL)
+        pool_put(&c->s->tcp->recoveries, c->rec);
+    c->rec = NULL;
+    c->flags &= ~(uint32_t)(CONN_RECOVERY | CONN_LOSS);
+}
+
+static void leave_recovery(struct tcp_conn *c)
+{
+    if (c->flags & CONN_RECOVERY)
+        c->cwnd = c->ssthresh;
+    drop_recovery(c);
+    c->dupacks = 0;
+}
+
+void tcp_loss_acked(struct tcp_conn *c, uint32_t acked, uint32_t delivered)
+{
+    if (c->rec != NULL) {
+        c->rec->delivered += delivered;
+        c->rec->advanced |= acked > 0;
+    }
+    if (acked == 0)
+        return;
+    if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) && seq_le(c->recover, c->snd_una))
+        leave_recovery(c);
+    if (!(c->flags & CONN_RECOVERY))
+        tcp_cc_acked(c, acked);
+}
+
+/* ---- detection ----------------------------------------------------------------------------------------------------- */
+
+static uint32_t reorder_window(const struct tcp_conn *c) /* RFC 8985 section 6.2, step 4 */
+{
+    uint64_t window = (uint64_t)c->reo_mult * c->min_rtt_us / 4;
+
+    if (!(c->flags & CONN_REORDER) &&
+        ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || c->sacked >= DUP_THRESH * (uint32_t)c->mss))
+        return 0;
+    return (uint32_t)(window < c->srtt_us ? window : c->srtt_us);
+}
+
+static bool sent_before_newest(const struct tcp_conn *c, const struct segment *seg)
+{
+    uint32_t end = seg->seq + seg->len;
+
+    return seq_lt(seg->tx_us, c->rack_tx_us) || (seg->tx_us == c->rack_tx_us && seq_lt(end, c->rack_end));
+}
+
+/* Segments that were sent once are in order of time, so the walk ends at the first of them that is newer than the newest
+ * delivery. Return: microseconds until the next one has to be looked at again; 0: none. */
+static uint32_t rack_detect(struct tcp_conn *c)
+{
+    uint32_t wait = c->rack_rtt_us + reorder_window(c), longest = 0;
+
+    for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next) {
+        int32_t left;
+
+        if ((seg->flags & SEG_SACKED) || (seg->flags & (SEG_LOST | SEG_RETRANS)) == SEG_LOST)
+            continue;
+        if (!sent_before_newest(c, seg)) {
+            if (seg->rexmits == 0)
+                break;
+            continue;
+        }
+        left = (int32_t)(seg->tx_us + wait - now_us32(c->s));
+        if (left <= 0)
+            mark_lost(c, seg);
+        else
+            longest = max_u32(longest, (uint32_t)left);
+    }
+    return longest;
+}
+
+/* The first segment that is missing, one MSS of it, for clients without SACK. */
+static void newreno_mark_head(struct tcp_conn *c)
+{
+    struct segment *seg = c->seg_head;
+
+    if (seg == NULL || (seg->flags & SEG_LOST))
+        return;
+    if (seg->len > seg->mss)
+        tcp_segment_split(c, seg, seg->mss);
+    mark_lost(c, seg);
+}
+
+static void newreno_detect(struct tcp_conn *c)
+{
+    if (c->flags & CONN_RECOVERY) {
+        if (c->rec == NULL || c->rec->advanced) /* a partial ACK: the next hole (RFC 6582 section 3.2) */
+            newreno_mark_head(c);
+    } else if (!(c->flags & CONN_LOSS) && c->dupacks >= DUP_THRESH && seq_le(c->recover, c->snd_una)) {
+        newreno_mark_head(c);
+    }
+}
+
+/* PRR, RFC 9937 section 6: as much may leave as was delivered, scaled down to reach ssthresh when the window is over. */
+static void prr_update(struct tcp_conn *c)
+{
+    struct recovery *r = c->rec;
+    uint32_t pipe = tcp_pipe(c), send, limit;
+
+    r->prr_delivered += r->delivered;
+    if (pipe > c->ssthresh) {
+        uint64_t want = ((uint64_t)r->prr_delivered * c->ssthresh + r->flight - 1) / r->flight;
+
+        send = want > r->prr_out ? (uint32_t)want - r->prr_out : 0;
+    } else {
+        limit = max_u32(r->prr_delivered > r->prr_out ? r->prr_delivered - r->prr_out : 0, r->delivered);
+        if (r->advanced && !r->new_loss)
+            limit += c->mss;
+        send = min_u32(c->ssthresh - pipe, limit);
+    }
+    if (r->prr_out == 0)
+        send = max_u32(send, c->mss); /* the first retransmission leaves at once */
+    c->cwnd = pipe + send;
+    r->delivered = 0;
+    r->advanced = r->new_loss = false;
+}
+
+void tcp_loss_sent(struct tcp_conn *c, uint32_t bytes)
+{
+    if (c->rec != NULL)
+        c->rec->prr_out += bytes;
+}
+
+void tcp_loss_detect(struct tcp_conn *c)
+{
+    uint32_t wait_us = 0;
+
+    c->flags &= ~(uint32_t)CONN_LOSS_CHECK;
+    if (c->seg_head == NULL)
+        return;
+    if (c->flags & CONN_SACK)
+        wait_us = rack_detect(c);
+    else
+        newreno_detect(c);
+    if (c->lost > 0 && !(c->flags & (CONN_RECOVERY | CONN_LOSS)))
+        enter_recovery(c);
+    if (c->rec != NULL)
+        prr_update(c);
+    if (wait_us > 0) {
+        c->rexmit_kind = REXMIT_REORDER;
+        tcp_timer_set(c, TIMER_REXMIT, wait_us);
+    } else if (c->rexmit_kind == REXMIT_REORDER) {
+        c->flags |= CONN_RESTART;
+    }
+}
+
+/* ---- time -------------------------------------------------------------------------------------------------------------- */
+
+/* RTO-2. A second timeout of the same data also forgets what SACK said: the client may have dropped it (RFC 2018 section 8). */
+void tcp_loss_timeout(struct tcp_conn *c)
+{
+    bool again = (c->flags & CONN_LOSS) && c->backoff > 0;
+
+    if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_le(c->recover, c->snd_una))
+        c->ssthresh = c->s->tcp->cc->reduce(c);
+    drop_recovery(c);
+    c->flags = (c->flags & ~(uint32_t)CONN_TLP_OUT) | CONN_LOSS;
+    c->recover = c->snd_nxt;
+    c->cwnd = c->mss;
+    c->dupacks = 0;
+    for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next) {
+        if (again && (seg->flags & SEG_SACKED)) {
+            c->sacked -= seg->len;
+            seg->flags &= (uint8_t)~SEG_SACKED;
+        }
+        if (!(seg->flags & SEG_SACKED))
+            mark_lost(c, seg);
+    }
+}
+
+/* RFC 8985 section 7.3: something new if there is, else the last segment again. */
+void tcp_loss_probe(struct tcp_conn *c)
+{
+    struct segment *seg = c->seg_tail;
+    bool fresh = c->snd_end != c->snd_nxt && !(c->flags & CONN_FIN_SENT) &&
+                 c->snd_una + c->snd_wnd - c->snd_nxt >= min_u32(c->mss, c->snd_end - c->snd_nxt) &&
+                 seq_lt(c->snd_nxt, c->snd_una + c->snd_wnd);
+
+    COUNT(c->s, tcp_rexmit_tlp);
+    c->flags = (c->flags & ~(uint32_t)CONN_TLP_REXMIT) | CONN_TLP_OUT | CONN_TLP_SEND;
+    if (fresh)
+        return;
+    c->flags |= CONN_TLP_REXMIT;
+    if (seg->len > seg->mss)
+        tcp_segment_split(c, seg, (seg->len - 1) / seg->mss * seg->mss);
+}
+
+/* RFC 8985 section 7.4.2: was the probe needed? Then something was lost, and that counts as congestion. */
+void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool dsack)
+{
+    if (seq_lt(seg->ack, c->tlp_end) && !(dsack && seg->opt.sack[0].end == c->tlp_end))
+        return;
+    if (!(c->flags & CONN_TLP_REXMIT) || dsack) {
+        c->flags &= ~(uint32_t)CONN_TLP_OUT;
+    } else if (seq_lt(c->tlp_end, seg->ack)) {
+        c->flags &= ~(uint32_t)CONN_TLP_OUT;
+        if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)))
+            c->cwnd = c->ssthresh = c->s->tcp->cc->reduce(c);
+    }
+}

@@ -1,0 +1,323 @@
+/* tcp_ooo.c - received payload: pieces of slots and chunks, and the set of intervals beyond a hole (OOO-1).
+ *
+ * Intervals are a sorted array of at most 128, found by bisection. What is held is never dropped again (no reneging), so of
+ * a new segment only the bytes that are not held yet are stored. Payloads of 16 KiB and more stay in their slot; smaller ones
+ * are copied behind one another into a chunk that all intervals share, so that held memory follows held bytes (MEM-2). */
+#include "tcp_impl.h"
+
+/* ---- pieces ------------------------------------------------------------------------------------------------------- */
+
+enum block_class tcp_copy_class(uint32_t held)
+{
+    return held < 4096 ? BLOCK_CHUNK2 : held < 65536 ? BLOCK_CHUNK16 : BLOCK_CHUNK64;
+}
+
+/* @b gets one more reference, except when the last piece simply grows. */
+bool tcp_pieces_add(struct stack *s, struct pieces *l, struct block *b, uint32_t off, uint32_t len)
+{
+    struct piece *p = l->tail;
+
+    if (p != NULL && p->block == b && p->off + p->len == off) {
+        p->len += len;
+        return true;
+    }
+    p = pool_get(&s->tcp->pieces);
+    if (p == NULL) {
+        COUNT(s, tcp_no_memory);
+        return false;
+    }
+    *p = (struct piece){ .block = b, .off = off, .len = len };
+    b->refs++;
+    if (l->tail != NULL)
+        l->tail->next = p;
+    else
+        l->head = p;
+    l->tail = p;
+    return true;
+}
+
+void tcp_pieces_skip(struct stack *s, struct pieces *l, uint32_t n)
+{
+    while (n > 0) {
+        struct piece *p = l->head;
+        uint32_t part = min_u32(n, p->len);
+
+        p->off += part;
+        p->len -= part;
+        n -= part;
+        if (p->len > 0)
+            return;
+        l->head = p->next;
+        if (l->head == NULL)
+            l->tail = NULL;
+        block_put(s, p->block);
+        pool_put(&s->tcp->pieces, p);
+    }
+}
+
+void tcp_pieces_clear(struct stack *s, struct pieces *l)
+{
+    struct piece *p, *next;
+
+    for (p = l->head; p != NULL; p = next) {
+        next = p->next;
+        block_put(s, p->block);
+        pool_put(&s->tcp->pieces, p);
+    }
+    l->head = l->tail = NULL;
+}
+
+static void pieces_join(struct pieces *to, struct pieces *from)
+{
+    if (from->head == NULL)
+        return;
+    if (to->tail != NULL)
+        to->tail->next = from->head;
+    else
+        to->head = from->head;
+    to->tail = from->tail;
+    from->head = from->tail = NULL;
+}
+
+/* ---- the set ------------------------------------------------------------------------------------------------------- */
+
+static struct ooo_set *set_of(struct tcp_conn *c)
+{
+    struct ooo_set *o = c->ooo;
+
+    if (o != NULL)
+        return o;
+    o = pool_get(&c->s->tcp->ooo);
+    if (o == NULL) {
+        COUNT(c->s, tcp_no_memory);
+        return NULL;
+    }
+    memset(o, 0, offsetof(struct ooo_set, iv));
+    c->ooo = o;
+    return o;
+}
+
+static void set_free(struct tcp_conn *c)
+{
+    struct ooo_set *o = c->ooo;
+
+    if (o->chunk != NULL)
+        block_put(c->s, o->chunk);
+    pool_put(&c->s->tcp->ooo, o);
+    c->ooo = NULL;
+}
+
+void tcp_ooo_clear(struct tcp_conn *c)
+{
+    if (c->ooo == NULL)
+        return;
+    for (uint32_t i = 0; i < c->ooo->count; i++)
+        tcp_pieces_clear(c->s, &c->ooo->iv[i].pieces);
+    set_free(c);
+}
+
+/* The first interval that ends at @seq or behind it; count when there is none. */
+static uint32_t find_interval(const struct ooo_set *o, uint32_t seq)
+{
+    uint32_t lo = 0, hi = o->count;
+
+    if (hi > 0 && seq_lt(o->iv[hi - 1].end, seq)) /* the usual case: at the tail */
+        return hi;
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+
+        if (seq_lt(o->iv[mid].end, seq))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static void remove_interval(struct ooo_set *o, uint32_t i)
+{
+    o->count--;
+    memmove(&o->iv[i], &o->iv[i + 1], (o->count - i) * sizeof(o->iv[0]));
+}
+
+static void remember(struct ooo_set *o, uint32_t seq)
+{
+    memmove(&o->recent[1], &o->recent[0], sizeof(o->recent) - sizeof(o->recent[0]));
+    o->recent[0] = seq;
+    if (o->recents < ARRAY_LEN(o->recent))
+        o->recents++;
+}
+
+/* Copies into the shared chunk; the interval's last piece grows when it ends where the chunk is free. */
+static uint32_t store_copy(struct tcp_conn *c, struct pieces *l, const uint8_t *data, uint32_t len)
+{
+    struct ooo_set *o = c->ooo;
+    uint32_t done = 0;
+
+    while (done < len) {
+        uint32_t part;
+
+        if (o->chunk == NULL || o->chunk->fill == o->chunk->bytes) {
+            if (o->chunk != NULL)
+                block_put(c->s, o->chunk);
+            o->chunk = block_get(c->s, tcp_copy_class(o->bytes));
+            if (o->chunk == NULL) {
+                COUNT(c->s, tcp_no_memory);
+                break;
+            }
+            o->chunk->fill = 0;
+        }
+        part = min_u32(len - done, o->chunk->bytes - o->chunk->fill);
+        if (!tcp_pieces_add(c->s, l, o->chunk, o->chunk->fill, part))
+            break;
+        payload_copy(c->s, block_data(o->chunk) + o->chunk->fill, data + done, part);
+        o->chunk->fill += part;
+        done += part;
+    }
+    return done;
+}
+
+static uint32_t store(struct tcp_conn *c, struct pieces *l, const uint8_t *data, uint32_t len,
+                      struct block *slot)
+{
+    if (slot != NULL && len >= COMPACT_BYTES)
+        return tcp_pieces_add(c->s, l, slot, (uint32_t)(data - block_data(slot)), len) ? len : 0;
+    return store_copy(c, l, data, len);
+}
+
+/* [seq, seq + len) touches no byte that is held; @i is the first interval that ends at @seq or behind it.
+ * Return: bytes stored, from the front. */
+static uint32_t add_new(struct tcp_conn *c, uint32_t i, uint32_t seq, const uint8_t *data, uint32_t len,
+                        struct block *slot)
+{
+    struct ooo_set *o = c->ooo;
+    struct pieces fresh = { 0 };
+    bool grows = i < o->count && o->iv[i].end == seq;
+    uint32_t next = grows ? i + 1 : i, done;
+    bool touches = next < o->count && o->iv[next].start == seq + len;
+
+    if (!grows && !touches && o->count == OOO_INTERVALS) {
+        COUNT(c->s, tcp_ooo_dropped);
+        return 0;
+    }
+    done = store(c, grows ? &o->iv[i].pieces : &fresh, data, len, slot);
+    if (done == 0)
+        return 0;
+    o->bytes += done;
+    touches = touches && done == len;
+    if (!grows && touches) { /* in front of the next one */
+        pieces_join(&fresh, &o->iv[i].pieces);
+        o->iv[i].pieces = fresh;
+        o->iv[i].start = seq;
+    } else if (!grows && o->count == OOO_INTERVALS) { /* memory ended inside what would have closed the gap */
+        o->bytes -= done;
+        tcp_pieces_clear(c->s, &fresh);
+        return 0;
+    } else if (!grows) {
+        memmove(&o->iv[i + 1], &o->iv[i], (o->count - i) * sizeof(o->iv[0]));
+        o->iv[i] = (struct interval){ .start = seq, .end = seq + done, .pieces = fresh };
+        o->count++;
+    } else {
+        o->iv[i].end += done;
+        if (touches) { /* the gap between two is closed */
+            pieces_join(&o->iv[i].pieces, &o->iv[next].pieces);
+            o->iv[i].end = o->iv[next].end;
+            remove_interval(o, next);
+        }
+    }
+    return done;
+}
+
+static void report_duplicate(struct tcp_conn *c, uint32_t start, uint32_t end)
+{
+    c->flags |= CONN_DSACK;
+    c->dsack_start = start;
+    c->dsack_end = end;
+}
+
+void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t len, struct block *slot)
+{
+    struct ooo_set *o = set_of(c);
+    uint32_t at = seq, end = seq + len;
+
+    if (o == NULL)
+        return;
+    COUNT(c->s, tcp_ooo);
+    while (seq_lt(at, end)) {
+        uint32_t i = find_interval(o, at), until = end, next = i, done;
+
+        if (i < o->count && seq_le(o->iv[i].start, at) && seq_lt(at, o->iv[i].end)) {
+            until = seq_min(end, o->iv[i].end);
+            if (!(c->flags & CONN_DSACK))
+                report_duplicate(c, at, until);
+            at = until;
+            continue;
+        }
+        if (i < o->count && o->iv[i].end == at)
+            next = i + 1;
+        if (next < o->count)
+            until = seq_min(end, o->iv[next].start);
+        done = add_new(c, i, at, data + (at - seq), until - at, slot);
+        at += done;
+        if (at != until)
+            break;
+    }
+    if (at != seq)
+        remember(o, seq);
+    if (o->count == 0 && !o->has_fin)
+        set_free(c);
+}
+
+void tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq)
+{
+    struct ooo_set *o = set_of(c);
+
+    if (o == NULL)
+        return;
+    o->has_fin = true;
+    o->fin_seq = fin_seq;
+}
+
+bool tcp_ooo_join(struct tcp_conn *c)
+{
+    struct ooo_set *o = c->ooo;
+    bool fin;
+
+    while (o->count > 0 && seq_le(o->iv[0].start, c->rcv_nxt)) {
+        struct interval *iv = &o->iv[0];
+        uint32_t held = iv->end - iv->start, old = min_u32(c->rcv_nxt - iv->start, held);
+
+        o->bytes -= held;
+        tcp_pieces_skip(c->s, &iv->pieces, old);
+        pieces_join(&c->rcv, &iv->pieces);
+        c->rcv_held += held - old;
+        c->rcv_nxt += held - old;
+        remove_interval(o, 0);
+        c->flags |= CONN_ACK_NOW | CONN_EV_READABLE;
+    }
+    fin = o->has_fin && o->fin_seq == c->rcv_nxt;
+    if (o->count == 0 && (fin || !o->has_fin))
+        set_free(c);
+    return fin;
+}
+
+/* ACK-3: the interval of the newest segment first, then those of the ones before. */
+int tcp_recv_sacks(const struct tcp_conn *c, struct tcp_sack out[4], int max)
+{
+    const struct ooo_set *o = c->ooo;
+    int n = 0, first;
+
+    if (c->flags & CONN_DSACK)
+        out[n++] = (struct tcp_sack){ c->dsack_start, c->dsack_end };
+    first = n;
+    for (uint32_t i = 0; o != NULL && i < o->recents && n < max; i++) {
+        uint32_t at = find_interval(o, o->recent[i] + 1);
+        bool known = at >= o->count || seq_lt(o->recent[i], o->iv[at].start);
+
+        for (int k = first; k < n && !known; k++)
+            known = out[k].start == o->iv[at].start;
+        if (!known)
+            out[n++] = (struct tcp_sack){ o->iv[at].start, o->iv[at].end };
+    }
+    return n;
+}

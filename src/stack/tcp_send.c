@@ -1,0 +1,179 @@
+/* tcp_send.c - the send queue: bytes that the embedder received for the client, from tcp_tx_space() until acknowledged.
+ *
+ * The queue is a list of chunks; each knows the sequence number of its first byte. tcp_tx_space() offers 64 KiB of a landing
+ * chunk that belongs to the shard, or the rest of the connection's last chunk; tcp_tx_commit() donates the landing chunk, or
+ * copies a small result and keeps it (copy-break). A chunk goes back when its last byte is acknowledged (DN-1). */
+#include "tcp_impl.h"
+
+uint32_t tcp_send_limit(const struct tcp_conn *c)
+{
+    const struct stack_config *cfg = &c->s->cfg;
+    uint32_t limit = cfg->snd_buffer_initial;
+
+    if (c->s->block_bytes < cfg->buffer_cap_bytes / 10 * 6) /* LIM-1 */
+        limit = max_u32(limit, min_u32(2 * c->cwnd, cfg->snd_buffer_max));
+    return limit;
+}
+
+size_t tcp_tx_queued(const struct tcp_conn *c)
+{
+    if (c->state == TCPS_SYN_RECEIVED)
+        return c->snd_end - c->snd_una - 1;
+    return seq_lt(c->snd_una, c->snd_end) ? c->snd_end - c->snd_una : 0;
+}
+
+void tcp_wake_writer(struct tcp_conn *c)
+{
+    if ((c->flags & CONN_WANT_WRITE) && tcp_tx_queued(c) <= tcp_send_limit(c) / 3 * 2) {
+        c->flags &= ~(uint32_t)CONN_WANT_WRITE;
+        c->flags |= CONN_EV_WRITABLE;
+    }
+}
+
+void tcp_send_acked(struct tcp_conn *c)
+{
+    struct block *b;
+
+    while ((b = c->snd_head) != NULL && seq_le(b->seq + b->fill, c->snd_una)) {
+        c->snd_head = b->next;
+        if (c->snd_head == NULL)
+            c->snd_tail = NULL;
+        block_put(c->s, b);
+    }
+}
+
+void tcp_send_clear(struct tcp_conn *c)
+{
+    struct block *b;
+
+    while ((b = c->snd_head) != NULL) {
+        c->snd_head = b->next;
+        block_put(c->s, b);
+    }
+    c->snd_tail = NULL;
+}
+
+int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *iov, int max)
+{
+    uint32_t done = 0;
+    int n = 0;
+
+    for (b = tcp_block_at(b, seq); b != NULL && done < *len && n < max; b = b->next) {
+        uint32_t off = seq + done - b->seq, part = min_u32(b->fill - off, *len - done);
+
+        iov[n++] = (struct iovec){ .iov_base = block_data(b) + off, .iov_len = part };
+        done += part;
+    }
+    *len = done;
+    return n;
+}
+
+/* ---- filling it -------------------------------------------------------------------------------------------------------- */
+
+static bool may_queue(const struct tcp_conn *c)
+{
+    return !(c->flags & (CONN_DEAD | CONN_FIN_QUEUED | CONN_RELEASED));
+}
+
+/* As much as one super-segment carries, so that one recv() becomes one packet of whole segments (DN-4). */
+static uint32_t space_in(const struct tcp_conn *c, const struct block *b)
+{
+    uint32_t room = b->bytes - b->fill, most = (TCP_IP_MAX - TCP_HEADER_MAX - 20) / c->mss * c->mss;
+
+    return min_u32(room, most);
+}
+
+static struct block *landing_chunk(struct stack *s)
+{
+    struct tcp_shard *t = s->tcp;
+
+    if (t->landing == NULL)
+        t->landing = block_get(s, BLOCK_CHUNK64);
+    if (t->landing == NULL)
+        t->landing = block_get(s, BLOCK_CHUNK16);
+    if (t->landing != NULL)
+        t->landing->fill = 0;
+    return t->landing;
+}
+
+size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out)
+{
+    struct tcp_shard *t = c->s->tcp;
+    struct block *b = c->snd_tail;
+
+    t->space_for = NULL;
+    if (!may_queue(c))
+        return 0;
+    if (tcp_tx_queued(c) >= tcp_send_limit(c)) { /* DN-3 */
+        c->flags |= CONN_WANT_WRITE;
+        return 0;
+    }
+    if (b == NULL || b->bytes - b->fill < CHUNK_REUSE_BYTES)
+        b = landing_chunk(c->s);
+    if (b == NULL) {
+        COUNT(c->s, tcp_no_memory);
+        c->flags |= CONN_WANT_WRITE;
+        tcp_timer_set(c, TIMER_ACK,
+                      NO_MEMORY_RETRY_US); /* no ACK may be on its way that would wake the writer */
+        return 0;
+    }
+    t->space_for = c;
+    t->space = b;
+    *out = block_data(b) + b->fill;
+    return space_in(c, b);
+}
+
+static void append_chunk(struct tcp_conn *c, struct block *b, uint32_t seq)
+{
+    b->next = NULL;
+    b->seq = seq;
+    if (c->snd_tail != NULL)
+        c->snd_tail->next = b;
+    else
+        c->snd_head = b;
+    c->snd_tail = b;
+}
+
+/* Copies @len < 2 KiB behind the last chunk's bytes, and into a small chunk of its own what does not fit there. */
+static bool copy_break(struct tcp_conn *c, const uint8_t *data, uint32_t len)
+{
+    struct block *tail = c->snd_tail, *fresh = NULL;
+    uint32_t room = tail != NULL ? tail->bytes - tail->fill : 0, first = min_u32(len, room);
+
+    if (first < len) {
+        fresh = block_get(c->s, tcp_tx_queued(c) >= 2 * COPY_BREAK_BYTES ? BLOCK_CHUNK16 : BLOCK_CHUNK2);
+        if (fresh == NULL)
+            return false;
+    }
+    if (first > 0) {
+        payload_copy(c->s, block_data(tail) + tail->fill, data, first);
+        tail->fill += first;
+    }
+    if (fresh != NULL) {
+        payload_copy(c->s, block_data(fresh), data + first, len - first);
+        fresh->fill = len - first;
+        append_chunk(c, fresh, c->snd_end + first);
+    }
+    return true;
+}
+
+void tcp_tx_commit(struct tcp_conn *c, size_t n)
+{
+    struct tcp_shard *t = c->s->tcp;
+    struct block *b = t->space;
+    uint32_t len = (uint32_t)n;
+
+    assert(t->space_for == c && n <= b->bytes - b->fill);
+    t->space_for = NULL;
+    if (n == 0)
+        return;
+    if (b == c->snd_tail) {
+        b->fill += len;
+    } else if (len >= COPY_BREAK_BYTES || !copy_break(c, block_data(b), len)) {
+        b->fill = len;
+        append_chunk(c, b, c->snd_end);
+        t->landing = NULL;
+    }
+    c->snd_end += len;
+    tcp_ready(c);
+}

@@ -1,0 +1,276 @@
+/* tcp_timer.c - everything that happens because time passes: one wheel timer a connection (TMR-1, TMR-2).
+ *
+ * A connection has three deadlines: for what it has sent (one of retransmission, loss probe, reordering, window probe), for a
+ * delayed ACK, and for its life (keep-alive, an orphan's FIN-WAIT-2). The wheel's node stands at the earliest one or before it:
+ * a deadline that moves away only changes a number, and the node moves when it fires. */
+#include "tcp_impl.h"
+
+static bool due(const struct tcp_conn *c, enum tcp_timer which, uint32_t at)
+{
+    return (c->timers & which) && (int32_t)(at - now_ms(c->s)) <= 0;
+}
+
+static void earliest(const struct tcp_conn *c, enum tcp_timer which, uint32_t at, int32_t *in_ms)
+{
+    int32_t left = (int32_t)(at - now_ms(c->s));
+
+    if ((c->timers & which) && left < *in_ms)
+        *in_ms = left;
+}
+
+static void rearm(struct tcp_conn *c)
+{
+    struct stack *s = c->s;
+    int32_t in_ms = INT32_MAX;
+    uint64_t at_us;
+
+    if (c->timers == 0)
+        return;
+    earliest(c, TIMER_REXMIT, c->rexmit_at, &in_ms);
+    earliest(c, TIMER_ACK, c->ack_at, &in_ms);
+    earliest(c, TIMER_LIFE, c->life_at, &in_ms);
+    at_us = (s->now_us / 1000 + (uint64_t)(in_ms > 0 ? in_ms : 0)) * 1000;
+    if (!wheel_is_set(&c->timer) || at_us < c->timer.deadline_us)
+        wheel_set(&s->wheel, &c->timer, at_us);
+}
+
+void tcp_timer_set(struct tcp_conn *c, enum tcp_timer which, uint64_t delay_us)
+{
+    uint32_t at = (uint32_t)((c->s->now_us + delay_us + TICK_US - 1) / TICK_US);
+
+    c->timers |= (uint8_t)which;
+    switch (which) {
+    case TIMER_REXMIT:
+        c->rexmit_at = at;
+        break;
+    case TIMER_ACK:
+        c->ack_at = at;
+        break;
+    case TIMER_LIFE:
+        c->life_at = at;
+        break;
+    }
+    rearm(c);
+}
+
+void tcp_timer_clear(struct tcp_conn *c, enum tcp_timer which)
+{
+    c->timers &= (uint8_t)~which;
+}
+
+/* ---- what we sent ----------------------------------------------------------------------------------------------------- */
+
+static bool probe_applies(const struct tcp_conn *c)
+{
+    return (c->flags & CONN_SACK) &&
+           !(c->flags & (CONN_RECOVERY | CONN_LOSS | CONN_TLP_OUT | CONN_PROBING)) && c->backoff == 0 &&
+           c->sacked == 0 && c->srtt_us > 0;
+}
+
+static uint32_t probe_timeout(const struct tcp_conn *c) /* RFC 8985 section 7.2 */
+{
+    uint32_t pto = 2 * c->srtt_us + (c->snd_nxt - c->snd_una <= c->mss ? PTO_ONE_SEGMENT_US : 0);
+
+    return max_u32(pto, PTO_FLOOR_US);
+}
+
+static void arm_outstanding(struct tcp_conn *c)
+{
+    bool armed = (c->timers & TIMER_REXMIT) && c->rexmit_kind != REXMIT_PROBE;
+    uint32_t delay = tcp_rto_us(c), pto;
+
+    if (armed && (c->rexmit_kind == REXMIT_REORDER || !(c->flags & CONN_RESTART)))
+        return;
+    c->flags &= ~(uint32_t)CONN_RESTART;
+    c->rexmit_kind = REXMIT_RTO;
+    pto = probe_timeout(c);
+    if (probe_applies(c) && pto < delay) {
+        c->rexmit_kind = REXMIT_TLP;
+        delay = pto;
+    }
+    tcp_timer_set(c, TIMER_REXMIT, delay);
+}
+
+void tcp_timer_rexmit(struct tcp_conn *c)
+{
+    if (c->seg_head != NULL) {
+        arm_outstanding(c);
+    } else if (c->snd_end != c->snd_nxt &&
+               !(c->flags & CONN_FIN_SENT)) { /* the window is closed, or memory is out */
+        if ((c->timers & TIMER_REXMIT) && c->rexmit_kind == REXMIT_PROBE)
+            return;
+        if (!(c->flags & CONN_PROBING))
+            c->progress_ms = now_ms(c->s);
+        c->rexmit_kind = REXMIT_PROBE;
+        tcp_timer_set(c, TIMER_REXMIT, tcp_rto_us(c));
+    } else {
+        tcp_timer_clear(c, TIMER_REXMIT);
+    }
+}
+
+/* UTO-1 and CLS-4. Return: true when the connection has ended. */
+static bool gave_up(struct tcp_conn *c)
+{
+    bool orphaned = (c->flags & CONN_RELEASED) && c->backoff >= ORPHAN_RTOS;
+
+    if (!orphaned && now_ms(c->s) - c->progress_ms < c->s->cfg.user_timeout_ms)
+        return false;
+    COUNT(c->s, tcp_timeout);
+    tcp_conn_die(c, -ETIMEDOUT, true);
+    return true;
+}
+
+static void back_off(struct tcp_conn *c)
+{
+    if (c->backoff < UINT8_MAX)
+        c->backoff++;
+}
+
+/* MSS-3: two timeouts of full segments in a row may be a path that swallows large packets and says nothing. */
+static void suspect_black_hole(struct tcp_conn *c)
+{
+    uint32_t floor = c->flags & CONN_V6 ? TCP_PMTU_MIN6 : TCP_PMTU_MIN4, next = max_u32(1024, floor);
+
+    if (c->backoff < 2 || c->seg_head == NULL || c->seg_head->len < c->mss)
+        return;
+    if (c->backoff > 2)
+        next = floor;
+    if (next >= c->pmtu)
+        return;
+    c->pmtu = (uint16_t)next;
+    tcp_set_mss(c);
+}
+
+static void synack_timeout(struct tcp_conn *c)
+{
+    if (c->backoff >= SYN_ACK_RETRIES) {
+        COUNT(c->s, tcp_timeout);
+        tcp_conn_die(c, -ETIMEDOUT, false);
+        return;
+    }
+    back_off(c);
+    c->flags |= CONN_SYNACK_DUE | CONN_SYNACK_AGAIN;
+}
+
+static void retransmission_timeout(struct tcp_conn *c)
+{
+    if (c->seg_head == NULL || gave_up(c))
+        return;
+    COUNT(c->s, tcp_rto);
+    tcp_loss_timeout(c);
+    back_off(c);
+    suspect_black_hole(c);
+    c->flags |= CONN_RESTART;
+    if (c->snd_wnd == 0) /* it shrank over what is in flight: not a loss, as long as it answers (SND-3) */
+        c->flags |= CONN_PROBING;
+}
+
+static void window_probe(struct tcp_conn *c)
+{
+    if (gave_up(c))
+        return;
+    c->flags |= CONN_PROBING;
+    back_off(c);
+    if (c->probes < UINT8_MAX)
+        c->probes++;
+    if (seq_lt(c->snd_nxt, c->snd_una + c->snd_wnd)) /* a sliver is open: tcp_output() fills it */
+        return;
+    COUNT(c->s, tcp_zero_probe);
+    tcp_emit_probe(c);
+}
+
+static void rexmit_fires(struct tcp_conn *c)
+{
+    tcp_timer_clear(c, TIMER_REXMIT);
+    if (c->state == TCPS_SYN_RECEIVED) {
+        synack_timeout(c);
+        return;
+    }
+    switch ((enum rexmit_kind)c->rexmit_kind) {
+    case REXMIT_RTO:
+        retransmission_timeout(c);
+        break;
+    case REXMIT_TLP:
+        if (c->seg_head != NULL)
+            tcp_loss_probe(c);
+        c->flags |= CONN_RESTART;
+        break;
+    case REXMIT_REORDER:
+        c->flags |= CONN_LOSS_CHECK | CONN_RESTART;
+        break;
+    case REXMIT_PROBE:
+        window_probe(c);
+        break;
+    }
+}
+
+/* ---- its life --------------------------------------------------------------------------------------------------------- */
+
+void tcp_timer_life(struct tcp_conn *c)
+{
+    const struct stack_config *cfg = &c->s->cfg;
+
+    if ((c->flags & CONN_RELEASED) && c->state == TCPS_FIN_WAIT_2)
+        tcp_timer_set(c, TIMER_LIFE, cfg->fin_wait2_ms * 1000ull);
+    else if (cfg->keepalive_idle_ms > 0 && !(c->flags & CONN_RELEASED))
+        tcp_timer_set(c, TIMER_LIFE, cfg->keepalive_idle_ms * 1000ull);
+}
+
+static void keepalive(struct tcp_conn *c) /* KA-1 */
+{
+    const struct stack_config *cfg = &c->s->cfg;
+    uint32_t quiet = now_ms(c->s) - c->last_rx_ms;
+
+    if (quiet < cfg->keepalive_idle_ms) {
+        tcp_timer_set(c, TIMER_LIFE, (cfg->keepalive_idle_ms - quiet) * 1000ull);
+        return;
+    }
+    if (c->keepalives >= cfg->keepalive_probes) {
+        COUNT(c->s, tcp_timeout);
+        tcp_conn_die(c, -ETIMEDOUT, true);
+        return;
+    }
+    c->keepalives++;
+    COUNT(c->s, tcp_keepalive_probe);
+    tcp_emit_probe(c);
+    tcp_timer_set(c, TIMER_LIFE, cfg->keepalive_interval_ms * 1000ull);
+}
+
+static void life_fires(struct tcp_conn *c)
+{
+    tcp_timer_clear(c, TIMER_LIFE);
+    if (c->flags & CONN_RELEASED) {
+        if (c->state == TCPS_FIN_WAIT_2) { /* CLS-4: it never says goodbye */
+            COUNT(c->s, tcp_timeout);
+            tcp_conn_die(c, -ETIMEDOUT, false);
+        }
+        return;
+    }
+    if (c->s->cfg.keepalive_idle_ms > 0)
+        keepalive(c);
+}
+
+static void ack_fires(struct tcp_conn *c)
+{
+    tcp_timer_clear(c, TIMER_ACK);
+    if (c->segs_unacked > 0)
+        c->flags |= CONN_ACK_NOW;
+    tcp_wake_writer(c);
+}
+
+void tcp_timer_fire(struct wheel_timer *timer, uint64_t now_us)
+{
+    struct tcp_conn *c = CONTAINER_OF(timer, struct tcp_conn, timer);
+
+    c->s->now_us = now_us;
+    if (due(c, TIMER_ACK, c->ack_at))
+        ack_fires(c);
+    if (due(c, TIMER_REXMIT, c->rexmit_at))
+        rexmit_fires(c);
+    if (!(c->flags & CONN_DEAD) && due(c, TIMER_LIFE, c->life_at))
+        life_fires(c);
+    if (c->flags & CONN_DEAD)
+        return;
+    rearm(c);
+    tcp_ready(c);
+}
