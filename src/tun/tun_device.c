@@ -61,7 +61,8 @@ static int attach_error(struct err *err, int r, const char *name)
         return err_set(err, r, "%s is in use by another program; stop that one or choose another tun.name",
                        shown);
     case EINVAL:
-        return err_set(err, r, "%s exists and is no TUN device; choose another tun.name", shown);
+        return err_set(err, r, "%s exists and is no TUN device that we can use; choose another tun.name",
+                       shown);
     case E2BIG:
         return err_set(err, r, "%s has all of its queues in use; choose another tun.name", shown);
     case ENODEV:
@@ -321,7 +322,7 @@ int tun_device_adopt(struct tun *t, struct err *err)
 
 /* ---- again, and the end ---- */
 
-int tun_device_again(struct tun *t)
+int tun_device_again(struct tun *t, struct err *err)
 {
     struct nl_link link;
     int r;
@@ -333,13 +334,14 @@ int tun_device_again(struct tun *t)
         if (tun_device_is_attached(t->queue[i].fd))
             continue;
         if ((r = attach(t->queue[i].fd, t->name, t->mode_flags, NULL)) != 0)
-            return r;
+            return attach_error(err, r, t->name);
     }
     if ((t->mode_flags & IFF_VNET_HDR) == 0)
         return 0;
-    if ((r = set_header_size(t->queue[0].fd)) != 0)
-        return r;
-    return ioctl(t->queue[0].fd, TUNSETOFFLOAD, (unsigned long)t->offload_flags) == 0 ? 0 : -errno;
+    if ((r = set_header_size(t->queue[0].fd)) == 0 &&
+        ioctl(t->queue[0].fd, TUNSETOFFLOAD, (unsigned long)t->offload_flags) != 0)
+        r = -errno;
+    return r == 0 ? 0 : err_set(err, r, "%s: offload cannot be set: %s", t->name, strerror(-r));
 }
 
 void tun_device_close(struct tun *t)

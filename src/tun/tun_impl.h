@@ -49,8 +49,8 @@ struct tun {
 int tun_device_create(struct tun *t, uint32_t wanted_queues, struct err *err);
 int tun_device_adopt(struct tun *t, struct err *err);
 /** tun_device_again() - make the deleted device anew on the descriptors that we hold; those that are attached stay so
- * Return: 0; -EXDEV: it is not deleted but in another namespace; -errno of the kernel. */
-int tun_device_again(struct tun *t);
+ * Return: 0; -EXDEV: it is not deleted but in another namespace; -errno with a sentence. */
+int tun_device_again(struct tun *t, struct err *err);
 bool tun_device_is_attached(int fd);
 void tun_device_close(struct tun *t);
 

@@ -97,7 +97,7 @@ static void moved(struct tun *t)
 static void try_again(struct tun *t)
 {
     struct err e = { "" };
-    int r = tun_device_again(t);
+    int r = tun_device_again(t, &e);
 
     t->watch.tries++;
     if (r == -EXDEV) {
@@ -202,7 +202,9 @@ static void came_up(struct tun *t)
         t->watch.told->on_up(t->watch.arg);
 }
 
-static void compare(struct tun *t, const struct nl_link *link)
+/* @link_event: the link itself changed. It may have been down and up again before we looked, so what is missing then is the
+ * kernel's doing; removing an address makes no such event. */
+static void compare(struct tun *t, const struct nl_link *link, bool link_event)
 {
     memcpy(t->name, link->name,
            sizeof(t->name)); /* it may have been renamed, and would be made anew under that name */
@@ -216,10 +218,10 @@ static void compare(struct tun *t, const struct nl_link *link)
     else if (link->up && is_down(t))
         came_up(t);
     else if (link->up)
-        restore_addresses(t, false);
+        restore_addresses(t, link_event);
 }
 
-static void look(struct tun *t)
+static void look(struct tun *t, bool link_event)
 {
     struct nl_link link;
     int r;
@@ -228,7 +230,7 @@ static void look(struct tun *t)
         return;
     r = t->ifindex != 0 ? netlink_link_by_index(t->nl, t->ifindex, &link) : -EXDEV;
     if (r == 0)
-        compare(t, &link);
+        compare(t, &link, link_event);
     else if (r == -ENODEV)
         gone(t);
     else if (r == -EXDEV &&
@@ -244,10 +246,10 @@ static void on_event(void *arg, enum netlink_event what, int ifindex)
     case NETLINK_LINK_CHANGED:
     case NETLINK_ADDR_CHANGED:
         if (ifindex == t->ifindex)
-            look(t);
+            look(t, what == NETLINK_LINK_CHANGED);
         return;
     case NETLINK_EVENTS_LOST:
-        look(t);
+        look(t, true);
         return;
     case NETLINK_ROUTE_CHANGED:
     case NETLINK_RULE_CHANGED:
@@ -265,7 +267,7 @@ static void on_report(struct loop_msg *m)
     if (g->tun == NULL)
         free(g);
     else
-        look(g->tun);
+        look(g->tun, false);
 }
 
 void tun_report_gone(struct tun *t, uint32_t queue)
@@ -299,7 +301,7 @@ int tun_watch(struct tun *t, struct loop *l, struct netlink *nl, const struct tu
         tun_watch_end(t);
         return r;
     }
-    look(t); /* what happened since tun_open() */
+    look(t, true); /* what happened since tun_open() */
     return 0;
 }
 

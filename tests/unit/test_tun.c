@@ -395,9 +395,12 @@ static void a_name_that_cannot_be_used_is_refused_with_a_sentence(void **state) 
         int r;
         const char *says;
     } rows[] = {
-        { "a-name-of-16-byt", -EINVAL, "too long" },      { "a/b", -EINVAL, "no interface name may have" },
-        { "a b", -EINVAL, "no interface name may have" }, { "tun%d", -EINVAL, "no interface name may have" },
-        { "..", -EINVAL, "no interface name" },           { "lo", -EINVAL, "lo exists and is no TUN device" },
+        { "a-name-of-16-byt", -EINVAL, "too long" },
+        { "a/b", -EINVAL, "no interface name may have" },
+        { "a b", -EINVAL, "no interface name may have" },
+        { "tun%d", -EINVAL, "no interface name may have" },
+        { "..", -EINVAL, "no interface name" },
+        { "lo", -EINVAL, "lo exists and is no TUN device that we can use" },
     };
     struct tun_options opt = tun_lab_options();
 
