@@ -256,7 +256,11 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
 
 /* ---- counters and pools ------------------------------------------------------------------------------------------------ */
 
-/* One line a counter: member, name. Every packet that is thrown away adds one to exactly one of the "drop" group (faults.md G6). */
+/* One line a counter: member, name. Every packet that comes in goes exactly one way at the IP layer (faults.md G6):
+ *   ip_in + ip_handoff_in + frag_done = tcp_in + udp_in + icmp_in
+ *     + ip_short + ip_version + ip_malformed + ip_checksum + ip_bad_src + ip_bad_dst + ip_options + ip_proto + ip_ext_header
+ *     + frag_in + frag_malformed + frag_overlap + frag_no_memory
+ * frag_in are held or repeated pieces, frag_done the datagrams made of them. Above it each protocol has its own reasons. */
 /* clang-format off */
 #define STACK_COUNTERS(X) \
     X(ip_in, "ip.in") \

@@ -17,7 +17,6 @@ static void input_v4(struct stack *s, struct packet *p)
 {
     switch (p->l4[0]) {
     case ICMP4_ECHO:
-        COUNT(s, icmp_in);
         echo_input(s, p);
         break;
     case ICMP4_UNREACHABLE:
@@ -26,7 +25,6 @@ static void input_v4(struct stack *s, struct packet *p)
         icmp_error_input(s, p);
         break;
     default: /* a number from the wire; source quench among them (RFC 6633) */
-        COUNT(s, icmp_in);
         COUNT(s, icmp_ignored);
         break;
     }
@@ -36,7 +34,6 @@ static void input_v6(struct stack *s, struct packet *p)
 {
     switch (p->l4[0]) {
     case ICMP6_ECHO:
-        COUNT(s, icmp_in);
         echo_input(s, p);
         break;
     case ICMP6_UNREACHABLE:
@@ -46,7 +43,6 @@ static void input_v6(struct stack *s, struct packet *p)
         icmp_error_input(s, p);
         break;
     default: /* a number from the wire */
-        COUNT(s, icmp_in);
         COUNT(s, icmp_ignored);
         break;
     }
@@ -54,6 +50,7 @@ static void input_v6(struct stack *s, struct packet *p)
 
 void icmp_input(struct stack *s, struct packet *p)
 {
+    COUNT(s, icmp_in);
     if (p->l4_len < ICMP_HEADER || !checksum_is_right(p)) {
         COUNT(s, icmp_invalid);
         return;

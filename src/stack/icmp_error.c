@@ -233,7 +233,6 @@ void icmp_error_input(struct stack *s, const struct packet *p)
     struct quoted q;
 
     if (!parse_quote(p, &q) || q.flow.proto != IP_PROTO_TCP || !ip_equal(&q.flow.target, &p->dst)) {
-        COUNT(s, icmp_in);
         COUNT(s, icmp_ignored);
         return;
     }

@@ -64,6 +64,7 @@ void udp_input(struct stack *s, struct packet *p)
     struct udp_item *i;
     struct block *b;
 
+    COUNT(s, udp_in);
     if (p->l4_len < UDP_HEADER || get_be16(p->l4 + 4) != p->l4_len) {
         COUNT(s, udp_length);
         return;
@@ -74,7 +75,6 @@ void udp_input(struct stack *s, struct packet *p)
     }
     if (owner_took_it(s, p))
         return;
-    COUNT(s, udp_in);
     b = keep(s, p);
     if (b == NULL) {
         COUNT(s, udp_held_dropped);
