@@ -81,6 +81,8 @@ struct
     up_env; /* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
 int up_env_new(const struct up_env_options *opt, struct up_env **out);
 void up_env_free(struct up_env *env); /* all streams and associations closed before */
+struct loop *up_env_loop(const struct up_env *env);
+struct wheel *up_env_wheel(const struct up_env *env);
 void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules);
 /** up_socket() - a non-blocking, close-on-exec socket with mark and device, as env's rules want for @dst
  * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
@@ -181,6 +183,36 @@ struct up_counters {
 };
 const struct up_counters *up_counters(const struct up_env *env);
 extern const struct counter_desc up_counter_descs[]; /* ends with name NULL */
+
+/* ---- datagram sockets, many datagrams at a time (for associations, and for serve's side of them) ---------------------- */
+
+/* One datagram or a row of equal ones (the last may be shorter), with what goes before each and beside each. */
+struct up_row_out {
+    const struct sockaddr *to; /* NULL: the socket is connected */
+    socklen_t to_len;
+    const void *header; /* before each, as SOCKS5 wants */
+    size_t header_len;
+    const uint8_t *data;
+    size_t len;
+    uint16_t gso_size;   /* 0: one datagram */
+    const void *control; /* struct cmsghdr's, or NULL */
+    size_t control_len;
+};
+/** up_rows_send() - all of it, by as few system calls as the kernel allows (UDP_SEGMENT, else sendmmsg)
+ * @sent: how many datagrams left. Return: 0; what a full queue drops is lost, not an error. -EMSGSIZE, -ENETUNREACH, ... */
+int up_rows_send(struct up_env *env, int fd, const struct up_row_out *o, size_t *sent);
+
+struct up_row_in {
+    struct ip_port source;
+    uint8_t *data; /* the environment's buffer, until the next up_rows_receive(); may be written to */
+    size_t len;
+    size_t gso_size; /* > 0: the length of each but the last, which may be shorter */
+};
+enum { UP_ROWS_MAX = 16 };
+/** up_rows_receive() - a batch, by one recvmmsg. Return: how many rows for up_row_received(), at most UP_ROWS_MAX; or -errno */
+int up_rows_receive(struct up_env *env, int fd);
+void up_row_received(struct up_env *env, int i, struct up_row_in *out);
+void up_rows_prepare(int fd, bool v6, bool errors); /* UDP_GRO; @errors: the error queue (IP_RECVERR) */
 
 /* ---- SOCKS5 messages, pure: both ends read and write the same ones (RFC 1928) --------------------------------------- */
 

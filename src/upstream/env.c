@@ -106,6 +106,16 @@ void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules)
     memset(env->local_at_us, 0, sizeof(env->local_at_us)); /* the uplink's address may be another one now */
 }
 
+struct loop *up_env_loop(const struct up_env *env)
+{
+    return env->opt.loop;
+}
+
+struct wheel *up_env_wheel(const struct up_env *env)
+{
+    return env->opt.wheel;
+}
+
 const struct up_counters *up_counters(const struct up_env *env)
 {
     return &env->cnt;

@@ -73,7 +73,7 @@ static bool hand_on(struct up_udp *u, const struct up_datagram *batch, size_t n)
 }
 
 /* One datagram as the association's owner sees it. Return: it is well formed. */
-static bool unwrap(struct up_udp *u, const struct udp_in *in, const uint8_t *data, size_t len,
+static bool unwrap(struct up_udp *u, const struct up_row_in *in, const uint8_t *data, size_t len,
                    struct up_datagram *out)
 {
     struct span rest = { data, len };
@@ -100,10 +100,10 @@ static bool deliver_batch(struct up_udp *u, int messages)
     size_t n = 0;
 
     for (int i = 0; i < messages; i++) {
-        struct udp_in in;
+        struct up_row_in in;
         size_t off = 0;
 
-        udp_received(u->env, i, &in);
+        up_row_received(u->env, i, &in);
         do {
             size_t len = in.len - off < in.gso_size ? in.len - off : in.gso_size;
 
@@ -120,6 +120,18 @@ static bool deliver_batch(struct up_udp *u, int messages)
     return hand_on(u, batch, n);
 }
 
+int udp_send(struct up_udp *u, int which, const struct up_row_out *o)
+{
+    size_t all = o->gso_size == 0 || o->len <= o->gso_size ? 1 : (o->len + o->gso_size - 1) / o->gso_size,
+           sent;
+    int r = up_rows_send(u->env, loop_io_fd(&u->io[which]), o, &sent);
+
+    counter_add(&u->env->cnt.datagrams_up, sent);
+    counter_add(&u->env->cnt.datagrams_unsent, all - sent);
+    counter_add(&u->env->cnt.bytes_up, sent == all ? o->len : sent * o->gso_size);
+    return r;
+}
+
 int udp_deliver(struct up_udp *u, struct loop_io *io)
 {
     struct up_env *env = u->env;
@@ -127,11 +139,11 @@ int udp_deliver(struct up_udp *u, struct loop_io *io)
 
     env->running = u;
     for (int round = 0; round < ROUNDS; round++) {
-        r = udp_receive(env, loop_io_fd(io));
+        r = up_rows_receive(env, loop_io_fd(io));
         if (r < 0)
             break;
         u->memory->health.last_good_us = env_now_us(env);
-        if (!deliver_batch(u, r) || r < RX_MESSAGES) {
+        if (!deliver_batch(u, r) || r < UP_ROWS_MAX) {
             r = 0;
             break;
         }
@@ -198,7 +210,7 @@ int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
 int up_udp_send(struct up_udp *u, const struct host_port *target, const void *data, size_t len,
                 uint16_t gso_size, uint8_t ttl, uint8_t tos)
 {
-    struct udp_out o = { .data = data, .len = len, .gso_size = gso_size };
+    struct up_row_out o = { .data = data, .len = len, .gso_size = gso_size };
 
     assert(loop_is_mine(u->env->opt.loop));
     if (u->state != UDP_OPEN)

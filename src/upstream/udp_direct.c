@@ -107,7 +107,7 @@ static int open_family(struct up_udp *u, int which, const struct ip_port *dst)
 
     if (fd < 0)
         return fd;
-    udp_prepare_socket(fd, which == UDP_IO_6, true);
+    up_rows_prepare(fd, which == UDP_IO_6, true);
     loop_io_start(u->env->opt.loop, &u->io[which], fd, LOOP_READ,
                   which == UDP_IO_6 ? on_readable6 : on_readable4);
     return 0;
@@ -151,13 +151,13 @@ static size_t put_controls(const struct up_udp *u, bool v6, uint8_t ttl, uint8_t
     return n;
 }
 
-static int send_to_address(struct up_udp *u, const struct ip_port *dst, const struct udp_out *what,
+static int send_to_address(struct up_udp *u, const struct ip_port *dst, const struct up_row_out *what,
                            uint8_t ttl, uint8_t tos)
 {
     _Alignas(struct cmsghdr) uint8_t control[UDP_CONTROL_MAX];
-    int which = ip_is4(&dst->addr) ? UDP_IO_4 : UDP_IO_6, fd, r;
+    int which = ip_is4(&dst->addr) ? UDP_IO_4 : UDP_IO_6, r;
     struct sockaddr_storage ss;
-    struct udp_out o = *what;
+    struct up_row_out o = *what;
 
     if ((r = check_target(u, dst)) != 0 || (!udp_has_io(u, which) && (r = open_family(u, which, dst)) != 0))
         return r;
@@ -165,10 +165,9 @@ static int send_to_address(struct up_udp *u, const struct ip_port *dst, const st
     o.to_len = ip_to_sockaddr(dst, &ss);
     o.control_len = put_controls(u, which == UDP_IO_6, ttl, tos, control);
     o.control = o.control_len > 0 ? control : NULL;
-    fd = loop_io_fd(&u->io[which]);
-    r = udp_send_row(u->env, fd, &o);
+    r = udp_send(u, which, &o);
     if (u->guard[which] == NO_GUARD) /* it has a port now */
-        u->guard[which] = socket_guard_udp(u->env, fd, which == UDP_IO_6);
+        u->guard[which] = socket_guard_udp(u->env, loop_io_fd(&u->io[which]), which == UDP_IO_6);
     return r;
 }
 
@@ -181,7 +180,7 @@ static void send_held(struct udp_name *n)
     while (n->first) {
         struct udp_held *h = n->first;
         struct ip_port dst = { n->addr, h->port };
-        struct udp_out o = { .data = h->data, .len = h->len, .gso_size = h->gso_size };
+        struct up_row_out o = { .data = h->data, .len = h->len, .gso_size = h->gso_size };
 
         n->first = h->next;
         u->held--;
@@ -282,7 +281,7 @@ static struct udp_name *find_name(struct up_udp *u, const char *name)
     return n;
 }
 
-static int hold(struct udp_name *n, uint16_t port, const struct udp_out *o, uint8_t ttl, uint8_t tos)
+static int hold(struct udp_name *n, uint16_t port, const struct up_row_out *o, uint8_t ttl, uint8_t tos)
 {
     struct up_udp *u = n->u;
     struct udp_held *h = u->held < UDP_HELD_EACH && o->len <= UDP_HELD_BYTES ? slab_get(&u->env->held) : NULL;
@@ -305,7 +304,7 @@ static int hold(struct udp_name *n, uint16_t port, const struct udp_out *o, uint
     return 0;
 }
 
-int udp_direct_send(struct up_udp *u, const struct host_port *target, const struct udp_out *o, uint8_t ttl,
+int udp_direct_send(struct up_udp *u, const struct host_port *target, const struct up_row_out *o, uint8_t ttl,
                     uint8_t tos)
 {
     struct ip_port dst = { target->addr, target->port };

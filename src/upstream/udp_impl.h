@@ -12,46 +12,15 @@ enum {
     UDP_HELD_POOL = 1024,  /* datagrams that wait for a name */
     UDP_HELD_EACH = 16,
     UDP_HELD_BYTES = 2048, /* larger ones do not wait */
-    UDP_SEGMENTS_MAX = 64, /* of one row (UDP_MAX_SEGMENTS of Linux before 6.9) */
-    UDP_ROW_BYTES = 65507, /* the most that one send takes */
 };
 
-/* ---- system calls (udp_io.c) ---- */
-
-/* One datagram or a row of them, with what goes before each (a SOCKS5 header) and beside each (control messages). */
-struct udp_out {
-    const struct sockaddr *to; /* NULL: the socket is connected */
-    socklen_t to_len;
-    const void *header;
-    size_t header_len;
-    const uint8_t *data;
-    size_t len;
-    uint16_t gso_size; /* 0: one datagram */
-    const void *control;
-    size_t control_len;
-};
-
-/** udp_send_row() - all of it, by as few system calls as the kernel allows
- * Return: 0; what a full queue drops is counted, not an error. -EMSGSIZE, -ENETUNREACH, ...: nothing more was sent. */
-int udp_send_row(struct up_env *env, int fd, const struct udp_out *o);
+/* ---- system calls (udp_io.c): the up_rows of upstream.h, and this ---- */
 
 /* One control message behind the others in @control. Return: the new length. */
 size_t udp_put_control(uint8_t *control, size_t len, int level, int type, const void *data, size_t data_len);
 enum { UDP_CONTROL_MAX = 160 };
-
-/* What arrived: one datagram or a row of equal ones. */
-struct udp_in {
-    struct ip_port source;
-    const uint8_t *data;
-    size_t len;
-    size_t gso_size; /* > 0; the last one of a row may be shorter */
-};
 int udp_rx_new(struct udp_rx **out);
 void udp_rx_free(struct udp_rx *rx); /* NULL is fine */
-/** udp_receive() - a batch into the environment's buffers. Return: how many for udp_received(), or -errno */
-int udp_receive(struct up_env *env, int fd);
-void udp_received(struct up_env *env, int i, struct udp_in *out);
-void udp_prepare_socket(int fd, bool v6, bool errors); /* UDP_GRO; @errors: the error queue (IP_RECVERR) */
 
 /* ---- an association ---- */
 
@@ -96,6 +65,8 @@ struct up_udp {
     bool socks;
 };
 
+/** udp_send() - a row through one of the association's sockets, counted */
+int udp_send(struct up_udp *u, int which, const struct up_row_out *o);
 /** udp_deliver() - read @io and hand the datagrams on, a few batches at most. Return: 0, or -errno of the socket */
 int udp_deliver(struct up_udp *u, struct loop_io *io);
 void udp_die(struct up_udp *u, const struct up_failure *why); /* on_closed runs inside */
@@ -105,10 +76,10 @@ static inline bool udp_has_io(const struct up_udp *u, int which)
     return loop_io_active(&u->io[which]);
 }
 
-int udp_direct_send(struct up_udp *u, const struct host_port *target, const struct udp_out *o, uint8_t ttl,
+int udp_direct_send(struct up_udp *u, const struct host_port *target, const struct up_row_out *o, uint8_t ttl,
                     uint8_t tos);
 void udp_direct_drop_names(struct up_udp *u);
 int udp_socks_open(struct up_udp *u, uint64_t timeout_us);
-int udp_socks_send(struct up_udp *u, const struct host_port *target, struct udp_out *o);
+int udp_socks_send(struct up_udp *u, const struct host_port *target, struct up_row_out *o);
 
 #endif

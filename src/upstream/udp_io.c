@@ -3,7 +3,7 @@
  * A row is a run of datagrams of one size (the last may be shorter) to one target. The kernel cuts it where it leaves
  * (UDP_SEGMENT, Linux 4.18) unless a piece is larger than the MTU (EINVAL) or the device cannot (EIO); then they go one by one
  * in one sendmmsg. What is received together (UDP_GRO, Linux 5.0) comes as one row as well.
- * The buffers are the environment's and live until the next udp_receive(). */
+ * The buffers are the environment's and live until the next up_rows_receive(). */
 #include "udp_impl.h"
 
 #include <linux/errqueue.h>
@@ -21,15 +21,20 @@
 #define UDP_GRO 104
 #endif
 
+enum {
+    SEGMENTS_MAX = 64, /* of one row (UDP_MAX_SEGMENTS of Linux before 6.9) */
+    ROW_BYTES = 65507, /* the most that one send takes */
+};
+
 struct udp_rx {
-    uint8_t *buffers; /* RX_MESSAGES of RX_BYTES, touched as far as datagrams reach */
-    struct mmsghdr msgs[RX_MESSAGES];
-    struct iovec iov[RX_MESSAGES];
-    struct sockaddr_storage from[RX_MESSAGES];
+    uint8_t *buffers; /* UP_ROWS_MAX of RX_BYTES, touched as far as datagrams reach */
+    struct mmsghdr msgs[UP_ROWS_MAX];
+    struct iovec iov[UP_ROWS_MAX];
+    struct sockaddr_storage from[UP_ROWS_MAX];
     union {
         struct cmsghdr align;
         uint8_t bytes[CMSG_SPACE(sizeof(int))];
-    } control[RX_MESSAGES];
+    } control[UP_ROWS_MAX];
 };
 
 /* ---- receiving ---- */
@@ -40,13 +45,13 @@ int udp_rx_new(struct udp_rx **out)
 
     if (!rx)
         return -ENOMEM;
-    rx->buffers = mmap(NULL, (size_t)RX_MESSAGES * RX_BYTES, PROT_READ | PROT_WRITE,
+    rx->buffers = mmap(NULL, (size_t)UP_ROWS_MAX * RX_BYTES, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (rx->buffers == MAP_FAILED) {
         free(rx);
         return -ENOMEM;
     }
-    for (size_t i = 0; i < RX_MESSAGES; i++) {
+    for (size_t i = 0; i < UP_ROWS_MAX; i++) {
         rx->iov[i] = (struct iovec){ rx->buffers + i * RX_BYTES, RX_BYTES };
         rx->msgs[i].msg_hdr =
             (struct msghdr){ .msg_name = &rx->from[i], .msg_iov = &rx->iov[i], .msg_iovlen = 1 };
@@ -59,11 +64,11 @@ void udp_rx_free(struct udp_rx *rx)
 {
     if (!rx)
         return;
-    munmap(rx->buffers, (size_t)RX_MESSAGES * RX_BYTES);
+    munmap(rx->buffers, (size_t)UP_ROWS_MAX * RX_BYTES);
     free(rx);
 }
 
-void udp_prepare_socket(int fd, bool v6, bool errors)
+void up_rows_prepare(int fd, bool v6, bool errors)
 {
     int on = 1;
 
@@ -74,26 +79,26 @@ void udp_prepare_socket(int fd, bool v6, bool errors)
         (void)setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &on, sizeof(on));
 }
 
-int udp_receive(struct up_env *env, int fd)
+int up_rows_receive(struct up_env *env, int fd)
 {
     struct udp_rx *rx = env->rx;
     int n;
 
-    for (size_t i = 0; i < RX_MESSAGES; i++) {
+    for (size_t i = 0; i < UP_ROWS_MAX; i++) {
         rx->msgs[i].msg_hdr.msg_namelen = sizeof(rx->from[i]);
         rx->msgs[i].msg_hdr.msg_control = &rx->control[i];
         rx->msgs[i].msg_hdr.msg_controllen = sizeof(rx->control[i].bytes);
     }
-    n = recvmmsg(fd, rx->msgs, RX_MESSAGES, MSG_DONTWAIT, NULL);
+    n = recvmmsg(fd, rx->msgs, UP_ROWS_MAX, MSG_DONTWAIT, NULL);
     UP_COUNT(env, recv_calls);
     return n < 0 ? -errno : n;
 }
 
-void udp_received(struct up_env *env, int i, struct udp_in *out)
+void up_row_received(struct up_env *env, int i, struct up_row_in *out)
 {
     struct msghdr *m = &env->rx->msgs[i].msg_hdr;
 
-    *out = (struct udp_in){ .data = env->rx->iov[i].iov_base, .len = env->rx->msgs[i].msg_len };
+    *out = (struct up_row_in){ .data = env->rx->iov[i].iov_base, .len = env->rx->msgs[i].msg_len };
     (void)ip_from_sockaddr((struct sockaddr *)&env->rx->from[i],
                            &out->source); /* a connected socket may say none */
     out->gso_size = out->len;
@@ -126,7 +131,7 @@ size_t udp_put_control(uint8_t *control, size_t len, int level, int type, const 
 }
 
 /* A piece of a row: @n datagrams of @size bytes of payload, the last one as long as what is left of @len. */
-static size_t put_pieces(const struct udp_out *o, const uint8_t *data, size_t len, size_t size,
+static size_t put_pieces(const struct up_row_out *o, const uint8_t *data, size_t len, size_t size,
                          struct iovec *iov)
 {
     size_t n = 0;
@@ -143,7 +148,7 @@ static size_t put_pieces(const struct udp_out *o, const uint8_t *data, size_t le
     return n;
 }
 
-static struct msghdr message(const struct udp_out *o, struct iovec *iov, size_t n)
+static struct msghdr message(const struct up_row_out *o, struct iovec *iov, size_t n)
 {
     return (struct msghdr){ .msg_name = (void *)(uintptr_t)o->to,
                             .msg_namelen = o->to_len,
@@ -178,21 +183,10 @@ static bool is_full(int err)
     return err == -EAGAIN || err == -ENOBUFS || err == -ENOMEM || err == -EINTR;
 }
 
-static int sent(struct up_env *env, int r, size_t datagrams, size_t bytes)
+/* At most SEGMENTS_MAX datagrams, by one system call that cuts them. */
+static int send_cut(struct up_env *env, int fd, const struct up_row_out *o, const uint8_t *data, size_t len)
 {
-    if (r >= 0) {
-        counter_add(&env->cnt.datagrams_up, datagrams);
-        counter_add(&env->cnt.bytes_up, bytes);
-        return 0;
-    }
-    counter_add(&env->cnt.datagrams_unsent, datagrams);
-    return is_full(r) ? 0 : r;
-}
-
-/* At most UDP_SEGMENTS_MAX datagrams, by one system call that cuts them. */
-static int send_cut(struct up_env *env, int fd, const struct udp_out *o, const uint8_t *data, size_t len)
-{
-    struct iovec iov[2 * UDP_SEGMENTS_MAX];
+    struct iovec iov[2 * SEGMENTS_MAX];
     _Alignas(struct cmsghdr) uint8_t control[UDP_CONTROL_MAX];
     uint16_t segment = (uint16_t)(o->header_len + o->gso_size);
     struct msghdr m = message(o, iov, put_pieces(o, data, len, o->gso_size, iov));
@@ -205,11 +199,12 @@ static int send_cut(struct up_env *env, int fd, const struct udp_out *o, const u
     return (int)send_message(env, fd, &m);
 }
 
-/* The same, each datagram a message of its own. Return: 0 or -errno; how many went is counted here. */
-static int send_each(struct up_env *env, int fd, const struct udp_out *o, const uint8_t *data, size_t len)
+/* The same, each datagram a message of its own. @sent grows by those that left. */
+static int send_each(struct up_env *env, int fd, const struct up_row_out *o, const uint8_t *data, size_t len,
+                     size_t *sent)
 {
-    struct iovec iov[2 * UDP_SEGMENTS_MAX];
-    struct mmsghdr msgs[UDP_SEGMENTS_MAX];
+    struct iovec iov[2 * SEGMENTS_MAX];
+    struct mmsghdr msgs[SEGMENTS_MAX];
     size_t step = o->header_len > 0 ? 2 : 1, pieces = put_pieces(o, data, len, o->gso_size, iov) / step,
            done = 0;
 
@@ -217,56 +212,65 @@ static int send_each(struct up_env *env, int fd, const struct udp_out *o, const 
         msgs[i] = (struct mmsghdr){ .msg_hdr = message(o, iov + i * step, step) };
     while (done < pieces) {
         int n = sendmmsg(fd, msgs + done, (unsigned)(pieces - done), MSG_NOSIGNAL | MSG_DONTWAIT);
-        size_t bytes = 0;
 
         UP_COUNT(env, send_calls);
         if (n <= 0) {
-            int r = n < 0 && is_pending_error(errno) ? (int)send_message(env, fd, &msgs[done].msg_hdr)
-                    : n < 0                          ? -errno
-                                                     : -EAGAIN;
+            ssize_t r = n == 0                    ? -EAGAIN
+                        : is_pending_error(errno) ? send_message(env, fd, &msgs[done].msg_hdr)
+                                                  : -errno;
 
             if (r < 0)
-                return sent(env, r, pieces - done, 0);
+                return (int)r;
             n = 1;
         }
-        for (int i = 0; i < n; i++)
-            bytes += iov[(done + (size_t)i) * step + step - 1].iov_len;
-        sent(env, 0, (size_t)n, bytes);
         done += (size_t)n;
+        *sent += (size_t)n;
     }
     return 0;
 }
 
-static int send_one(struct up_env *env, int fd, const struct udp_out *o)
+static int send_row(struct up_env *env, int fd, const struct up_row_out *o, const uint8_t *data, size_t len,
+                    size_t *sent)
+{
+    int r = env->no_gso ? -EIO : send_cut(env, fd, o, data, len);
+
+    if (r == -EIO)
+        env->no_gso = true;
+    if (r == -EIO || r == -EINVAL || r == -EMSGSIZE)
+        return send_each(env, fd, o, data, len, sent);
+    if (r >= 0)
+        *sent += (len + o->gso_size - 1) / o->gso_size;
+    return r < 0 ? r : 0;
+}
+
+static int send_one(struct up_env *env, int fd, const struct up_row_out *o, size_t *sent)
 {
     struct iovec iov[2];
     struct msghdr m = message(o, iov, put_pieces(o, o->data, o->len, o->len, iov));
     ssize_t n = send_message(env, fd, &m);
 
-    return sent(env, n < 0 ? (int)n : 0, 1, o->len);
+    if (n < 0)
+        return (int)n;
+    (*sent)++;
+    return 0;
 }
 
-int udp_send_row(struct up_env *env, int fd, const struct udp_out *o)
+int up_rows_send(struct up_env *env, int fd, const struct up_row_out *o, size_t *sent)
 {
-    size_t each = o->header_len + o->gso_size, most, off = 0;
+    size_t most = ROW_BYTES / (o->header_len + o->gso_size + 1), off = 0;
+    int r = 0;
 
-    if (o->gso_size == 0 || o->len <= o->gso_size)
-        return send_one(env, fd, o);
-    most = each > 0 ? UDP_ROW_BYTES / each : 1;
-    most = most > UDP_SEGMENTS_MAX ? UDP_SEGMENTS_MAX : most == 0 ? 1 : most;
-    while (off < o->len) {
+    *sent = 0;
+    if (o->gso_size == 0 || o->len <= o->gso_size) {
+        r = send_one(env, fd, o, sent);
+        return is_full(r) ? 0 : r;
+    }
+    most = most > SEGMENTS_MAX ? SEGMENTS_MAX : most == 0 ? 1 : most;
+    while (off < o->len && r == 0) {
         size_t len = o->len - off < most * o->gso_size ? o->len - off : most * o->gso_size;
-        int r = env->no_gso ? -EIO : send_cut(env, fd, o, o->data + off, len);
 
-        if (r == -EIO)
-            env->no_gso = true;
-        if (r == -EIO || r == -EINVAL || r == -EMSGSIZE)
-            r = send_each(env, fd, o, o->data + off, len);
-        else
-            r = sent(env, r, (len + o->gso_size - 1) / o->gso_size, len);
-        if (r != 0)
-            return r;
+        r = send_row(env, fd, o, o->data + off, len, sent);
         off += len;
     }
-    return 0;
+    return is_full(r) ? 0 : r;
 }

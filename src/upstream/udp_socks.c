@@ -72,7 +72,7 @@ static int open_relay(struct up_udp *u, const struct ip_port *relay)
     fd = up_socket(u->env, u->memory->up, SOCK_DGRAM, relay);
     if (fd < 0)
         return fd;
-    udp_prepare_socket(fd, !ip_is4(&relay->addr), false);
+    up_rows_prepare(fd, !ip_is4(&relay->addr), false);
     if (connect(fd, (struct sockaddr *)&ss, ip_to_sockaddr(relay, &ss)) != 0)
         r = -errno;
     if (r != 0) {
@@ -121,7 +121,7 @@ int udp_socks_open(struct up_udp *u, uint64_t timeout_us)
                           &u->handshake);
 }
 
-int udp_socks_send(struct up_udp *u, const struct host_port *target, struct udp_out *o)
+int udp_socks_send(struct up_udp *u, const struct host_port *target, struct up_row_out *o)
 {
     struct host_port to = *target;
     uint8_t header[SOCKS5_UDP_HEADER_MAX];
@@ -136,5 +136,5 @@ int udp_socks_send(struct up_udp *u, const struct host_port *target, struct udp_
     }
     o->header = header;
     o->header_len = socks5_udp_put(header, &to);
-    return udp_send_row(u->env, loop_io_fd(&u->io[UDP_IO_RELAY]), o);
+    return udp_send(u, UDP_IO_RELAY, o);
 }

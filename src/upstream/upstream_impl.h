@@ -75,7 +75,6 @@ void up_memory_rtt(struct up_memory *m, uint64_t rtt_us);
 
 enum {
     MEMORY_BUCKETS = 64,
-    RX_MESSAGES = 16,      /* datagrams or GRO rows that one recvmmsg takes */
     RX_BYTES = 65536,      /* room for each: the largest datagram and the largest row */
     NO_GUARD = UINT32_MAX, /* not in own_flows */
 };
