@@ -1,0 +1,284 @@
+/* cli.c - the command line (config.md section 5), as one table of commands and one of options.
+ *
+ * Options are "--name VALUE" or "--name=VALUE", with a short letter for some; they may stand before and after FILE. In `exec` the
+ * first word that is no option starts COMMAND, and everything behind "--" is COMMAND in any case. */
+#include "cli.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define ON(command) (1u << (command))
+
+static const struct command {
+    const char *name;
+    const char *words; /* what stands behind the options */
+    const char *help;
+    int min_words, max_words; /* max -1: any number */
+} commands[] = {
+    [CLI_RUN] = { "run", "", "the gateway; needs root, CAP_NET_ADMIN or an adopted descriptor", 0, 0 },
+    [CLI_EXEC] = { "exec", "-- COMMAND ...",
+                   "run one command, all of its traffic through the gateway; needs no root", 1, -1 },
+    [CLI_SERVE] = { "serve", "", "the far end: a SOCKS5 server", 0, 0 },
+    [CLI_DEMO] = { "demo", "", "a tour in a private network namespace, with servers of its own", 0, 0 },
+    [CLI_CHECK] = { "check", "FILE", "validate a configuration: 0 it is fine, 2 with every mistake listed", 1,
+                    1 },
+    [CLI_STATUS] = { "status", "", "what the running gateway does, as JSON", 0, 0 },
+};
+
+static const struct option {
+    const char *name;
+    char letter;       /* 0: none */
+    const char *value; /* what is expected; NULL: a switch */
+    size_t field;      /* of struct cli: a const char * or, for a switch, a bool */
+    unsigned commands;
+    const char *help;
+} options[] = {
+    { "--config", 'c', "FILE", offsetof(struct cli, config), ON(CLI_RUN) | ON(CLI_EXEC) | ON(CLI_SERVE),
+      "the configuration" },
+    { "--proxy", 0, "URL", offsetof(struct cli, proxy), ON(CLI_RUN) | ON(CLI_EXEC),
+      "instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT" },
+    { "--builtin", 0, NULL, offsetof(struct cli, builtin), ON(CLI_EXEC),
+      "instead of a file: through a SOCKS5 server inside this program" },
+    { "--dns", 0, "ADDR", offsetof(struct cli, dns), ON(CLI_EXEC),
+      "the name server that COMMAND's questions go to; default: the host's" },
+    { "--tun", 0, "NAME", offsetof(struct cli, tun), ON(CLI_RUN),
+      "name of the interface, whatever the file says" },
+    { "--dry-run", 0, NULL, offsetof(struct cli, dry_run), ON(CLI_RUN),
+      "print the routes and rules that would be made, and change nothing" },
+    { "--listen", 0, "ADDR:PORT", offsetof(struct cli, listen), ON(CLI_SERVE),
+      "where to listen; default: 127.0.0.1:1080" },
+    { "--flows", 0, NULL, offsetof(struct cli, flows), ON(CLI_STATUS), "with every open flow" },
+    { "--api", 0, "PATH", offsetof(struct cli, api), ON(CLI_STATUS),
+      "the gateway's control socket; default: /run/culvert/api.sock" },
+};
+
+/* What config.md names and this version does not have: worth another sentence than "unknown". */
+static const char *const later_commands[] = { "explain", "connections", "reload",
+                                              "select",  "doctor",      "cleanup" };
+
+static const struct command *command_at(enum cli_command c)
+{
+    return (size_t)c < ARRAY_LEN(commands) ? &commands[c] : NULL;
+}
+
+/* ---- help ---- */
+
+static void print_synopsis(FILE *to, enum cli_command topic)
+{
+    const struct command *c = command_at(topic);
+
+    fprintf(to, "culvert %s", c->name);
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        const struct option *o = &options[i];
+
+        if (!(o->commands & ON(topic)))
+            continue;
+        if (o->letter != 0)
+            fprintf(to, " [-%c %s]", o->letter, o->value);
+        else
+            fprintf(to, " [%s%s%s]", o->name, o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
+    }
+    if (c->words[0] != '\0')
+        fprintf(to, " %s", c->words);
+    putc('\n', to);
+}
+
+void cli_print_usage(FILE *to, enum cli_command topic)
+{
+    fputs("usage: ", to);
+    if (command_at(topic) != NULL)
+        print_synopsis(to, topic);
+    else
+        fputs("culvert run | exec | serve | demo | check | status | --version | --help\n", to);
+}
+
+static void print_options(FILE *to, enum cli_command topic)
+{
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        const struct option *o = &options[i];
+        char left[32];
+
+        if (!(o->commands & ON(topic)))
+            continue;
+        if (o->letter != 0)
+            snprintf(left, sizeof(left), "-%c, %s %s", o->letter, o->name, o->value);
+        else
+            snprintf(left, sizeof(left), "%s%s%s", o->name, o->value != NULL ? " " : "",
+                     o->value != NULL ? o->value : "");
+        fprintf(to, "      %-20s %s\n", left, o->help);
+    }
+}
+
+static void print_command(FILE *to, enum cli_command topic)
+{
+    fputs("  ", to);
+    print_synopsis(to, topic);
+    fprintf(to, "      %s\n", command_at(topic)->help);
+    print_options(to, topic);
+}
+
+void cli_print_help(FILE *to, enum cli_command topic)
+{
+    fputs("culvert: every packet of a TUN device through a proxy\n\n", to);
+    for (size_t c = 0; c < ARRAY_LEN(commands); c++) {
+        if (command_at(topic) == NULL || (size_t)topic == c)
+            print_command(to, (enum cli_command)c);
+    }
+    fputs("  culvert --version\n  culvert --help\n\n"
+          "Without -c, --proxy and --builtin: culvert.yaml in the working directory, then "
+          "/etc/culvert/culvert.yaml.\n"
+          "Exit status: 0 fine, 1 failed while running, 2 wrong usage or configuration; exec: COMMAND's own, "
+          "127 when it\n"
+          "is not found, 126 when it cannot be run, 128+N when signal N ended it.\n",
+          to);
+}
+
+/* ---- parsing ---- */
+
+static int parse_command(const char *word, struct cli *out, struct err *err)
+{
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0)
+        out->command = CLI_HELP;
+    else if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0)
+        out->command = CLI_VERSION;
+    else {
+        for (size_t c = 0; c < ARRAY_LEN(commands); c++) {
+            if (strcmp(word, commands[c].name) == 0) {
+                out->command = out->topic = (enum cli_command)c;
+                return 0;
+            }
+        }
+        for (size_t i = 0; i < ARRAY_LEN(later_commands); i++) {
+            if (strcmp(word, later_commands[i]) == 0)
+                return err_set(err, -EINVAL, "\"%s\" is not supported yet", word);
+        }
+        return err_set(err, -EINVAL, "%s \"%.60s\"", word[0] == '-' ? "unknown option" : "unknown command",
+                       word);
+    }
+    return 0;
+}
+
+/* The option that @word names ("--name", "--name=..." or "-c"), or NULL. */
+static const struct option *option_find(const char *word)
+{
+    size_t len = strcspn(word, "=");
+
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        const struct option *o = &options[i];
+
+        if (strlen(o->name) == len && strncmp(word, o->name, len) == 0)
+            return o;
+        if (o->letter != 0 && word[1] == o->letter && word[2] == '\0')
+            return o;
+    }
+    return NULL;
+}
+
+static int set_switch(const struct option *o, const char *word, struct cli *out, struct err *err)
+{
+    bool *field = (bool *)(void *)((char *)out + o->field);
+
+    if (strchr(word, '=') != NULL)
+        return err_set(err, -EINVAL, "%s takes no value", o->name);
+    *field = true;
+    return 0;
+}
+
+static int set_value(const struct option *o, const char *value, struct cli *out, struct err *err)
+{
+    const char **field = (const char **)(void *)((char *)out + o->field);
+
+    if (value == NULL || value[0] == '\0')
+        return err_set(err, -EINVAL, "%s needs a value: %s", o->name, o->value);
+    if (*field != NULL)
+        return err_set(err, -EINVAL, "%s is given twice", o->name);
+    *field = value;
+    return 0;
+}
+
+/* argv[*i] is an option; *i moves on to its value if that is the next word. */
+static int parse_option(int argc, char *const argv[], int *i, struct cli *out, struct err *err)
+{
+    const char *word = argv[*i], *equals = strchr(word, '=');
+    const struct option *o = option_find(word);
+
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        out->command = CLI_HELP;
+        return 0;
+    }
+    if (o == NULL)
+        return err_set(err, -EINVAL, "unknown option \"%.60s\"", word);
+    if (!(o->commands & ON(out->topic)))
+        return err_set(err, -EINVAL, "%s does not belong to \"%s\"", o->name, command_at(out->topic)->name);
+    if (o->value == NULL)
+        return set_switch(o, word, out, err);
+    if (equals != NULL)
+        return set_value(o, equals + 1, out, err);
+    return set_value(o, *i + 1 < argc ? argv[++*i] : NULL, out, err);
+}
+
+static int check_sources(const struct cli *c, struct err *err)
+{
+    int given = (c->config != NULL) + (c->proxy != NULL) + c->builtin;
+
+    if (given > 1)
+        return err_set(err, -EINVAL,
+                       "-c, --proxy and --builtin are different ways to say the same; give one of them");
+    return 0;
+}
+
+static int check_words(const struct command *c, char *const words[], int count, struct err *err)
+{
+    if (count < c->min_words)
+        return err_set(err, -EINVAL, "%s is missing", c->max_words < 0 ? "COMMAND" : c->words);
+    if (c->max_words >= 0 && count > c->max_words)
+        return err_set(err, -EINVAL, "\"%.60s\" is too much", words[0]);
+    return 0;
+}
+
+/* FILE may stand between options; it is found in a first walk, and what is left over is one too many. */
+static int parse_words(int argc, char *const argv[], struct cli *out, struct err *err)
+{
+    const struct command *c = command_at(out->topic);
+    int first = 0, count = 0, r = 0;
+    bool only_words = false;
+
+    for (int i = 2; i < argc && r == 0 && out->command != CLI_HELP; i++) {
+        if (!only_words && strcmp(argv[i], "--") == 0)
+            only_words = true;
+        else if (!only_words && argv[i][0] == '-' && argv[i][1] != '\0')
+            r = parse_option(argc, argv, &i, out, err);
+        else if (c->max_words < 0) {
+            first = i;
+            count = argc - i;
+            break; /* all that follows is COMMAND's own */
+        } else if (count++ == 0)
+            first = i;
+        else
+            r = err_set(err, -EINVAL, "\"%.60s\" is too much", argv[i]);
+    }
+    if (r != 0 || out->command == CLI_HELP)
+        return r;
+    out->words = first > 0 ? argv + first : argv + argc;
+    r = check_words(c, out->words, count, err);
+    return r != 0 ? r : check_sources(out, err);
+}
+
+int cli_parse(int argc, char *const argv[], struct cli *out, struct err *err)
+{
+    int r;
+
+    *out = (struct cli){ .command = CLI_HELP, .topic = CLI_HELP };
+    if (argc < 2)
+        return err_set(err, -EINVAL, "no command");
+    if ((r = parse_command(argv[1], out, err)) != 0)
+        return r;
+    if (out->command == CLI_HELP && argc == 3) { /* "culvert help exec" */
+        r = parse_command(argv[2], out, err);
+        out->command = CLI_HELP;
+        return r;
+    }
+    if (command_at(out->command) == NULL)
+        return argc > 2 ? err_set(err, -EINVAL, "\"%.60s\" is too much", argv[2]) : 0;
+    return parse_words(argc, argv, out, err);
+}

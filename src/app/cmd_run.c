@@ -1,0 +1,222 @@
+/* cmd_run.c - `culvert run`: the gateway in the foreground, until a signal ends it. */
+#include "commands.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "culvert/api.h"
+#include "culvert/loop.h"
+#include "culvert/route.h"
+#include "gateway.h"
+#include "process.h"
+
+struct run {
+    struct config config; /* the loaded one with the command line's changes; shares its strings */
+    struct loop *loop;
+    struct netlink *netlink;
+    struct gateway *gateway;
+    struct api *api;
+    int status; /* to exit with */
+};
+
+/* ---- ending ---- */
+
+static void exit_at_once(int signo)
+{
+    _exit(128 + signo);
+}
+
+/* The first one ends the loop; from then on the main thread is busy with putting things back, so a second one needs no loop
+ * to be heard (faults.md X1). */
+static void on_end_signal(void *arg, int signo)
+{
+    struct run *run = arg;
+    struct sigaction now = { .sa_handler = exit_at_once };
+
+    sigaction(SIGTERM, &now, NULL);
+    sigaction(SIGINT, &now, NULL);
+    log_info("signal %d: ending", signo);
+    loop_stop(run->loop);
+}
+
+static void on_reload_signal(void *arg, int signo)
+{
+    (void)arg;
+    (void)signo;
+    log_warning("reload is not supported yet; the configuration stays as it is");
+}
+
+static void on_fatal(void *arg, const char *why)
+{
+    struct run *run = arg;
+
+    log_error("%s", why);
+    run->status = EXIT_FAILED;
+    loop_stop(run->loop);
+}
+
+/* ---- the control socket ---- */
+
+static void on_snapshot(void *arg, const struct status_snapshot *s)
+{
+    api_answer_status(arg, s);
+}
+
+static void on_status(void *arg, bool flows, struct api_answer *a)
+{
+    struct run *run = arg;
+
+    gateway_status(run->gateway, flows, on_snapshot, a);
+}
+
+/* A path that the file names must work; the default one is used where it can be. */
+static int open_api(struct run *run)
+{
+    bool named = run->config.api_unix_set;
+    struct api_options opt = { .unix_path = named ? run->config.api_unix : API_PATH_DEFAULT,
+                               .on_status = on_status,
+                               .arg = run };
+    struct err err = { "" };
+
+    if (named && opt.unix_path == NULL)
+        return EXIT_FINE; /* api.unix: none */
+    if (!named && mkdir("/run/culvert", 0755) != 0 && errno != EEXIST)
+        err_set(&err, -errno, "/run/culvert cannot be made: %s", strerror(errno));
+    else if (api_open(&opt, run->loop, &run->api, &err) == 0)
+        return EXIT_FINE;
+    if (named)
+        return complain(EXIT_USAGE, "%s", err.text);
+    log_info("no control socket: %s", err.text);
+    return EXIT_FINE;
+}
+
+/* ---- starting ---- */
+
+/* What the configuration asks for and cannot have is its mistake; the rest is the machine's (faults.md V5, V6, V9). */
+static int status_of(int r)
+{
+    switch (-r) {
+    case EINVAL:
+    case EBUSY:
+    case ERANGE:
+    case E2BIG:
+    case EBADF:
+        return EXIT_USAGE;
+    }
+    return EXIT_FAILED;
+}
+
+static int start_gateway(struct run *run)
+{
+    struct gateway_setup setup = {
+        .config = &run->config, .loop = run->loop, .netlink = run->netlink, .on_fatal = on_fatal, .arg = run
+    };
+    struct err err = { "" };
+    int r = gateway_start(&setup, &run->gateway, &err);
+
+    return r == 0 ? EXIT_FINE : complain(status_of(r), "%s", err.text);
+}
+
+static int prepare(struct run *run)
+{
+    struct err err = { "" };
+    int r;
+
+    process_raise_fd_limit();
+    if ((r = loop_new(&run->loop)) != 0)
+        return complain(EXIT_FAILED, "no event loop: %s", strerror(-r));
+    signal(SIGPIPE, SIG_IGN);
+    loop_on_signal(run->loop, SIGTERM, on_end_signal, run);
+    loop_on_signal(run->loop, SIGINT, on_end_signal, run);
+    loop_on_signal(run->loop, SIGHUP, on_reload_signal, run);
+    if (netlink_open(&run->netlink, &err) != 0)
+        return complain(EXIT_FAILED, "%s", err.text);
+    return EXIT_FINE;
+}
+
+static void finish(struct run *run)
+{
+    process_notify("STOPPING=1");
+    api_close(run->api);
+    gateway_stop(run->gateway);
+    netlink_close(run->netlink);
+    loop_free(run->loop);
+}
+
+static int serve_until_signal(struct run *run)
+{
+    char line[160];
+    int r;
+
+    if ((r = open_api(run)) != EXIT_FINE)
+        return r;
+    fprintf(stderr, "%s\n", gateway_ready_line(run->gateway, line, sizeof(line)));
+    process_notify("READY=1");
+    if ((r = loop_run(run->loop)) != 0)
+        return complain(EXIT_FAILED, "the event loop broke: %s", strerror(-r));
+    return run->status;
+}
+
+/* ---- --dry-run ---- */
+
+static int print_plan(const struct config *c)
+{
+    struct route_options opt = {
+        .mark = c->route.mark,
+        .capture_dns = true,
+        .exclude = c->route.exclude,
+        .excludes = c->route.excludes,
+    };
+    const char *name = c->tun.name[0] != '\0' ? c->tun.name : "tun0";
+    struct route_plan plan;
+    struct err err = { "" };
+
+    if (!c->route.auto_route) {
+        printf("# auto-route is off: no route and no rule would be made\n");
+        return EXIT_FINE;
+    }
+    snprintf(opt.tun_name, sizeof(opt.tun_name), "%s", name);
+    for (size_t i = 0; i < c->tun.addresses; i++)
+        *(ip_is4(&c->tun.address[i].addr) ? &opt.v4 : &opt.v6) = true;
+    if (route_plan_make(&opt, 1, &plan, &err) != 0)
+        return complain(EXIT_USAGE, "%s", err.text);
+    route_plan_print(&plan, name, stdout);
+    route_plan_fini(&plan);
+    return EXIT_FINE;
+}
+
+static int run_with(struct run *run)
+{
+    int status = prepare(run);
+
+    if (status == EXIT_FINE && (status = start_gateway(run)) == EXIT_FINE)
+        status = serve_until_signal(run);
+    finish(run);
+    return status;
+}
+
+int cmd_run(const struct cli *cli)
+{
+    struct run run = { .status = EXIT_FINE };
+    struct config *loaded;
+    int status = load_config(cli, &loaded);
+    int r;
+
+    if (status != EXIT_FINE)
+        return status;
+    run.config = *loaded;
+    if (cli->tun != NULL && strlen(cli->tun) >= sizeof(run.config.tun.name))
+        status = complain(EXIT_USAGE, "--tun: \"%.40s\" is too long for an interface; 15 bytes are the most",
+                          cli->tun);
+    else if (cli->tun != NULL)
+        snprintf(run.config.tun.name, sizeof(run.config.tun.name), "%s", cli->tun);
+    if (status == EXIT_FINE && (r = log_init(&run.config.log)) != 0)
+        status = complain(EXIT_USAGE, "log.output: %s: %s", run.config.log.output, strerror(-r));
+    if (status == EXIT_FINE)
+        status = cli->dry_run ? print_plan(&run.config) : run_with(&run);
+    config_free(loaded);
+    return status;
+}

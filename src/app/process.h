@@ -1,0 +1,21 @@
+/* process.h - what a process arranges for itself: descriptors, cores, and a word to its service manager. [main] */
+#ifndef CULVERT_APP_PROCESS_H
+#define CULVERT_APP_PROCESS_H
+
+#include "culvert/base.h"
+
+/** process_fill_stdio() - put /dev/null in place of closed descriptors 0 to 2, so that no socket of ours lands there
+ * They are close-on-exec: a command that we start finds them closed, as it would without us. */
+void process_fill_stdio(void);
+
+/** process_raise_fd_limit() - soft limit of descriptors up to the hard one (faults.md R1)
+ * Return: the limit in force. A small one is said in a log line. */
+uint64_t process_raise_fd_limit(void);
+
+uint32_t process_usable_cores(void); /* those that the affinity mask leaves; >= 1 */
+
+/** process_notify() - sd_notify(3) without its library: "READY=1" to the socket in $NOTIFY_SOCKET
+ * Not run by a service manager: does nothing. Never blocks; a message that cannot be sent is lost. */
+void process_notify(const char *state);
+
+#endif
