@@ -75,20 +75,22 @@ static void lookup_free(struct lookup *l, struct resolver *r)
     free(l);
 }
 
-/* Asks for what is not known; for everything, if all that is known is that it failed and nothing old is left. */
+/* A family is asked unless it is fresh, or failed a moment ago. That there were none of it is believed only while the
+ * other family is fresh: a name may move from one to the other. If that leaves nothing, everything is asked. */
 static void lookup_ask(struct lookup *l, struct resolver *r, const struct dns_name *name, uint64_t now_us)
 {
-    bool known[FAMILIES];
+    const struct cached_family *f = l->name->family;
+    bool any_fresh = cached_is_fresh(&f[FAMILY_V6], now_us) || cached_is_fresh(&f[FAMILY_V4], now_us);
+    bool skip[FAMILIES];
 
-    for (int k = 0; k < FAMILIES; k++) {
-        known[k] = cached_is_known(&l->name->family[k], now_us);
-        if (cached_is_fresh(&l->name->family[k], now_us))
-            l->addrs_at_us = now_us;
-    }
+    if (any_fresh)
+        l->addrs_at_us = now_us;
+    for (int k = 0; k < FAMILIES; k++)
+        skip[k] = any_fresh ? cached_is_known(&f[k], now_us) : now_us < f[k].failed_until_us;
     for (int k = 0; k < FAMILIES; k++) {
         struct dns_question q = { .name = *name, .type = family_type[k], .class = DNS_IN };
 
-        l->asked[k] = !known[k] || (known[FAMILY_V6] && known[FAMILY_V4]);
+        l->asked[k] = !skip[k] || (skip[FAMILY_V6] && skip[FAMILY_V4]);
         if (l->asked[k])
             ask_init(&l->asks[k], r, &q, now_us, now_us + r->timeout_us);
     }

@@ -93,8 +93,7 @@ static void prng_below_stays_below_and_reaches_every_value_alike(void **state)
         assert_true(prng_below(&r, 0x80000001) < 0x80000001);
 }
 
-static void random_bytes_fill_the_whole_buffer(
-    void **state) /* faults.md R11: the source is the kernel's, never a seed of ours */
+static void random_bytes_fill_the_whole_buffer(void **state)
 {
     uint8_t a[300] = { 0 }, b[300] = { 0 };
     size_t zeros = 0;
