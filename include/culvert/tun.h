@@ -66,9 +66,9 @@ int tun_queue_fd(const struct tun *t, uint32_t queue); /* non-blocking; for loop
 
 /** tun_read() - one packet or super-segment [worker]
  * @packet: at least 65,535 bytes; the virtio-net header goes elsewhere, so the packet starts at packet[0]
- * Return: packet bytes (> 0); -EAGAIN; -EPROTO: the header was bad, packet dropped, read on; -EBADFD: the device is gone. After
- * -EBADFD, or when the descriptor is ready and yet says -EAGAIN at once again and again, the worker stops its loop_io, calls
- * tun_report_gone() and starts again at on_reopened: epoll reports a gone device for ever (faults.md V4). */
+ * Return: packet bytes (> 0); -EAGAIN; -EPROTO: the header was bad, packet dropped, read on; -EBADFD: the device is gone.
+ * After -EBADFD the worker stops its loop_io, calls tun_report_gone() and starts again at on_reopened: epoll would report a gone
+ * device for ever (faults.md V4). */
 ssize_t tun_read(struct tun *t, uint32_t queue, void *packet, size_t cap, struct pkt_meta *meta);
 /** tun_write() - one packet [worker]; without offload in force @meta must ask for none and checksums must be complete
  * @iov:    headers and payload ranges, at most 15, not changed

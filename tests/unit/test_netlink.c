@@ -337,7 +337,7 @@ static void rules_of_every_kind_come_back_as_they_were_given(void **state)
         { .table = RT_TABLE_MAIN, .suppress_prefixlen_plus1 = 1 },
         { .table = TABLE, .invert = true, .fwmark = 2, .fwmask = 0xff },
         { .table = TABLE, .ip_proto = IP_PROTO_UDP, .dport_first = 53, .dport_last = 53 },
-        { .table = TABLE, .has_uid = true, .uid_first = 0, .uid_last = 1000 },
+        { .table = TABLE, .has_uid = true, .uid_first = 0, .uid_last = 0 },
         { .table = TABLE, .iif = "lo" },
         { .table = TABLE, .oif = "br-lan" },
         { .table = RT_TABLE_MAIN, .dst = prefix("192.168.0.0/16"), .src = prefix("10.0.0.0/8") },
