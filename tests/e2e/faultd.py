@@ -227,9 +227,12 @@ class FaultServer:
         context.own(self)
 
     def _record(self, context):
-        """For the failure report."""
+        """For the failure report; long pieces of data are cut."""
+        plan = "by function"
+        if isinstance(self.plan, list):
+            plan = " ".join("%s(%s)" % (s[0], ", ".join(repr(a)[:60] for a in s[1:])) for s in self.plan)
         with open(context.path("faultd.plan"), "a") as f:
-            f.write("%s port %d: %s\n" % (self.address, self.port, self.plan if isinstance(self.plan, list) else "by function"))
+            f.write("%s port %d: %s\n" % (self.address, self.port, plan))
 
     def plan_for(self, connection):
         return self.plan(connection) if callable(self.plan) else self.plan

@@ -117,7 +117,7 @@ def fill(s):
             n += s.send(b"z" * 65536)
         except BlockingIOError:
             continue
-        if n > 256 << 20:
+        if n > 64 << 20:
             break
     return n
 
@@ -135,6 +135,7 @@ def _(t, way):
             check_equal(client.receive(s, 3), b"abc")
             return
         s.sendall(b"xyz")
+        server.wait_connections(1)
         within(6, lambda: len(server.connections[0].received) >= HANDSHAKE_IN + 3, "three bytes read")
         s.settimeout(0.1)
         try:

@@ -57,8 +57,8 @@ def _(t):
 
 def restore_table(lab):
     """The test's own routes through the device went with it."""
-    for family in ("", "-6 "):
-        lab.gw.ip(family + "route replace default dev tun0 metric 10 table %d" % at.TABLE)
+    for v6 in (False, True):
+        lab.gw.ip("route replace default dev tun0 metric 10 table %d" % at.TABLE, v6=v6)
 
 
 @test("the device is deleted: made anew within 2 s with everything on it", rows=["V4"], limit=40)

@@ -119,7 +119,7 @@ def _(t):
         t.note("iperf3 %s: %.0f Mbit/s" % (name, received / 1e6))
 
 
-@test("1 %% loss on the client's link: streams stay exact, both directions", limit=60,
+@test("1 % loss on the client's link: streams stay exact, both directions", limit=60,
       cases={"IPv4": at.TARGET[0], "IPv6": at.TARGET[1]})
 def _(t, target):
     lab = t.lab()

@@ -68,7 +68,13 @@ def check(condition, message):
 
 def check_equal(seen, wanted, what=""):
     if seen != wanted:
-        raise Failure("%s%r, not %r" % (what + ": " if what else "", seen, wanted))
+        raise Failure("%s%s, not %s" % (what + ": " if what else "", short(seen), short(wanted)))
+
+
+def short(value, limit=400):
+    """repr() that fits into a report."""
+    text = repr(value)
+    return text if len(text) <= limit else "%s... (%d)" % (text[:limit], len(value))
 
 
 def check_table(wrong):

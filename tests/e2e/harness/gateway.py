@@ -66,10 +66,10 @@ class Gateway:
         self.lab, self.context, self.api = lab, lab.context, api
         self.namespace = namespace or lab.gw
         self.stopped = False
-        self.context.own(self, "finish")
         self.process = Process(self.context, self.namespace, [program(self.context)] + argv, name,
                                env=dict(sanitizer_env(), **(env or {})), prefix=prefix, user=user,
                                pass_fds=pass_fds)
+        self.context.own(self, "finish")     # after the process registered itself: things end in reverse order
 
     @property
     def pid(self):
@@ -126,7 +126,7 @@ class Gateway:
 
     def finish(self):
         """At the end of every test: still alive, ends cleanly, and said nothing that it should not."""
-        if self.stopped or not hasattr(self, "process"):
+        if self.stopped:
             return
         self.stopped = True
         if not self.process.alive():

@@ -70,13 +70,12 @@ class Lab:
     def route_into(self, device, local=False):
         """Everything that comes from cli goes into `device`; with `local`, also what gw itself sends to the targets."""
         for v6 in (False, True):
-            family = "-6 " if v6 else ""
-            self.gw.ip(family + "rule add iif lan0 lookup %d pref 100" % TABLE,
-                       family + "route add unreachable default metric 4000000 table %d" % TABLE,
-                       family + "route add default dev %s metric 10 table %d" % (device, TABLE))
+            self.gw.ip("rule add iif lan0 lookup %d pref 100" % TABLE,
+                       "route add unreachable default metric 4000000 table %d" % TABLE,
+                       "route add default dev %s metric 10 table %d" % (device, TABLE), v6=v6)
             if local:
-                self.gw.ip(family + "rule add fwmark %d lookup main pref 50" % ROUTING_MARK,
-                           family + "rule add to %s lookup %d pref 60" % (TARGETS6 if v6 else TARGETS4, TABLE))
+                self.gw.ip("rule add fwmark %d lookup main pref 50" % ROUTING_MARK,
+                           "rule add to %s lookup %d pref 60" % (TARGETS6 if v6 else TARGETS4, TABLE), v6=v6)
 
     def route_plainly(self):
         """The kernel routes cli's packets to the targets; for tests of the harness."""

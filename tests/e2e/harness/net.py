@@ -45,9 +45,9 @@ class Namespace:
             if self.sysctl("net/ipv4/tcp_congestion_control", algorithm, missing_ok=True):
                 break
 
-    def ip(self, *lines):
-        """Lines of `ip -batch`."""
-        command(["ip", "-n", self.name, "-batch", "-"], text="\n".join(lines) + "\n")
+    def ip(self, *lines, v6=False):
+        """Lines of `ip -batch`; v6 for rules and routes that do not show their family."""
+        command(["ip"] + (["-6"] if v6 else []) + ["-n", self.name, "-batch", "-"], text="\n".join(lines) + "\n")
 
     def ip_json(self, *argv):
         import json

@@ -91,7 +91,8 @@ def failure_text(e):
         here = [x for x in at if os.path.basename(x.filename).startswith("test_")]
         where = "%s:%d: " % (os.path.basename(here[-1].filename), here[-1].lineno) if here else ""
         return where + str(e)
-    return "".join(traceback.format_exception(type(e), e, e.__traceback__)).strip()
+    at = traceback.extract_tb(e.__traceback__)[-4:]
+    return "".join(traceback.format_list(at) + traceback.format_exception_only(type(e), e)).strip()
 
 
 def limit_of(test, options):
