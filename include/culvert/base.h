@@ -188,13 +188,14 @@ int random_bytes(void *out, size_t len);
 /* A bounded single-producer single-consumer queue of records; the only thing that two workers share on the packet path.
  * Memory is the caller's, a power of two, zeroed (an anonymous mapping, so that only what is used is touched). */
 struct ring {
-    uint8_t *data;
-    size_t cap; /* bytes, power of two */
-    uint32_t max_records;
     _Alignas(CACHE_LINE) _Atomic size_t head; /* consumer's position */
     _Atomic uint32_t taken;                   /* records taken, for max_records */
+    /* The producer's line; the consumer reads it anyway, for tail, so what never changes costs it nothing here. */
     _Alignas(CACHE_LINE) _Atomic size_t tail; /* producer's position */
     uint32_t put;                             /* records put */
+    uint32_t max_records;
+    uint8_t *data;
+    size_t cap; /* bytes, power of two */
 };
 
 void ring_init(struct ring *r, void *memory, size_t cap, uint32_t max_records);

@@ -100,7 +100,7 @@ static bool append_label(struct span msg, size_t at, struct dns_name *out)
 
 bool name_read(struct span msg, size_t *at, struct dns_name *out)
 {
-    size_t p = *at, lowest = *at, target, end = 0;
+    size_t p = *at, lowest = p, target, end = 0;
 
     out->len = 0;
     for (unsigned pointers = 0; p < msg.len; p = target) {

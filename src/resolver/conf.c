@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_BYTES_MAX     (1024 * 1024)
+#define FILE_BYTES_MAX     1048576 /* a mebibyte */
 #define CHECK_EVERY_US     1000000
 #define TIMEOUT_DEFAULT_MS 1000 /* the C library's 5 s are more than a name may take here altogether */
 #define TIMEOUT_MAX_S      30   /* as in resolv.conf(5) */

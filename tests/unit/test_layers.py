@@ -16,7 +16,9 @@ FILE_LINES_MAX = 700
 # A library's header and the folder that alone opens it. Folders that do not exist yet are named already.
 LIBRARY_HOMES = [
     (r"ev\.h|ev\+\+\.h|libev/.*", {"loop"}),
-    (r"libmnl/.*|linux/(netlink|rtnetlink|if_link|if_addr|fib_rules)\.h", {"loop", "route"}),
+    (r"libmnl/.*|linux/netlink\.h", {"loop"}),
+    # Constants only: whoever asks netlink through culvert/loop.h speaks of RTN_UNICAST and the like.
+    (r"linux/(rtnetlink|if_link|if_addr|fib_rules)\.h", {"loop", "tun", "route", "app"}),
     (r"nftables/.*|libnftnl/.*|linux/netfilter.*", {"route"}),
     (r"yaml\.h", {"config"}),
     (r"mbedtls/.*|psa/.*", {"tls"}),
