@@ -88,6 +88,8 @@ struct nl_addr {
     int ifindex;
     struct ip_prefix addr; /* with host bits; len is the on-link prefix in the 16-byte form */
 };
+enum { NETLINK_TABLE_MAIN = 254, NETLINK_TABLE_LOCAL = 255 }; /* the kernel's own tables */
+
 /* A unicast or special route in one table. For IPv4 the prefix lengths count in the 16-byte form: any is 96, or 0. */
 struct nl_route {
     struct ip_prefix dst;

@@ -37,7 +37,7 @@ static int look_for_owner(void *arg, const struct nl_route *r)
 
 int route_owner(struct netlink *nl, uint32_t table, struct nl_link *out)
 {
-    struct nl_link link;
+    struct nl_link link = { 0 };
     struct owner_search s = { .nl = nl, .link = &link };
     int r = netlink_routes(nl, table != 0 ? table : ROUTE_TABLE_DEFAULT, look_for_owner, &s);
 

@@ -173,7 +173,7 @@ int route_plan_make(const struct route_options *opt, int tun_ifindex, struct rou
     p.table = route_table(opt);
     p.priority = route_priority(opt);
     plan.routes = calloc(ROUTES_MAX, sizeof(*plan.routes));
-    plan.rules = calloc(2 * RULES_A_FAMILY + opt->excludes, sizeof(*plan.rules));
+    plan.rules = calloc((size_t)2 * RULES_A_FAMILY + opt->excludes, sizeof(*plan.rules));
     if (plan.routes == NULL || plan.rules == NULL) {
         route_plan_fini(&plan);
         return err_set(err, -ENOMEM, "out of memory");

@@ -8,8 +8,6 @@
 #include <poll.h>
 #include <string.h>
 
-#include <linux/rtnetlink.h>
-
 enum {
     MTU_DEFAULT = 1500,
     MTU_MIN = 576, /* what every IPv4 host takes (RFC 791 section 3.1) */
@@ -184,7 +182,7 @@ static void wait_until_local(struct tun *t)
     for (int i = 0; i < LOCAL_WAIT_MS; i++) {
         struct local_search s = { .t = t };
 
-        if (netlink_routes(t->nl, RT_TABLE_LOCAL, note_local, &s) != 0 || (s.found & wanted) == wanted)
+        if (netlink_routes(t->nl, NETLINK_TABLE_LOCAL, note_local, &s) != 0 || (s.found & wanted) == wanted)
             return;
         poll(NULL, 0, 1);
     }
