@@ -61,21 +61,26 @@ static void segment_trim(struct segment *seg, uint32_t n)
         seg->block = tcp_block_at(seg->block, seg->seq);
 }
 
-/* Takes everything below @ack from the list. @tx_us: when the newest of it that was sent only once was sent (Karn).
- * Return: bytes newly delivered. */
-static uint32_t clean_segments(struct tcp_conn *c, uint32_t ack, bool *sampled, uint32_t *tx_us)
+/* What one ACK says about the round-trip time. Nothing, when it covers a segment that was sent twice: which one is answered is
+ * unknown (Karn), and what lies behind the hole that it filled has only waited at the client. */
+struct timing {
+    bool measured, ambiguous;
+    uint32_t tx_us; /* of the newest segment acknowledged */
+};
+
+/* Takes everything below @ack from the list. Return: bytes newly delivered. */
+static uint32_t clean_segments(struct tcp_conn *c, uint32_t ack, struct timing *t)
 {
     uint32_t delivered = 0, n;
     struct segment *seg;
 
     while ((seg = c->seg_head) != NULL && seq_lt(seg->seq, ack)) {
         n = min_u32(seg->len, ack - seg->seq);
+        t->ambiguous |= seg->rexmits > 0;
         if (!(seg->flags & SEG_SACKED)) {
             tcp_rack_delivered(c, seg);
-            if (seg->rexmits == 0) {
-                *sampled = true;
-                *tx_us = seg->tx_us;
-            }
+            t->measured = true;
+            t->tx_us = seg->tx_us;
         }
         delivered += count_delivered(c, seg, n);
         if (n < seg->len) {
@@ -90,22 +95,22 @@ static uint32_t clean_segments(struct tcp_conn *c, uint32_t ack, bool *sampled, 
     return delivered;
 }
 
-static void take_sample(struct tcp_conn *c, const struct tcp_seg *seg, bool sampled, uint32_t tx_us)
+static void take_sample(struct tcp_conn *c, const struct tcp_seg *seg, const struct timing *t)
 {
-    if (sampled)
-        tcp_rtt_sample(c, now_us32(c->s) - tx_us);
+    if (t->measured && !t->ambiguous)
+        tcp_rtt_sample(c, now_us32(c->s) - t->tx_us);
     else if ((c->flags & CONN_TS) && seg->opt.tsecr != 0) /* RFC 7323 section 4.1 lifts Karn's restriction */
         tcp_rtt_sample(c, (now_ms(c->s) + c->ts_offset - seg->opt.tsecr) * 1000);
 }
 
 static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)
 {
-    uint32_t acked = seg->ack - c->snd_una, delivered, tx_us = 0, payload = acked;
-    bool sampled = false;
+    uint32_t acked = seg->ack - c->snd_una, delivered, payload = acked;
+    struct timing timing = { 0 };
 
     c->snd_una = seg->ack;
-    delivered = clean_segments(c, seg->ack, &sampled, &tx_us);
-    take_sample(c, seg, sampled, tx_us);
+    delivered = clean_segments(c, seg->ack, &timing);
+    take_sample(c, seg, &timing);
     tcp_send_acked(c);
     if (seq_lt(c->snd_end, seg->ack))
         payload--; /* the FIN */
