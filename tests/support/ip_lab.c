@@ -114,6 +114,14 @@ static enum echo_verdict on_echo(void *arg, struct echo_req *r)
     return lab->verdict;
 }
 
+static void on_tcp_request(void *arg, struct tcp_request *r)
+{
+    struct ip_lab *lab = arg;
+
+    lab->tcp_requests++;
+    tcp_request_reject(r, REJECT_RST);
+}
+
 struct ip_lab *ip_lab_new(void)
 {
     struct ip_lab *lab = calloc(1, sizeof(*lab));
@@ -135,6 +143,7 @@ struct ip_lab *ip_lab_new(void)
     lab->cfg.addresses = 2;
     lab->ev = (struct stack_events){ .emit = on_emit,
                                      .handoff = on_handoff,
+                                     .on_tcp_request = on_tcp_request,
                                      .on_udp_request = on_request,
                                      .on_udp_request_gone = on_gone,
                                      .on_udp_datagram = on_datagram,
