@@ -220,9 +220,8 @@ SCALAR_TYPE(cfg_interface, "interface", "the name of an interface", read_interfa
 SCALAR_TYPE(cfg_auto_interface, "`auto`, `none`, interface", "auto, none or the name of an interface",
             read_auto_interface);
 SCALAR_TYPE(cfg_detect_interface, "`true`, `false`", "true or false", read_detect_interface);
-LIST_TYPE(cfg_tun_addresses, "list of ADDRESS/LENGTH", "a list of addresses such as 198.18.0.1/30",
-          read_tun_address);
-LIST_TYPE(cfg_excludes, "list of ranges", "a list of ranges such as 192.168.0.0/16", read_exclude);
-LIST_TYPE(cfg_allow, "list of ranges", "a list of ranges such as 192.168.0.0/16", read_allow);
+LIST_TYPE(cfg_tun_addresses, "list of ADDRESS/LENGTH", "an address such as 198.18.0.1/30", read_tun_address);
+LIST_TYPE(cfg_excludes, "list of ranges", "a range such as 192.168.0.0/16", read_exclude);
+LIST_TYPE(cfg_allow, "list of ranges", "a range such as 192.168.0.0/16", read_allow);
 SCALAR_TYPE(cfg_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:1080", read_listen);
 SCALAR_TYPE(cfg_host, "address or name", "an address or a host name", read_host);

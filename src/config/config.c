@@ -35,29 +35,47 @@ static const char *place_of(const struct cfg_node *at, char out[40])
     return out;
 }
 
-static void check_tun_ranges(struct cfg_read *r)
+static void check_tun_address(struct cfg_read *r, size_t i)
+{
+    const struct tun_options *tun = &r->config->tun;
+    struct ip_prefix range = range_of(&tun->address[i]);
+    char place[40];
+
+    for (size_t j = 0; j < i; j++) {
+        struct ip_prefix other = range_of(&tun->address[j]);
+
+        if (!overlap(&range, &other))
+            continue;
+        cfg_error(r, r->address[i],
+                  "tun.address[%zu]: overlaps the range of tun.address[%zu] (%s); give each its own", i, j,
+                  place_of(r->address[j], place));
+        return;
+    }
+}
+
+static void check_exclude(struct cfg_read *r, size_t i)
 {
     const struct tun_options *tun = &r->config->tun;
     char place[40];
 
-    for (size_t i = 0; i < tun->addresses; i++) {
-        struct ip_prefix range = range_of(&tun->address[i]);
+    for (size_t j = 0; j < tun->addresses; j++) {
+        struct ip_prefix range = range_of(&tun->address[j]);
 
-        for (size_t j = 0; j < i; j++) {
-            struct ip_prefix other = range_of(&tun->address[j]);
-
-            if (overlap(&range, &other))
-                cfg_error(r, r->address[i],
-                          "tun.address: overlaps the range of %s; give each address its own",
-                          place_of(r->address[j], place));
-        }
-        for (size_t j = 0; j < r->config->route.excludes; j++) {
-            if (overlap(&range, &r->config->route.exclude[j]))
-                cfg_error(r, r->exclude[j],
-                          "tun.route-exclude-address: overlaps tun.address (%s); move one of the two",
-                          place_of(r->address[i], place));
-        }
+        if (!overlap(&range, &r->config->route.exclude[i]))
+            continue;
+        cfg_error(r, r->exclude[i],
+                  "tun.route-exclude-address[%zu]: overlaps tun.address[%zu] (%s); move one of the two", i, j,
+                  place_of(r->address[j], place));
+        return;
     }
+}
+
+static void check_ranges(struct cfg_read *r)
+{
+    for (size_t i = 0; i < r->config->tun.addresses; i++)
+        check_tun_address(r, i);
+    for (size_t i = 0; i < r->config->route.excludes; i++)
+        check_exclude(r, i);
 }
 
 /* A proxy inside the TUN's own range could only be reached through itself (faults.md S19). */
@@ -147,6 +165,7 @@ static int tree_of(struct cfg_read *r, const char *text, size_t len, const struc
     e = cfg_tree(text, len, r->scratch, r->messages, root);
     if (e == 0 && (*root == NULL || cfg_is_null(*root) ||
                    ((*root)->kind == CFG_MAP && (*root)->count == 0 && r->messages->errors == 0))) {
+        at.line = at.column = 1;
         cfg_error(r, &at, "nothing configured; docs/config.md has a first file of ten lines");
         return -EINVAL;
     }
@@ -165,7 +184,7 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
         cfg_rules_finish(r, wanted);
     c->has_tun = cfg_map_get(root, "tun") != NULL;
     c->has_serve = cfg_map_get(cfg_map_get(root, "serve"), "socks5") != NULL;
-    check_tun_ranges(r);
+    check_ranges(r);
     check_proxy_servers(r);
     check_mtu(r);
     check_adopted(r);

@@ -60,6 +60,7 @@ struct cfg_pair {
 struct cfg_node {
     enum cfg_kind kind;
     bool plain;            /* a scalar without quotes */
+    bool brackets;         /* a list in [ ]; a scalar: without quotes in one, so a comma ended it */
     uint8_t height;        /* levels below: 0 for a scalar */
     uint32_t line, column; /* from 1; 0: not from a file */
     uint32_t size;         /* nodes with all aliases written out */
@@ -211,6 +212,8 @@ extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_text;  /* 
 extern const struct cfg_type cfg_later_text, cfg_later_texts, cfg_later_number, cfg_later_ports,
     cfg_later_duration, cfg_later_bool, cfg_later_section, cfg_later_sections, cfg_later_map, cfg_later_rate,
     cfg_later_size, cfg_later_secret;
+
+void cfg_list_choices(const struct cfg_choice *choices, char *out, size_t cap); /* "a, b or c" (value.c) */
 
 /* How a number was read (value.c). */
 enum cfg_number { CFG_NUMBER_OK, CFG_NUMBER_TEXT, CFG_NUMBER_ZERO, CFG_NUMBER_RANGE };

@@ -255,8 +255,7 @@ const char *cfg_target_nearest(const struct cfg_read *r, const char *name)
 }
 
 const struct cfg_type cfg_proxy_list = { .name = "list of maps and URLs",
-                                         .expects =
-                                             "a list of maps, or of URLs such as socks5://192.0.2.10:1080",
+                                         .expects = "a map, or a URL such as socks5://192.0.2.10:1080",
                                          .kind = CFG_MAP,
                                          .list = true,
                                          .mixed = true,

@@ -104,7 +104,9 @@ static bool compile_text(struct cfg_read *r, const struct cfg_node *v, struct ru
     size_t at = 0;
 
     if (rules_parse(v->text, &text, &at, &err) != 0) {
-        cfg_error_at(r, v, at, "%s", err.text);
+        bool cut = v->brackets && strchr(v->text, ',') == NULL;
+
+        cfg_error_at(r, v, at, "%s%s", err.text, cut ? "; between [ and ], a rule stands in quotes" : "");
         return false;
     }
     at = (size_t)(text.target - v->text);
@@ -165,11 +167,17 @@ static void check_reach(struct cfg_read *r, const struct rule *list, size_t n, b
 
     while (all < n && list[all].n_conds > 0)
         all++;
+    if (r->messages->errors > 0)
+        return; /* first things first */
     if (all == n && wanted)
         cfg_warning(r, n > 0 ? r->rules.list[n - 1] : &nowhere,
                     "no MATCH at the end; what no rule takes is rejected, as by MATCH,REJECT");
-    else if (all + 1 < n)
+    else if (all + 1 < n) {
+        size_t before = cfg_enter_index(r, all + 1);
+
         cfg_warning(r, r->rules.list[all + 1], "is never reached, since rules[%zu] takes everything", all);
+        cfg_leave(r, before);
+    }
 }
 
 void cfg_rules_finish(struct cfg_read *r, bool wanted)
@@ -193,17 +201,15 @@ void cfg_rules_finish(struct cfg_read *r, bool wanted)
 
 const struct cfg_type cfg_rule_list = {
     .name = "list of rules",
-    .expects = "a list of rules such as MATCH,DIRECT",
+    .expects = "a rule such as MATCH,DIRECT",
     .kind = CFG_MAP,
     .list = true,
     .mixed = true,
     .read = read_item,
 };
-const struct cfg_type cfg_rule_values = { .name = "list of values",
-                                          .expects = "a value or a list of them",
-                                          .kind = CFG_SCALAR,
-                                          .list = true,
-                                          .read = read_values };
+const struct cfg_type cfg_rule_values = {
+    .name = "list of values", .expects = "a value", .kind = CFG_SCALAR, .list = true, .read = read_values
+};
 const struct cfg_type cfg_rule_text = { .name = "text",
                                         .expects = "the name of a proxy, DIRECT, REJECT or REJECT-DROP",
                                         .kind = CFG_SCALAR,

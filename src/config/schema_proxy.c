@@ -32,7 +32,7 @@ static const struct cfg_choice udps[] = { { "auto", UPSTREAM_UDP_AUTO, CFG_HERE 
 
 static const struct cfg_section tls = {
     .where = "proxies[].tls",
-    .help = "TLS around the connection to a proxy. Certificate and host name are always verified.",
+    .help = "TLS around the connection to a proxy. Certificate and host name are verified.",
     .keys =
         (const struct cfg_key[]){
             LATER("sni", cfg_later_text, "the name that is asked for and verified"),

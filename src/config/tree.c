@@ -132,8 +132,10 @@ static bool vector_push(struct tree *t, const struct cfg_node *n)
 }
 
 /* May this node be the key of a pair? What is refused is reported, and its value left out. */
-static bool key_is_good(struct tree *t, const struct cfg_node *n, const yaml_mark_t *at)
+static bool key_is_good(struct tree *t, const struct cfg_node *n)
 {
+    yaml_mark_t mark = { .line = n->line - 1, .column = n->column - 1 }, *at = &mark;
+
     if (n->kind != CFG_SCALAR)
         return tree_error(t, at, "a key is a word; a list or a map cannot be one");
     if (n->plain && strcmp(n->text, "<<") == 0)
@@ -144,7 +146,7 @@ static bool key_is_good(struct tree *t, const struct cfg_node *n, const yaml_mar
 }
 
 /* A finished node goes to its container: a list's item, a map's key or value, or the document itself. */
-static bool node_done(struct tree *t, const struct cfg_node *n, const yaml_mark_t *at)
+static bool node_done(struct tree *t, const struct cfg_node *n)
 {
     struct frame *f = t->depth > 0 ? &t->frames[t->depth - 1] : NULL;
 
@@ -154,7 +156,7 @@ static bool node_done(struct tree *t, const struct cfg_node *n, const yaml_mark_
     }
     if (f->node->kind == CFG_MAP && !f->at_value) {
         f->key = NULL;
-        f->skip_pair = !key_is_good(t, n, at);
+        f->skip_pair = !key_is_good(t, n);
         f->at_value = true;
         if (n->kind == CFG_SCALAR)
             f->key = n->text;
@@ -222,7 +224,7 @@ static bool on_alias(struct tree *t, const yaml_event_t *e)
                          CFG_ALIAS_NODES_MAX);
     if (t->depth + a->node->height > CFG_DEPTH_MAX)
         return tree_stop(t, &e->start_mark, "more than %d levels of lists and maps", CFG_DEPTH_MAX);
-    return node_done(t, a->node, &e->start_mark);
+    return node_done(t, a->node);
 }
 
 /* ---- scalars, containers ----------------------------------------------------------------------------------------------- */
@@ -262,11 +264,12 @@ static bool on_scalar(struct tree *t, const yaml_event_t *e)
     if (memchr(text, '\0', len) != NULL)
         tree_error(t, &e->start_mark, "the value holds a NUL (\\0); remove it");
     n->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+    n->brackets = n->plain && t->depth > 0 && t->frames[t->depth - 1].node->brackets;
     n->text = cfg_copy_text(t->scratch, text, len);
     if (n->text == NULL)
         return tree_no_memory(t);
     n->count = (uint32_t)strlen(n->text);
-    return anchor_add(t, e->data.scalar.anchor, n, &e->start_mark) && node_done(t, n, &e->start_mark);
+    return anchor_add(t, e->data.scalar.anchor, n, &e->start_mark) && node_done(t, n);
 }
 
 static bool on_start(struct tree *t, const yaml_event_t *e, enum cfg_kind kind)
@@ -281,6 +284,7 @@ static bool on_start(struct tree *t, const yaml_event_t *e, enum cfg_kind kind)
     if (!count_node(t, &e->start_mark) || (n = node_new(t, kind, &e->start_mark)) == NULL)
         return false;
     tag_is_good(t, tag, &e->start_mark);
+    n->brackets = kind == CFG_LIST && e->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
     t->frames[t->depth++] = (struct frame){ .node = n, .first = t->count };
     return anchor_add(t, anchor, n, &e->start_mark);
 }
@@ -357,7 +361,7 @@ static bool adopt(struct tree *t, struct cfg_node *n, size_t first)
     return true;
 }
 
-static bool on_end(struct tree *t, const yaml_event_t *e)
+static bool on_end(struct tree *t)
 {
     struct frame *f = &t->frames[t->depth - 1];
     struct cfg_node *n = f->node;
@@ -367,7 +371,7 @@ static bool on_end(struct tree *t, const yaml_event_t *e)
         return false;
     anchor_close(t, n);
     t->depth--;
-    return node_done(t, n, &e->start_mark);
+    return node_done(t, n);
 }
 
 /* ---- libyaml -------------------------------------------------------------------------------------------------------------- */
@@ -399,10 +403,9 @@ static const char *syntax_advice(const yaml_parser_t *p, const char *text, size_
     } table[] = {
         { "did not find expected ',' or ']'", "a list in [ ] is not closed, or a comma is missing" },
         { "did not find expected ',' or '}'", "a map in { } is not closed, or a comma is missing" },
-        { "did not find expected key",
-          "a key is expected here; is the indentation that of the lines above?" },
+        { "did not find expected key", "a key is expected here, indented like the lines above" },
         { "did not find expected '-' indicator",
-          "a list item (- ...) is expected here; is the indentation that of the items above?" },
+          "a list item (- ...) is expected here, indented like the items above" },
         { "could not find expected ':'", "a key without its colon; write \"key: value\"" },
         { "mapping values are not allowed in this context",
           "a colon is not expected here; put a value that holds \": \" in quotes" },
@@ -411,9 +414,9 @@ static const char *syntax_advice(const yaml_parser_t *p, const char *text, size_
         { "did not find expected <document start>",
           "more text after the end of the document; one document is read" },
         { "block sequence entries are not allowed in this context",
-          "a list item (- ...) is not expected here; is the indentation right?" },
+          "a list item (- ...) is not expected here; look at the indentation" },
         { "block mapping keys are not allowed in this context",
-          "a key is not expected here; is the indentation right?" },
+          "a key is not expected here; look at the indentation" },
     };
 
     if (byte_at(text, len, &p->problem_mark) == '\t')
@@ -425,15 +428,29 @@ static const char *syntax_advice(const yaml_parser_t *p, const char *text, size_
     return p->problem != NULL ? p->problem : "this is no YAML";
 }
 
+/* Did the text end inside brackets? Then the innermost of them is what was forgotten. */
+static const struct cfg_node *unclosed(const struct tree *t, const yaml_parser_t *p, const char *text,
+                                       size_t len)
+{
+    if (t->depth == 0 || p->problem == NULL || strcmp(p->problem, "did not find expected node content") != 0)
+        return NULL;
+    return byte_at(text, len, &p->problem_mark) == '\0' ? t->frames[t->depth - 1].node : NULL;
+}
+
 static bool syntax_error(struct tree *t, const yaml_parser_t *p, const char *text, size_t len)
 {
     const char *says = syntax_advice(p, text, len);
+    const struct cfg_node *open = unclosed(t, p, text, len);
     yaml_mark_t at = p->problem_mark;
 
     if (p->error == YAML_MEMORY_ERROR)
         return tree_no_memory(t);
     t->depth = 0; /* the place says it all; the path of what is half read would mislead */
     t->r = -EINVAL;
+    if (open != NULL)
+        return tree_error(t, &at, "a %s is not closed; it began on line %u, column %u",
+                          open->kind == CFG_LIST ? "list in [ ]" : "map in { }", (unsigned)open->line,
+                          (unsigned)open->column);
     if (p->context != NULL && p->context_mark.line < at.line)
         return tree_error(t, &at, "%s; it began on line %zu, column %zu", says, p->context_mark.line + 1,
                           p->context_mark.column + 1);
@@ -453,7 +470,7 @@ static bool on_event(struct tree *t, const yaml_event_t *e)
         return on_start(t, e, CFG_MAP);
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
-        return on_end(t, e);
+        return on_end(t);
     case YAML_DOCUMENT_START_EVENT:
         if (t->root != NULL)
             return tree_stop(t, &e->start_mark, "a second document begins here; one file is one document");

@@ -54,7 +54,7 @@ static void read_bool(struct cfg_read *r, const struct cfg_key *k, const struct 
 }
 
 /* "a, b or c": the choices that work. */
-static void list_choices(const struct cfg_choice *choices, char *out, size_t cap)
+void cfg_list_choices(const struct cfg_choice *choices, char *out, size_t cap)
 {
     size_t total = 0, seen = 0, n = 0;
 
@@ -88,7 +88,7 @@ static void choice_unknown(struct cfg_read *r, const struct cfg_key *k, const st
     char quoted[CFG_QUOTED_MAX], works[200];
 
     cfg_quote(v->text, quoted);
-    list_choices(k->choices, works, sizeof(works));
+    cfg_list_choices(k->choices, works, sizeof(works));
     if (near != NULL)
         cfg_error(r, v, "unknown value %s; did you mean \"%s\"?", quoted, near->text);
     else
@@ -103,7 +103,7 @@ static const struct cfg_choice *chosen(struct cfg_read *r, const struct cfg_key 
 
     while (c->text != NULL && strcmp(c->text, v->text) != 0)
         c++;
-    list_choices(k->choices, works, sizeof(works));
+    cfg_list_choices(k->choices, works, sizeof(works));
     if (c->text == NULL)
         choice_unknown(r, k, v);
     else if (c->state == CFG_LATER)
@@ -218,9 +218,12 @@ static void read_port(struct cfg_read *r, const struct cfg_key *k, const struct 
 
 static void read_mtu(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
-    read_uint(r, k, v, to);
-    if (v->line > 0)
-        r->mtu = v;
+    uint64_t n;
+
+    if (!read_number(r, k, v, "", &n))
+        return;
+    store_u32(k, to, (uint32_t)n);
+    r->mtu = v->line > 0 ? v : NULL;
 }
 
 static void read_version(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)

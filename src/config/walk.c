@@ -142,12 +142,22 @@ bool cfg_need_text(struct cfg_read *r, const struct cfg_node *v, const char *exp
     return true;
 }
 
+/* What a key's value may be, for messages. */
+static const char *expected(const struct cfg_key *k, char *room, size_t cap)
+{
+    if (k->choices == NULL)
+        return k->type->expects;
+    cfg_list_choices(k->choices, room, cap);
+    return room;
+}
+
 static void read_one(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     bool fits = v->kind == k->type->kind || (k->type->mixed && v->kind != CFG_LIST);
+    char room[200];
 
     if (!fits || cfg_is_null(v))
-        cfg_wrong_kind(r, v, k->type->expects);
+        cfg_wrong_kind(r, v, expected(k, room, sizeof(room)));
     else
         k->type->read(r, k, v, to);
 }
@@ -188,6 +198,7 @@ static void read_default(struct cfg_read *r, const struct cfg_key *k, void *to)
 
 static void default_of(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *map, void *to)
 {
+    char room[200];
     size_t before;
 
     if (k->state != CFG_HERE)
@@ -197,7 +208,8 @@ static void default_of(struct cfg_read *r, const struct cfg_key *k, const struct
         cfg_read_section(r, k->section, NULL, to);
     else if (k->required && map != NULL) {
         cfg_leave(r, before);
-        cfg_error(r, map, "the key \"%s\" is missing; %s would work", k->name, k->type->expects);
+        cfg_error(r, map, "the key \"%s\" is missing; %s would work", k->name,
+                  expected(k, room, sizeof(room)));
     } else if (k->fallback != NULL)
         read_default(r, k, to);
     cfg_leave(r, before);

@@ -1,0 +1,591 @@
+/* test_config_keys.c - every key of the schema: right, wrong, misspelt, not built yet, another program's. */
+#include "config/config_impl.h"
+#include "config_lab.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
+#define MATCH       "rules: ['MATCH,DIRECT']\n"
+
+static void free_text(char **text)
+{
+    free(*text);
+}
+#define AUTO_TEXT __attribute__((cleanup(free_text))) char *
+
+/* ---- each key once right and once wrong ------------------------------------------------------------------------------ */
+
+static const struct key_row {
+    const char *path;  /* of the key in the schema */
+    const char *right; /* loads without a word */
+    const char *wrong; /* and this says: */
+    const char *says;
+} keys[] = {
+    { "version", "version: 1\n", "version: 2\n", "1:10: version: \"2\" is out of range; 1 would work" },
+    { "runtime.workers", "runtime: {workers: 64}\n", "runtime: {workers: 65}\n",
+      "1:20: runtime.workers: \"65\" is out of range; auto or 1 to 64 would work" },
+    { "limits.memory", "limits: {memory: 64MiB}\n", "limits: {memory: 64MB}\n",
+      "1:20: limits.memory: \"64MB\" has no known unit; write KiB, MiB or GiB, as in \"64MiB\"" },
+    { "limits.tcp", "limits: {tcp: 1}\n", "limits: {tcp: 0}\n",
+      "1:15: limits.tcp: \"0\" is out of range; auto or 1 to 16777216 would work" },
+    { "limits.udp", "limits: {udp: auto}\n", "limits: {udp: many}\n",
+      "1:15: limits.udp: \"many\" is no whole number; auto or 1 to 16777216 would work" },
+    { "limits.per-source", "limits: {per-source: 2000}\n", "limits: {per-source: auto}\n",
+      "1:22: limits.per-source: \"auto\" is no whole number; none or 1 to 16777216 would work" },
+    { "log.level", "log: {level: warning}\n", "log: {level: warn}\n",
+      "1:14: log.level: unknown value \"warn\"; info, debug, warning or error would work" },
+    { "log.format", "log: {format: json}\n", "log: {format: jsn}\n",
+      "1:15: log.format: unknown value \"jsn\"; did you mean \"json\"?" },
+    { "log.output", "log: {output: /var/log/culvert.log}\n", "log: {output: stdrr}\n",
+      "1:15: log.output: \"stdrr\" is no place for a log; stderr, stdout or an absolute path would work" },
+    { "tun.name", "tun: {name: tun7}\n" MATCH, "tun: {name: a/b}\n" MATCH,
+      "1:13: tun.name: \"a/b\" is no interface name; 1 to 15 bytes without space, /, : or % would work" },
+    { "tun.fd", "tun: {fd: 3}\n" MATCH, "tun: {fd: three}\n" MATCH,
+      "1:11: tun.fd: \"three\" is no whole number; 0 to 65535 would work" },
+    { "tun.address", "tun: {address: [10.7.0.1/24, 'fd00::1/64']}\n" MATCH,
+      "tun: {address: 10.7.0.1}\n" MATCH,
+      "1:16: tun.address: \"10.7.0.1\" is no address with a prefix length; 198.18.0.1/30 would work" },
+    { "tun.mtu", "tun: {mtu: 9000}\n" MATCH, "tun: {mtu: 70000}\n" MATCH,
+      "1:12: tun.mtu: \"70000\" is out of range; 576 to 65535 would work" },
+    { "tun.queues", "tun: {queues: 2}\n" MATCH, "tun: {queues: 0}\n" MATCH,
+      "1:15: tun.queues: \"0\" is out of range; auto or 1 to 64 would work" },
+    { "tun.offload", "tun: {offload: false}\n" MATCH, "tun: {offload: off}\n" MATCH,
+      "1:16: tun.offload: unknown value \"off\"; auto, true or false would work" },
+    { "tun.auto-route", "tun: {auto-route: true}\n" MATCH, "tun: {auto-route: yes}\n" MATCH,
+      "1:19: tun.auto-route: \"yes\" is neither true nor false; write one of these" },
+    { "tun.strict-route", "tun: {strict-route: false}\n" MATCH, "tun: {strict-route: true}\n" MATCH,
+      "1:21: tun.strict-route: \"true\" is not supported yet; false would work" },
+    { "tun.routing-mark", "tun: {routing-mark: 0x1b6}\n" MATCH, "tun: {routing-mark: 0x1g}\n" MATCH,
+      "1:21: tun.routing-mark: \"0x1g\" is no mark; a number from 1 to 0xffffffff would work, as in 0x1b6" },
+    { "tun.interface-name", "tun: {interface-name: eth0}\n" MATCH,
+      "tun: {interface-name: a-name-that-is-too-long}\n" MATCH,
+      "1:23: tun.interface-name: \"a-name-that-is-too-long\" is no interface name; 1 to 15 bytes without "
+      "space, /, : or "
+      "% would work" },
+    { "tun.route-exclude-address", "tun: {route-exclude-address: [192.168.0.0/16, 'fd12:3456::/32']}\n" MATCH,
+      "tun: {route-exclude-address: [192.168.0.0/33]}\n" MATCH,
+      "1:31: tun.route-exclude-address[0]: \"192.168.0.0/33\" is no range of addresses; 192.168.0.0/16 or "
+      "fd00::/8 would "
+      "work" },
+    { "tun.on-exit", "tun: {on-exit: restore}\n" MATCH, "tun: {on-exit: block}\n" MATCH,
+      "1:16: tun.on-exit: \"block\" is not supported yet; restore would work" },
+    { "tun.auto-detect-interface", "tun: {auto-detect-interface: true}\n" MATCH,
+      "tun: {auto-detect-interface: on}\n" MATCH,
+      "1:30: tun.auto-detect-interface: \"on\" is neither true nor false; write one of these" },
+    { "stack.tcp.accept", "stack: {tcp: {accept: late}}\n", "stack: {tcp: {accept: early}}\n",
+      "1:23: stack.tcp.accept: \"early\" is not supported yet; late would work" },
+    { "stack.tcp.congestion", "stack: {tcp: {congestion: newreno}}\n", "stack: {tcp: {congestion: cubik}}\n",
+      "1:27: stack.tcp.congestion: unknown value \"cubik\"; did you mean \"cubic\"?" },
+    { "stack.tcp.connect-timeout", "stack: {tcp: {connect-timeout: 300ms}}\n",
+      "stack: {tcp: {connect-timeout: 30x}}\n",
+      "1:34: stack.tcp.connect-timeout: \"30x\" has no known unit; write ms, s, m or h, as in \"30s\"" },
+    { "stack.tcp.keepalive", "stack: {tcp: {keepalive: off}}\n", "stack: {tcp: {keepalive: never}}\n",
+      "1:26: stack.tcp.keepalive: \"never\" does not start with a digit; off or a duration such as 60s or 5m "
+      "would "
+      "work" },
+    { "stack.tcp.idle-timeout", "stack: {tcp: {idle-timeout: 90}}\n", "stack: {tcp: {idle-timeout: 0}}\n",
+      "1:29: stack.tcp.idle-timeout: \"0\" is out of range; 1s to 1176h would work" },
+    { "stack.tcp.half-close-timeout", "stack: {tcp: {half-close-timeout: 5m}}\n",
+      "stack: {tcp: {half-close-timeout: 010}}\n",
+      "1:35: stack.tcp.half-close-timeout: \"010\" has a leading zero; a duration such as 300ms, 60s, 5m or "
+      "2h would "
+      "work" },
+    { "stack.udp.nat", "stack: {udp: {nat: symmetric}}\n", "stack: {udp: {nat: none}}\n",
+      "1:20: stack.udp.nat: unknown value \"none\"; endpoint-independent or symmetric would work" },
+    { "stack.udp.idle-timeout", "stack: {udp: {idle-timeout: 2h}}\n",
+      "stack: {udp: {idle-timeout: 99999h}}\n",
+      "1:29: stack.udp.idle-timeout: \"99999h\" is out of range; 1s to 1176h would work" },
+    { "stack.udp.dns-idle-timeout", "stack: {udp: {dns-idle-timeout: 5s}}\n",
+      "stack: {udp: {dns-idle-timeout: 18446744073709551617s}}\n",
+      "1:33: stack.udp.dns-idle-timeout: \"18446744073709551617s\" is out of range; 1s to 1176h would work" },
+    { "stack.icmp.echo", "stack: {icmp: {echo: drop}}\n", "stack: {icmp: {echo: tunnel}}\n",
+      "1:22: stack.icmp.echo: \"tunnel\" is not supported yet; reply-if-healthy, reply or drop would work" },
+    { "stack.icmp.delay", "stack: {icmp: {delay: none}}\n", "stack: {icmp: {delay: 5ms}}\n",
+      "1:23: stack.icmp.delay: unknown value \"5ms\"; upstream-rtt or none would work" },
+    { "stack.icmp.errors-per-second", "stack: {icmp: {errors-per-second: 5}}\n",
+      "stack: {icmp: {errors-per-second: 1e3}}\n",
+      "1:35: stack.icmp.errors-per-second: \"1e3\" is no whole number; 1 to 1000000 would work" },
+    { "dns.mode", "dns: {mode: off}\n", "dns: {mode: real}\n",
+      "1:13: dns.mode: \"real\" is not supported yet; off would work" },
+    { "dns.enable", "dns: {enable: false}\n", "dns: {enable: no}\n",
+      "1:15: dns.enable: \"no\" is neither true nor false; write one of these" },
+    { "proxies", "proxies: socks5://192.0.2.1:1080#a\nrules: ['MATCH,a']\n", "proxies: {}\n" MATCH,
+      "1:10: proxies: the key \"name\" is missing; a name would work\n"
+      "1:10: proxies: the key \"type\" is missing; socks5 would work\n"
+      "1:10: proxies: the key \"server\" is missing; an address or a host name would work\n"
+      "1:10: proxies: the key \"port\" is missing; a port would work" },
+    { "proxies[].name", PROXY(""), "proxies: [{name: 'a,b', type: socks5, server: h, port: 1}]\n" MATCH,
+      "1:18: proxies[0].name: a name with a comma cannot stand in a rule; leave the comma out" },
+    { "proxies[].type", PROXY(""), "proxies: [{name: a, type: sock5, server: h, port: 1}]\n" MATCH,
+      "1:27: proxies[0].type: unknown value \"sock5\"; did you mean \"socks5\"?" },
+    { "proxies[].server", PROXY(""), "proxies: [{name: a, type: socks5, server: 300.1.1.1, port: 1}]\n" MATCH,
+      "1:43: proxies[0].server: \"300.1.1.1\" is neither an address nor a host name; 192.0.2.10 or "
+      "proxy.example.net "
+      "would work" },
+    { "proxies[].port", PROXY(""), "proxies: [{name: a, type: socks5, server: h, port: 65536}]\n" MATCH,
+      "1:52: proxies[0].port: \"65536\" is out of range; 1 to 65535 would work" },
+    { "proxies[].udp", PROXY(", udp: true"), PROXY(", udp: over-tcp"),
+      "1:60: proxies[0].udp: \"over-tcp\" is not supported yet; auto, true or false would work" },
+    { "proxies[].username", PROXY(", username: u, password: p"), PROXY(", username: '', password: p"),
+      "1:65: proxies[0].username: has 0 bytes; 1 to 255 would work" },
+    { "proxies[].password", PROXY(", username: u, password: 010"), PROXY(", username: u, password: ''"),
+      "1:78: proxies[0].password: the secret has 0 bytes; 1 to 255 would work" },
+    { "proxies[].interface-name", PROXY(", interface-name: wan2"), PROXY(", interface-name: 'w 2'"),
+      "1:71: proxies[0].interface-name: \"w 2\" is no interface name; 1 to 15 bytes without space, /, : or % "
+      "would work" },
+    { "proxies[].routing-mark", PROXY(", routing-mark: 2"), PROXY(", routing-mark: -2"),
+      "1:69: proxies[0].routing-mark: \"-2\" is no mark; a number from 1 to 0xffffffff would work, as in "
+      "0x1b6" },
+    { "rules", "rules: MATCH,DIRECT\n", "rules: ['MATCH,DIREKT']\n",
+      "1:16: rules[0]: no proxy is called \"DIREKT\"; did you mean \"DIRECT\"?" },
+    { "rules[].via", "rules: {via: DIRECT}\n", "rules: {via: nowhere}\n",
+      "1:14: rules[0]: no proxy is called \"nowhere\"; a name from proxies, DIRECT, REJECT or REJECT-DROP "
+      "would work" },
+    { "rules[].name", "rules: {via: DIRECT, name: all}\n", "rules: {via: DIRECT, name: ''}\n",
+      "1:28: rules[0].name: has 0 bytes; 1 to 255 would work" },
+    { "rules[].echo", "rules: {via: DIRECT, echo: drop}\n", "rules: {via: DIRECT, echo: proxy}\n",
+      "1:28: rules[0].echo: \"proxy\" is not supported yet; reply-if-healthy, reply or drop would work" },
+    { "rules[].dst-cidr", "rules: [{via: REJECT, dst-cidr: [10.0.0.0/8, 'fd00::/8']}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, dst-cidr: 10.0.0.0/33}, {via: DIRECT}]\n", "1:33: rules[0].dst-cidr: " },
+    { "rules[].src-cidr", "rules: [{via: REJECT, src-cidr: 10.0.0.0/8}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, src-cidr: here}, {via: DIRECT}]\n", "1:33: rules[0].src-cidr: " },
+    { "rules[].dst-port", "rules: [{via: REJECT, dst-port: [80, 8000-8999]}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, dst-port: [80, 99999]}, {via: DIRECT}]\n", "1:38: rules[0].dst-port[1]: " },
+    { "rules[].src-port", "rules: [{via: REJECT, src-port: 80/443}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, src-port: '9-1'}, {via: DIRECT}]\n", "1:34: rules[0].src-port: " },
+    { "rules[].network", "rules: [{via: REJECT, network: [udp, icmp]}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, network: sctp}, {via: DIRECT}]\n", "1:32: rules[0].network: " },
+    { "api.unix", "api: {unix: none}\n", "api: {unix: api.sock}\n",
+      "1:13: api.unix: \"api.sock\" is no absolute path; /run/culvert/api.sock or none would work" },
+    { "serve.socks5.listen", "serve: {socks5: {listen: '[::1]:1080'}}\n",
+      "serve: {socks5: {listen: '::1:1080'}}\n",
+      "1:26: serve.socks5.listen: \"::1:1080\" is no address with a port; 127.0.0.1:1080 or '[::1]:1080' "
+      "would work" },
+    { "serve.socks5.udp", "serve: {socks5: {udp: false}}\n", "serve: {socks5: {udp: auto}}\n",
+      "1:23: serve.socks5.udp: \"auto\" is neither true nor false; write one of these" },
+    { "serve.socks5.users", "serve: {socks5: {users: {alice: pw, bob: pw}}}\n",
+      "serve: {socks5: {users: [alice]}}\n",
+      "1:25: serve.socks5.users: is a list; a map such as {alice: {file: PATH}} would work" },
+    { "serve.socks5.allow", "serve: {socks5: {allow: 10.0.0.0/8}}\n", "serve: {socks5: {allow: [all]}}\n",
+      "1:26: serve.socks5.allow[0]: \"all\" is no range of addresses; 192.168.0.0/16 or fd00::/8 would "
+      "work" },
+};
+
+/* What is said without the file's name, which is the same in every line. */
+static void strip_file(char *text)
+{
+    char *to = text;
+
+    for (const char *s = text; *s != '\0';) {
+        if ((s == text || s[-1] == '\n') && strncmp(s, "t.yaml:", 7) == 0)
+            s += 7;
+        *to++ = *s++;
+    }
+    *to = '\0';
+}
+
+static bool says_so(const char *said, const char *expected)
+{
+    size_t len = strlen(expected);
+
+    /* A row that ends in ": " leaves the sentence to src/rules, whose own test has it. */
+    return len > 2 && strcmp(expected + len - 2, ": ") == 0
+               ? strncmp(said, expected, len) == 0 && strchr(said, '\n') == NULL
+               : strcmp(said, expected) == 0;
+}
+
+static void every_key_loads_when_right_and_says_so_when_wrong(void **state) /* faults.md C1, C3 */
+{
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        AUTO_TEXT good = lab_says(keys[i].right);
+        AUTO_TEXT bad = lab_says(keys[i].wrong);
+
+        strip_file(bad);
+        if (strcmp(good, "") == 0 && says_so(bad, keys[i].says))
+            continue;
+        print_error("%s\n  right: %s\n  wrong: %s\n    not: %s\n", keys[i].path, good, bad, keys[i].says);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
+}
+
+/* ---- the schema, walked -------------------------------------------------------------------------------------------------- */
+
+static bool has_row(const char *path)
+{
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        if (strcmp(keys[i].path, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void path_of(const struct cfg_section *s, const struct cfg_key *k, char out[128])
+{
+    snprintf(out, 128, "%s%s%s", s->where, s->where[0] != '\0' ? "." : "", k->name);
+}
+
+static int untested_keys(const struct cfg_section *s)
+{
+    int missing = 0;
+    char path[128];
+
+    for (const struct cfg_key *k = s->keys; k->name != NULL; k++) {
+        path_of(s, k, path);
+        if (k->state != CFG_HERE)
+            continue;
+        if (k->type != &cfg_section_type && !has_row(path)) {
+            print_error("no row for the key %s\n", path);
+            missing++;
+        }
+        if (k->section != NULL)
+            missing += untested_keys(k->section);
+    }
+    return missing;
+}
+
+static void every_key_of_the_schema_has_a_row_above(void **state)
+{
+    (void)state;
+    assert_int_equal(untested_keys(&cfg_schema), 0);
+}
+
+/* "stack.icmp.ttl" as YAML: maps in maps; an entry of a list stands in one. The place of the key comes out, too. */
+static void yaml_of(const struct cfg_section *s, const char *key, char out[256], unsigned *column)
+{
+    char path[128];
+    size_t n = 0, open = 0;
+    char *rest = path, *word;
+
+    snprintf(path, sizeof(path), "%s", s->where);
+    while ((word = strsep(&rest, ".")) != NULL && word[0] != '\0') {
+        char *list = strstr(word, "[]");
+
+        if (list != NULL)
+            *list = '\0';
+        n += (size_t)snprintf(out + n, 256 - n, "%s: {", word);
+        open++;
+    }
+    *column = (unsigned)n + 1;
+    n += (size_t)snprintf(out + n, 256 - n, "%s: x", key);
+    while (open-- > 0)
+        n += (size_t)snprintf(out + n, 256 - n, "}");
+    snprintf(out + n, 256 - n, "\n");
+}
+
+static int later_keys_not_refused(const struct cfg_section *s)
+{
+    char yaml[256], says[256];
+    unsigned column;
+    int wrong = 0;
+
+    for (const struct cfg_key *k = s->keys; k->name != NULL; k++) {
+        if (k->state == CFG_HERE && k->section != NULL)
+            wrong += later_keys_not_refused(k->section);
+        if (k->state != CFG_LATER)
+            continue;
+        AUTO_TEXT said = NULL;
+
+        yaml_of(s, k->name, yaml, &column);
+        said = lab_says(yaml);
+        snprintf(says, sizeof(says), "t.yaml:1:%u: ", column);
+        if (strstr(said, says) != NULL && strstr(said, "not supported yet") != NULL)
+            continue;
+        print_error("%s  said: %s\n", yaml, said);
+        wrong++;
+    }
+    return wrong;
+}
+
+static void what_is_not_built_yet_says_so_with_its_position(void **state) /* faults.md C1 */
+{
+    (void)state;
+    assert_int_equal(later_keys_not_refused(&cfg_schema), 0);
+}
+
+static void a_key_of_mihomo_that_we_lack_names_the_nearest_thing(void **state) /* faults.md C1 */
+{
+    static const char *const known[] = { "", "tun", "dns", "proxies[]" };
+    const struct cfg_foreign *list;
+    char yaml[256], says[256];
+    unsigned column;
+    int wrong = 0;
+    size_t n;
+
+    (void)state;
+    list = cfg_foreign_list(&n);
+    for (size_t i = 0; i < n; i++) {
+        struct cfg_section s = { .where = list[i].where };
+        AUTO_TEXT said = NULL;
+        size_t place = 0;
+
+        while (place < ARRAY_LEN(known) && strcmp(known[place], list[i].where) != 0)
+            place++;
+        yaml_of(&s, list[i].name, yaml, &column);
+        said = lab_says(yaml);
+        snprintf(says, sizeof(says), "the key \"%s\" of mihomo is not supported; %s", list[i].name,
+                 list[i].instead);
+        if (place < ARRAY_LEN(known) && strstr(said, says) != NULL)
+            continue;
+        print_error("%s  said: %s\n", yaml, said);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
+}
+
+/* Keys that config.md names (sections 3, 4 and 6): each is known, built or not. */
+static void every_key_that_the_specification_names_is_known(void **state)
+{
+    static const char *const paths[] = {
+        "runtime.user: x",
+        "runtime.sandbox: x",
+        "runtime.state-dir: x",
+        "hosts: x",
+        "sniffer.timeout: x",
+        "sniffer.tls: x",
+        "sniffer.http: x",
+        "sniffer.quic: x",
+        "dns.hijack: x",
+        "dns.fake-ip-range: x",
+        "dns.fake-ip-range6: x",
+        "dns.fake-ip-filter: x",
+        "dns.fake-ip-store: x",
+        "dns.cache-size: x",
+        "dns.nameserver: x",
+        "dns.nameserver-policy: x",
+        "dns.proxy-server-nameserver: x",
+        "dns.block-types: x",
+        "dns.default-nameserver: x",
+        "proxies.tls: x",
+        "proxies.dialer-proxy: x",
+        "proxies.pool: x",
+        "proxies.tcp-fast-open: x",
+        "proxies.pipelining: x",
+        "proxies.token: x",
+        "proxies.sni: x",
+        "proxies.servername: x",
+        "proxies.alpn: x",
+        "proxies.skip-cert-verify: x",
+        "proxies.fingerprint: x",
+        "proxy-groups: x",
+        "rule-providers: x",
+        "geodata: x",
+        "rate-limits: x",
+        "api.listen: x",
+        "api.secret: x",
+        "api.metrics: x",
+        "serve.masque: x",
+        "serve.socks5.per-user: x",
+        "stack.icmp.ttl: x",
+        "stack.icmp.relay-errors: x",
+        "stack.icmp.max-flows: x",
+        "stack.icmp.on-down: x",
+        "stack.icmp.on-unsupported: x",
+        "tun.include-interface: x",
+        "tun.exclude-interface: x",
+        "tun.include-uid: x",
+        "tun.exclude-uid: x",
+        "tun.include-gid: x",
+        "tun.exclude-gid: x",
+        "tun.include-cgroup: x",
+        "tun.exclude-cgroup: x",
+        "tun.dns-hijack: x",
+        "tunnel: x",
+        "socks5: x",
+    };
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        char where[128], yaml[256];
+        struct cfg_section s = { .where = where };
+        char *key;
+        unsigned column;
+
+        snprintf(where, sizeof(where), "%.*s", (int)strcspn(paths[i], ":"), paths[i]);
+        key = strrchr(where, '.');
+        if (key == NULL)
+            s.where = "";
+        else
+            *key++ = '\0';
+        yaml_of(&s, key == NULL ? where : key, yaml, &column);
+        AUTO_TEXT said = lab_says(yaml);
+
+        if (strstr(said, "not supported yet") != NULL)
+            continue;
+        print_error("%s  said: %s\n", yaml, said);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
+}
+
+/* ---- faults.md C1 to C3: tables ------------------------------------------------------------------------------------------ */
+
+static void a_misspelt_key_earns_a_suggestion(void **state) /* faults.md C1 */
+{
+    static const struct lab_row rows[] = {
+        { "tun: {adress: 10.0.0.1/8}\n" MATCH,
+          "t.yaml:1:7: tun: unknown key \"adress\"; did you mean \"address\"?" },
+        { "tun: {auto_route: true}\n" MATCH,
+          "t.yaml:1:7: tun: unknown key \"auto_route\"; did you mean \"auto-route\"?" },
+        { "proxys: []\n", "t.yaml:1:1: unknown key \"proxys\"; did you mean \"proxies\"?" },
+        { "Rules: []\n", "t.yaml:1:1: unknown key \"Rules\"; did you mean \"rules\"?" },
+        { "mtu: 1500\n", "t.yaml:1:1: unknown key \"mtu\"; there is \"tun.mtu\"" },
+        { "connect-timeout: 1s\n",
+          "t.yaml:1:1: unknown key \"connect-timeout\"; there is \"stack.tcp.connect-timeout\"" },
+        { "zebra: 1\n", "t.yaml:1:1: unknown key \"zebra\"; docs/config.md lists the keys that would work" },
+        { "rules: [{via: DIRECT, dst-prt: 80}]\n",
+          "t.yaml:1:23: rules[0]: unknown key \"dst-prt\"; did you mean \"dst-port\"?" },
+        { "tun: {tcp: {}}\n" MATCH, "t.yaml:1:7: tun: unknown key \"tcp\"; there is \"limits.tcp\"" },
+        { "\"a\\nb\\e[31m\": 1\n",
+          "t.yaml:1:1: unknown key \"a\\x0ab\\x1b[31m\"; docs/config.md lists the keys that would work" },
+    };
+
+    (void)state;
+    assert_int_equal(lab_check_rows(rows, ARRAY_LEN(rows)), 0);
+}
+
+static void a_value_of_the_wrong_type_is_an_error_of_its_own(void **state) /* faults.md C3 */
+{
+#define NUMBER(value, says)                                                                                  \
+    {                                                                                                        \
+        "tun: {mtu: " value "}\n" MATCH, "t.yaml:1:12: tun.mtu: " says                                       \
+    }
+    static const struct lab_row rows[] = {
+        NUMBER("[1500]", "is a list; a number would work"),
+        NUMBER("{a: 1}", "is a map; a number would work"),
+        NUMBER("yes", "\"yes\" is no whole number; 576 to 65535 would work"),
+        NUMBER("true", "\"true\" is no whole number; 576 to 65535 would work"),
+        NUMBER("01500", "\"01500\" has a leading zero; 576 to 65535 would work"),
+        NUMBER("1e3", "\"1e3\" is no whole number; 576 to 65535 would work"),
+        NUMBER("1500.0", "\"1500.0\" is no whole number; 576 to 65535 would work"),
+        NUMBER("1_500", "\"1_500\" is no whole number; 576 to 65535 would work"),
+        NUMBER("0x5dc", "\"0x5dc\" is no whole number; 576 to 65535 would work"),
+        NUMBER("+1500", "\"+1500\" is no whole number; 576 to 65535 would work"),
+        NUMBER("-1", "\"-1\" is out of range; 576 to 65535 would work"),
+        NUMBER("18446744073709551616", "\"18446744073709551616\" is out of range; 576 to 65535 would work"),
+        NUMBER("18446744073709553116", "\"18446744073709553116\" is out of range; 576 to 65535 would work"),
+        NUMBER("''", "\"\" is no whole number; 576 to 65535 would work"),
+        NUMBER("", "has no value; a number would work"),
+        NUMBER("null", "has no value; a number would work"),
+        NUMBER("~", "has no value; a number would work"),
+        NUMBER("'~'", "\"~\" is no whole number; 576 to 65535 would work"),
+        { "tun:\n" MATCH, "t.yaml:1:5: tun: has no value; a map (key: value) would work" },
+        { "tun: []\n" MATCH, "t.yaml:1:6: tun: is a list; a map (key: value) would work" },
+        { "tun: on\n" MATCH, "t.yaml:1:6: tun: is a single value; a map (key: value) would work" },
+        { "tun: {auto-route: True}\n" MATCH,
+          "t.yaml:1:19: tun.auto-route: \"True\" is neither true nor false; write one of these" },
+        { "tun: {auto-route: 1}\n" MATCH,
+          "t.yaml:1:19: tun.auto-route: \"1\" is neither true nor false; write one of these" },
+        { "log: {level: [info]}\n",
+          "t.yaml:1:14: log.level: is a list; info, debug, warning or error would work" },
+        { "rules:\n", "t.yaml:1:7: rules: has no value; a rule such as MATCH,DIRECT would work" },
+        { "rules: [[MATCH]]\n", "t.yaml:1:9: rules[0]: is a list; a rule such as MATCH,DIRECT would work" },
+        { "rules: [~]\n", "t.yaml:1:9: rules[0]: has no value; a rule such as MATCH,DIRECT would work" },
+        { "tun: {address: [10.0.0.1/8, ~]}\n" MATCH,
+          "t.yaml:1:29: tun.address[1]: has no value; an address such as 198.18.0.1/30 would work" },
+        { "tun: {address: {a: b}}\n" MATCH,
+          "t.yaml:1:16: tun.address: is a map; an address such as 198.18.0.1/30 would work" },
+        { "limits: {memory: 0x10}\n",
+          "t.yaml:1:19: limits.memory: \"0x10\" has no known unit; write KiB, MiB or GiB, as in \"64MiB\"" },
+        { "tun: {routing-mark: 0x1ffffffff}\n" MATCH, "t.yaml:1:21: tun.routing-mark: \"0x1ffffffff\" is no "
+                                                      "mark; a number from 1 to 0xffffffff would work, as in "
+                                                      "0x1b6" },
+        { "tun: {routing-mark: 0}\n" MATCH, "t.yaml:1:21: tun.routing-mark: \"0\" is no mark; a number from "
+                                            "1 to 0xffffffff would work, as in 0x1b6" },
+    };
+
+    (void)state;
+    assert_int_equal(lab_check_rows(rows, ARRAY_LEN(rows)), 0);
+}
+
+static void all_mistakes_of_a_file_are_named_in_one_run_in_their_order(void **state) /* faults.md C3 */
+{
+    static const struct lab_row rows[] = {
+        { "tun:\n"
+          "  adress: x\n"
+          "  mtu: 70000\n"
+          "  address: nonsense\n"
+          "proxies:\n"
+          "  - {name: a, type: socks5, server: h, port: 0}\n"
+          "  - {name: a, type: ss, server: h, port: 1, cipher: x}\n"
+          "rules:\n"
+          "  - IP-CIDR,10.0.0.0/8,b\n"
+          "  - MATCH,a\n"
+          "log: {levle: info}\n",
+          "t.yaml:2:3: tun: unknown key \"adress\"; did you mean \"address\"?\n"
+          "t.yaml:3:8: tun.mtu: \"70000\" is out of range; 576 to 65535 would work\n"
+          "t.yaml:4:12: tun.address: \"nonsense\" is no address with a prefix length; 198.18.0.1/30 would "
+          "work\n"
+          "t.yaml:6:46: proxies[0].port: \"0\" is out of range; 1 to 65535 would work\n"
+          "t.yaml:7:12: proxies[1]: the name \"a\" is there twice; the first is on line 6, column 12\n"
+          "t.yaml:7:21: proxies[1].type: \"ss\" is not supported yet; socks5 would work\n"
+          "t.yaml:7:45: proxies[1]: the key \"cipher\" of mihomo is not supported; type socks5 has none\n"
+          "t.yaml:9:24: rules[0]: no proxy is called \"b\"; a name from proxies, DIRECT, REJECT or "
+          "REJECT-DROP would work\n"
+          "t.yaml:11:7: log: unknown key \"levle\"; did you mean \"level\"?" },
+    };
+
+    (void)state;
+    assert_int_equal(lab_check_rows(rows, ARRAY_LEN(rows)), 0);
+}
+
+static void other_spellings_of_mihomo_are_understood(void **state) /* config.md section 6 */
+{
+    static const struct lab_row rows[] = {
+        { "tun: {device: x}\n" MATCH, "" },
+        { "tun: {device: a/b}\n" MATCH, "t.yaml:1:15: tun.device: \"a/b\" is no interface name; 1 to 15 "
+                                        "bytes without space, /, : or % would work" },
+        { "tun: {enable: true, stack: mixed}\n" MATCH,
+          "t.yaml:1:15: warning: tun.enable: has no effect; a section that is there is in force\n"
+          "t.yaml:1:28: warning: tun.stack: has no effect here; remove it" },
+        { "tun: {enable: false}\n" MATCH,
+          "t.yaml:1:15: tun.enable: only true would work; to be without it, remove the section" },
+        { "tun: {auto-detect-interface: true, interface-name: auto}\n" MATCH, "" },
+        { "tun: {interface-name: eth0, auto-detect-interface: true}\n" MATCH,
+          "t.yaml:1:52: tun.auto-detect-interface: contradicts the key on line 1; keep one of the two" },
+        { "tun: {auto-detect-interface: true, interface-name: eth0}\n" MATCH,
+          "t.yaml:1:52: tun.interface-name: contradicts the key on line 1; keep one of the two" },
+        { "dns: {enhanced-mode: redir-host}\n",
+          "t.yaml:1:22: dns.enhanced-mode: \"redir-host\" is not supported yet; off would work" },
+        { "dns: {enhanced-mode: off, mode: off}\n",
+          "t.yaml:1:27: dns.mode: says the same as \"enhanced-mode\" on line 1; keep one of the two" },
+        { "dns: {listen: '0.0.0.0:53'}\n",
+          "t.yaml:1:15: warning: dns.listen: has no effect here; remove it" },
+        { "dns: {enable: true}\n", "t.yaml:1:15: warning: dns.enable: has no effect; mode decides" },
+        { PROXY(", client-fingerprint: chrome"),
+          "t.yaml:1:75: warning: proxies[0].client-fingerprint: has no effect here; remove it" },
+        { "proxies: [{name: a, type: vmess, server: h, port: 1, uuid: x}]\n" MATCH,
+          "t.yaml:1:27: proxies[0].type: \"vmess\" is not supported; socks5 would work\n"
+          "t.yaml:1:54: proxies[0]: the key \"uuid\" of mihomo is not supported; type socks5 has username "
+          "and password" },
+    };
+
+    (void)state;
+    assert_int_equal(lab_check_rows(rows, ARRAY_LEN(rows)), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_key_loads_when_right_and_says_so_when_wrong),
+        cmocka_unit_test(every_key_of_the_schema_has_a_row_above),
+        cmocka_unit_test(what_is_not_built_yet_says_so_with_its_position),
+        cmocka_unit_test(a_key_of_mihomo_that_we_lack_names_the_nearest_thing),
+        cmocka_unit_test(every_key_that_the_specification_names_is_known),
+        cmocka_unit_test(a_misspelt_key_earns_a_suggestion),
+        cmocka_unit_test(a_value_of_the_wrong_type_is_an_error_of_its_own),
+        cmocka_unit_test(all_mistakes_of_a_file_are_named_in_one_run_in_their_order),
+        cmocka_unit_test(other_spellings_of_mihomo_are_understood),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
