@@ -61,7 +61,7 @@ enum tun_rung tun_rung(const struct tun *t);
 const char *tun_rung_text(enum tun_rung r); /* "tso+uso", "tso", "none", "off" */
 uint32_t tun_mtu(const struct tun *t);      /* [any] as last seen */
 bool tun_carries(const struct tun *t,
-                 bool v6); /* [main] has it an address of that family now? (MTU, IPv6 off) */
+                 bool v6); /* [main] for auto-route: has it an address of that family now? (MTU, IPv6 off) */
 int tun_queue_fd(const struct tun *t, uint32_t queue); /* non-blocking; for loop_io */
 
 /** tun_read() - one packet or super-segment [worker]

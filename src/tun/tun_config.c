@@ -220,10 +220,32 @@ void tun_remove_added(struct tun *t)
             (void)netlink_addr_del(t->nl, t->ifindex, &t->opt.address[i]);
 }
 
+struct family_search {
+    bool v6, found;
+};
+
+static int note_family(void *arg, const struct nl_addr *a)
+{
+    struct family_search *s = arg;
+
+    s->found |= ip_is4(&a->addr.addr) != s->v6 && !ip_is_link_local(&a->addr.addr);
+    return 0;
+}
+
+/* Somebody else gave it its addresses; where they cannot be seen, both families are believed in. */
+static bool adopted_carries(const struct tun *t, bool v6)
+{
+    struct family_search s = { .v6 = v6 };
+
+    if (t->nl == NULL || t->ifindex == 0 || netlink_addrs(t->nl, t->ifindex, note_family, &s) != 0)
+        return true;
+    return s.found;
+}
+
 bool tun_carries(const struct tun *t, bool v6)
 {
     if (t->adopted)
-        return true; /* its owner decides */
+        return adopted_carries(t, v6);
     for (size_t i = 0; i < t->opt.addresses; i++)
         if (is_v6(t, i) == v6 && (!v6 || (!t->v6_refused && tun_mtu(t) >= MTU_MIN_IP6)))
             return true;

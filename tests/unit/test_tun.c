@@ -476,6 +476,8 @@ static void an_adopted_descriptor_carries_packets_and_nothing_else_is_configured
         assert_int_equal(tun_mtu(lab->tun), 1300);
         assert_int_equal(tun_rung(lab->tun) == TUN_RUNG_PLAIN, header == 0);
         assert_false(tun_lab_has_address(lab, "given0", "fdfe:dcba:9876::1"));
+        assert_true(tun_carries(lab->tun, false));
+        assert_false(tun_carries(lab->tun, true));
         check_echo(lab->tun, false);
         close_tun(lab);
         assert_int_equal(fcntl(fd, F_GETFD), -1); /* closed with the device */
