@@ -206,7 +206,8 @@ static const struct {
     { "ff02::1", MARTIAN | MULTICAST },
 };
 
-static void addresses_that_no_flow_may_have_are_martians(void **state) /* what the stack asks for rows P6 and P7 */
+/* What the stack asks for rows P6 and P7. */
+static void addresses_that_no_flow_may_have_are_martians(void **state)
 {
     int wrong = 0;
 
