@@ -251,18 +251,15 @@ void relay_on_client(struct conn *c, unsigned events)
     s->running = NULL;
 }
 
-static void on_up_readable(void *arg)
+void relay_on_up_readable(void *conn)
 {
-    move(arg, DOWN);
+    move(conn, DOWN);
 }
 
-static void on_up_writable(void *arg)
+void relay_on_up_writable(void *conn)
 {
-    move(arg, UP);
+    move(conn, UP);
 }
-
-const struct up_stream_events relay_up_events = { .on_readable = on_up_readable,
-                                                  .on_writable = on_up_writable };
 
 void relay_start(struct conn *c, const uint8_t *early, size_t len)
 {

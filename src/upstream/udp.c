@@ -120,7 +120,7 @@ static bool deliver_batch(struct up_udp *u, int messages)
     return hand_on(u, batch, n);
 }
 
-int udp_send(struct up_udp *u, int which, const struct up_row_out *o)
+int up_row_send(struct up_udp *u, int which, const struct up_row_out *o)
 {
     size_t all = o->gso_size == 0 || o->len <= o->gso_size ? 1 : (o->len + o->gso_size - 1) / o->gso_size,
            sent;

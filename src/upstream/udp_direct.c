@@ -165,7 +165,7 @@ static int send_to_address(struct up_udp *u, const struct ip_port *dst, const st
     o.to_len = ip_to_sockaddr(dst, &ss);
     o.control_len = put_controls(u, which == UDP_IO_6, ttl, tos, control);
     o.control = o.control_len > 0 ? control : NULL;
-    r = udp_send(u, which, &o);
+    r = up_row_send(u, which, &o);
     if (u->guard[which] == NO_GUARD) /* it has a port now */
         u->guard[which] = socket_guard_udp(u->env, loop_io_fd(&u->io[which]), which == UDP_IO_6);
     return r;

@@ -65,8 +65,8 @@ struct up_udp {
     bool socks;
 };
 
-/** udp_send() - a row through one of the association's sockets, counted */
-int udp_send(struct up_udp *u, int which, const struct up_row_out *o);
+/** up_row_send() - a row through one of the association's sockets, counted */
+int up_row_send(struct up_udp *u, int which, const struct up_row_out *o);
 /** udp_deliver() - read @io and hand the datagrams on, a few batches at most. Return: 0, or -errno of the socket */
 int udp_deliver(struct up_udp *u, struct loop_io *io);
 void udp_die(struct up_udp *u, const struct up_failure *why); /* on_closed runs inside */

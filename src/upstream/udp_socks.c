@@ -136,5 +136,5 @@ int udp_socks_send(struct up_udp *u, const struct host_port *target, struct up_r
     }
     o->header = header;
     o->header_len = socks5_udp_put(header, &to);
-    return udp_send(u, UDP_IO_RELAY, o);
+    return up_row_send(u, UDP_IO_RELAY, o);
 }
