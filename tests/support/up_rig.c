@@ -300,6 +300,47 @@ void plan_close(struct plan_server *p)
     close(fd);
 }
 
+bool plan_saw_close(void *server)
+{
+    struct plan_server *p = server;
+
+    return p->closed > 0;
+}
+
+int closed_port(uint16_t *port)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(at);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, len), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+    *port = ntohs(at.sin_port);
+    return fd;
+}
+
+void silence_open(struct silence *s, const char *addr, uint16_t port)
+{
+    struct sockaddr_storage ss;
+    struct ip_port at = { rig_addr(addr), port };
+    socklen_t len = ip_to_sockaddr(&at, &ss);
+
+    s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(s->listener, (struct sockaddr *)&ss, len), 0);
+    assert_int_equal(listen(s->listener, 0), 0);
+    for (size_t i = 0; i < ARRAY_LEN(s->fillers); i++) {
+        s->fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)!connect(s->fillers[i], (struct sockaddr *)&ss, len);
+    }
+}
+
+void silence_close(struct silence *s)
+{
+    for (size_t i = 0; i < ARRAY_LEN(s->fillers); i++)
+        close(s->fillers[i]);
+    close(s->listener);
+}
+
 /* ---- streams ---- */
 
 static void on_open(void *arg)

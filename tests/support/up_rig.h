@@ -85,6 +85,16 @@ struct plan_server {
 };
 void plan_open(struct plan_server *p, struct up_rig *rig, const struct plan *plan);
 void plan_close(struct plan_server *p);
+bool plan_saw_close(void *server); /* the other side ended a connection */
+
+/* A port of 127.0.0.1 where nobody listens: bound, so that nobody takes it meanwhile. Return: the descriptor, to be closed */
+int closed_port(uint16_t *port);
+/* An address that swallows SYNs: a listener whose queue is full. */
+struct silence {
+    int listener, fillers[4];
+};
+void silence_open(struct silence *s, const char *addr, uint16_t port);
+void silence_close(struct silence *s);
 
 /* ---- a stream and what it told ---- */
 
