@@ -5,7 +5,7 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 file(GLOB support CONFIGURE_DEPENDS tests/support/*.c)
 if(support)
     add_library(test_support STATIC ${support})
-    target_include_directories(test_support PUBLIC tests/support PRIVATE src/stack)
+    target_include_directories(test_support PUBLIC tests/support PRIVATE src)
     target_link_libraries(test_support PUBLIC ${FOLDERS} PkgConfig::CMOCKA)
 endif()
 

@@ -9,6 +9,9 @@
 #include "culvert/loop.h"
 #include "culvert/tun.h"
 
+#define GATEWAY_DEFAULT_MARK                                                                                 \
+    0x1b6 /* SO_MARK of our sockets with auto-route, when tun.routing-mark says nothing */
+
 struct gateway;
 
 struct gateway_setup {

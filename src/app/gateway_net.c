@@ -8,7 +8,6 @@
 
 #include "gateway_impl.h"
 
-#define DEFAULT_MARK     0x1b6  /* with auto-route, when tun.routing-mark says nothing */
 #define UPLINK_SETTLE_US 300000 /* one look for a burst of netlink events */
 
 /* ---- addresses --------------------------------------------------------------------------------------------------- */
@@ -101,7 +100,7 @@ void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out)
     if (!g->setup.netlink)
         return; /* the TUN lives in another namespace: ours cannot loop */
     if (c->route.auto_route && out->mark == 0)
-        out->mark = DEFAULT_MARK;
+        out->mark = GATEWAY_DEFAULT_MARK;
     bind_to_uplink(g, out);
 }
 
@@ -145,7 +144,6 @@ static void on_mtu(void *arg, uint32_t mtu)
 {
     struct gateway *g = arg;
 
-    log_info("%s: MTU is now %u", tun_name(g->tun), mtu);
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_set_mtu(g->workers[i], mtu);
 }
@@ -191,8 +189,8 @@ static int auto_route(struct gateway *g, struct err *err)
     int r;
 
     snprintf(opt.tun_name, sizeof(opt.tun_name), "%s", tun_name(g->tun));
-    for (size_t i = 0; i < c->tun.addresses; i++)
-        *(ip_is4(&c->tun.address[i].addr) ? &opt.v4 : &opt.v6) = true;
+    opt.v4 = tun_carries(g->tun, false);
+    opt.v6 = tun_carries(g->tun, true);
     if ((r = route_apply(g->setup.netlink, &opt, &g->route, err)) != 0)
         return r;
     r = route_watch(g->route, g->setup.loop);
@@ -204,12 +202,13 @@ int gateway_routes_open(struct gateway *g, struct err *err)
     const struct config *c = g->setup.config;
     int r;
 
+    if ((r = tun_watch(g->tun, g->setup.loop, g->setup.netlink, &device_events, g)) != 0)
+        return err_set(err, r, "the TUN cannot be watched: %s", strerror(-r));
     if (!g->setup.netlink)
         return 0;
     if (c->route.auto_route && (r = auto_route(g, err)) != 0)
         return r;
-    if ((r = tun_watch(g->tun, g->setup.loop, g->setup.netlink, &device_events, g)) != 0 ||
-        (r = netlink_watch_open(g->setup.loop, on_netlink, g, &g->watch)) != 0)
+    if ((r = netlink_watch_open(g->setup.loop, on_netlink, g, &g->watch)) != 0)
         return err_set(err, r, "netlink cannot be watched: %s", strerror(-r));
     return 0;
 }

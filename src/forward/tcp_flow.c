@@ -13,11 +13,10 @@
 #include "forward_impl.h"
 
 /* One wake-up moves at most this much to the client before others get a turn. */
-#define DOWN_ROUNDS       4
-#define UP_RANGES         64
-#define DRAIN_POLL_US     20000
-#define DRAIN_MAX_MS      5000
-#define IDLE_CHECK_MAX_MS 60000
+#define DOWN_ROUNDS   4
+#define UP_RANGES     64
+#define DRAIN_POLL_US 20000
+#define DRAIN_MAX_MS  5000
 
 /* ---- ending ---------------------------------------------------------------------------------------------------- */
 
@@ -63,6 +62,13 @@ static void upstream_broke(struct tcp_flow *t)
     wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop));
 }
 
+/* The half-close time-out counts from now on, not from when the idle one would have been looked at. */
+static void arm_half_close(struct tcp_flow *t)
+{
+    wheel_set(t->f->wheel, &t->timer,
+              loop_now_us(t->f->loop) + (uint64_t)t->f->opt.half_close_timeout_ms * 1000);
+}
+
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 static void pump_up(struct tcp_flow *t)
@@ -95,6 +101,7 @@ static void pump_up(struct tcp_flow *t)
         t->client_eof = t->up_shut = true;
         up_stream_shutdown(t->up);
         close_finished_upstream(t);
+        arm_half_close(t);
     }
     want(t);
 }
@@ -105,6 +112,7 @@ static void upstream_ended(struct tcp_flow *t)
     t->want_read = false;
     tcp_shutdown(t->conn);
     close_finished_upstream(t);
+    arm_half_close(t);
     want(t);
 }
 
@@ -212,11 +220,8 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
         tcp_abort(t->conn);
         return;
     }
-    /* Lazy: activity only stamps active_ms; a half close is noticed within IDLE_CHECK_MAX_MS of the time it is due. */
-    limit_ms -= idle_ms;
-    if (limit_ms > IDLE_CHECK_MAX_MS)
-        limit_ms = IDLE_CHECK_MAX_MS;
-    wheel_set(t->f->wheel, timer, now_us + (uint64_t)limit_ms * 1000);
+    wheel_set(t->f->wheel, timer,
+              now_us + (uint64_t)(limit_ms - idle_ms) * 1000); /* lazy: activity only stamps active_ms */
 }
 
 /* ---- the stack's events ---------------------------------------------------------------------------------------------------- */
@@ -358,7 +363,8 @@ void tcp_flow_on_open(void *user)
     t->state = TCP_FLOW_OPEN;
     t->want_read = true;
     want(t);
-    wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop) + (uint64_t)IDLE_CHECK_MAX_MS * 1000);
+    wheel_set(t->f->wheel, &t->timer,
+              loop_now_us(t->f->loop) + (uint64_t)t->f->opt.tcp_idle_timeout_ms * 1000);
 }
 
 void tcp_flow_on_readable(void *user)
