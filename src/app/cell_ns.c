@@ -98,19 +98,27 @@ static int map_one(pid_t child, const char *name, unsigned long id)
     return write_proc(child, name, text);
 }
 
-int cell_write_id_maps(pid_t child, struct err *err)
+static int map_ids(pid_t child)
 {
     int r;
 
-    if (map_all(child, "uid_map") == 0 && map_all(child, "gid_map") == 0)
+    if (map_all(child, "uid_map") != 0 && (r = map_one(child, "uid_map", geteuid())) != 0)
+        return r;
+    if (map_all(child, "gid_map") == 0)
         return 0;
-    r = map_one(child, "uid_map", geteuid());
-    if (r == 0 ||
-        r == -EPERM) { /* EPERM also when the first map is written already: then only the groups are left */
-        r = write_proc(child, "setgroups", "deny"); /* or the group map is refused (user_namespaces(7)) */
-        if (r == 0 || r == -ENOENT)
-            r = map_one(child, "gid_map", getegid());
-    }
+    r = write_proc(child, "setgroups", "deny"); /* or the group map is refused (user_namespaces(7)) */
+    return r != 0 && r != -ENOENT ? r : map_one(child, "gid_map", getegid());
+}
+
+int cell_write_id_maps(pid_t child, struct err *err)
+{
+    int r = map_ids(child);
+
+    if (r == -EPERM && geteuid() == 0) /* Linux 5.12: user 0 is mapped only by who has CAP_SETFCAP */
+        return err_set(
+            err, r,
+            "root without capabilities, as inside another exec, gets no namespace of its own; run the outer "
+            "one as an ordinary user");
     return r == 0 ? 0
                   : err_set(err, r, "ids cannot be mapped into the command's namespace: %s", strerror(-r));
 }

@@ -10,6 +10,7 @@
 #include "commands.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,26 @@ static void on_fatal(void *arg, const char *why)
     loop_stop(x->loop);
 }
 
+/* Is there a file of that name, executable or not? execvp(3) says EACCES also when it was a folder of PATH that it could not
+ * search, and then the name was simply not found, as a shell would say. */
+static bool is_somewhere(const char *name)
+{
+    const char *path = getenv("PATH");
+    char file[PATH_MAX];
+
+    if (strchr(name, '/') != NULL)
+        return access(name, F_OK) == 0;
+    while (path != NULL && *path != '\0') {
+        size_t len = strcspn(path, ":");
+
+        snprintf(file, sizeof(file), "%.*s/%s", (int)len, path, name);
+        if (access(file, F_OK) == 0)
+            return true;
+        path += len + (path[len] == ':');
+    }
+    return false;
+}
+
 static int become_command(void *arg) /* [child] */
 {
     struct exec *x = arg;
@@ -99,7 +120,9 @@ static int become_command(void *arg) /* [child] */
     sigprocmask(SIG_SETMASK, &x->old_mask, NULL);
     execvp(x->words[0], x->words);
     r = errno;
-    complain(0, "%s: %s", x->words[0], strerror(r));
+    if (r == EACCES && !is_somewhere(x->words[0]))
+        r = ENOENT;
+    complain(0, "%s: %s", x->words[0], r == ENOENT ? "command not found" : strerror(r));
     fflush(NULL);
     _exit(r == ENOENT || r == ENOTDIR ? 127 : 126);
 }
