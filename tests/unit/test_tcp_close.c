@@ -1,0 +1,721 @@
+/* test_tcp_close.c - faces src/stack/tcp_input.c, tcp_timewait.c, tcp_batch.c and tcp_conn.c: states, resets, ends
+ * (tcp-stack.md 4 and 5.10). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "lab.h"
+
+#define UP 100 /* bytes the client has sent when a state is reached: next is 101, or 102 after its FIN */
+
+enum where {
+    SYN_RECEIVED,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    CLOSING,
+    TIME_WAIT,
+    CLOSE_WAIT,
+    LAST_ACK,
+    HELD,
+    NOTHING
+};
+static const char *const where_names[] = { "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2",
+                                           "CLOSING",      "TIME-WAIT",   "CLOSE-WAIT", "LAST-ACK",
+                                           "held SYN",     "LISTEN" };
+
+static void client_fin(struct lab *lab, uint32_t ack)
+{
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP, .ack = ack });
+}
+
+static void we_shut_down(struct lab *lab)
+{
+    tcp_shutdown(lab->conn);
+    lab_batch(lab);
+}
+
+/* A laboratory whose connection is in state @w. Our numbers: SYN 0, no data, FIN 1. */
+static struct lab *lab_in(enum where w)
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    lab_options_default(&o);
+    o.hold = w == HELD;
+    lab = lab_new(&o);
+    if (w == NOTHING)
+        return lab;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
+    if (w == SYN_RECEIVED || w == HELD)
+        return lab;
+    lab_ack(lab, 1, 1);
+    lab_data(lab, 1, 1, UP);
+    switch (w) {
+    case FIN_WAIT_1:
+        we_shut_down(lab);
+        break;
+    case FIN_WAIT_2:
+        we_shut_down(lab);
+        lab_ack(lab, 1 + UP, 2);
+        break;
+    case CLOSING:
+        we_shut_down(lab);
+        client_fin(lab, 1);
+        break;
+    case TIME_WAIT:
+        we_shut_down(lab);
+        client_fin(lab, 2);
+        break;
+    case CLOSE_WAIT:
+        client_fin(lab, 1);
+        break;
+    case LAST_ACK:
+        client_fin(lab, 1);
+        we_shut_down(lab);
+        break;
+    case SYN_RECEIVED:
+    case ESTABLISHED:
+    case HELD:
+    case NOTHING:
+        break;
+    }
+    lab_clear(lab);
+    return lab;
+}
+
+static const char *state_of(const struct lab *lab)
+{
+    return lab->conn != NULL ? lab_info(lab).state : lab->closes > 0 ? "gone" : "none";
+}
+
+/* CLS-3: what an ordinary segment does in each state. seq is relative to what the stack expects next, ack to what it has sent. */
+static const struct state_row {
+    enum where in;
+    const char *what;
+    uint8_t flags;
+    int32_t seq, ack;
+    uint32_t len;
+    const char *answer; /* flags of the only answer, "" for none */
+    const char *then;   /* state afterwards */
+} state_rows[] = {
+    { SYN_RECEIVED, "SYN again", LAB_SYN, -1, 0, 0, "SYN,ACK", "SYN-RECEIVED" },
+    { SYN_RECEIVED, "another SYN", LAB_SYN, 500, 0, 0, "ACK", "SYN-RECEIVED" },
+    { SYN_RECEIVED, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { SYN_RECEIVED, "RST in the window", LAB_RST, 9, 0, 0, "ACK", "SYN-RECEIVED" },
+    { SYN_RECEIVED, "RST outside", LAB_RST, 70000, 0, 0, "", "SYN-RECEIVED" },
+    { SYN_RECEIVED, "ACK", LAB_ACK, 0, 0, 0, "", "ESTABLISHED" },
+    { SYN_RECEIVED, "ACK of the future", LAB_ACK, 0, 1, 0, "RST", "SYN-RECEIVED" },
+    { SYN_RECEIVED, "FIN", LAB_ACK | LAB_FIN, 0, 0, 0, "ACK", "CLOSE-WAIT" },
+    { SYN_RECEIVED, "data outside", LAB_ACK, 70000, 0, 10, "ACK", "SYN-RECEIVED" },
+    { ESTABLISHED, "SYN", LAB_SYN, 0, 0, 0, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "old SYN", LAB_SYN, -101, 0, 0, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "SYN far away", LAB_SYN, 5000000, 0, 0, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { ESTABLISHED, "RST in the window", LAB_RST, 1, 0, 0, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "RST below", LAB_RST, -1, 0, 0, "", "ESTABLISHED" },
+    { ESTABLISHED, "RST outside", LAB_RST, 5000000, 0, 0, "", "ESTABLISHED" },
+    { ESTABLISHED, "RST with a wrong ACK", LAB_RST | LAB_ACK, 0, 12345, 0, "", "gone" },
+    { ESTABLISHED, "FIN", LAB_ACK | LAB_FIN, 0, 0, 0, "ACK", "CLOSE-WAIT" },
+    { ESTABLISHED, "FIN with data", LAB_ACK | LAB_FIN, 0, 0, 50, "ACK", "CLOSE-WAIT" },
+    { ESTABLISHED, "FIN beyond a hole", LAB_ACK | LAB_FIN, 10, 0, 0, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "no ACK flag", 0, 0, 0, 10, "", "ESTABLISHED" },
+    { ESTABLISHED, "ACK of the future", LAB_ACK, 0, 1, 10, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "ancient ACK", LAB_ACK, 0, -9000000, 10, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "data outside", LAB_ACK, 5000000, 0, 10, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "data again", LAB_ACK, -50, 0, 50, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "keep-alive probe", LAB_ACK, -1, 0, 0, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "keep-alive probe with a byte", LAB_ACK, -1, 0, 1, "ACK", "ESTABLISHED" },
+    { ESTABLISHED, "ACK", LAB_ACK, 0, 0, 0, "", "ESTABLISHED" },
+    { FIN_WAIT_1, "ACK of our FIN", LAB_ACK, 0, 0, 0, "", "FIN-WAIT-2" },
+    { FIN_WAIT_1, "old ACK", LAB_ACK, 0, -1, 0, "", "FIN-WAIT-1" },
+    { FIN_WAIT_1, "FIN with our ACK", LAB_ACK | LAB_FIN, 0, 0, 0, "ACK", "gone" },
+    { FIN_WAIT_1, "FIN without", LAB_ACK | LAB_FIN, 0, -1, 0, "ACK", "CLOSING" },
+    { FIN_WAIT_1, "data", LAB_ACK, 0, -1, 10, "ACK", "FIN-WAIT-1" },
+    { FIN_WAIT_1, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { FIN_WAIT_1, "SYN", LAB_SYN, 0, 0, 0, "ACK", "FIN-WAIT-1" },
+    { FIN_WAIT_1, "data outside", LAB_ACK, 5000000, 0, 10, "ACK", "FIN-WAIT-1" },
+    { FIN_WAIT_2, "data", LAB_ACK, 0, 0, 10, "ACK", "FIN-WAIT-2" },
+    { FIN_WAIT_2, "FIN", LAB_ACK | LAB_FIN, 0, 0, 0, "ACK", "gone" },
+    { FIN_WAIT_2, "FIN with data", LAB_ACK | LAB_FIN, 0, 0, 10, "ACK", "gone" },
+    { FIN_WAIT_2, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { FIN_WAIT_2, "SYN", LAB_SYN, 0, 0, 0, "ACK", "FIN-WAIT-2" },
+    { FIN_WAIT_2, "bad seq", LAB_ACK, 5000000, 0, 0, "ACK", "FIN-WAIT-2" },
+    { CLOSING, "ACK of our FIN", LAB_ACK, 0, 0, 0, "", "gone" },
+    { CLOSING, "FIN again", LAB_ACK | LAB_FIN, -1, -1, 0, "ACK", "CLOSING" },
+    { CLOSING, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { CLOSING, "SYN", LAB_SYN, 0, 0, 0, "ACK", "CLOSING" },
+    { CLOSING, "bad seq", LAB_ACK, 5000000, -1, 0, "ACK", "CLOSING" },
+    { CLOSE_WAIT, "ACK", LAB_ACK, 0, 0, 0, "", "CLOSE-WAIT" },
+    { CLOSE_WAIT, "FIN again", LAB_ACK | LAB_FIN, -1, 0, 0, "ACK", "CLOSE-WAIT" },
+    { CLOSE_WAIT, "data after FIN", LAB_ACK, 0, 0, 10, "", "CLOSE-WAIT" },
+    { CLOSE_WAIT, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { CLOSE_WAIT, "SYN", LAB_SYN, 0, 0, 0, "ACK", "CLOSE-WAIT" },
+    { CLOSE_WAIT, "bad seq", LAB_ACK, 5000000, 0, 0, "ACK", "CLOSE-WAIT" },
+    { LAST_ACK, "ACK of our FIN", LAB_ACK, 0, 0, 0, "", "gone" },
+    { LAST_ACK, "old ACK", LAB_ACK, 0, -1, 0, "", "LAST-ACK" },
+    { LAST_ACK, "FIN again", LAB_ACK | LAB_FIN, -1, -1, 0, "ACK", "LAST-ACK" },
+    { LAST_ACK, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { LAST_ACK, "SYN", LAB_SYN, 0, 0, 0, "ACK", "LAST-ACK" },
+    { LAST_ACK, "bad seq", LAB_ACK, 5000000, -1, 0, "ACK", "LAST-ACK" },
+    { TIME_WAIT, "FIN again", LAB_ACK | LAB_FIN, -1, 0, 0, "ACK", "gone" },
+    { TIME_WAIT, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
+    { TIME_WAIT, "late ACK", LAB_ACK, 0, 0, 0, "", "gone" },
+    { TIME_WAIT, "data", LAB_ACK, 0, 0, 10, "ACK", "gone" },
+    { TIME_WAIT, "old SYN", LAB_SYN, -50, 0, 0, "ACK", "gone" },
+};
+
+static bool state_row_holds(const struct state_row *r)
+{
+    struct lab *lab = lab_in(r->in);
+    bool fin = r->in == CLOSING || r->in == TIME_WAIT || r->in == CLOSE_WAIT || r->in == LAST_ACK;
+    bool ours = r->in != SYN_RECEIVED && r->in != ESTABLISHED && r->in != CLOSE_WAIT;
+    struct lab_seg s = { .flags = r->flags, .len = r->len };
+    char text[40] = "";
+    bool ok;
+
+    s.seq = (uint32_t)((r->in == SYN_RECEIVED ? 1 : 1 + UP + fin) + r->seq);
+    s.ack = (uint32_t)((ours ? 2 : 1) + r->ack);
+    s.old_ts = r->in == TIME_WAIT && (r->flags & LAB_SYN);
+    lab_clear(lab);
+    lab_send(lab, &s);
+    lab_run_us(lab, 45000); /* a delayed ACK is an answer, too */
+    if (lab->outs > 0)
+        lab_flags_text(lab->out[0].flags, text);
+    ok = lab->outs <= 1 && strcmp(text, r->answer) == 0 && strcmp(state_of(lab), r->then) == 0;
+    if (!ok)
+        print_error("%s, %s: %zu answers (%s), then %s; not (%s), %s\n", where_names[r->in], r->what,
+                    lab->outs, text, state_of(lab), r->answer, r->then);
+    lab_free(lab);
+    return ok;
+}
+
+static void every_state_answers_as_rfc_9293_says(void **state)
+{
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(state_rows); i++)
+        wrong += !state_row_holds(&state_rows[i]);
+    assert_int_equal(wrong, 0);
+}
+
+/* faults.md T1. All 256 combinations in all states: no crash, at most one answer, an RST is never answered with an RST, and what
+ * carries no exact RST does not end a connection. */
+static void no_combination_of_flags_does_harm(void **state)
+{
+    int wrong = 0;
+
+    (void)state;
+    for (int w = SYN_RECEIVED; w <= NOTHING; w++) {
+        for (int flags = 0; flags < 256; flags++) {
+            struct lab *lab = lab_in((enum where)w);
+            unsigned closes = lab->closes;
+            bool ok;
+
+            lab_clear(lab);
+            lab_send(lab, &(struct lab_seg){ .flags = (uint8_t)flags, .seq = 300, .ack = 1, .len = 3 });
+            lab_run_us(lab, 45000);
+            ok = lab->outs <= 1 && lab->closes == closes;
+            if ((flags & LAB_RST) && lab->outs > 0)
+                ok = ok && !(lab->out[0].flags & LAB_RST);
+            if (!ok)
+                print_error("%s, flags %d: %zu answers, %u ends\n", where_names[w], flags, lab->outs,
+                            lab->closes);
+            wrong += !ok;
+            lab_free(lab);
+        }
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static void only_an_exact_reset_number_is_obeyed(void **state) /* RST-1, RST-3; faults.md T5 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    for (uint32_t i = 1; i < 65536; i++)
+        lab_feed(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1 + UP + i });
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 0);
+    assert_int_equal(lab_count(lab, "ACK"), 1);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1 + UP });
+    assert_int_equal(lab->close_err, -ECONNRESET);
+    lab_free(lab);
+}
+
+static void ten_thousand_bad_segments_in_a_second_get_three_answers(void **state) /* RST-3; faults.md T6 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    for (uint32_t i = 0; i < 10000; i++) {
+        lab_data(lab, 7000000 + i * 10, 1, 10);
+        lab_run_us(lab, 100);
+    }
+    assert_in_range(lab_count(lab, "ACK"), 1, 3);
+    lab_data(lab, 1 + UP, 1, 1000);
+    assert_int_equal(lab->got, UP + 1000);
+    lab_free(lab);
+}
+
+static void challenges_are_ten_in_five_seconds_whatever_the_cause(void **state) /* RST-3 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    for (uint32_t i = 0; i < 4000; i++) {
+        static const uint8_t kinds[] = { LAB_SYN, LAB_RST, LAB_ACK };
+
+        lab_send(lab, &(struct lab_seg){
+                          .flags = kinds[i % 3], .seq = 1 + UP + 5, .ack = i % 3 == 2 ? 77777 : 0 });
+        lab_run_us(lab, 1000);
+    }
+    assert_in_range(lab_count(lab, "ACK"), 5, 10);
+    lab_free(lab);
+}
+
+static void a_bad_ack_leaves_ts_recent_window_and_data_alone(void **state) /* SEQ-6 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+    uint32_t wnd = lab_info(lab).snd_wnd;
+
+    (void)state;
+    lab_send(lab,
+             &(struct lab_seg){
+                 .flags = LAB_ACK, .seq = 1 + UP, .ack = 5000, .len = 10, .wnd = 3, .tsval = 900000000 });
+    assert_int_equal(lab->got, UP);
+    assert_int_equal(lab_info(lab).snd_wnd, wnd);
+    assert_true(lab_last(lab)->tsecr != 900000000);
+    lab_free(lab);
+}
+
+/* ---- ends ---------------------------------------------------------------------------------------------------------- */
+
+static void half_close_by_the_client_lets_our_bytes_flow(void **state) /* CLS-1; faults.md T13 */
+{
+    struct lab *lab = lab_in(CLOSE_WAIT);
+
+    (void)state;
+    assert_true(lab->eof);
+    lab_write(lab, 5000);
+    assert_int_equal(lab_last(lab)->len, 5000);
+    lab_run_us(lab, 90000000);
+    assert_int_equal(lab->closes, 0);
+    lab_ack(lab, 2 + UP, 5001);
+    tcp_shutdown(lab->conn);
+    lab_batch(lab);
+    lab_ack(lab, 2 + UP, 5002);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, 0);
+    assert_int_equal(lab_in_use(lab, "timewait"), 0);
+    lab_free(lab);
+}
+
+static void our_half_close_lets_the_clients_bytes_flow(void **state) /* CLS-1 */
+{
+    struct lab *lab = lab_in(FIN_WAIT_2);
+
+    (void)state;
+    lab_run_us(lab, 1000000000);
+    lab_data(lab, 1 + UP, 2, 1000);
+    assert_int_equal(lab->got, UP + 1000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1001 + UP, .ack = 2 });
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, 0);
+    assert_int_equal(lab_in_use(lab, "timewait"), 1);
+    lab_free(lab);
+}
+
+static void a_fin_leaves_with_the_last_data(void **state)
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab->shutdown_when_put = true;
+    lab_write(lab, 700);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
+    assert_int_equal(lab_last(lab)->len, 700);
+    lab_free(lab);
+}
+
+static void a_fin_is_repeated_like_data(void **state) /* CLS-3 */
+{
+    struct lab *lab = lab_in(FIN_WAIT_1);
+
+    (void)state;
+    lab_run_us(lab, 3000000);
+    assert_in_range(lab_count(lab, "FIN,ACK"), 2, 8);
+    lab_ack(lab, 1 + UP, 2);
+    assert_string_equal(lab_info(lab).state, "FIN-WAIT-2");
+    lab_free(lab);
+}
+
+static void unread_bytes_outlive_the_clients_end(
+    void **state) /* TW-1: the record comes after the last byte */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 1, .len = 5000 });
+    tcp_shutdown(lab->conn);
+    lab_batch(lab);
+    lab_ack(lab, 5002, 2);
+    assert_int_equal(lab->closes, 0);
+    lab_read(lab, 4000);
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 0);
+    lab_read(lab, 1000);
+    assert_true(lab->eof);
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, 0);
+    lab_free(lab);
+}
+
+static void a_fin_beyond_a_hole_waits_for_it(void **state) /* CLS-3 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP + 500, .ack = 1, .len = 100 });
+    assert_false(lab->eof);
+    lab_data(lab, 1 + UP, 1, 500);
+    assert_true(lab->eof);
+    assert_int_equal(lab->got, UP + 600);
+    assert_int_equal(lab_last(lab)->ack, 1 + UP + 601);
+    assert_int_equal(lab_in_use(lab, "interval"), 0);
+    lab_free(lab);
+}
+
+static void abort_sends_a_reset_and_closes_once(void **state) /* CLS-2, RST-6 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_write(lab, 1000);
+    lab_clear(lab);
+    tcp_abort(lab->conn);
+    tcp_abort(lab->conn);
+    lab_batch(lab);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_int_equal(lab_last(lab)->seq, 1001);
+    assert_int_equal(lab_last(lab)->ack, 1 + UP);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ECONNABORTED);
+    lab_free(lab);
+}
+
+static void release_delivers_what_is_queued_and_says_fin(void **state) /* CLS-4 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_write(lab, 1000);
+    tcp_release(lab->conn);
+    lab->conn = NULL;
+    lab_batch(lab);
+    assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
+    lab_ack(lab, 1 + UP, 1002);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP, .ack = 1002 });
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    assert_int_equal(lab_in_use(lab, "timewait"), 1);
+    assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+}
+
+static void an_orphan_resets_a_client_that_goes_on_talking(void **state) /* RFC 2525 section 2.17 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    tcp_release(lab->conn);
+    lab->conn = NULL;
+    lab_batch(lab);
+    lab_data(lab, 1 + UP, 1, 10);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_free(lab);
+}
+
+static void release_with_unread_bytes_is_a_reset(void **state) /* CLS-2 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_data(lab, 1, 1, 10);
+    tcp_release(lab->conn);
+    lab_batch(lab);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+}
+
+static void an_orphan_does_not_live_for_ever(void **state) /* CLS-4; faults.md T11 */
+{
+    struct lab *lab = lab_in(FIN_WAIT_2);
+
+    (void)state;
+    tcp_release(lab->conn);
+    lab->conn = NULL;
+    lab_run_us(lab, 59000000);
+    assert_int_equal(stack_tcp_count(lab->stack), 1);
+    lab_run_us(lab, 2000000);
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_free(lab);
+    lab = lab_in(ESTABLISHED); /* data that nobody acknowledges */
+    lab_write(lab, 1000);
+    tcp_release(lab->conn);
+    lab->conn = NULL;
+    lab_run_us(lab, 200000000);
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_free(lab);
+}
+
+static void a_client_that_vanishes_meets_the_user_timeout(void **state) /* UTO-1; faults.md T11 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_write(lab, 1000);
+    lab_run_us(lab, 119000000);
+    assert_int_equal(lab->closes, 0);
+    lab_run_us(lab, 62000000);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ETIMEDOUT);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    lab_free(lab);
+}
+
+static void keep_alive_is_off_unless_configured(void **state) /* KA-1 */
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_run_us(lab, 86400ull * 1000000);
+    assert_int_equal(lab->outs, 0);
+    assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+}
+
+static void keep_alive_ends_what_does_not_answer(void **state) /* KA-1; faults.md T11 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.config.keepalive_idle_ms = 300000;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_run_us(lab, 299000000);
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 2000000);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->seq, 0);
+    assert_int_equal(lab_last(lab)->len, 0);
+    lab_ack(lab, 1, 1); /* it lives */
+    lab_run_us(lab, 290000000);
+    assert_int_equal(lab->outs, 1);
+    lab_run_us(lab, 20000000 + 5 * 30000000);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ETIMEDOUT);
+    assert_int_equal(lab_count(lab, "ACK"), 6);
+    lab_free(lab);
+}
+
+/* ---- TIME-WAIT ----------------------------------------------------------------------------------------------------- */
+
+static void time_wait_lasts_60_s_and_a_fin_starts_it_anew(void **state) /* TW-1 */
+{
+    struct lab *lab = lab_in(TIME_WAIT);
+
+    (void)state;
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_run_us(lab, 50000000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP, .ack = 2 });
+    assert_int_equal(lab_count(lab, "ACK"), 1);
+    assert_int_equal(lab_last(lab)->ack, 2 + UP);
+    assert_int_equal(lab_last(lab)->seq, 2);
+    assert_true(lab_last(lab)->ts);
+    lab_run_us(lab, 59000000);
+    assert_int_equal(lab_in_use(lab, "timewait"), 1);
+    lab_run_us(lab, 2000000);
+    assert_int_equal(lab_in_use(lab, "timewait"), 0);
+    lab_free(lab);
+}
+
+static void a_port_reused_within_a_second_connects(void **state) /* TW-2; faults.md T15 */
+{
+    struct lab *lab = lab_in(TIME_WAIT);
+    uint32_t old_iss = lab->iss;
+
+    (void)state;
+    lab_run_us(lab, 500000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .seq = 900 });
+    assert_int_equal(lab->requests, 2);
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 1);
+    assert_true((int32_t)(lab_last(lab)->raw_seq - (old_iss + 2)) > 0);
+    assert_int_equal(lab_in_use(lab, "timewait"), 0);
+    lab_ack(lab, 901, 1);
+    assert_int_equal(lab->opens, 2);
+    lab_free(lab);
+}
+
+static void without_timestamps_only_a_higher_number_reuses_the_port(void **state) /* TW-2 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ts = false;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    tcp_shutdown(lab->conn);
+    lab_batch(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 2 });
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .seq = 1 });
+    assert_int_equal(lab_count(lab, "ACK"), 1);
+    assert_int_equal(lab->requests, 1);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .seq = 100000 });
+    assert_int_equal(lab->requests, 2);
+    lab_free(lab);
+}
+
+static void the_oldest_time_wait_record_gives_way(void **state) /* TW-1 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    lab = lab_new(&o);
+    for (uint16_t i = 0; i < 200; i++) {
+        uint16_t port = (uint16_t)(1000 + i);
+
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = port });
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .port = port });
+        tcp_shutdown(lab->conn);
+        lab_batch(lab);
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 2, .port = port });
+        lab_clear(lab);
+    }
+    assert_int_equal(lab->closes, 200);
+    assert_int_equal(lab_in_use(lab, "timewait"), 64);
+    lab_run_us(lab, 61000000);
+    assert_int_equal(lab_in_use(lab, "timewait"), 0);
+    lab_free(lab);
+}
+
+/* ---- callbacks that end connections (ARC-3) ------------------------------------------------------------------------- */
+
+static void abort_in_readable(struct lab *lab)
+{
+    tcp_abort(lab->conn);
+}
+
+static void release_in_readable(struct lab *lab)
+{
+    tcp_release(lab->conn);
+    lab->conn = NULL;
+}
+
+static void a_callback_may_end_its_connection(void **state)
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab->on_readable = abort_in_readable;
+    lab_data(lab, 1 + UP, 1, 10);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    lab_free(lab);
+    lab = lab_in(ESTABLISHED);
+    lab->on_readable = release_in_readable;
+    lab_data(lab, 1 + UP, 1, 10);
+    assert_int_equal(lab->closes, 0);
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_free(lab);
+}
+
+static void a_new_syn_in_the_batch_of_a_reset_is_a_new_connection(void **state)
+{
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_feed(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1 + UP });
+    lab_feed(lab, &(struct lab_seg){ .flags = LAB_SYN, .seq = 5000 });
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->requests, 2);
+    lab_free(lab);
+}
+
+static void an_idle_connection_holds_nothing(void **state) /* MEM-1 */
+{
+    static const char *const pools[] = { "slot",  "chunk2",   "chunk16",  "segment",
+                                         "piece", "interval", "recovery", "syn" };
+    struct lab *lab = lab_in(ESTABLISHED);
+
+    (void)state;
+    lab_write(lab, 100000);
+    for (uint32_t a = 14480; lab_info(lab).unacked > 0; a += 14480)
+        lab_ack(lab, 1 + UP, a > 100000 ? 100001 : a + 1);
+    for (size_t i = 0; i < ARRAY_LEN(pools); i++)
+        assert_int_equal(lab_in_use(lab, pools[i]), 0);
+    assert_in_range(lab_in_use(lab, "chunk64"), 0, 1); /* the shard's landing chunk */
+    lab_free(lab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_state_answers_as_rfc_9293_says),
+        cmocka_unit_test(no_combination_of_flags_does_harm),
+        cmocka_unit_test(only_an_exact_reset_number_is_obeyed),
+        cmocka_unit_test(ten_thousand_bad_segments_in_a_second_get_three_answers),
+        cmocka_unit_test(challenges_are_ten_in_five_seconds_whatever_the_cause),
+        cmocka_unit_test(a_bad_ack_leaves_ts_recent_window_and_data_alone),
+        cmocka_unit_test(half_close_by_the_client_lets_our_bytes_flow),
+        cmocka_unit_test(our_half_close_lets_the_clients_bytes_flow),
+        cmocka_unit_test(a_fin_leaves_with_the_last_data),
+        cmocka_unit_test(a_fin_is_repeated_like_data),
+        cmocka_unit_test(unread_bytes_outlive_the_clients_end),
+        cmocka_unit_test(a_fin_beyond_a_hole_waits_for_it),
+        cmocka_unit_test(abort_sends_a_reset_and_closes_once),
+        cmocka_unit_test(release_delivers_what_is_queued_and_says_fin),
+        cmocka_unit_test(an_orphan_resets_a_client_that_goes_on_talking),
+        cmocka_unit_test(release_with_unread_bytes_is_a_reset),
+        cmocka_unit_test(an_orphan_does_not_live_for_ever),
+        cmocka_unit_test(a_client_that_vanishes_meets_the_user_timeout),
+        cmocka_unit_test(keep_alive_is_off_unless_configured),
+        cmocka_unit_test(keep_alive_ends_what_does_not_answer),
+        cmocka_unit_test(time_wait_lasts_60_s_and_a_fin_starts_it_anew),
+        cmocka_unit_test(a_port_reused_within_a_second_connects),
+        cmocka_unit_test(without_timestamps_only_a_higher_number_reuses_the_port),
+        cmocka_unit_test(the_oldest_time_wait_record_gives_way),
+        cmocka_unit_test(a_callback_may_end_its_connection),
+        cmocka_unit_test(a_new_syn_in_the_batch_of_a_reset_is_a_new_connection),
+        cmocka_unit_test(an_idle_connection_holds_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
