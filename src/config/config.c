@@ -26,12 +26,17 @@ static struct ip_prefix range_of(const struct ip_prefix *address)
     return p;
 }
 
-/* Where a value stands, for "the one on line N"; a default has no place. */
-static const char *place_of(const struct cfg_node *at, char out[40])
+/* "10.0.0.1 on line 3": an address of the TUN and where it is said; a default has no line. */
+static const char *tun_address_text(const struct cfg_read *r, size_t i, char out[96])
 {
+    const struct cfg_node *at = r->address[i];
+    char addr[IP_TEXT_MAX];
+
+    ip_text(&r->config->tun.address[i].addr, addr);
     if (at == NULL || at->line == 0)
-        return "the default";
-    snprintf(out, 40, "line %u", (unsigned)at->line);
+        snprintf(out, 96, "%s, a default", addr);
+    else
+        snprintf(out, 96, "%s on line %u", addr, (unsigned)at->line);
     return out;
 }
 
@@ -39,16 +44,15 @@ static void check_tun_address(struct cfg_read *r, size_t i)
 {
     const struct tun_options *tun = &r->config->tun;
     struct ip_prefix range = range_of(&tun->address[i]);
-    char place[40];
+    char other_text[96];
 
     for (size_t j = 0; j < i; j++) {
         struct ip_prefix other = range_of(&tun->address[j]);
 
         if (!overlap(&range, &other))
             continue;
-        cfg_error(r, r->address[i],
-                  "tun.address[%zu]: overlaps the range of tun.address[%zu] (%s); give each its own", i, j,
-                  place_of(r->address[j], place));
+        cfg_error(r, r->address[i], "tun.address[%zu]: its range overlaps that of %s; give each its own", i,
+                  tun_address_text(r, j, other_text));
         return;
     }
 }
@@ -56,7 +60,7 @@ static void check_tun_address(struct cfg_read *r, size_t i)
 static void check_exclude(struct cfg_read *r, size_t i)
 {
     const struct tun_options *tun = &r->config->tun;
-    char place[40];
+    char address[96];
 
     for (size_t j = 0; j < tun->addresses; j++) {
         struct ip_prefix range = range_of(&tun->address[j]);
@@ -64,8 +68,9 @@ static void check_exclude(struct cfg_read *r, size_t i)
         if (!overlap(&range, &r->config->route.exclude[i]))
             continue;
         cfg_error(r, r->exclude[i],
-                  "tun.route-exclude-address[%zu]: overlaps tun.address[%zu] (%s); move one of the two", i, j,
-                  place_of(r->address[j], place));
+                  "tun.route-exclude-address[%zu]: overlaps tun.address (%s); exclude less, or set another "
+                  "tun.address",
+                  i, tun_address_text(r, j, address));
         return;
     }
 }
@@ -222,10 +227,12 @@ static int load_begin(struct cfg_read *r, const char *name, struct config_messag
     if (r->store == NULL || r->scratch == NULL || messages->file == NULL)
         return -ENOMEM;
     r->config = cfg_keep(r, sizeof(*r->config));
+    if (r->config == NULL)
+        return -ENOMEM;
+    r->config->store = r->store; /* config_free() does from here on */
     r->folder = folder_of(r, name);
     if (r->no_memory)
         return -ENOMEM;
-    r->config->store = r->store;
     struct_defaults(r->config);
     return 0;
 }

@@ -12,6 +12,19 @@
 #define TEXT_MAX     700
 #define WORD_MAX     48
 
+/* Keys of the file stand in paths: a line break in one must not begin a new line here, nor an escape reach the terminal. */
+static void hide_controls(char *text)
+{
+    for (char *s = text; *s != '\0'; s++) {
+        unsigned char c = (unsigned char)s[0];
+
+        if (c < 0x20 || c == 0x7f)
+            *s = '?';
+        else if (c == 0xc2 && (unsigned char)s[1] >= 0x80 && (unsigned char)s[1] < 0xa0)
+            s[0] = s[1] = '?';
+    }
+}
+
 /* The list is made for mistakes, so having no room for one only counts it. */
 static struct config_message *message_new(struct config_messages *m)
 {
@@ -43,6 +56,7 @@ void cfg_message(struct config_messages *m, bool warning, uint32_t line, uint32_
     if (path[0] != '\0')
         n = snprintf(text, sizeof(text), "%s: ", path);
     vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
+    hide_controls(text);
     if (msg == NULL || (msg->text = strdup(text)) == NULL) {
         m->left_out++;
         return;

@@ -152,17 +152,13 @@ static void put_key(FILE *to, const struct cfg_key *k)
 
 static void put_section(FILE *to, const struct cfg_section *s, bool later)
 {
-    bool top = s->where[0] == '\0', plain = false;
+    bool top = s->where[0] == '\0';
 
+    fprintf(to, "\n## %s%s%s\n\n%s%s\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
+            top ? "" : "`", top ? "Top level" : s->where, top ? "" : "`", s->help,
+            later ? " *Later, all of it.*" : "");
     for (const struct cfg_key *k = s->keys; k->name != NULL; k++)
-        plain = plain || k->type != &cfg_section_type;
-    if (plain || top) {
-        fprintf(to, "\n## %s%s%s\n\n%s%s\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
-                top ? "" : "`", top ? "Top level" : s->where, top ? "" : "`", s->help,
-                later ? " *Later, all of it.*" : "");
-        for (const struct cfg_key *k = s->keys; k->name != NULL; k++)
-            put_key(to, k);
-    }
+        put_key(to, k);
     for (const struct cfg_key *k = s->keys; k->name != NULL; k++) {
         if (k->section != NULL)
             put_section(to, k->section, later || k->state == CFG_LATER);
