@@ -115,8 +115,11 @@ static int start_gateway(struct run *run)
         .config = &run->config, .loop = run->loop, .netlink = run->netlink, .on_fatal = on_fatal, .arg = run
     };
     struct err err = { "" };
+    bool alone = run->config.tun.name[0] == '\0' || process_claim(run->config.tun.name);
     int r = gateway_start(&setup, &run->gateway, &err);
 
+    if (r == -EBUSY && !alone) /* not a name that is badly chosen: one of us is enough (faults.md X4) */
+        return complain(EXIT_FAILED, "another culvert already runs with %s", run->config.tun.name);
     return r == 0 ? EXIT_FINE : complain(status_of(r), "%s", err.text);
 }
 

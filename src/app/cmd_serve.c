@@ -43,17 +43,25 @@ static int set_options(const struct cli *cli, const struct config *config, struc
     return EXIT_FINE;
 }
 
+/* What the command line or the file asks for and cannot have is a mistake there (faults.md C8). */
+static int listen_status(int r)
+{
+    return r == -EADDRINUSE || r == -EADDRNOTAVAIL || r == -EACCES ? EXIT_USAGE : EXIT_FAILED;
+}
+
 /* All threads listen on one address; the first one's port is everybody's when the kernel chose it. */
 static int open_threads(struct server *s, uint32_t wanted)
 {
+    char listen[IP_PORT_TEXT_MAX];
     struct err err = { "" };
-    int r;
+    int r = process_port_is_free(&s->options.listen);
 
+    if (r != 0)
+        return complain(listen_status(r), "cannot listen on %s: %s", ip_port_text(&s->options.listen, listen),
+                        strerror(-r));
     for (; s->threads < wanted; s->threads++) {
         if ((r = far_end_new(&s->options, &s->thread[s->threads], &err)) != 0)
-            return complain(r == -EADDRINUSE || r == -EADDRNOTAVAIL || r == -EACCES ? EXIT_USAGE
-                                                                                    : EXIT_FAILED,
-                            "%s", err.text);
+            return complain(listen_status(r), "%s", err.text);
         s->options.listen.port = far_end_port(s->thread[0]);
     }
     for (uint32_t i = 0; i < s->threads; i++) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -49,6 +50,35 @@ uint32_t process_usable_cores(void)
     if (sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) < 1)
         return 1;
     return (uint32_t)CPU_COUNT(&set);
+}
+
+bool process_claim(const char *what)
+{
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    size_t len = (size_t)snprintf(sa.sun_path + 1, sizeof(sa.sun_path) - 1, "culvert/%s", what);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || len >= sizeof(sa.sun_path) - 1)
+        return true; /* nothing to be known */
+    if (bind(fd, (struct sockaddr *)&sa, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len)) == 0)
+        return true; /* open until the process ends: that is the claim */
+    close(fd);
+    return false;
+}
+
+int process_port_is_free(const struct ip_port *at)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = ip_to_sockaddr(at, &sa);
+    int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, r;
+
+    if (fd < 0)
+        return -errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
+               sizeof(on)); /* connections that linger there are no listener */
+    r = bind(fd, (struct sockaddr *)&sa, len) == 0 ? 0 : -errno;
+    close(fd);
+    return r;
 }
 
 void process_notify(const char *state)

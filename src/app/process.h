@@ -14,6 +14,15 @@ uint64_t process_raise_fd_limit(void);
 
 uint32_t process_usable_cores(void); /* those that the affinity mask leaves; >= 1 */
 
+/** process_claim() - hold @what in this network namespace until the process ends, so that a second one can be told why it fails
+ * An abstract socket name (unix(7)) that anybody may take: good for a sentence, never for a decision about safety.
+ * Return: true; false: somebody has it. */
+bool process_claim(const char *what);
+
+/** process_port_is_free() - could a server listen there? SO_REUSEPORT would let a second one in beside the first
+ * Return: 0; -EADDRINUSE, -EADDRNOTAVAIL, -EACCES or another -errno of bind. */
+int process_port_is_free(const struct ip_port *at);
+
 /** process_notify() - sd_notify(3) without its library: "READY=1" to the socket in $NOTIFY_SOCKET
  * Not run by a service manager: does nothing. Never blocks; a message that cannot be sent is lost. */
 void process_notify(const char *state);
