@@ -27,7 +27,7 @@ def _(t, number, when):
         clients = [threading.Thread(target=endless, args=(lab, failed)) for _ in range(8)]
         for c in clients:
             c.start()
-        within(5, lambda: gw.counter("flow.bytes_down") > 1 << 20, "load", every=0.1)
+        within(5, lambda: gw.counter("upstream.bytes_down") > 1 << 20, "load", every=0.1)
     if when == "during a dial":
         s = t.own(lab.cli.socket(2, 1), "close")
         s.setblocking(False)
@@ -85,10 +85,9 @@ def _(t):
     second = lab.gateway(rules=["MATCH,REJECT"], ready=False, name="second")
     second.stopped = True
     status = second.process.wait(t.slow(3))
-    check(status in (1, 2) and second.log.strip(), "exit status %s: %s" % (status, second.log))
+    check(status in (1, 2) and second.log.strip(), "exit status %s: %s" % (status, second.log))     # V6 says 2, X4 says 1
     check_equal(gateway.network_state(lab.gw), before, "the network")
     client.download(lab.cli, at.TARGET[0], 100000)
-    check_equal(status, 1, "exit status")
     gw.check_alive()
 
 
@@ -112,24 +111,22 @@ def _(t, limit):
     lab = t.lab()
     lab.services()
     gw = lab.gateway(proxies=[servers.culvert_serve(lab)], prefix=["prlimit", "--nofile=%d:%d" % (limit, limit)])
-    held = []
-    for i in range(limit + 50):
-        s = lab.cli.socket(2, 1)
+    held = [lab.cli.socket(2, 1) for _ in range(limit + 50)]
+    for s in held:
         s.setblocking(False)
         s.connect_ex((at.TARGET[0], 7))
-        held.append(s)
-    within(10, lambda: gw.resources().fds > limit * 0.7, "most descriptors in use", every=0.1)
+    gw.says("descriptor|EMFILE|too many open files|nofile")
     cpu, start = gw.resources().cpu_s, time.monotonic()
-    gw.process.wait_line("descriptor|EMFILE|too many open files|nofile", t.slow(3))
     within(3, lambda: time.monotonic() - start > 1.5, "a moment of standstill")
     busy = (gw.resources().cpu_s - cpu) / (time.monotonic() - start)
-    t.note("%.0f %% of a core at the limit, %d descriptors of %d" % (busy * 100, gw.resources().fds, limit))
+    t.note("%.0f %% of a core at the limit, %d descriptors of %d, %d flows, %d lines of log"
+           % (busy * 100, gw.resources().fds, limit, gw.flows(), len(gw.process.lines)))
+    check(gw.resources().fds <= limit and gw.flows() > limit / 6, "%d flows of %d descriptors" % (gw.flows(), limit))
     check(busy < (0.8 if t.sanitized else 0.3), "it spins: %.0f %% of a core" % (busy * 100))
-    lines = len(gw.process.lines)
+    check(len(gw.process.lines) < 40 + 2 * limit, "%d lines of log" % len(gw.process.lines))
     for s in held:
         client.reset(s)
     within(t.slow(10), lambda: client.outcome(lab.cli, at.TARGET[0], 7, timeout=2)[0] == "open", "a new connection", every=0.2)
-    t.note("%d lines of log" % lines)
 
 
 @test("at start it raises the soft limit of descriptors", rows=["R1"])
@@ -228,6 +225,7 @@ def idle_connections(t, n, rounds=1):
     client.tcp(lab.cli, at.TARGET[0], 80).close()
     gw.wait_no_flows()
     figures = [("before", gw.resources())]
+    limit = figures[0][1].rss_kib * 1.01 + (65536 if t.sanitized else 2048)     # a page here and there, nothing that grows with use
     for i in range(rounds):
         held = client.open_many(lab.cli, (at.TARGET[0], 80), n)
         figures.append(("with %d" % len(held), gw.resources()))
@@ -239,11 +237,11 @@ def idle_connections(t, n, rounds=1):
             s.close()
         gw.wait_no_flows(30)
         within(20, lambda: gw.resources().fds <= figures[0][1].fds + 2, "descriptors back", every=0.1)
+        end = time.monotonic() + 10
+        within(11, lambda: gw.resources().rss_kib <= limit or time.monotonic() > end, "memory back", every=0.2)
         figures.append(("closed", gw.resources()))
     for what, r in figures:
         t.note("%-12s RSS %6d KiB, %5d descriptors, %d threads" % (what, r.rss_kib, r.fds, r.threads))
     per = (figures[1][1].rss_kib - figures[0][1].rss_kib) * 1024 / n
     t.note("%.0f bytes of RSS for each connection" % per)
-    if not t.sanitized:
-        limit = figures[0][1].rss_kib * 1.01 + 4096     # what malloc keeps; nothing that grows with use
-        check(figures[-1][1].rss_kib <= limit, "RSS %d KiB afterwards, %d before" % (figures[-1][1].rss_kib, figures[0][1].rss_kib))
+    check(figures[-1][1].rss_kib <= limit, "RSS %d KiB afterwards, %d before" % (figures[-1][1].rss_kib, figures[0][1].rss_kib))

@@ -3,7 +3,7 @@ import socket
 import struct
 import subprocess
 
-from harness import check, check_equal, client, gateway, servers, test, within
+from harness import Failure, check, check_equal, client, gateway, servers, test, within
 from harness import lab as at
 from harness.core import check_table
 from harness.gateway import SECRET
@@ -60,7 +60,7 @@ def _(t):
     server.password = SECRET
     gw = lab.gateway(proxies=[server])
     check_equal(client.outcome(lab.cli, at.TARGET[0], 80)[0], "EHOSTUNREACH")
-    check("login" in gw.log or "password" in gw.log, gw.log)
+    gw.says("login|password")
 
 
 REPLIES = {"refused": (at.TARGET[0], 4, 5), "host unreachable": (at.UNREACHABLE[0], 4, 4), "no route": (at.NO_ROUTE[0], 4, 3),
@@ -138,7 +138,10 @@ def _(t):
     lab = t.lab()
     servers.culvert_serve(lab)
     for listen in ("%s:1082" % at.PROXY[0], "192.0.2.1:1080"):
-        r = lab.srv.result([gateway.program(t), "serve", "--listen", listen])
+        try:
+            r = lab.srv.result([gateway.program(t), "serve", "--listen", listen], timeout=5)
+        except subprocess.TimeoutExpired as e:
+            raise Failure("%s is taken, and it started all the same" % listen) from e
         check(r.returncode in (1, 2) and len(r.stderr.splitlines()) <= 2 and r.stderr, "exit %d: %s" % (r.returncode, r.stderr))
 
 

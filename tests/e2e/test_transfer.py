@@ -1,7 +1,7 @@
 """Streams go through, byte for byte, whatever the server, the family, the workers and the offloads."""
 import threading
 
-from harness import check_equal, client, servers, test
+from harness import check_equal, client, servers, test, within
 from harness import lab as at
 from harness.bystander import bystanders, rules as bystander_rules
 from harness.core import check_table
@@ -85,7 +85,7 @@ def _(t, workers):
 def _(t, offload, topology):
     lab = t.lab()
     lab.services()
-    lab.gateway(proxies=[servers.dante(lab)], tun={"offload": offload}, local=topology == "local")
+    lab.gateway(proxies=[servers.dante(lab)], tun={"offload": offload})
     where = lab.gw if topology == "local" else lab.cli
     for target in at.TARGET:
         client.download(where, target, 8 * MEGABYTE)
@@ -154,7 +154,15 @@ def _(t):
     for target in at.TARGET:
         client.download(lab.cli, target, 4 * MEGABYTE)
         client.upload(lab.cli, target, 4 * MEGABYTE)
-        check_equal(client.ask(lab.cli, target, 7, b"x" * 5000), b"x" * 5000)
+        # The first IPv6 answer is too big for the link, which the kernel tells us.
+        within(5, lambda: back(lab, target) == b"x" * 5000, "a fragmented answer")
+
+
+def back(lab, target):
+    try:
+        return client.ask(lab.cli, target, 7, b"x" * 5000, timeout=0.5)
+    except TimeoutError:
+        return b""
 
 
 @test("everything direct, without a proxy", rows=["E1"])

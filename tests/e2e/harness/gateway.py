@@ -9,6 +9,7 @@ from .core import Failure, check, check_equal, within
 from .proc import Process
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+ROUTING_MARK = 0x1b6            # spared by the rules that lead packets of gw into the TUN
 SECRET = "s3cr3t-never-print"      # the tests' password; no output may contain it
 SANITIZER_NOISE = re.compile(r"runtime error:|(Address|Leak|Thread|UndefinedBehavior)Sanitizer|Assertion .* failed|"
                              r"stack smashing detected|double free|corrupted")
@@ -48,7 +49,7 @@ def config(proxies, rules=None, workers=2, tun=None, stack=None, **more):
         rules = ["MATCH,%s" % (entries[0]["name"] if entries else "DIRECT")]
     sections = {"version": 1, "runtime": {"workers": workers}, "log": {"level": "debug"},
                 "tun": dict({"name": "tun0", "address": ["198.18.0.1/30", "fdfe:dcba:9876::1/126"], "mtu": 1500,
-                             "auto-route": False}, **(tun or {}))}
+                             "auto-route": False, "routing-mark": ROUTING_MARK}, **(tun or {}))}
     if stack:
         sections["stack"] = stack
     if entries:
@@ -96,6 +97,10 @@ class Gateway:
         check(name in counters, "no counter %s; there are: %s" % (name, " ".join(sorted(counters))))
         return counters[name]
 
+    def says(self, pattern, seconds=2):
+        """A line of the log that matches, now or soon: a client may see an end before we have read the line about it."""
+        return self.process.wait_line(pattern, self.context.slow(seconds))
+
     def resources(self):
         return self.process.resources()
 
@@ -121,7 +126,8 @@ class Gateway:
 
     def check_log(self):
         noise = [x for x in self.process.lines if SANITIZER_NOISE.search(x)]
-        check(not noise, "sanitizer or assertion:\n" + self.log[-6000:])
+        at = self.log.find(noise[0]) if noise else 0
+        check(not noise, "sanitizer or assertion:\n" + self.log[at:at + 3000])
         check(SECRET not in self.log, "the password is in the log (G7)")
 
     def finish(self):
@@ -137,7 +143,7 @@ class Gateway:
         check_equal(self.terminate(seconds=4), 0, "exit status of culvert at SIGTERM")
 
 
-def start(lab, proxies=(), rules=None, local=False, route=True, ready=True, argv=None, sections=None, env=None,
+def start(lab, proxies=(), rules=None, route=True, ready=True, argv=None, sections=None, env=None,
           prefix=(), name="culvert", **more):
     """Write a configuration, start culvert, wait for it, and lead cli's packets into its TUN."""
     api = lab.context.path(name + ".sock")
@@ -149,7 +155,7 @@ def start(lab, proxies=(), rules=None, local=False, route=True, ready=True, argv
     if ready:
         gw.wait_ready()
     if ready and route:
-        lab.route_into(sections["tun"]["name"], local)
+        lab.route_into(sections["tun"]["name"])
     return gw
 
 

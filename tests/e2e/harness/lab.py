@@ -4,7 +4,7 @@
 
 Proxies listen on the addresses PROXY of the wire between gw and srv; targets have addresses of their own, behind srv. So a
 packet with a target's address on that wire is a leak, and one capture filter shows it. cli reaches the targets by gw's
-rule for what comes in from cli; a client in gw itself (topology "local") by a rule for the targets' addresses.
+rule for what comes in from cli; a client in gw itself by a rule for the targets' addresses that spares marked sockets.
 """
 import ipaddress
 
@@ -24,7 +24,7 @@ SILENT = ("10.77.8.3", "fd77:8::3")        # srv drops silently
 NO_ROUTE = ("10.78.0.1", "fd78::1")        # srv has no route
 
 TARGETS4, TARGETS6 = "10.77.8.0/23", "fd77:8::/31"
-ROUTING_MARK = 0x1b6
+
 TABLE = 20
 
 
@@ -67,19 +67,19 @@ class Lab:
 
     # ---- ways into the TUN ----
 
-    def route_into(self, device, local=False):
-        """Everything that comes from cli goes into `device`; with `local`, also what gw itself sends to the targets."""
+    def route_into(self, device):
+        """What comes from cli goes into `device`, and what gw itself sends to the targets, ICMP errors included."""
         for v6 in (False, True):
             self.gw.ip("rule add iif lan0 lookup %d pref 100" % TABLE,
                        "route add unreachable default metric 4000000 table %d" % TABLE,
-                       "route add default dev %s metric 10 table %d" % (device, TABLE), v6=v6)
-            if local:
-                self.gw.ip("rule add fwmark %d lookup main pref 50" % ROUTING_MARK,
-                           "rule add to %s lookup %d pref 60" % (TARGETS6 if v6 else TARGETS4, TABLE), v6=v6)
+                       "route add default dev %s metric 10 table %d" % (device, TABLE),
+                       "rule add fwmark %d lookup main pref 50" % gateway.ROUTING_MARK,
+                       "rule add to %s lookup %d pref 60" % (TARGETS6 if v6 else TARGETS4, TABLE), v6=v6)
 
     def route_plainly(self):
         """The kernel routes cli's packets to the targets; for tests of the harness."""
-        self.gw.ip("route add %s via %s" % (TARGETS4, PROXY[0]), "route add %s via %s" % (TARGETS6, PROXY[1]))
+        self.gw.ip("route add default via " + PROXY[0], "route add default via " + PROXY[1],
+                   "route add unreachable 192.0.2.0/24")
 
     def direct_route(self):
         """gw may reach the targets itself: needed for DIRECT, and the trap for leaks."""

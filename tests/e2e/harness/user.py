@@ -85,8 +85,8 @@ class User:
         return self.lab.gw.argv(["unshare", "-m", "--propagation", "private", "sh", self.setup, self.dir] + argv)
 
     def environment(self):
-        keep = {k: os.environ[k] for k in ("PATH", "LANG") if k in os.environ}
-        return dict(keep, HOME=self.home, USER=NAME, TERM="xterm", **gateway.sanitizer_env())
+        return dict(gateway.sanitizer_env(), PATH="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", LANG="C.UTF-8", HOME=self.home,
+                    USER=NAME, TERM="xterm")
 
     def run(self, argv, timeout=30, stdin=subprocess.DEVNULL, **kw):
         """Run to the end as the user: CompletedProcess with output and errors apart."""
