@@ -188,7 +188,7 @@ void tcp_cc_acked(struct tcp_conn *c, uint32_t acked)
     c->cwnd = min_u32(c->cwnd, CWND_MAX);
     if (seq_le(c->round_end, c->snd_una)) {
         c->round_end = c->snd_nxt;
-        c->round_flight = c->snd_nxt - c->snd_una;
+        c->round_flight = c->snd_nxt - c->snd_una + acked; /* as it was before this ACK */
         c->flags &= ~(uint32_t)CONN_CWND_LIMITED;
         hystart_round(c);
     }

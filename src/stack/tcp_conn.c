@@ -75,7 +75,7 @@ static void init_send(struct tcp_conn *c, const struct tcp_request *r)
     c->snd_wl1 = r->irs;
     c->ts_offset = tcp_ts_offset(c->s, &c->key);
     c->round_end = c->snd_nxt;
-    c->rack_end = c->snd_una;
+    c->rack_end = c->recover = c->snd_una;
     tcp_cc_init(c);
 }
 

@@ -65,6 +65,7 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 #define RTO_MAX_US           60000000u
 #define PTO_FLOOR_US         2000u   /* RFC 8985 section 7.2, with our tick */
 #define PTO_ONE_SEGMENT_US   200000u /* worst delayed ACK of the client when one segment is in flight */
+#define PTO_IMPATIENT_US     5000u /* round trips from here on do not wait for a delayed ACK behind a burst */
 #define NO_MEMORY_RETRY_US   10000u
 #define TICK_US              1000u
 #define SYN_ACK_RETRIES      5
@@ -189,10 +190,8 @@ struct segment {
 struct recovery {
     uint32_t flight; /* when it began (RecoverFS) */
     uint32_t prr_delivered, prr_out;
-    uint32_t delivered;                /* since loss detection ran last */
     uint32_t undo_cwnd, undo_ssthresh; /* before it began */
     uint32_t undo_retrans;             /* retransmissions that no DSACK has called needless */
-    bool advanced, new_loss;           /* since then: snd_una moved; something was marked lost */
 };
 
 enum {
@@ -230,6 +229,8 @@ enum {
     CONN_EV_WRITABLE = 1u << 31
 };
 #define CONN_EVENTS (CONN_EV_OPEN | CONN_EV_READABLE | CONN_EV_WRITABLE)
+
+enum { LOSS_ADVANCED = 1 /* snd_una moved */, LOSS_NEW = 2 /* something was marked lost */ };
 
 enum tcp_timer { TIMER_REXMIT = 1, TIMER_ACK = 2, TIMER_LIFE = 4 };
 enum rexmit_kind { REXMIT_RTO, REXMIT_TLP, REXMIT_REORDER, REXMIT_PROBE };
@@ -301,7 +302,9 @@ struct tcp_conn {
     uint32_t challenge_last_ms;
     int16_t err; /* for on_tcp_closed */
     uint8_t quick_acks, challenges;
-    uint8_t challenge_cause, probes, keepalives, reserved;
+    uint32_t delivered; /* bytes, since loss detection ran last */
+    uint8_t challenge_cause, probes, keepalives;
+    uint8_t loss_news; /* LOSS_*, likewise */
 };
 _Static_assert(sizeof(struct segment) <= 32, "a segment descriptor is at most 32 bytes");
 _Static_assert(sizeof(struct piece) <= 24 && sizeof(struct interval) <= 24,

@@ -24,8 +24,7 @@ static void mark_lost(struct tcp_conn *c, struct segment *seg)
     if (!(seg->flags & SEG_LOST))
         c->lost += seg->len;
     seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST);
-    if (c->rec != NULL)
-        c->rec->new_loss = true;
+    c->loss_news |= LOSS_NEW;
 }
 
 /* ---- entering and leaving ------------------------------------------------------------------------------------- */
@@ -46,10 +45,9 @@ static void enter_recovery(struct tcp_conn *c)
         return;
     }
     *rec = (struct recovery){
-        .flight = max_u32(c->snd_nxt - c->snd_una - c->sacked, c->mss),
+        .flight = max_u32(c->snd_nxt - c->snd_una - c->sacked + c->delivered, c->mss),
         .undo_cwnd = cwnd,
         .undo_ssthresh = ssthresh,
-        .new_loss = true,
     };
 }
 
@@ -71,14 +69,13 @@ static void leave_recovery(struct tcp_conn *c)
 
 void tcp_loss_acked(struct tcp_conn *c, uint32_t acked, uint32_t delivered)
 {
-    if (c->rec != NULL) {
-        c->rec->delivered += delivered;
-        c->rec->advanced |= acked > 0;
-    }
+    c->delivered += delivered;
     if (acked == 0)
         return;
+    c->loss_news |= LOSS_ADVANCED;
     if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) && seq_le(c->recover, c->snd_una))
         leave_recovery(c);
+    c->recover = seq_max(c->recover, c->snd_una); /* never far behind: numbers wrap */
     if (!(c->flags & CONN_RECOVERY))
         tcp_cc_acked(c, acked);
 }
@@ -142,7 +139,7 @@ static void newreno_mark_head(struct tcp_conn *c)
 static void newreno_detect(struct tcp_conn *c)
 {
     if (c->flags & CONN_RECOVERY) {
-        if (c->rec == NULL || c->rec->advanced) /* a partial ACK: the next hole (RFC 6582 section 3.2) */
+        if (c->loss_news & LOSS_ADVANCED) /* a partial ACK: the next hole (RFC 6582 section 3.2) */
             newreno_mark_head(c);
     } else if (!(c->flags & CONN_LOSS) && c->dupacks >= DUP_THRESH && seq_le(c->recover, c->snd_una)) {
         newreno_mark_head(c);
@@ -155,22 +152,20 @@ static void prr_update(struct tcp_conn *c)
     struct recovery *r = c->rec;
     uint32_t pipe = tcp_pipe(c), send, limit;
 
-    r->prr_delivered += r->delivered;
+    r->prr_delivered += c->delivered;
     if (pipe > c->ssthresh) {
         uint64_t want = ((uint64_t)r->prr_delivered * c->ssthresh + r->flight - 1) / r->flight;
 
         send = want > r->prr_out ? (uint32_t)want - r->prr_out : 0;
     } else {
-        limit = max_u32(r->prr_delivered > r->prr_out ? r->prr_delivered - r->prr_out : 0, r->delivered);
-        if (r->advanced && !r->new_loss)
+        limit = max_u32(r->prr_delivered > r->prr_out ? r->prr_delivered - r->prr_out : 0, c->delivered);
+        if (c->loss_news == LOSS_ADVANCED)
             limit += c->mss;
         send = min_u32(c->ssthresh - pipe, limit);
     }
     if (r->prr_out == 0)
         send = max_u32(send, c->mss); /* the first retransmission leaves at once */
     c->cwnd = pipe + send;
-    r->delivered = 0;
-    r->advanced = r->new_loss = false;
 }
 
 void tcp_loss_sent(struct tcp_conn *c, uint32_t bytes)
@@ -184,8 +179,10 @@ void tcp_loss_detect(struct tcp_conn *c)
     uint32_t wait_us = 0;
 
     c->flags &= ~(uint32_t)CONN_LOSS_CHECK;
-    if (c->seg_head == NULL)
+    if (c->seg_head == NULL) {
+        c->delivered = c->loss_news = 0;
         return;
+    }
     if (c->flags & CONN_SACK)
         wait_us = rack_detect(c);
     else
@@ -194,6 +191,7 @@ void tcp_loss_detect(struct tcp_conn *c)
         enter_recovery(c);
     if (c->rec != NULL)
         prr_update(c);
+    c->delivered = c->loss_news = 0;
     if (wait_us > 0) {
         c->rexmit_kind = REXMIT_REORDER;
         tcp_timer_set(c, TIMER_REXMIT, wait_us);

@@ -214,7 +214,8 @@ bool tcp_recv_update_due(const struct tcp_conn *c)
 {
     uint32_t window = tcp_recv_window(c), kept = c->rcv_adv - c->rcv_nxt;
 
-    if ((c->flags & CONN_FIN_RCVD) || window <= kept || c->bytes_up == 0) /* the first data's ACK is soon enough */
+    if ((c->flags & CONN_FIN_RCVD) || window <= kept ||
+        c->bytes_up == 0) /* the first data's ACK is soon enough */
         return false;
     return window - kept >= worth_telling(c, kept == 0 ? 1 : 2);
 }

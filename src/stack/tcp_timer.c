@@ -67,26 +67,28 @@ static bool probe_applies(const struct tcp_conn *c)
            c->sacked == 0 && c->srtt_us > 0;
 }
 
-static uint32_t probe_timeout(const struct tcp_conn *c) /* RFC 8985 section 7.2 */
+/* RFC 8985 section 7.2. One segment in flight may wait for a delayed ACK; but when it is the tail of a burst on a path where
+ * waiting hurts, we rather probe in vain (REC-3). */
+static uint32_t probe_timeout(const struct tcp_conn *c)
 {
-    uint32_t pto = 2 * c->srtt_us + (c->snd_nxt - c->snd_una <= c->mss ? PTO_ONE_SEGMENT_US : 0);
+    bool alone =
+        c->snd_nxt - c->snd_una <= c->mss && (c->round_flight <= c->mss || c->srtt_us < PTO_IMPATIENT_US);
 
-    return max_u32(pto, PTO_FLOOR_US);
+    return max_u32(2 * c->srtt_us + (alone ? PTO_ONE_SEGMENT_US : 0), PTO_FLOOR_US);
 }
 
 static void arm_outstanding(struct tcp_conn *c)
 {
     bool armed = (c->timers & TIMER_REXMIT) && c->rexmit_kind != REXMIT_PROBE;
-    uint32_t delay = tcp_rto_us(c), pto;
+    uint32_t delay = tcp_rto_us(c);
 
     if (armed && (c->rexmit_kind == REXMIT_REORDER || !(c->flags & CONN_RESTART)))
         return;
     c->flags &= ~(uint32_t)CONN_RESTART;
     c->rexmit_kind = REXMIT_RTO;
-    pto = probe_timeout(c);
-    if (probe_applies(c) && pto < delay) {
+    if (probe_applies(c)) { /* never later than the RTO, and then in its place */
         c->rexmit_kind = REXMIT_TLP;
-        delay = pto;
+        delay = min_u32(delay, probe_timeout(c));
     }
     tcp_timer_set(c, TIMER_REXMIT, delay);
 }

@@ -1,0 +1,754 @@
+/* test_tcp_send.c - faces src/stack/tcp_output.c, tcp_send.c, tcp_loss.c, tcp_timer.c, tcp_cc.c and tcp_icmp.c: what leaves, when,
+ * and what happens when it is lost (tcp-stack.md 5.4 to 5.7, 1.4). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "lab.h"
+#include "stack/tcp_impl.h"
+
+#define MSS 1448u
+
+/* A connection with a round trip of @rtt_us, whose cwnd is @segments or more. */
+static struct lab *open_lab(uint64_t rtt_us, bool sack, void (*change)(struct lab_options *o))
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    lab_options_default(&o);
+    o.sack = sack;
+    o.config.rst_per_second = 1000;
+    if (change != NULL)
+        change(&o);
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
+    lab->now_us += rtt_us;
+    lab_ack(lab, 1, 1);
+    lab_clear(lab);
+    return lab;
+}
+
+static void no_tso(struct lab_options *o)
+{
+    o->config.offload_tso = false;
+}
+
+static void sack(struct lab *lab, uint32_t ack, uint32_t start, uint32_t end)
+{
+    struct lab_seg s = { .flags = LAB_ACK, .seq = 1, .ack = ack, .sacks = 1 };
+
+    s.sack[0].start = start;
+    s.sack[0].end = end;
+    lab_send(lab, &s);
+}
+
+/* Acknowledges everything so far, again and again after a round trip, until @bytes are through. */
+static void pump(struct lab *lab, uint64_t rtt_us, uint32_t until)
+{
+    while (lab->to_put > 0 && lab_info(lab).bytes_down < until && lab_info(lab).unacked > 0) {
+        lab->now_us += rtt_us;
+        stack_advance(lab->stack, lab->now_us);
+        lab_ack(lab, 1, (uint32_t)(lab_info(lab).bytes_down + lab_info(lab).unacked + 1));
+    }
+}
+
+static uint64_t payload_out(const struct lab *lab)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < lab->outs; i++)
+        sum += lab->out[i].len;
+    return sum;
+}
+
+/* ---- sizes -------------------------------------------------------------------------------------------------------------- */
+
+static void the_first_flight_is_ten_segments_in_one_packet(void **state) /* CC-2, DN-4, PERF-15 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+
+    (void)state;
+    lab_write(lab, 1000000);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->len, 10 * MSS);
+    assert_int_equal(lab_last(lab)->gso_size, MSS);
+    assert_true(lab_last(lab)->df);
+    lab_free(lab);
+}
+
+static void without_offload_each_segment_is_a_packet(void **state)
+{
+    struct lab *lab = open_lab(100, true, no_tso);
+
+    (void)state;
+    lab_write(lab, 1000000);
+    assert_int_equal(lab->outs, 10);
+    for (size_t i = 0; i < lab->outs; i++) {
+        assert_int_equal(lab->out[i].len, MSS);
+        assert_int_equal(lab->out[i].gso_size, 0);
+    }
+    lab_free(lab);
+}
+
+static void acks_of_a_batch_free_one_large_packet(void **state) /* BAT-2 */
+{
+    struct lab *lab = open_lab(100, true, no_tso);
+
+    (void)state;
+    lab->opt.config.offload_tso = true;
+    lab_write(lab, 1000000);
+    lab_free(lab);
+    lab = open_lab(100, true, NULL);
+    lab_write(lab, 1000000);
+    lab_clear(lab);
+    lab->now_us += 100;
+    for (uint32_t i = 1; i <= 10; i++)
+        lab_feed(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + i * MSS });
+    lab_batch(lab);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->len, 20 * MSS);
+    lab_free(lab);
+}
+
+static void super_segments_are_as_large_as_a_packet_can_be(void **state) /* VN-5, PERF-15 */
+{
+    for (int v6 = 0; v6 < 2; v6++) {
+        struct lab_options o;
+        struct lab *lab;
+        uint32_t most = 0, mss = v6 ? 1428 : MSS;
+
+        lab_options_default(&o);
+        o.v6 = v6;
+        o.ws = 10;
+        lab = lab_new(&o);
+        lab_connect(lab);
+        lab_write(lab, 20000000);
+        for (int i = 0; i < 12; i++)
+            pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
+        for (size_t i = 0; i < lab->outs; i++)
+            most = lab->out[i].len > most ? lab->out[i].len : most;
+        assert_int_equal(most % mss, 0);
+        assert_in_range(most, 65535 - 100 - mss, 65535 - 52);
+        lab_free(lab);
+    }
+    (void)state;
+}
+
+static void bulk_copies_nothing(void **state) /* DN-1, PERF-1, PERF-4 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ws = 10;
+    lab = lab_new(&o);
+    lab->keep_payload = false;
+    lab_connect(lab);
+    lab->to_put = 64u << 20;
+    lab_write(lab, 0);
+    while (lab_info(lab).unacked > 0) {
+        lab->outs = 0;
+        lab->now_us += 100;
+        lab_ack(lab, 1, (uint32_t)(lab_info(lab).bytes_down + lab_info(lab).unacked + 1));
+    }
+    assert_int_equal(lab_info(lab).bytes_down, 64u << 20);
+    assert_in_range(stack_counters(lab->stack)->payload_copied, 0, (64u << 20) / 1000);
+    assert_true((64u << 20) / stack_counters(lab->stack)->tcp_out > 48 * 1024);
+    assert_true(stack_wheel(lab->stack)->operations * 10 <
+                stack_counters(lab->stack)->tcp_out + 200); /* PERF-6 */
+    lab_free(lab);
+}
+
+static void small_writes_are_packed_and_pushed(void **state) /* SND-2, copy-break */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+
+    (void)state;
+    for (int i = 0; i < 50; i++) {
+        uint8_t *p;
+
+        assert_true(tcp_tx_space(lab->conn, &p) >= 100);
+        for (uint32_t k = 0; k < 100; k++)
+            p[k] = lab_pattern((uint64_t)i * 100 + k);
+        tcp_tx_commit(lab->conn, 100);
+    }
+    lab_batch(lab);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->len, 5000);
+    assert_true(lab_last(lab)->flags & LAB_PSH);
+    for (uint32_t i = 0; i < 5000; i++)
+        assert_int_equal(lab_last(lab)->data[i], lab_pattern(i));
+    assert_in_range(lab_in_use(lab, "chunk64"), 0, 1);
+    lab_ack(lab, 1, 5001);
+    assert_int_equal(lab_in_use(lab, "chunk2"), 0);
+    lab_free(lab);
+}
+
+static void the_sender_does_not_dribble_into_a_small_window(void **state) /* SND-1 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 40 }); /* 40 << 7 = 5,120 */
+    lab_write(lab, 100000);
+    assert_int_equal(payload_out(lab), 3 * MSS);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + MSS, .wnd = 30 }); /* 3,840 */
+    assert_int_equal(payload_out(lab), 3 * MSS);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + 3 * MSS, .wnd = 30 });
+    assert_int_equal(payload_out(lab), 5 * MSS);
+    lab_free(lab);
+}
+
+static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /* DN-3 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+    uint32_t limit = 128 << 10;
+
+    (void)state;
+    lab_write(lab, 10000000);
+    assert_in_range(lab->put, limit, limit + 65536);
+    assert_int_equal(lab->writables, 0);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + 2 * MSS, .zero_wnd = true });
+    assert_int_equal(lab->writables, 0);
+    lab_run_us(lab, 1000000);
+    assert_in_range(lab->put, limit, limit + 65536);
+    lab_ack(lab, 1, 1 + 10 * MSS);
+    pump(lab, 100, 100000);
+    assert_true(lab->writables > 0);
+    lab_free(lab);
+}
+
+/* ---- the closed window ------------------------------------------------------------------------------------------------------ */
+
+static void a_closed_window_is_probed_for_ever_while_it_answers(void **state) /* ZWP-1; faults.md T9 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+    uint64_t cwnd;
+    unsigned probes = 0;
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+    lab_write(lab, 5000);
+    assert_int_equal(lab->outs, 0);
+    cwnd = lab_info(lab).cwnd_bytes;
+    for (int i = 0; i < 600; i++) {
+        lab_run_us(lab, 1000000);
+        if (lab->outs > 0) {
+            probes++;
+            assert_int_equal(lab_last(lab)->len, 0);
+            lab_clear(lab);
+            lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+        }
+    }
+    assert_int_equal(lab->closes, 0);
+    assert_in_range(probes, 12, 25);
+    assert_int_equal(lab_info(lab).cwnd_bytes, cwnd);
+    lab_run_us(lab, 61000000); /* the update was lost; the next probe's answer opens it */
+    assert_true(lab->outs > 0);
+    lab_clear(lab);
+    lab_ack(lab, 1, 1);
+    assert_int_equal(payload_out(lab), 5000);
+    lab_free(lab);
+}
+
+static void a_closed_window_without_answers_times_out(void **state) /* UTO-1 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+    lab_write(lab, 5000);
+    lab_run_us(lab, 200000000);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ETIMEDOUT);
+    lab_free(lab);
+}
+
+static void a_sliver_of_a_window_is_used_after_a_while(void **state) /* ZWP-1, RFC 9293 section 3.8.6.2.1 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 1 }); /* 128 bytes */
+    lab_write(lab, 5000);
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 1500000);
+    assert_true(lab->outs > 0);
+    assert_int_equal(lab->out[0].len, 128);
+    lab_free(lab);
+}
+
+static void a_window_that_shrinks_stops_new_data_only(void **state) /* SND-3 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 100000);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){
+                      .flags = LAB_ACK, .seq = 1, .ack = 1 + MSS, .wnd = 8 }); /* edge inside the flight */
+    assert_int_equal(payload_out(lab), 0);
+    lab_run_us(lab, 700000);
+    assert_true(payload_out(lab) > 0);
+    for (size_t i = 0; i < lab->outs; i++)
+        assert_true(lab->out[i].seq + lab->out[i].len <= 1 + 10 * MSS);
+    assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+}
+
+/* ---- loss ----------------------------------------------------------------------------------------------------------------------- */
+
+static void a_hole_is_filled_once_and_at_once(void **state) /* REC-1, REC-2 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab->now_us += 10000;
+    sack(lab, 1 + MSS, 1 + 2 * MSS, 1 + 10 * MSS); /* the second of ten is missing */
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->seq, 1 + MSS);
+    assert_int_equal(lab_last(lab)->len, MSS);
+    assert_string_equal(lab_info(lab).cc_state, "recovery");
+    assert_int_equal(lab_info(lab).sacked, 8 * MSS);
+    sack(lab, 1 + MSS, 1 + 2 * MSS, 1 + 10 * MSS);
+    assert_int_equal(lab->outs, 1);
+    lab->now_us += 10000;
+    lab_ack(lab, 1, 1 + 10 * MSS);
+    assert_string_equal(lab_info(lab).cc_state, "open");
+    assert_int_equal(lab_info(lab).unacked, 0);
+    assert_int_equal(lab_info(lab).cwnd_bytes, lab_info(lab).ssthresh_bytes);
+    lab_free(lab);
+}
+
+static void a_long_hole_is_filled_by_few_packets(void **state) /* REC-6 */
+{
+    struct lab *lab = open_lab(10000, true, no_tso);
+    uint32_t first;
+
+    (void)state;
+    lab_write(lab, 2000000);
+    for (int i = 0; i < 4; i++)
+        pump(lab, 10000, (uint32_t)lab_info(lab).bytes_down + 1);
+    first = (uint32_t)lab_info(lab).bytes_down + 1;
+    assert_true(lab_info(lab).unacked > 60 * MSS);
+    tcp_conn_info(lab->conn, &(struct tcp_info){ 0 });
+    lab->conn->s->cfg.offload_tso = true;
+    lab_clear(lab);
+    lab->now_us += 10000;
+    sack(lab, first, first + 20 * MSS, first + lab_info(lab).unacked);
+    for (int i = 0; i < 3 && lab_info(lab).lost > lab_info(lab).retrans; i++)
+        sack(lab, first, first + 20 * MSS, first + lab_info(lab).unacked);
+    {
+        unsigned again = 0;
+        uint32_t bytes = 0;
+
+        for (size_t i = 0; i < lab->outs; i++) {
+            if (lab->out[i].seq < first + 20 * MSS && lab->out[i].len > 0) {
+                again++;
+                bytes += lab->out[i].len;
+            }
+        }
+        assert_int_equal(bytes, 20 * MSS);
+        assert_in_range(again, 1, 3);
+    }
+    lab_free(lab);
+}
+
+static void reordering_within_the_window_repeats_nothing(void **state) /* REC-2 */
+{
+    struct lab *lab = open_lab(20000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab->now_us += 20000;
+    sack(lab, 1, 1 + MSS, 1 + 3 * MSS); /* two segments overtook the first */
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 3000);
+    assert_int_equal(lab->outs, 0);
+    lab_ack(lab, 1, 1 + 3 * MSS); /* here it is, within a quarter of the round trip */
+    lab_run_us(lab, 3000);
+    assert_int_equal(lab->outs, 0);
+    assert_string_equal(lab_info(lab).cc_state, "open");
+    lab_free(lab);
+}
+
+static void after_the_reordering_window_it_is_lost(void **state) /* REC-2 */
+{
+    struct lab *lab = open_lab(20000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab->now_us += 20000;
+    sack(lab, 1, 1 + MSS, 1 + 3 * MSS);
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 7000);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->seq, 1);
+    assert_int_equal(lab_last(lab)->len, MSS);
+    lab_free(lab);
+}
+
+static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-3 */
+{
+    for (uint32_t lost = 1; lost <= 3; lost++) {
+        struct lab *lab = open_lab(20000, true, NULL);
+        uint64_t start;
+
+        lab_write(lab, 10 * MSS);
+        lab_clear(lab);
+        lab_run_us(lab, 20000);
+        start = lab->now_us;
+        lab_ack(lab, 1, 1 + (10 - lost) * MSS);
+        while (lab->outs == 0)
+            lab_run_us(lab, 1000);
+        assert_int_equal(lab_last(lab)->seq, 1 + 9 * MSS);
+        if (lost > 1) { /* the probe's SACK tells of the rest */
+            lab_run_us(lab, 20000);
+            lab_clear(lab);
+            sack(lab, 1 + (10 - lost) * MSS, 1 + 9 * MSS, 1 + 10 * MSS);
+            while (lab->outs == 0)
+                lab_run_us(lab, 1000);
+            assert_int_equal(lab_last(lab)->seq, 1 + (10 - lost) * MSS);
+            assert_int_equal(lab_last(lab)->len, MSS); /* PRR lets one out for the one that arrived */
+        }
+        assert_true(lost == 1 || lab->now_us - start < 4 * 20000 + 10000);
+        assert_int_equal(stack_counters(lab->stack)->tcp_rto, 0);
+        lab_free(lab);
+    }
+    (void)state;
+}
+
+static void three_duplicate_acks_repeat_one_segment(void **state) /* REC-5, RFC 5681 section 3.2 */
+{
+    struct lab *lab = open_lab(10000, false, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab->now_us += 10000;
+    lab_ack(lab, 1, 1 + MSS);
+    lab_ack(lab, 1, 1 + MSS);
+    lab_ack(lab, 1, 1 + MSS);
+    assert_int_equal(lab->outs, 0);
+    lab_ack(lab, 1, 1 + MSS);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->seq, 1 + MSS);
+    assert_int_equal(lab_last(lab)->len, MSS);
+    lab_ack(lab, 1, 1 + 4 * MSS); /* a partial ACK: the next hole (RFC 6582) */
+    assert_int_equal(lab->outs, 2);
+    assert_int_equal(lab_last(lab)->seq, 1 + 4 * MSS);
+    lab_ack(lab, 1, 1 + 10 * MSS);
+    assert_string_equal(lab_info(lab).cc_state, "open");
+    lab_free(lab);
+}
+
+static void a_timeout_starts_again_with_one_segment(void **state) /* RTO-1, RTO-2 */
+{
+    struct lab *lab = open_lab(10000, false, NULL);
+    uint64_t sent = 0;
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    sent = lab->now_us;
+    while (lab->outs == 0)
+        lab_run_us(lab, 1000);
+    assert_in_range(lab->now_us - sent, 209000, 213000);
+    assert_int_equal(payload_out(lab), MSS);
+    assert_int_equal(lab_info(lab).cwnd_bytes, MSS);
+    assert_int_equal(lab_info(lab).backoff, 1);
+    assert_in_range(lab_info(lab).rto_us, 419000, 425000);
+    lab_clear(lab);
+    lab_run_us(lab, 425000);
+    assert_int_equal(payload_out(lab), MSS);
+    assert_int_equal(lab_info(lab).backoff, 2);
+    lab_clear(lab);
+    lab_ack(lab, 1, 1 + MSS); /* backoff ends with new data acknowledged */
+    assert_int_equal(lab_info(lab).backoff, 0);
+    assert_in_range(payload_out(lab), MSS,
+                    2 * MSS); /* in smaller pieces: the path may swallow large ones (MSS-3) */
+    assert_int_equal(lab_info(lab).mss_bytes, 1024 - 52);
+    lab_free(lab);
+}
+
+static void sack_marks_are_forgotten_after_a_second_timeout(void **state) /* RTO-2, RFC 2018 section 8 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab->now_us += 10000;
+    sack(lab, 1, 1 + 5 * MSS, 1 + 10 * MSS);
+    lab_run_us(lab, 3000000);
+    assert_true(stack_counters(lab->stack)->tcp_rto >= 2);
+    assert_int_equal(lab_info(lab).sacked, 0);
+    lab_free(lab);
+}
+
+static void lies_in_sack_blocks_change_nothing(void **state) /* REC-1; faults.md T8 */
+{
+    static const uint32_t blocks[][2] = {
+        { 1 + 20 * MSS, 1 + 30 * MSS },
+        { 5 * MSS, 2 * MSS },
+        { 1, 1 },
+        { 0x80000000u, 0x80001000u },
+        { 1 + 9 * MSS, 0x7fffffff },
+        { 100, 101 },
+        { 0xfffffff0u, 10 },
+    };
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    for (size_t i = 0; i < ARRAY_LEN(blocks); i++)
+        sack(lab, 1, blocks[i][0], blocks[i][1]);
+    assert_int_equal(lab_info(lab).sacked, 0);
+    assert_int_equal(lab->outs, 0);
+    lab_free(lab);
+}
+
+static void a_scoreboard_splits_at_segments_only_and_has_a_cap(void **state) /* REC-1 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    sack(lab, 1, 1 + MSS + 7, 1 + 3 * MSS + 9); /* only the third is whole */
+    assert_int_equal(lab_info(lab).sacked, MSS);
+    assert_int_equal(lab_in_use(lab, "segment"), 3);
+    lab_free(lab);
+}
+
+static void a_failed_write_is_a_loss_like_any_other(void **state) /* BAT-4 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab->emit_error = -EAGAIN;
+    lab_write(lab, 10 * MSS);
+    lab->emit_error = 0;
+    assert_int_equal(lab_info(lab).unacked, 10 * MSS);
+    lab_clear(lab);
+    lab_run_us(lab, 500000);
+    assert_true(lab->outs > 0);
+    lab_free(lab);
+}
+
+/* ---- congestion ------------------------------------------------------------------------------------------------------------------ */
+
+static void slow_start_grows_with_what_is_used(void **state) /* CC-2: 5 of 10, 6 of 10, 9 of 10 */
+{
+    static const struct {
+        uint32_t used, most;
+    } rows[] = { { 5, 10 }, { 6, 12 }, { 9, 18 } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab *lab = open_lab(10000, true, NULL);
+
+        for (int n = 0; n < 6; n++) {
+            lab_write(lab, rows[i].used * MSS);
+            lab->now_us += 10000;
+            lab_ack(lab, 1, (uint32_t)lab->put + 1);
+        }
+        assert_in_range(lab_info(lab).cwnd_bytes, rows[i].used == 5 ? 10 * MSS : 10 * MSS + 1,
+                        rows[i].most * MSS);
+        lab_free(lab);
+    }
+}
+
+static void cwnd_reaches_the_send_buffer_quickly_on_one_hop(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ws = 10;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_write(lab, 100u << 20);
+    for (int i = 0; i < 10; i++)
+        pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
+    assert_true(lab_info(lab).unacked > 2u << 20);
+    lab_free(lab);
+}
+
+static void a_slow_path_gets_small_bursts_a_fast_one_large_packets(void **state) /* CC-4 */
+{
+    struct lab *lab = open_lab(5000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 4000000);
+    for (int i = 0; i < 2; i++)
+        pump(lab, 5000, (uint32_t)lab_info(lab).bytes_down + 1);
+    assert_in_range(lab_info(lab).cwnd_bytes, 30 * MSS, 50 * MSS);
+    for (size_t i = 0; i < lab->outs; i++)
+        assert_in_range(lab->out[i].len, 0, 16 * MSS);
+    lab_free(lab);
+}
+
+static void an_idle_connection_starts_anew(void **state) /* CC-3, RFC 5681 section 4.1 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 40 * MSS);
+    pump(lab, 10000, 40 * MSS);
+    assert_true(lab_info(lab).cwnd_bytes > 20 * MSS);
+    lab_run_us(lab, 5000000);
+    lab_clear(lab);
+    lab_write(lab, 40 * MSS);
+    assert_int_equal(payload_out(lab), 10 * MSS);
+    lab_free(lab);
+}
+
+static void one_reduction_for_one_window(void **state) /* CC-3 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+    uint32_t first;
+
+    (void)state;
+    lab_write(lab, 40 * MSS);
+    pump(lab, 10000, 10 * MSS);
+    first = (uint32_t)lab_info(lab).bytes_down + 1;
+    lab->now_us += 10000;
+    sack(lab, first, first + MSS, first + 2 * MSS);
+    sack(lab, first, first + MSS, first + 6 * MSS);
+    {
+        uint32_t ssthresh = lab_info(lab).ssthresh_bytes;
+
+        sack(lab, first, first + 8 * MSS, first + 19 * MSS);
+        sack(lab, first + 6 * MSS, first + 8 * MSS, first + 19 * MSS);
+        lab_run_us(lab, 5000);
+        assert_int_equal(lab_info(lab).ssthresh_bytes, ssthresh);
+    }
+    lab_free(lab);
+}
+
+/* ---- path MTU --------------------------------------------------------------------------------------------------------------------- */
+
+static void icmp(struct lab *lab, uint32_t quoted_seq, uint8_t type, uint8_t code, uint32_t mtu)
+{
+    struct flow_key flow;
+
+    tcp_conn_flow(lab->conn, &flow);
+    tcp_icmp_error(lab->stack, &flow, quoted_seq + lab->iss, lab->opt.v6, type, code, mtu);
+    lab_batch(lab);
+}
+
+static void too_big_lowers_the_mtu_and_repeats_at_once(void **state) /* ICM-1, ICM-3, VN-7 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+    uint32_t cwnd;
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    cwnd = lab_info(lab).cwnd_bytes;
+    lab_clear(lab);
+    icmp(lab, 1 + 10 * MSS, 3, 4, 1400); /* beyond what was sent: ignored */
+    icmp(lab, 0, 3, 4, 1400);
+    assert_int_equal(lab->outs, 0);
+    icmp(lab, 1, 3, 4, 1400);
+    assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
+    assert_true(lab->outs > 0);
+    assert_int_equal(lab->out[0].seq, 1);
+    assert_int_equal(lab->out[0].gso_size, 1400 - 52);
+    assert_int_equal(lab_info(lab).cwnd_bytes, cwnd);
+    assert_int_equal(lab_info(lab).backoff, 0);
+    lab_clear(lab); /* a new connection of this client begins with it, and still offers 1,460 */
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 41000 });
+    assert_int_equal(lab_last(lab)->mss, 1460);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .port = 41000 });
+    assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
+    lab_free(lab);
+}
+
+static void mtus_below_the_floor_are_not_believed(void **state) /* ICM-3 */
+{
+    struct lab_options o;
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    icmp(lab, 1, 3, 4, 68);
+    assert_int_equal(lab_info(lab).mss_bytes, 552 - 52);
+    lab_free(lab);
+    lab_options_default(&o);
+    o.v6 = true;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_write(lab, 100000);
+    icmp(lab, 1, 2, 0, 1279);
+    assert_int_equal(lab_info(lab).mss_bytes, 1428);
+    icmp(lab, 1, 2, 0, 1280);
+    assert_int_equal(lab_info(lab).mss_bytes, 1280 - 72);
+    lab_free(lab);
+}
+
+static void icmp_errors_never_end_an_open_connection(void **state) /* ICM-2 */
+{
+    struct lab *lab = open_lab(10000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    for (int type = 0; type < 256; type++) {
+        for (int code = 0; code < 16; code++) {
+            if (type != 3 || code != 4)
+                icmp(lab, 1, (uint8_t)type, (uint8_t)code, 0);
+        }
+    }
+    assert_int_equal(lab->closes, 0);
+    assert_int_equal(lab_info(lab).mss_bytes, MSS);
+    lab_free(lab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_first_flight_is_ten_segments_in_one_packet),
+        cmocka_unit_test(without_offload_each_segment_is_a_packet),
+        cmocka_unit_test(acks_of_a_batch_free_one_large_packet),
+        cmocka_unit_test(super_segments_are_as_large_as_a_packet_can_be),
+        cmocka_unit_test(bulk_copies_nothing),
+        cmocka_unit_test(small_writes_are_packed_and_pushed),
+        cmocka_unit_test(the_sender_does_not_dribble_into_a_small_window),
+        cmocka_unit_test(reading_stops_at_the_limit_and_resumes_at_two_thirds),
+        cmocka_unit_test(a_closed_window_is_probed_for_ever_while_it_answers),
+        cmocka_unit_test(a_closed_window_without_answers_times_out),
+        cmocka_unit_test(a_sliver_of_a_window_is_used_after_a_while),
+        cmocka_unit_test(a_window_that_shrinks_stops_new_data_only),
+        cmocka_unit_test(a_hole_is_filled_once_and_at_once),
+        cmocka_unit_test(a_long_hole_is_filled_by_few_packets),
+        cmocka_unit_test(reordering_within_the_window_repeats_nothing),
+        cmocka_unit_test(after_the_reordering_window_it_is_lost),
+        cmocka_unit_test(a_lost_tail_is_probed_within_three_round_trips),
+        cmocka_unit_test(three_duplicate_acks_repeat_one_segment),
+        cmocka_unit_test(a_timeout_starts_again_with_one_segment),
+        cmocka_unit_test(sack_marks_are_forgotten_after_a_second_timeout),
+        cmocka_unit_test(lies_in_sack_blocks_change_nothing),
+        cmocka_unit_test(a_scoreboard_splits_at_segments_only_and_has_a_cap),
+        cmocka_unit_test(a_failed_write_is_a_loss_like_any_other),
+        cmocka_unit_test(slow_start_grows_with_what_is_used),
+        cmocka_unit_test(cwnd_reaches_the_send_buffer_quickly_on_one_hop),
+        cmocka_unit_test(a_slow_path_gets_small_bursts_a_fast_one_large_packets),
+        cmocka_unit_test(an_idle_connection_starts_anew),
+        cmocka_unit_test(one_reduction_for_one_window),
+        cmocka_unit_test(too_big_lowers_the_mtu_and_repeats_at_once),
+        cmocka_unit_test(mtus_below_the_floor_are_not_believed),
+        cmocka_unit_test(icmp_errors_never_end_an_open_connection),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
