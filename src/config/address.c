@@ -132,7 +132,7 @@ static void read_tun_address(struct cfg_read *r, const struct cfg_key *k, const 
     (void)to;
     if (!list_has_room(r, v, tun->addresses, ARRAY_LEN(tun->address)) || !interface_address_valid(r, v, &p))
         return;
-    r->address[tun->addresses] = v;
+    r->address[tun->addresses] = v->line > 0 ? v : NULL; /* a default lives on its reader's stack */
     tun->address[tun->addresses++] = p;
 }
 
@@ -197,8 +197,13 @@ static void read_host(struct cfg_read *r, const struct cfg_key *k, const struct 
     struct host_port *server = member(k, to);
     char name[256], quoted[CFG_QUOTED_MAX];
 
-    if (ip_parse(v->text, &server->addr) == 0)
+    if (ip_parse(v->text, &server->addr) == 0) {
+        if (ip_is_martian(&server->addr) && !ip_is_loopback(&server->addr)) /* faults.md S19 */
+            cfg_error(r, v,
+                      "%s is no address that a server can have; 192.0.2.10 or proxy.example.net would work",
+                      cfg_quote(v->text, quoted));
         return;
+    }
     if (host_name_normalise(v->text, v->count, name) == 0 && strspn(name, "0123456789.") < strlen(name))
         server->name = cfg_keep_text(r, name, strlen(name));
     else

@@ -33,7 +33,7 @@ static const char *tun_address_text(const struct cfg_read *r, size_t i, char out
     char addr[IP_TEXT_MAX];
 
     ip_text(&r->config->tun.address[i].addr, addr);
-    if (at == NULL || at->line == 0)
+    if (at == NULL)
         snprintf(out, 96, "%s, a default", addr);
     else
         snprintf(out, 96, "%s on line %u", addr, (unsigned)at->line);
@@ -320,15 +320,17 @@ int config_from_proxy_url(const char *url, struct config **out, struct config_me
                     at = { .line = 0 };
     const struct cfg_proxy *p = NULL;
     struct cfg_read r;
+    size_t size;
     char *rule;
     int e = load_begin(&r, "--proxy", messages);
 
     if (e != 0)
         return load_end(&r, e, out);
     p = cfg_proxy_url(&r, url, &at);
-    rule = p == NULL ? NULL : cfg_scratch(&r, strlen(p->options.name) + sizeof("MATCH,"));
+    size = p == NULL ? 0 : strlen(p->options.name) + sizeof("MATCH,");
+    rule = p == NULL ? NULL : cfg_scratch(&r, size);
     if (rule != NULL) {
-        strcpy(stpcpy(rule, "MATCH,"), p->options.name);
+        snprintf(rule, size, "MATCH,%s", p->options.name);
         match.text = rule;
         match.count = (uint32_t)strlen(rule);
         cfg_nodes_push(&r, &r.rules, &match);

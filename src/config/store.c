@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_FIRST 4096
-#define BLOCK_LAST  (256 * 1024)
+#define BLOCK_FIRST ((size_t)4 << 10)
+#define BLOCK_LAST  ((size_t)256 << 10)
 
 struct block {
     struct block *older;

@@ -9,6 +9,7 @@
  * is no circle. A syntax error ends the reading, since what follows one is guesswork. */
 #include "config_impl.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,7 +121,7 @@ static bool vector_push(struct tree *t, const struct cfg_node *n)
 {
     if (t->count == t->cap) {
         size_t cap = t->cap == 0 ? 64 : t->cap * 2;
-        const struct cfg_node **nodes = realloc(t->nodes, cap * sizeof(*nodes));
+        const struct cfg_node **nodes = realloc(t->nodes, cap * sizeof(struct cfg_node *));
 
         if (nodes == NULL)
             return tree_no_memory(t);
@@ -363,9 +364,13 @@ static bool adopt(struct tree *t, struct cfg_node *n, size_t first)
 
 static bool on_end(struct tree *t)
 {
-    struct frame *f = &t->frames[t->depth - 1];
-    struct cfg_node *n = f->node;
+    struct frame *f;
+    struct cfg_node *n;
 
+    assert(t->depth > 0); /* libyaml pairs each end with a start */
+    f = &t->frames[t->depth - 1];
+    n = f->node;
+    assert(n != NULL);
     f->key = NULL;
     if (!adopt(t, n, f->first) || (n->kind == CFG_MAP && !drop_duplicates(t, n)))
         return false;

@@ -69,12 +69,12 @@ bool cfg_nodes_push(struct cfg_read *r, struct cfg_nodes *v, const struct cfg_no
 {
     if (v->count == v->cap) {
         size_t cap = v->cap == 0 ? 64 : v->cap * 2;
-        const struct cfg_node **list = cfg_scratch(r, cap * sizeof(*list));
+        const struct cfg_node **list = cfg_scratch(r, cap * sizeof(struct cfg_node *));
 
         if (list == NULL)
             return false;
         if (v->count > 0)
-            memcpy(list, v->list, v->count * sizeof(*list));
+            memcpy(list, v->list, v->count * sizeof(struct cfg_node *));
         v->list = list;
         v->cap = cap;
     }
@@ -321,6 +321,10 @@ static void read_pair(struct cfg_read *r, const struct cfg_section *s, const str
                 read_value(r, k, p->value, to);
             break;
         case CFG_LEFT_OUT:
+            if (p->value->kind == CFG_SCALAR && strcmp(p->value->text, "none") == 0)
+                break; /* that is what it is */
+            cfg_error(r, p->key, "not supported; %s", k->instead);
+            break;
         case CFG_FOREIGN:
             cfg_error(r, p->key, "not supported; %s", k->instead);
             break;

@@ -160,8 +160,13 @@ static const struct key_row {
       "rules: [{via: REJECT, src-port: '9-1'}, {via: DIRECT}]\n", "1:34: rules[0].src-port: " },
     { "rules[].network", "rules: [{via: REJECT, network: [udp, icmp]}, {via: DIRECT}]\n",
       "rules: [{via: REJECT, network: sctp}, {via: DIRECT}]\n", "1:32: rules[0].network: " },
+#ifdef WITH_API
     { "api.unix", "api: {unix: none}\n", "api: {unix: api.sock}\n",
       "1:13: api.unix: \"api.sock\" is no absolute path; /run/culvert/api.sock or none would work" },
+#else
+    { "api.unix", "api: {unix: none}\n", "api: {unix: /run/api.sock}\n",
+      "1:7: api.unix: not supported; this program was built without the control socket (WITH_API=OFF)" },
+#endif
     { "serve.socks5.listen", "serve: {socks5: {listen: '[::1]:1080'}}\n",
       "serve: {socks5: {listen: '::1:1080'}}\n",
       "1:26: serve.socks5.listen: \"::1:1080\" is no address with a port; 127.0.0.1:1080 or '[::1]:1080' "
