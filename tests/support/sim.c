@@ -447,7 +447,7 @@ static void client_timeout(struct sim *s)
     if (c->fin_acked || (c->una >= s->o.up_bytes && !c->fin_sent))
         return;
     for (size_t i = 0; i < c->nsegs; i++) {
-        if (c->segs[i] == SENT || c->segs[i] == SACKED)
+        if (c->segs[i] == SENT) /* what was SACKed stays: the stack may not take it back */
             c->segs[i] = LOST;
     }
     c->dupacks = 0;
@@ -625,6 +625,8 @@ struct sim_result sim_run(const struct sim_options *o)
     s->lab->hook = from_stack;
     s->lab->hook_arg = s;
     s->lab->on_readable = relay_reads;
+    if (o->prepare != NULL)
+        o->prepare(s->lab, o->prepare_arg);
     if (!o->down_after_up) {
         s->lab->to_put = o->down_bytes;
         s->lab->shutdown_when_put = true;
@@ -655,6 +657,8 @@ struct sim_result sim_run(const struct sim_options *o)
         }
         s->r.took_us = s->lab->now_us - start;
     }
+    s->r.wrong = s->r.why != NULL || s->lab->got_wrong;
+    s->r.reset = s->c.reset;
     if (s->c.reset)
         s->r.why = "the stack reset the connection";
     else if (s->r.why == NULL && !finished(s))

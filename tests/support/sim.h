@@ -26,9 +26,13 @@ struct sim_options {
     unsigned batch_packets; /* packets to the stack that share a batch: up to this many */
     uint64_t deadline_us;   /* virtual time until all must be over */
     uint32_t client_window; /* bytes; 0: 1 MiB */
+    void (*prepare)(struct lab *lab, void *arg); /* before the first packet */
+    void *prepare_arg;
 };
 
 struct sim_result {
+    bool wrong;      /* a byte that was delivered or sent was not the right one, or an ACK lied */
+    bool reset;      /* the stack gave the connection up with an RST */
     bool done;       /* both streams complete and exact, both FINs, the connection gone */
     const char *why; /* when not done */
     uint64_t took_us;
