@@ -244,6 +244,7 @@ static void on_conn(struct loop_io *io, unsigned events)
         return;
     if (n <= 0) {
         c->server->closed++;
+        c->server->saw_reset |= n < 0 && errno == ECONNRESET;
         end_conn(c, false);
         return;
     }

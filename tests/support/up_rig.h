@@ -82,6 +82,7 @@ struct plan_server {
     uint16_t port;
     struct plan_conn conns[PLAN_CONNS];
     unsigned accepted, closed; /* closed: by the other side */
+    bool saw_reset;            /* one of them was a reset */
 };
 void plan_open(struct plan_server *p, struct up_rig *rig, const struct plan *plan);
 void plan_close(struct plan_server *p);
