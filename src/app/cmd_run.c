@@ -19,6 +19,7 @@ struct run {
     struct netlink *netlink;
     struct gateway *gateway;
     struct api *api;
+    bool alone; /* no other culvert has our device, as far as we know */
     int status; /* to exit with */
 };
 
@@ -72,7 +73,8 @@ static void on_status(void *arg, bool flows, struct api_answer *a)
     gateway_status(run->gateway, flows, on_snapshot, a);
 }
 
-/* A path that the file names must work; the default one is used where it can be. */
+/* A path that the file names must work; the default one is used where it can be. Opened before anything is touched, and asked
+ * by nobody before the loop runs, when the gateway is there. */
 static int open_api(struct run *run)
 {
     bool named = run->config.api_unix_set;
@@ -88,7 +90,7 @@ static int open_api(struct run *run)
     else if (api_open(&opt, run->loop, &run->api, &err) == 0)
         return EXIT_FINE;
     if (named)
-        return complain(EXIT_USAGE, "%s", err.text);
+        return complain(run->alone ? EXIT_USAGE : EXIT_FAILED, "%s", err.text);
     log_info("no control socket: %s", err.text);
     return EXIT_FINE;
 }
@@ -109,17 +111,24 @@ static int status_of(int r)
     return EXIT_FAILED;
 }
 
+/* Is it one of us who has the device or the routing table? Then nothing is badly chosen: one is enough (faults.md X4). */
+static bool another_runs(const struct run *run)
+{
+    struct nl_link owner;
+
+    return !run->alone || (run->config.route.auto_route && route_owner(run->netlink, 0, &owner) == 0);
+}
+
 static int start_gateway(struct run *run)
 {
     struct gateway_setup setup = {
         .config = &run->config, .loop = run->loop, .netlink = run->netlink, .on_fatal = on_fatal, .arg = run
     };
     struct err err = { "" };
-    bool alone = run->config.tun.name[0] == '\0' || process_claim(run->config.tun.name);
     int r = gateway_start(&setup, &run->gateway, &err);
 
-    if (r == -EBUSY && !alone) /* not a name that is badly chosen: one of us is enough (faults.md X4) */
-        return complain(EXIT_FAILED, "another culvert already runs with %s", run->config.tun.name);
+    if (r == -EBUSY && another_runs(run))
+        return complain(EXIT_FAILED, "another culvert is running: %s", err.text);
     return r == 0 ? EXIT_FINE : complain(status_of(r), "%s", err.text);
 }
 
@@ -154,8 +163,6 @@ static int serve_until_signal(struct run *run)
     char line[160];
     int r;
 
-    if ((r = open_api(run)) != EXIT_FINE)
-        return r;
     fprintf(stderr, "%s\n", gateway_ready_line(run->gateway, line, sizeof(line)));
     process_notify("READY=1");
     if ((r = loop_run(run->loop)) != 0)
@@ -195,7 +202,9 @@ static int run_with(struct run *run)
 {
     int status = prepare(run);
 
-    if (status == EXIT_FINE && (status = start_gateway(run)) == EXIT_FINE)
+    run->alone = run->config.tun.name[0] == '\0' || process_claim(run->config.tun.name);
+    if (status == EXIT_FINE && (status = open_api(run)) == EXIT_FINE &&
+        (status = start_gateway(run)) == EXIT_FINE)
         status = serve_until_signal(run);
     finish(run);
     return status;
