@@ -157,7 +157,7 @@ static int replace_one(const char *scratch, const char *name, const char *text, 
 
 static int replace_all(const char *resolv_conf, const char *nsswitch)
 {
-    const char *scratch;
+    const char *scratch = NULL;
     int r = mount_scratch(&scratch);
 
     if (r != 0)

@@ -369,13 +369,18 @@ static void the_socket_is_its_owners_only_and_gone_after_close(void **state)
     assert_int_equal(stat(lab->path, &st), -1);
 }
 
+/* Open and close one more, in this thread and a loop of its own. */
 static int open_at(struct lab *lab, const char *path, struct err *err)
 {
     struct api_options opt = { .unix_path = path, .on_status = on_status, .arg = lab };
+    struct loop *loop;
     struct api *api = NULL;
-    int r = api_open(&opt, lab->loop, &api, err);
+    int r;
 
+    assert_int_equal(loop_new(&loop), 0);
+    r = api_open(&opt, loop, &api, err);
     api_close(api);
+    loop_free(loop);
     return r;
 }
 
