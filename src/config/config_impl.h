@@ -126,8 +126,8 @@ struct cfg_key {
     enum cfg_state state;
     bool required;
     uint32_t offset;
-    const char *
-        fallback; /* the default as one would write it, read by the same reader; a list is separated by spaces */
+    /* the default as one would write it, read by the same reader; a list is separated by spaces */
+    const char *fallback;
     const char *shown; /* the default for people, where it is no value */
     uint64_t min, max;
     const struct cfg_choice *choices;  /* ends with text NULL */
@@ -170,7 +170,7 @@ struct cfg_read {
     struct cfg_nodes rules; /* its items, read when all names are known */
     /* Where things stand, for the checks at the end; NULL: not in the file. */
     const struct cfg_node *address[16], *exclude[CONFIG_EXCLUDES_MAX];
-    const struct cfg_node *mtu, *fd, *tun_name, *listen, *mark, *interface;
+    const struct cfg_node *mtu, *fd, *tun_name, *listen, *interface;
 };
 
 void cfg_error(struct cfg_read *r, const struct cfg_node *at, const char *fmt, ...)
