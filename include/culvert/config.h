@@ -21,8 +21,8 @@
 struct config_message {
     uint32_t line, column; /* from 1; 0: about the file as a whole */
     bool warning;
-    char *
-        text; /* "tun.mtu: 70000 is out of range; 576 to 65535 would work", without the place; no secret is ever in it */
+    /* "tun.mtu: 70000 is out of range; 576 to 65535 would work", without the place; no secret is ever in it */
+    char *text;
 };
 
 /* Zeroed before the first use; the caller's. Sorted by place once a load has returned. */
@@ -68,10 +68,10 @@ struct config {
     bool has_tun;           /* the file has a `tun` section; without one the options below are the defaults */
     struct tun_options tun; /* fd -1 unless `tun.fd` is set */
     struct config_route route;
-    struct stack_config
-        stack; /* defaults, and what `stack` and `tun.mtu` say; shards, keys and limits are the caller's */
-    struct forward_options
-        forward; /* `stack` as policy; max_tcp, max_udp and per_source come from config_shares() */
+    /* Defaults, and what `stack` and `tun.mtu` say; shards, keys and limits are the caller's. */
+    struct stack_config stack;
+    /* `stack` as policy; max_tcp, max_udp and per_source come from config_shares(). */
+    struct forward_options forward;
     const struct upstream_options *upstreams;
     size_t upstream_count;
     struct rules *rules; /* owned; an index of `upstreams` is a target */

@@ -187,6 +187,7 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     cfg_proxies_finish(r);
     if (!r->no_memory)
         cfg_rules_finish(r, wanted);
+    c->stack.mtu_bytes = c->tun.mtu;
     c->has_tun = cfg_map_get(root, "tun") != NULL;
     c->has_serve = cfg_map_get(cfg_map_get(root, "serve"), "socks5") != NULL;
     check_ranges(r);

@@ -97,6 +97,7 @@ static void every_value_arrives_in_its_struct(void **state)
     assert_string_equal(c->tun.name, "tun9");
     assert_int_equal(c->tun.addresses, 1);
     assert_int_equal(c->tun.mtu, 1400);
+    assert_int_equal(c->stack.mtu_bytes, 1400);
     assert_int_equal(c->tun.queues, 2);
     assert_int_equal(c->tun.offload, TUN_OFFLOAD_OFF);
     assert_false(c->route.auto_route);
