@@ -124,6 +124,7 @@ char *api_json_status(const struct status_snapshot *s, bool flows)
 {
     json_t *o = json_all(s), *connections;
     char *text, *line;
+    size_t len;
 
     if (flows) {
         connections = json_array();
@@ -135,11 +136,12 @@ char *api_json_status(const struct status_snapshot *s, bool flows)
     json_decref(o);
     if (text == NULL)
         return NULL;
-    line = realloc(text, strlen(text) + 2);
+    len = strlen(text);
+    line = realloc(text, len + 2);
     if (line == NULL)
         free(text);
     else
-        strcat(line, "\n");
+        memcpy(line + len, "\n", 2);
     return line;
 }
 

@@ -119,7 +119,7 @@ static void remember_namespace(struct cell *c)
 
 static int set_up(struct cell *c, struct err *err)
 {
-    struct cell_note note;
+    struct cell_note note = { .r = 0 };
     int r = expect(c, CELL_UNSHARED, &note, err);
 
     if (r != 0 || (note.has_user_ns && (r = cell_write_id_maps(c->pid, err)) != 0))

@@ -27,29 +27,29 @@ static const struct command {
 
 static const struct option {
     const char *name;
-    char letter;       /* 0: none */
     const char *value; /* what is expected; NULL: a switch */
-    size_t field;      /* of struct cli: a const char * or, for a switch, a bool */
-    unsigned commands;
     const char *help;
+    size_t field; /* of struct cli: a const char * or, for a switch, a bool */
+    unsigned commands;
+    char letter; /* 0: none */
 } options[] = {
-    { "--config", 'c', "FILE", offsetof(struct cli, config), ON(CLI_RUN) | ON(CLI_EXEC) | ON(CLI_SERVE),
-      "the configuration" },
-    { "--proxy", 0, "URL", offsetof(struct cli, proxy), ON(CLI_RUN) | ON(CLI_EXEC),
-      "instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT" },
-    { "--builtin", 0, NULL, offsetof(struct cli, builtin), ON(CLI_EXEC),
-      "instead of a file: through a SOCKS5 server inside this program" },
-    { "--dns", 0, "ADDR", offsetof(struct cli, dns), ON(CLI_EXEC),
-      "the name server that COMMAND's questions go to; default: the host's" },
-    { "--tun", 0, "NAME", offsetof(struct cli, tun), ON(CLI_RUN),
-      "name of the interface, whatever the file says" },
-    { "--dry-run", 0, NULL, offsetof(struct cli, dry_run), ON(CLI_RUN),
-      "print the routes and rules that would be made, and change nothing" },
-    { "--listen", 0, "ADDR:PORT", offsetof(struct cli, listen), ON(CLI_SERVE),
-      "where to listen; default: 127.0.0.1:1080" },
-    { "--flows", 0, NULL, offsetof(struct cli, flows), ON(CLI_STATUS), "with every open flow" },
-    { "--api", 0, "PATH", offsetof(struct cli, api), ON(CLI_STATUS),
-      "the gateway's control socket; default: /run/culvert/api.sock" },
+    { "--config", "FILE", "the configuration", offsetof(struct cli, config),
+      ON(CLI_RUN) | ON(CLI_EXEC) | ON(CLI_SERVE), 'c' },
+    { "--proxy", "URL", "instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT",
+      offsetof(struct cli, proxy), ON(CLI_RUN) | ON(CLI_EXEC), 0 },
+    { "--builtin", NULL, "instead of a file: through a SOCKS5 server inside this program",
+      offsetof(struct cli, builtin), ON(CLI_EXEC), 0 },
+    { "--dns", "ADDR", "the name server that COMMAND's questions go to; default: the host's",
+      offsetof(struct cli, dns), ON(CLI_EXEC), 0 },
+    { "--tun", "NAME", "name of the interface, whatever the file says", offsetof(struct cli, tun),
+      ON(CLI_RUN), 0 },
+    { "--dry-run", NULL, "print the routes and rules that would be made, and change nothing",
+      offsetof(struct cli, dry_run), ON(CLI_RUN), 0 },
+    { "--listen", "ADDR:PORT", "where to listen; default: 127.0.0.1:1080", offsetof(struct cli, listen),
+      ON(CLI_SERVE), 0 },
+    { "--flows", NULL, "with every open flow", offsetof(struct cli, flows), ON(CLI_STATUS), 0 },
+    { "--api", "PATH", "the gateway's control socket; default: /run/culvert/api.sock",
+      offsetof(struct cli, api), ON(CLI_STATUS), 0 },
 };
 
 /* What config.md names and this version does not have: worth another sentence than "unknown". */
