@@ -244,22 +244,46 @@ void wheel_advance(struct wheel *w, uint64_t now_us);
 
 /* ---- slab: objects of one size from reserved address space ------------------------------------------------- */
 
-/* Address space for `limit` objects is reserved at once and touched upwards on demand; freed objects are reused last-in
- * first-out. No malloc after slab_init(). One thread. */
+/* Address space for `limit` objects is reserved at once and touched on demand, in groups of whole pages. The group with
+ * the lowest address that has room is used first, and in it what was freed last; so what lives gathers at the bottom, and
+ * groups where nothing lives can be given back (slab_trim). No malloc after the start. One thread. */
+struct slab_group {
+    void *free_list;  /* freed objects, through their first words */
+    uint32_t live;    /* objects in use */
+    uint32_t touched; /* objects ever asked for since the memory was last given back */
+    bool idle;        /* nothing lived here at the last slab_trim() */
+};
+
 struct slab {
     uint8_t *base;
-    uint32_t object_bytes, limit, touched, in_use, high_water;
-    void *free_list;
-    uint64_t failed; /* asked for at the limit */
+    struct slab_group *groups;
+    uint64_t *room; /* a bit a group: it has an object to give */
+    uint32_t object_bytes, limit;
+    uint32_t per_group, group_bytes, group_count;
+    uint32_t lowest;  /* no group below this one has room */
+    uint32_t touched; /* every index ever handed out is below this */
+    uint32_t in_use, high_water;
+    uint64_t failed;     /* asked for at the limit */
+    size_t mapped_bytes; /* slab_init(): ours to unmap; 0: the caller's memory */
+    bool zeroed;         /* objects are given out zeroed, and zeroed when they come back */
 };
 int slab_init(struct slab *s, size_t object_bytes,
-              uint32_t limit);               /* 0 or -ENOMEM; object_bytes is rounded up to 16 */
-void slab_fini(struct slab *s);              /* zeroed or initialised */
-void *slab_get(struct slab *s);              /* zeroed; NULL at the limit */
-void slab_put(struct slab *s, void *object); /* NULL is fine */
+              uint32_t limit); /* zeroed objects in a mapping of its own; 0 or -ENOMEM */
+/** slab_init_at() - objects that are not zeroed, in the caller's memory of slab_region_bytes(), zeroed and page-aligned
+ * Under AddressSanitizer an object that was given back is poisoned. */
+void slab_init_at(struct slab *s, void *memory, size_t object_bytes, uint32_t limit);
+size_t slab_region_bytes(size_t object_bytes, uint32_t limit); /* a multiple of the page size */
+void slab_fini(struct slab *s);                                /* zeroed or initialised */
+void *slab_get(struct slab *s);                                /* NULL at the limit */
+void slab_put(struct slab *s, void *object);                   /* NULL is fine */
 uint32_t slab_index(const struct slab *s, const void *object);
 void *slab_at(const struct slab *s,
               uint32_t index); /* index < touched; may be a free one: the caller marks its own */
+/** slab_trim() - give back groups where nothing has lived since the trim before; call it now and then, off the packet path
+ * @give_back: releases whole pages; they read as zero afterwards (madvise(MADV_DONTNEED)); NULL: does just that itself
+ * Return: true when another call would find more, after some time without use. */
+typedef void slab_give_back_fn(void *arg, void *memory, size_t bytes);
+bool slab_trim(struct slab *s, slab_give_back_fn *give_back, void *arg);
 
 /* ---- log ----------------------------------------------------------------------------------------------------- */
 

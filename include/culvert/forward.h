@@ -57,6 +57,8 @@ void forward_stack_events(struct stack_events *out);
 void forward_end_flows(struct forward *f);
 void forward_attach(struct forward *f, struct stack *s, struct up_env *env); /* before the first packet */
 
+bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
+
 /* ---- what status and connections show --------------------------------------------------------------------------- */
 
 struct flow_info {
@@ -75,14 +77,14 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(tcp_ended, "flow.tcp_ended")                                                                           \
     X(tcp_reset_by_client, "flow.tcp_reset_by_client")                                                       \
     X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream")                                                   \
-    X(tcp_idle, "flow.tcp_idle") X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed")           \
-        X(udp_ended, "flow.udp_ended") X(udp_idle_evicted, "flow.udp_idle_evicted")                          \
-            X(rejected, "flow.rejected") X(dropped, "flow.dropped") X(limit_tcp, "flow.limit_tcp")           \
-                X(limit_udp, "flow.limit_udp") X(limit_source, "flow.limit_source") X(loop, "flow.loop")     \
-                    X(no_sockets, "flow.no_sockets") X(dns_over_tcp, "flow.dns_over_tcp")                    \
-                        X(udp_refused, "flow.udp_refused") X(echo_replied, "flow.echo_replied")              \
-                            X(echo_dropped, "flow.echo_dropped") X(bytes_up, "flow.bytes_up")                \
-                                X(bytes_down, "flow.bytes_down")
+    X(tcp_idle, "flow.tcp_idle")                                                                             \
+    X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended")         \
+        X(udp_idle_evicted, "flow.udp_idle_evicted") X(rejected, "flow.rejected") X(dropped, "flow.dropped") \
+            X(limit_tcp, "flow.limit_tcp") X(limit_udp, "flow.limit_udp")                                    \
+                X(limit_source, "flow.limit_source") X(loop, "flow.loop") X(no_sockets, "flow.no_sockets")   \
+                    X(dns_over_tcp, "flow.dns_over_tcp") X(udp_refused, "flow.udp_refused")                  \
+                        X(echo_replied, "flow.echo_replied") X(echo_dropped, "flow.echo_dropped")            \
+                            X(bytes_up, "flow.bytes_up") X(bytes_down, "flow.bytes_down")
 
 struct forward_counters {
 #define FORWARD_COUNTER_MEMBER(member, name) counter member;

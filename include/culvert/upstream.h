@@ -80,6 +80,7 @@ struct up_env_options {
 struct
     up_env; /* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
 int up_env_new(const struct up_env_options *opt, struct up_env **out);
+bool up_env_trim(struct up_env *env); /* as slab_trim(), for all that it holds */
 void up_env_free(struct up_env *env); /* all streams and associations closed before */
 struct loop *up_env_loop(const struct up_env *env);
 struct wheel *up_env_wheel(const struct up_env *env);

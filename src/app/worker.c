@@ -14,6 +14,7 @@
 
 #define RX_BATCH      32
 #define HANDOFF_BATCH 256
+#define TRIM_US       1000000
 
 struct handoff { /* a ring's record: this, then the packet */
     uint32_t origin;
@@ -46,11 +47,32 @@ static bool handoff(void *arg, uint32_t to, uint32_t origin, const void *packet,
     return true;
 }
 
+static void give_back(void *arg, void *memory, size_t bytes)
+{
+    (void)arg;
+    madvise(memory, bytes, MADV_DONTNEED);
+}
+
+/* Memory that no flow has used for a second or two goes back to the system. The timer runs only while there has been traffic
+ * or there is more to give. */
+static void on_trim(struct loop_timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, trim);
+    bool more = stack_trim(w->stack, give_back, NULL);
+
+    more = forward_trim(w->forward) || more;
+    more = up_env_trim(w->env) || more;
+    if (more)
+        loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
+}
+
 static void on_tun_readable(struct loop_io *io, unsigned events)
 {
     struct worker *w = CONTAINER_OF(io, struct worker, tun_io);
 
     (void)events;
+    if (!loop_timer_active(&w->trim))
+        loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
     for (int i = 0; i < RX_BATCH; i++) {
         struct pkt_meta meta;
         ssize_t n = tun_read(w->tun, w->index, stack_rx_slot(w->stack), STACK_SLOT_BYTES, &meta);
@@ -317,6 +339,7 @@ void worker_free(struct worker *w)
     if (w->loop) {
         loop_io_stop(w->loop, &w->tun_io);
         loop_timer_stop(w->loop, &w->timer);
+        loop_timer_stop(w->loop, &w->trim);
     }
     if (w->stack)
         stack_fini(w->stack);

@@ -19,6 +19,7 @@ struct worker {
     struct up_socket_rules *own_rules; /* replaced at run time; freed by us */
     struct loop_io tun_io;
     struct loop_timer timer;
+    struct loop_timer trim;
     uint64_t timer_us; /* what `timer` is set to */
     struct worker *peer[WORKERS_MAX];
     struct ring *inbox[WORKERS_MAX]; /* from each other worker */

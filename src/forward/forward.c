@@ -237,6 +237,17 @@ void forward_free(struct forward *f)
     free(f);
 }
 
+bool forward_trim(struct forward *f)
+{
+    struct slab *const all[] = { &f->tcp_flows, &f->udp_flows, &f->assocs, &f->held,
+                                 &f->sources,   &f->queries,   &f->echoes };
+    bool more = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        more = slab_trim(all[i], NULL, NULL) || more;
+    return more;
+}
+
 void forward_stack_events(struct stack_events *out)
 {
     out->on_tcp_request = tcp_flow_on_request;

@@ -282,15 +282,5 @@ void echo_init(struct stack *s, void *memory)
     uint8_t *at = memory;
 
     s->echo = region_take(&at, sizeof(struct echo_shard), CACHE_LINE);
-    pool_init(&s->echo->detached, "echo", sizeof(struct detached), TOKENS, &at);
-}
-
-void echo_fini(struct stack *s)
-{
-    pool_fini(&s->echo->detached);
-}
-
-size_t echo_pools(const struct stack *s, struct stack_pool_info *out, size_t max)
-{
-    return pool_describe(&s->echo->detached, out, max);
+    pool_init(s, &s->echo->detached, "echo", sizeof(struct detached), TOKENS, &at);
 }

@@ -130,7 +130,7 @@ static void log_free(struct stack *s, struct frag_entry *e)
 {
     while (e->log != NULL) {
         struct block *b = e->log;
-        uint32_t bytes = s->blocks[b->class_].object_bytes;
+        uint32_t bytes = s->blocks[b->class_].slab.object_bytes;
 
         e->log = b->next;
         e->bytes -= bytes;
@@ -276,20 +276,22 @@ static struct frag_entry *entry_new(struct stack *s, const struct packet *p, con
     struct frag_shard *fs = s->frag;
     struct frag_entry *e, **at = place_of(fs, k);
 
-    if (!make_room(s, NULL, &p->src, sizeof(*e)))
+    if (!make_room(s, NULL, &p->src, s->frag->entries.slab.object_bytes))
         return NULL;
     e = pool_get(&fs->entries);
     if (e == NULL && evict_oldest(s, NULL, NULL))
         e = pool_get(&fs->entries);
     if (e == NULL)
         return NULL;
-    *e = (struct frag_entry){ .key = *k, .s = s, .v6 = p->v6, .bytes = sizeof(*e), .older = fs->newest };
+    *e = (struct frag_entry){
+        .key = *k, .s = s, .v6 = p->v6, .bytes = s->frag->entries.slab.object_bytes, .older = fs->newest
+    };
     e->timer.fn = on_timeout;
     e->chain = *at;
     *at = e;
     *(fs->newest != NULL ? &fs->newest->newer : &fs->oldest) = e;
     fs->newest = e;
-    fs->bytes += sizeof(*e);
+    fs->bytes += s->frag->entries.slab.object_bytes;
     wheel_set(&s->wheel, &e->timer, s->now_us + (p->v6 ? V6_TIMEOUT_US : V4_TIMEOUT_US));
     return e;
 }
@@ -307,12 +309,12 @@ static uint8_t *log_reserve(struct stack *s, struct frag_entry *e, uint32_t len)
         enum block_class fits = block_class_for(need + sizeof(head));
         enum block_class c = b != NULL && fits < BLOCK_CHUNK16 ? BLOCK_CHUNK16 : fits;
 
-        if (!make_room(s, e, &e->key.client, s->blocks[c].object_bytes) || (b = block_get(s, c)) == NULL)
+        if (!make_room(s, e, &e->key.client, s->blocks[c].slab.object_bytes) || (b = block_get(s, c)) == NULL)
             return NULL;
         *(e->log_last != NULL ? &e->log_last->next : &e->log) = b;
         e->log_last = b;
-        e->bytes += s->blocks[c].object_bytes;
-        s->frag->bytes += s->blocks[c].object_bytes;
+        e->bytes += s->blocks[c].slab.object_bytes;
+        s->frag->bytes += s->blocks[c].slab.object_bytes;
         memcpy(block_data(b), &head, sizeof(head));
     }
     used = log_used(b);
@@ -510,15 +512,5 @@ void frag_init(struct stack *s, void *memory)
     s->frag->key = (struct hash_key){ prng_next(&s->prng), prng_next(&s->prng) };
     s->frag->key.k0 ^= s->cfg.secret.k0;
     s->frag->key.k1 ^= s->cfg.secret.k1;
-    pool_init(&s->frag->entries, "frag", sizeof(struct frag_entry), FRAG_ENTRIES, &at);
-}
-
-void frag_fini(struct stack *s)
-{
-    pool_fini(&s->frag->entries);
-}
-
-size_t frag_pools(const struct stack *s, struct stack_pool_info *out, size_t max)
-{
-    return pool_describe(&s->frag->entries, out, max);
+    pool_init(s, &s->frag->entries, "frag", sizeof(struct frag_entry), FRAG_ENTRIES, &at);
 }

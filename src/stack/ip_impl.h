@@ -61,8 +61,6 @@ struct fragment {
 void frag_input(struct stack *s, struct packet *p, const struct fragment *f);
 size_t frag_memory_bytes(const struct stack_config *c);
 void frag_init(struct stack *s, void *memory);
-void frag_fini(struct stack *s);
-size_t frag_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
 
 /* ---- ICMP ------------------------------------------------------------------------------------------------------------ */
 
@@ -94,8 +92,6 @@ void echo_input(struct stack *s, struct packet *p);
 
 size_t echo_memory_bytes(void);
 void echo_init(struct stack *s, void *memory);
-void echo_fini(struct stack *s);
-size_t echo_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
 
 /* ---- UDP -------------------------------------------------------------------------------------------------------------- */
 
@@ -104,6 +100,5 @@ void udp_init(struct stack *s, void *memory);
 void udp_fini(struct stack *s);
 void udp_batch_end(struct stack *s);
 bool udp_batch_pending(const struct stack *s);
-size_t udp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
 
 #endif

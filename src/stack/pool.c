@@ -1,26 +1,6 @@
-/* pool.c - fixed-size objects inside the region that the embedder handed over, and the packet blocks made of them.
- *
- * A pool reserves address space for all of its objects and touches it upwards only, as they are first asked for; freed
- * objects are a list through their own first bytes, last in first out, so that what is warm is used again. Nothing is
- * ever zeroed: whoever asks fills in what it needs. Under AddressSanitizer an object that was given back is poisoned. */
+/* pool.c - slabs inside the region that the embedder handed over, and the packet blocks made of them.
+ * Nothing is ever zeroed: whoever asks fills in what it needs. */
 #include "stack_impl.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define POOL_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define POOL_ASAN 1
-#endif
-#endif
-
-#ifdef POOL_ASAN
-#include <sanitizer/asan_interface.h>
-#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
-#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
-#else
-#define POISON(p, n)   ((void)(p), (void)(n))
-#define UNPOISON(p, n) ((void)(p), (void)(n))
-#endif
 
 static const uint32_t block_bytes_of[BLOCK_CLASSES] = {
     [BLOCK_CHUNK2] = 2048,
@@ -47,21 +27,17 @@ void *region_take(uint8_t **at, size_t bytes, size_t align)
 
 size_t pool_region_bytes(uint32_t object_bytes, uint32_t limit)
 {
-    return (size_t)object_bytes * limit + CACHE_LINE;
+    return slab_region_bytes(object_bytes, limit) + PAGE_BYTES;
 }
 
-void pool_init(struct pool *p, const char *name, uint32_t object_bytes, uint32_t limit, uint8_t **region)
+void pool_init(struct stack *s, struct pool *p, const char *name, uint32_t object_bytes, uint32_t limit,
+               uint8_t **region)
 {
-    assert(object_bytes >= sizeof(void *) && object_bytes % sizeof(void *) == 0);
-    *p = (struct pool){ .name = name, .object_bytes = object_bytes, .limit = limit };
-    p->base = region_take(region, (size_t)object_bytes * limit, CACHE_LINE);
-}
-
-void pool_fini(struct pool *p)
-{
-    if (p->base != NULL)
-        UNPOISON(p->base, (size_t)p->object_bytes * p->touched);
-    *p = (struct pool){ .name = p->name };
+    assert(s->pool_count < STACK_POOLS_MAX);
+    s->pools[s->pool_count++] = p;
+    *p = (struct pool){ .name = name };
+    slab_init_at(&p->slab, region_take(region, slab_region_bytes(object_bytes, limit), PAGE_BYTES),
+                 object_bytes, limit);
 }
 
 /* MEM-3: a test makes every k-th request fail as if the limit had been reached. */
@@ -75,45 +51,26 @@ static bool failure_is_injected(struct pool *p)
 
 void *pool_get(struct pool *p)
 {
-    void *object = p->free_list;
-
-    if (failure_is_injected(p) || (object == NULL && p->touched == p->limit)) {
-        p->failed++;
+    if (failure_is_injected(p)) {
+        p->slab.failed++;
         return NULL;
     }
-    if (object != NULL) {
-        UNPOISON(object, p->object_bytes);
-        memcpy(&p->free_list, object, sizeof(p->free_list));
-    } else {
-        object = p->base + (size_t)p->object_bytes * p->touched++;
-        UNPOISON(object, p->object_bytes);
-    }
-    if (++p->in_use > p->high_water)
-        p->high_water = p->in_use;
-    return object;
+    return slab_get(&p->slab);
 }
 
 void pool_put(struct pool *p, void *object)
 {
-    assert(p->in_use > 0 && pool_index(p, object) < p->touched);
-    memcpy(object, &p->free_list, sizeof(p->free_list));
-    p->free_list = object;
-    p->in_use--;
-    POISON(object, p->object_bytes);
+    slab_put(&p->slab, object);
 }
 
 uint32_t pool_index(const struct pool *p, const void *object)
 {
-    size_t offset = (size_t)((const uint8_t *)object - p->base);
-
-    assert(offset % p->object_bytes == 0 && offset / p->object_bytes < p->limit);
-    return (uint32_t)(offset / p->object_bytes);
+    return slab_index(&p->slab, object);
 }
 
 void *pool_at(const struct pool *p, uint32_t index)
 {
-    assert(index < p->limit);
-    return p->base + (size_t)p->object_bytes * index;
+    return slab_at(&p->slab, index);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------------------- */
@@ -139,7 +96,7 @@ size_t blocks_region_bytes(const struct stack_config *c)
 void blocks_init(struct stack *s, uint8_t **region)
 {
     for (int i = 0; i < BLOCK_CLASSES; i++)
-        pool_init(&s->blocks[i], block_names[i], block_bytes_of[i] + BLOCK_HEADROOM,
+        pool_init(s, &s->blocks[i], block_names[i], block_bytes_of[i] + BLOCK_HEADROOM,
                   block_limit(&s->cfg, (enum block_class)i), region);
 }
 
@@ -148,14 +105,14 @@ struct block *block_get(struct stack *s, enum block_class c)
     struct pool *p = &s->blocks[c];
     struct block *b;
 
-    if (s->block_bytes + p->object_bytes > s->cfg.buffer_cap_bytes) {
-        p->failed++;
+    if (s->block_bytes + p->slab.object_bytes > s->cfg.buffer_cap_bytes) {
+        p->slab.failed++;
         return NULL;
     }
     b = pool_get(p);
     if (b == NULL)
         return NULL;
-    s->block_bytes += p->object_bytes;
+    s->block_bytes += p->slab.object_bytes;
     b->bytes = block_bytes_of[c];
     b->refs = 1;
     b->class_ = (uint8_t)c;
@@ -170,7 +127,7 @@ void block_put(struct stack *s, struct block *b)
     assert(b->refs > 0);
     if (--b->refs > 0)
         return;
-    s->block_bytes -= p->object_bytes;
+    s->block_bytes -= p->slab.object_bytes;
     pool_put(p, b);
 }
 

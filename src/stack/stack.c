@@ -128,10 +128,8 @@ void stack_fini(struct stack *s)
         return;
     tcp_fini(s);
     udp_fini(s);
-    echo_fini(s);
-    frag_fini(s);
-    for (int i = 0; i < BLOCK_CLASSES; i++)
-        pool_fini(&s->blocks[i]);
+    for (size_t i = 0; i < s->pool_count; i++)
+        slab_fini(&s->pools[i]->slab);
 }
 
 /* ---- input ---------------------------------------------------------------------------------------------------- */
@@ -268,33 +266,29 @@ const struct counter_desc stack_counter_descs[] = {
         { NULL, 0 },
 };
 
-size_t pool_describe(const struct pool *p, struct stack_pool_info *out, size_t max)
-{
-    if (max == 0)
-        return 0;
-    *out = (struct stack_pool_info){ .name = p->name,
-                                     .object_bytes = p->object_bytes,
-                                     .in_use = p->in_use,
-                                     .high_water = p->high_water,
-                                     .limit = p->limit,
-                                     .failed = p->failed };
-    return 1;
-}
-
 size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t max)
 {
-    size_t n = 0;
+    size_t n;
 
-    for (int i = 0; i < BLOCK_CLASSES; i++) {
-        size_t one = pool_describe(&s->blocks[i], out + n, max - n);
+    for (n = 0; n < s->pool_count && n < max; n++) {
+        const struct pool *p = s->pools[n];
 
+        out[n] =
+            (struct stack_pool_info){ p->name,       p->slab.object_bytes, p->slab.in_use, p->slab.high_water,
+                                      p->slab.limit, p->slab.failed };
         /* The slot being read into and its spare belong to nobody's traffic: at rest this says 0 (MEM-1). */
-        if (one == 1 && i == BLOCK_SLOT)
+        if (p == &s->blocks[BLOCK_SLOT])
             out[n].in_use -= 1u + (s->rx_spare != NULL);
-        n += one;
     }
-    n += udp_pools(s, out + n, max - n);
-    n += echo_pools(s, out + n, max - n);
-    n += frag_pools(s, out + n, max - n);
-    return n + tcp_pools(s, out + n, max - n);
+    return n;
+}
+
+bool stack_trim(struct stack *s, slab_give_back_fn *give_back, void *arg)
+{
+    bool more = false;
+
+    for (size_t i = 0; i < s->pool_count; i++)
+        more = slab_trim(&s->pools[i]->slab, give_back, arg) || more;
+    more = tcp_trim(s, give_back, arg) || more;
+    return more;
 }

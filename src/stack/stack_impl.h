@@ -11,19 +11,18 @@
 
 /* ---- memory: pools inside the region that stack_init() was given (tcp-stack.md 1.2) ----------------------------- */
 
-/* Objects of one size, from a reserved array that is touched upwards only; freed ones are reused last-in first-out. */
+#define PAGE_BYTES      4096
+#define STACK_POOLS_MAX 24
+
+/* A slab of the region, with a name for status and a hook for tests. */
 struct pool {
     const char *name;
-    uint8_t *base;
-    uint32_t object_bytes, limit, touched, in_use, high_water;
-    void *free_list;
-    uint64_t failed;
+    struct slab slab;
     uint32_t fail_every; /* tests: every k-th get fails; 0 = never (MEM-3) */
     uint32_t fail_count;
 };
 void *pool_get(struct pool *p); /* NULL at the limit; the memory is NOT zeroed */
 void pool_put(struct pool *p, void *object);
-void pool_fini(struct pool *p); /* all objects are gone, wherever they are; for x_fini() functions */
 uint32_t pool_index(const struct pool *p, const void *object); /* 0..limit-1: for tokens and tables */
 void *pool_at(const struct pool *p, uint32_t index);
 
@@ -105,7 +104,6 @@ bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uin
                          const struct ip_addr *offender, enum stack_reject why, uint32_t mtu);
 
 /* Fill one row of the pool table; returns 1, or 0 when there is no room. */
-size_t pool_describe(const struct pool *p, struct stack_pool_info *out, size_t max);
 
 /* ---- doors between the halves ----------------------------------------------------------------------------------- */
 
@@ -121,7 +119,7 @@ size_t tcp_memory_bytes(
 void tcp_init(struct stack *s, void *memory); /* memory: tcp_memory_bytes(), 64-byte aligned, zeroed */
 void tcp_fini(struct stack *s);
 void tcp_mtu_changed(struct stack *s);
-size_t tcp_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+bool tcp_trim(struct stack *s, slab_give_back_fn *give_back, void *arg); /* as stack_trim(), for its tables */
 
 void udp_input(struct stack *s, struct packet *p);
 void icmp_input(struct stack *s, struct packet *p);
@@ -141,7 +139,8 @@ bool bucket_take(struct bucket *b, uint64_t now_us, uint32_t rate, uint32_t burs
 
 /* Take `bytes` of the region, aligned to `align`; used by the init functions only. */
 void *region_take(uint8_t **at, size_t bytes, size_t align);
-void pool_init(struct pool *p, const char *name, uint32_t object_bytes, uint32_t limit, uint8_t **region);
+void pool_init(struct stack *s, struct pool *p, const char *name, uint32_t object_bytes, uint32_t limit,
+               uint8_t **region);
 size_t pool_region_bytes(uint32_t object_bytes, uint32_t limit);
 
 struct tcp_shard; /* tcp_impl.h */
@@ -162,6 +161,8 @@ struct stack {
     struct prng prng;
     struct wheel wheel;
     struct stack_counters cnt;
+    struct pool *pools[STACK_POOLS_MAX]; /* all of them, for status and trim; pool_init() puts them here */
+    size_t pool_count;
     struct pool blocks[BLOCK_CLASSES];
     size_t block_bytes;     /* of all blocks in use, against cfg.buffer_cap_bytes */
     struct block *rx;       /* the slot that the next packet is read into */

@@ -63,13 +63,12 @@ static void run_events(struct tcp_conn *c)
 
 static void bury(struct tcp_conn *c, int err)
 {
-    struct stack *s = c->s;
-    void *user = c->user;
     bool tell = !(c->flags & CONN_RELEASED);
 
-    tcp_conn_free(c);
+    c->flags |= CONN_RELEASED | CONN_DEAD; /* nothing but a look at it may come out of the callback */
     if (tell)
-        s->ev.on_tcp_closed(user, err);
+        c->s->ev.on_tcp_closed(c->user, err);
+    tcp_conn_free(c);
 }
 
 /* Both directions have ended, and the embedder has had every byte and been told of the end. */

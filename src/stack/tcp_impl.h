@@ -377,6 +377,7 @@ struct tcp_cc_ops;
 struct tcp_shard {
     struct pool conns, segments, pieces, ooo, recoveries, requests, tws;
     uint32_t *buckets, bucket_mask;
+    bool table_used;      /* something was put in since its memory was last given back */
     uint16_t *per_source; /* half-open requests, by keyed hash of the source */
     struct pmtu_entry *pmtu;
     const struct tcp_cc_ops *cc;

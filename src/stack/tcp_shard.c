@@ -52,13 +52,13 @@ void tcp_init(struct stack *s, void *memory)
     t->buckets = region_take(&at, bucket_count(c) * sizeof(uint32_t), CACHE_LINE);
     t->per_source = region_take(&at, SOURCE_COUNTERS * sizeof(uint16_t), CACHE_LINE);
     t->pmtu = region_take(&at, PMTU_ENTRIES * sizeof(struct pmtu_entry), CACHE_LINE);
-    pool_init(&t->conns, "tcb", sizeof(struct tcp_conn), c->max_tcp, &at);
-    pool_init(&t->segments, "segment", sizeof(struct segment), segment_limit(c), &at);
-    pool_init(&t->pieces, "piece", sizeof(struct piece), piece_limit(c), &at);
-    pool_init(&t->ooo, "interval", sizeof(struct ooo_set), ooo_limit(c), &at);
-    pool_init(&t->recoveries, "recovery", sizeof(struct recovery), c->max_tcp, &at);
-    pool_init(&t->requests, "syn", sizeof(struct tcp_request), c->max_half_open, &at);
-    pool_init(&t->tws, "timewait", sizeof(struct tcp_tw), c->max_time_wait, &at);
+    pool_init(s, &t->conns, "tcb", sizeof(struct tcp_conn), c->max_tcp, &at);
+    pool_init(s, &t->segments, "segment", sizeof(struct segment), segment_limit(c), &at);
+    pool_init(s, &t->pieces, "piece", sizeof(struct piece), piece_limit(c), &at);
+    pool_init(s, &t->ooo, "interval", sizeof(struct ooo_set), ooo_limit(c), &at);
+    pool_init(s, &t->recoveries, "recovery", sizeof(struct recovery), c->max_tcp, &at);
+    pool_init(s, &t->requests, "syn", sizeof(struct tcp_request), c->max_half_open, &at);
+    pool_init(s, &t->tws, "timewait", sizeof(struct tcp_tw), c->max_time_wait, &at);
     t->request_timer.fn = tcp_request_timer;
     t->tw_timer.fn = tcp_tw_timer;
 }
@@ -120,38 +120,29 @@ void tcp_mtu_changed(struct stack *s)
     tcp_table_each_conn(s->tcp, lower_mtu, &mtu);
 }
 
-static struct stack_pool_info pool_info(const struct pool *p)
-{
-    return (struct stack_pool_info){
-        .name = p->name,
-        .object_bytes = p->object_bytes,
-        .in_use = p->in_use,
-        .high_water = p->high_water,
-        .limit = p->limit,
-        .failed = p->failed,
-    };
-}
-
-size_t tcp_pools(const struct stack *s, struct stack_pool_info *out, size_t max)
-{
-    const struct tcp_shard *t = s->tcp;
-    const struct pool *all[] = { &t->conns,      &t->segments, &t->pieces, &t->ooo,
-                                 &t->recoveries, &t->requests, &t->tws };
-    size_t n = 0;
-
-    while (n < ARRAY_LEN(all) && n < max) {
-        out[n] = pool_info(all[n]);
-        n++;
-    }
-    return n;
-}
-
 uint32_t stack_tcp_count(const struct stack *s)
 {
-    return s->tcp->conns.in_use;
+    return s->tcp->conns.slab.in_use;
 }
 
 uint32_t stack_half_open_count(const struct stack *s)
 {
-    return s->tcp->requests.in_use;
+    return s->tcp->requests.slab.in_use;
+}
+
+/* Keys are spread over the whole table, so that a crowd touches all of its pages; when nobody is left they are all zero again. */
+bool tcp_trim(struct stack *s, slab_give_back_fn *give_back, void *arg)
+{
+    struct tcp_shard *t = s->tcp;
+    uintptr_t first = ((uintptr_t)t->buckets + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
+    uintptr_t end = (uintptr_t)(t->buckets + t->bucket_mask + 1) & ~(uintptr_t)(PAGE_BYTES - 1);
+
+    if (t->tws.slab.in_use > 0)
+        return true; /* they expire without a packet to tell of it */
+    if (!t->table_used || t->conns.slab.in_use + t->requests.slab.in_use > 0)
+        return false;
+    t->table_used = false;
+    if (end > first)
+        give_back(arg, (void *)first, end - first);
+    return false;
 }

@@ -102,6 +102,7 @@ void tcp_table_add(struct tcp_shard *t, enum owner_kind kind, struct tcp_key *ke
     uint32_t *bucket = bucket_of(t, key);
 
     *chain_of(key) = *bucket;
+    t->table_used = true;
     *bucket = (uint32_t)kind << REF_KIND_SHIFT | pool_index(pool_of(t, kind), key);
 }
 

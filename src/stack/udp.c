@@ -95,7 +95,7 @@ static void take_out(struct udp_shard *u, struct udp_node *n)
 
 static size_t block_room(const struct stack *s, const struct block *b)
 {
-    return s->blocks[b->class_].object_bytes;
+    return s->blocks[b->class_].slab.object_bytes;
 }
 
 static void held_append(struct udp_node *n, struct block *b)
@@ -402,7 +402,7 @@ void udp_init(struct stack *s, void *memory)
     u->places = table_places(&s->cfg);
     u->max_requests = max_requests(&s->cfg);
     u->table = region_take(&at, u->places * sizeof(*u->table), CACHE_LINE);
-    pool_init(&u->nodes, "udp", sizeof(struct udp_node), s->cfg.max_udp + u->max_requests, &at);
+    pool_init(s, &u->nodes, "udp", sizeof(struct udp_node), s->cfg.max_udp + u->max_requests, &at);
 }
 
 /* Requests hear that they are gone; endpoints belong to whoever calls this. */
@@ -424,12 +424,6 @@ void udp_fini(struct stack *s)
                 s->ev.on_udp_request_gone(user);
         }
     }
-    pool_fini(&u->nodes);
-}
-
-size_t udp_pools(const struct stack *s, struct stack_pool_info *out, size_t max)
-{
-    return pool_describe(&s->udp->nodes, out, max);
 }
 
 uint32_t stack_udp_count(const struct stack *s)

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum { IOV_MAX_OURS = 16 }; /* the header and 15 ranges of the caller's */
+enum {
+    IOV_MAX_OURS = 136
+}; /* the header, the packet's headers and up to 128 datagrams of a row, with room to spare */
 
 const struct counter_desc tun_counter_descs[] = {
     { "tun.rx_packets", offsetof(struct tun_counters, rx_packets) },

@@ -99,6 +99,19 @@ void up_env_free(struct up_env *env)
     free(env);
 }
 
+bool up_env_trim(struct up_env *env)
+{
+    struct slab *const all[] = { &env->streams, &env->udps,  &env->handshakes,
+                                 &env->probes,  &env->names, &env->held };
+    bool more = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        more = slab_trim(all[i], NULL, NULL) || more;
+    if (env->udps.in_use == 0)
+        udp_rx_trim(env->rx);
+    return more;
+}
+
 void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules)
 {
     assert(loop_is_mine(env->opt.loop));

@@ -21,6 +21,7 @@ size_t udp_put_control(uint8_t *control, size_t len, int level, int type, const 
 enum { UDP_CONTROL_MAX = 160 };
 int udp_rx_new(struct udp_rx **out);
 void udp_rx_free(struct udp_rx *rx); /* NULL is fine */
+void udp_rx_trim(struct udp_rx *rx); /* give the buffers' memory back; they stay usable */
 
 /* ---- an association ---- */
 

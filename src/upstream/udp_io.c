@@ -68,6 +68,11 @@ void udp_rx_free(struct udp_rx *rx)
     free(rx);
 }
 
+void udp_rx_trim(struct udp_rx *rx)
+{
+    madvise(rx->buffers, (size_t)UP_ROWS_MAX * RX_BYTES, MADV_DONTNEED);
+}
+
 void up_rows_prepare(int fd, bool v6, bool errors)
 {
     int on = 1;

@@ -175,7 +175,7 @@ void udp_start(struct up_rig *rig, struct udp_log *log, struct upstream *up)
     rig_until(rig, udp_is_settled, log);
 }
 
-int udp_send(struct udp_log *log, const struct ip_port *to, const void *data, size_t len, uint16_t gso)
+int udp_rig_send(struct udp_log *log, const struct ip_port *to, const void *data, size_t len, uint16_t gso)
 {
     struct host_port target = { NULL, to->addr, to->port };
 

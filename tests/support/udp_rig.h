@@ -40,7 +40,7 @@ struct udp_log {
 extern const struct up_udp_events udp_log_events;
 void udp_start(struct up_rig *rig, struct udp_log *log,
                struct upstream *up); /* returns when it is open or closed */
-int udp_send(struct udp_log *log, const struct ip_port *to, const void *data, size_t len, uint16_t gso);
+int udp_rig_send(struct udp_log *log, const struct ip_port *to, const void *data, size_t len, uint16_t gso);
 bool udp_is_settled(void *log); /* opened or closed */
 bool udp_is_closed(void *log);
 bool udp_has_errors(void *log);

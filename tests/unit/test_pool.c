@@ -10,77 +10,43 @@
 #include "ip_lab.h"
 #include "stack/stack_impl.h"
 
-#define OBJECT 64
-#define LIMIT  100
-
-static void pool_gives_each_object_once_and_stops_at_its_limit(void **state)
+static void count_bytes(void *arg, void *memory, size_t bytes)
 {
-    uint8_t *memory = calloc(1, pool_region_bytes(OBJECT, LIMIT)), *at = memory, *object[LIMIT];
-    struct pool p;
-
-    (void)state;
-    pool_init(&p, "test", OBJECT, LIMIT, &at);
-    assert_true(at <= memory + pool_region_bytes(OBJECT, LIMIT));
-    for (uint32_t i = 0; i < LIMIT; i++) {
-        object[i] = pool_get(&p);
-        assert_non_null(object[i]);
-        assert_int_equal((uintptr_t)object[i] % OBJECT, 0);
-        assert_int_equal(pool_index(&p, object[i]), i);
-        assert_ptr_equal(pool_at(&p, i), object[i]);
-        memset(object[i], (int)i, OBJECT);
-    }
-    assert_null(pool_get(&p));
-    assert_int_equal(p.failed, 1);
-    for (uint32_t i = 0; i < LIMIT; i++) {
-        assert_int_equal(object[i][OBJECT - 1], i);
-        pool_put(&p, object[i]);
-    }
-    assert_int_equal(p.in_use, 0);
-    assert_int_equal(p.high_water, LIMIT);
-    pool_fini(&p);
-    free(memory);
-}
-
-static void pool_reuses_what_is_warm_and_touches_no_more_than_it_needs(void **state)
-{
-    uint8_t *memory = calloc(1, pool_region_bytes(OBJECT, LIMIT)), *at = memory;
-    struct pool p;
-    void *a, *b;
-
-    (void)state;
-    pool_init(&p, "test", OBJECT, LIMIT, &at);
-    for (int i = 0; i < 1000; i++) {
-        a = pool_get(&p);
-        b = pool_get(&p);
-        pool_put(&p, a);
-        assert_ptr_equal(pool_get(&p), a);
-        pool_put(&p, a);
-        pool_put(&p, b);
-    }
-    assert_int_equal(p.touched, 2);
-    pool_fini(&p);
-    free(memory);
+    memset(memory, 0, bytes);
+    *(size_t *)arg += bytes;
 }
 
 static void pool_fails_every_kth_time_when_a_test_asks(void **state) /* tcp-stack.md MEM-3 */
 {
-    uint8_t *memory = calloc(1, pool_region_bytes(OBJECT, LIMIT)), *at = memory;
-    struct pool p;
+    struct ip_lab *lab = *state;
+    struct pool *p = &lab->s->blocks[BLOCK_CHUNK2];
     int failed = 0;
 
-    (void)state;
-    pool_init(&p, "test", OBJECT, LIMIT, &at);
-    p.fail_every = 3;
+    p->fail_every = 3;
     for (int i = 0; i < 30; i++) {
-        void *object = pool_get(&p);
+        void *object = pool_get(p);
 
         failed += object == NULL;
         if (object != NULL)
-            pool_put(&p, object);
+            pool_put(p, object);
     }
     assert_int_equal(failed, 10);
-    pool_fini(&p);
-    free(memory);
+}
+
+static void memory_without_use_is_given_back(void **state) /* design.md 3.13 */
+{
+    struct ip_lab *lab = *state;
+    struct block *held[64];
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(held); i++)
+        assert_non_null(held[i] = block_get(lab->s, BLOCK_CHUNK64));
+    assert_false(stack_trim(lab->s, count_bytes, &bytes));
+    for (size_t i = 0; i < ARRAY_LEN(held); i++)
+        block_put(lab->s, held[i]);
+    assert_true(stack_trim(lab->s, count_bytes, &bytes));
+    assert_false(stack_trim(lab->s, count_bytes, &bytes));
+    assert_true(bytes >= ARRAY_LEN(held) * 65536);
 }
 
 static void blocks_obey_one_cap_over_all_classes(void **state)
@@ -210,9 +176,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, ip_lab_setup, ip_lab_teardown)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pool_gives_each_object_once_and_stops_at_its_limit),
-        cmocka_unit_test(pool_reuses_what_is_warm_and_touches_no_more_than_it_needs),
-        cmocka_unit_test(pool_fails_every_kth_time_when_a_test_asks),
+        T(pool_fails_every_kth_time_when_a_test_asks),
+        T(memory_without_use_is_given_back),
         T(blocks_obey_one_cap_over_all_classes),
         T(the_rx_slot_is_there_even_when_no_other_can_be_had),
         T(nothing_is_in_use_when_nothing_is_held),

@@ -77,7 +77,7 @@ static void datagrams_of_any_size_go_and_come_back(void **state) /* faults.md U3
         assert_true(log.opened);
         for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
             memset(data, (int)(i + 1), sizeof(data));
-            assert_int_equal(udp_send(&log, &peer.at, data, sizes[i], 0), 0);
+            assert_int_equal(udp_rig_send(&log, &peer.at, data, sizes[i], 0), 0);
             until_count(&lab->rig, &log.count, (unsigned)i + 1);
             assert_int_equal(log.last_len, sizes[i]);
             assert_memory_equal(log.last, data, sizes[i] < 64 ? sizes[i] : 64);
@@ -109,7 +109,7 @@ static void a_row_stays_a_row_on_the_whole_way(void **state)
     peer_open(&peer, &lab->rig, "127.0.0.1", false);
     udp_start(&lab->rig, &log, lab->up);
     calls = up_counters(lab->rig.env)->send_calls;
-    assert_int_equal(udp_send(&log, &peer.at, data, 39 * 1000 + 3, 1000), 0);
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, 39 * 1000 + 3, 1000), 0);
     until_count(&lab->rig, &peer.count, 40);
     assert_int_equal(up_counters(lab->rig.env)->send_calls - calls, 2); /* ours and the server's */
     for (size_t i = 0; i < 40; i++) {
@@ -131,8 +131,8 @@ static void every_target_sees_one_port_and_anyone_may_answer(void **state) /* RF
     peer_open(&a, &lab->rig, "127.0.0.1", false);
     peer_open(&b, &lab->rig, "127.0.0.2", false);
     udp_start(&lab->rig, &log, lab->up);
-    assert_int_equal(udp_send(&log, &a.at, "a", 1, 0), 0);
-    assert_int_equal(udp_send(&log, &b.at, "b", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &a.at, "a", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &b.at, "b", 1, 0), 0);
     until_count(&lab->rig, &a.count, 1);
     until_count(&lab->rig, &b.count, 1);
     assert_int_equal(a.last_from.port, b.last_from.port);
@@ -177,8 +177,8 @@ static void what_is_not_allowed_is_dropped(void **state)
     peer_open(&good, &lab->rig, "127.0.0.1", false);
     peer_open(&bad, &lab->rig, "127.0.0.2", false);
     udp_start(&lab->rig, &log, lab->up);
-    assert_int_equal(udp_send(&log, &bad.at, "x", 1, 0), 0);
-    assert_int_equal(udp_send(&log, &good.at, "x", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &bad.at, "x", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &good.at, "x", 1, 0), 0);
     until_count(&lab->rig, &good.count, 1);
     assert_int_equal(bad.count, 0);
     assert_int_equal(serve_counters(lab->serve)->bad_requests, 1);

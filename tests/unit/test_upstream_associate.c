@@ -86,8 +86,8 @@ static void datagrams_carry_their_header_both_ways(
         struct relay r;
 
         relay_open(&r, rig, announced[i]);
-        assert_int_equal(udp_send(&r.log, &to, "data", 4, 0), 0);
-        assert_int_equal(udp_send(&r.log, &to, "", 0, 0), 0);
+        assert_int_equal(udp_rig_send(&r.log, &to, "data", 4, 0), 0);
+        assert_int_equal(udp_rig_send(&r.log, &to, "", 0, 0), 0);
         assert_int_equal(up_udp_send(r.log.u, &name, "n", 1, 0, 0, 0), 0);
         until_count(rig, &r.peer.count, 3);
         assert_int_equal(r.peer.got[0].len, 14);
@@ -135,7 +135,7 @@ static void malformed_replies_are_dropped_and_counted(void **state) /* faults.md
     struct relay r;
 
     relay_open(&r, rig, "127.0.0.1");
-    assert_int_equal(udp_send(&r.log, &to, "x", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&r.log, &to, "x", 1, 0), 0);
     until_count(rig, &r.peer.count, 1);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         peer_send(&r.peer, &r.peer.last_from, bad[i].data, bad[i].len);
@@ -154,7 +154,7 @@ static void a_stranger_does_not_get_in(void **state) /* faults.md U8, U11 */
 
     relay_open(&r, rig, "127.0.0.1");
     peer_open(&stranger, rig, "127.0.0.1", false); /* the right address, the wrong port */
-    assert_int_equal(udp_send(&r.log, &to, "x", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&r.log, &to, "x", 1, 0), 0);
     until_count(rig, &r.peer.count, 1);
     peer_send(&stranger, &r.peer.last_from, BYTES("\0\0\0\1\300\0\2\1\0\65forged"));
     peer_send(&r.peer, &r.peer.last_from, BYTES("\0\0\0\1\300\0\2\1\0\65true"));
@@ -178,7 +178,7 @@ static void a_row_through_a_relay_has_a_header_before_each(void **state)
         data[i] = (uint8_t)(i / 1000);
     relay_open(&r, rig, "127.0.0.1");
     calls = up_counters(rig->env)->send_calls;
-    assert_int_equal(udp_send(&r.log, &to, data, 29 * 1000 + 5, 1000), 0);
+    assert_int_equal(udp_rig_send(&r.log, &to, data, 29 * 1000 + 5, 1000), 0);
     assert_int_equal(up_counters(rig->env)->send_calls - calls, 1);
     until_count(rig, &r.peer.count, 30);
     for (size_t i = 0; i < 30; i++) {
@@ -198,7 +198,7 @@ static void an_association_dies_with_its_control_connection(void **state) /* fau
     int fd;
 
     relay_open(&r, rig, "127.0.0.1");
-    assert_int_equal(udp_send(&r.log, &to, "x", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&r.log, &to, "x", 1, 0), 0);
     fd = loop_io_fd(&r.server.conns[0].io);
     shutdown(fd, SHUT_WR);
     rig_until(rig, udp_is_closed, &r.log);
@@ -218,7 +218,7 @@ static void a_relay_that_is_gone_does_not_end_the_association(void **state) /* f
     relay_open(&r, rig, "127.0.0.1");
     peer_close(&r.peer);
     for (int i = 0; i < 5; i++) {
-        assert_int_equal(udp_send(&r.log, &to, "x", 1, 0), 0);
+        assert_int_equal(udp_rig_send(&r.log, &to, "x", 1, 0), 0);
         rig_run_ms(rig, 1);
     }
     assert_false(r.log.closed);

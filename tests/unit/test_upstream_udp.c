@@ -46,7 +46,7 @@ static void datagrams_of_any_size_go_and_come_back(void **state) /* faults.md U3
             unsigned before = log.count;
 
             memset(data, (int)(i + 1), sizeof(data));
-            assert_int_equal(udp_send(&log, &peers[family].at, data, sizes[i], 0), 0);
+            assert_int_equal(udp_rig_send(&log, &peers[family].at, data, sizes[i], 0), 0);
             until_count(rig, &log.count, before + 1);
             assert_int_equal(log.last_len, sizes[i]);
             assert_memory_equal(log.last, data, sizes[i] < 64 ? sizes[i] : 64);
@@ -76,17 +76,17 @@ static void a_row_leaves_by_one_system_call_as_equal_datagrams(void **state)
     peer_open(&peer, rig, "127.0.0.1", false);
     udp_start(rig, &log, up);
     calls = up_counters(rig->env)->send_calls;
-    assert_int_equal(udp_send(&log, &peer.at, data, 40 * 1200 + 7, 1200), 0);
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, 40 * 1200 + 7, 1200), 0);
     assert_int_equal(up_counters(rig->env)->send_calls - calls, 1);
     until_count(rig, &peer.count, 41);
     assert_int_equal(peer.got[39].len, 1200);
     assert_int_equal(peer.got[39].data[0], 39);
     assert_int_equal(peer.got[40].len, 7);
-    assert_int_equal(udp_send(&log, &peer.at, data, 64 * 1200, 1200), 0); /* more than one call takes */
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, 64 * 1200, 1200), 0); /* more than one call takes */
     until_count(rig, &peer.count, 41 + 64);
-    assert_int_equal(udp_send(&log, &peer.at, data, 1200, 1200), 0); /* a row of one */
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, 1200, 1200), 0); /* a row of one */
     until_count(rig, &peer.count, 41 + 65);
-    assert_int_equal(udp_send(&log, &peer.at, data, 20000, 9000), 0);
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, 20000, 9000), 0);
     until_count(rig, &peer.count, 41 + 68);
     assert_int_equal(up_counters(rig->env)->datagrams_up, 41 + 68);
     up_udp_close(log.u);
@@ -104,8 +104,8 @@ static void one_port_of_ours_talks_to_every_target(void **state) /* RFC 4787 REQ
     peer_open(&a, rig, "127.0.0.1", false);
     peer_open(&b, rig, "127.0.0.2", false);
     udp_start(rig, &log, up);
-    assert_int_equal(udp_send(&log, &a.at, "a", 1, 0), 0);
-    assert_int_equal(udp_send(&log, &b.at, "b", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &a.at, "a", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &b.at, "b", 1, 0), 0);
     until_count(rig, &a.count, 1);
     until_count(rig, &b.count, 1);
     assert_int_equal(a.last_from.port, b.last_from.port);
@@ -153,15 +153,15 @@ static void an_icmp_error_is_told_and_not_the_end(void **state) /* faults.md U12
         closed = gone.at;
         peer_close(&gone);
         udp_start(rig, &log, up);
-        assert_int_equal(udp_send(&log, &closed, "x", 1, 0), 0);
-        assert_int_equal(udp_send(&log, &there.at, "y", 1, 0), 0); /* the pending error does not eat it */
+        assert_int_equal(udp_rig_send(&log, &closed, "x", 1, 0), 0);
+        assert_int_equal(udp_rig_send(&log, &there.at, "y", 1, 0), 0); /* the pending error does not eat it */
         until_count(rig, &log.count, 1);
         rig_until(rig, udp_has_errors, &log);
         assert_true(ip_port_equal(&log.error_target, &closed));
         assert_true(ip_equal(&log.offender, &closed.addr));
         assert_int_equal(log.icmp_type, family == 0 ? 3 : 1); /* port unreachable */
         assert_int_equal(log.icmp_code, family == 0 ? 3 : 4);
-        assert_int_equal(udp_send(&log, &there.at, "z", 1, 0), 0);
+        assert_int_equal(udp_rig_send(&log, &there.at, "z", 1, 0), 0);
         until_count(rig, &log.count, 2);
         up_udp_close(log.u);
         peer_close(&there);
@@ -179,9 +179,9 @@ static void a_datagram_that_is_too_large_is_an_error_and_not_the_end(void **stat
 
     peer_open(&peer, rig, "127.0.0.1", true);
     udp_start(rig, &log, up);
-    assert_int_equal(udp_send(&log, &peer.at, data, sizeof(data), 0), -EMSGSIZE);
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, sizeof(data), 0), -EMSGSIZE);
     assert_int_equal(up_counters(rig->env)->datagrams_unsent, 1);
-    assert_int_equal(udp_send(&log, &peer.at, data, 10, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &peer.at, data, 10, 0), 0);
     until_count(rig, &log.count, 1);
     up_udp_close(log.u);
     peer_close(&peer);
@@ -242,7 +242,7 @@ static void our_own_datagrams_are_known(void **state) /* faults.md E1 */
 
     peer_open(&peer, rig, "127.0.0.1", false);
     udp_start(rig, &log, up);
-    assert_int_equal(udp_send(&log, &peer.at, "x", 1, 0), 0);
+    assert_int_equal(udp_rig_send(&log, &peer.at, "x", 1, 0), 0);
     until_count(rig, &peer.count, 1);
     key.client = peer.last_from.addr;
     key.client_port = peer.last_from.port;
@@ -269,7 +269,7 @@ static void an_association_may_be_closed_while_it_delivers(void **state)
     udp_start(rig, &log, up);
     log.close_on_data = true;
     for (int i = 0; i < 40; i++)
-        assert_int_equal(udp_send(&log, &peer.at, "x", 1, 0), 0);
+        assert_int_equal(udp_rig_send(&log, &peer.at, "x", 1, 0), 0);
     until_count(rig, &peer.count, 40);
     assert_null(log.u);
     peer_close(&peer);
