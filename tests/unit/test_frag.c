@@ -156,6 +156,19 @@ static void an_overlap_ends_the_datagram_and_its_later_pieces(void **state) /* f
     assert_int_equal(ip_lab_count(lab, "frag.expired"), 0);
 }
 
+static void two_pieces_sent_again_as_one_are_an_overlap(void **state) /* faults.md F1: no exact duplicate */
+{
+    struct ip_lab *lab = *state;
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        datagram(v6, 3000);
+        send_piece(lab, 800, 400, true, 4);
+        send_piece(lab, 1200, 400, true, 4);
+        send_piece(lab, 800, 800, true, 4);
+        assert_int_equal(ip_lab_count(lab, "frag.overlap"), v6 + 1);
+    }
+}
+
 static void an_overlap_with_other_data_is_one_as_well(
     void **state) /* faults.md F1: same data and other data */
 {
@@ -543,6 +556,7 @@ int main(void)
         T(the_longest_datagrams_arrive),
         T(exact_duplicates_are_ignored),
         T(an_overlap_ends_the_datagram_and_its_later_pieces),
+        T(two_pieces_sent_again_as_one_are_an_overlap),
         T(an_overlap_with_other_data_is_one_as_well),
         T(two_different_ends_end_the_datagram),
         T(fragments_past_65535_are_dropped),

@@ -125,6 +125,21 @@ static void a_corrupt_datagram_is_not_handed_on(void **state) /* icmp.md UF2 */
     assert_int_equal(ip_lab_count(rig->shard[0], "udp.checksum"), 49);
 }
 
+static void what_was_verified_is_not_summed_again(void **state)
+{
+    struct rig *rig = *state;
+    uint64_t summed = 0;
+
+    for (uint16_t port = 1; port <= 50; port++) {
+        pkt_udp(&pkt, LAB_CLIENT, port, LAB_TARGET, 53, data, 100);
+        ip_lab_input(rig->shard[0], &pkt);
+        carry(rig);
+    }
+    for (uint32_t i = 0; i < SHARDS; i++)
+        summed += ip_lab_count(rig->shard[i], "stack.payload_checksummed_bytes");
+    assert_int_equal(summed, 50 * 108);
+}
+
 static void fragments_are_joined_where_they_arrive_and_then_handed_on(void **state) /* faults.md F7 */
 {
     struct rig *rig = *state;
@@ -230,6 +245,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(a_client_port_has_one_owner_wherever_its_datagrams_arrive),
         T(a_corrupt_datagram_is_not_handed_on),
+        T(what_was_verified_is_not_summed_again),
         T(fragments_are_joined_where_they_arrive_and_then_handed_on),
         T(an_unknown_segment_asks_every_shard_once_and_is_refused_once),
         T(a_syn_stays_where_it_arrived),

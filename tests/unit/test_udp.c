@@ -443,6 +443,24 @@ static void a_reply_in_pieces_is_summed_as_one(void **state) /* ranges of odd le
     }
 }
 
+static void a_checksum_that_comes_out_as_zero_is_sent_as_ones(void **state) /* RFC 768 */
+{
+    struct ip_lab *lab = *state;
+    struct ip_port from = target(false, 53);
+    unsigned ones = 0;
+
+    open_endpoint(lab, false);
+    for (unsigned v = 0; v < 65536; v++) {
+        uint8_t word[2] = { (uint8_t)(v >> 8), (uint8_t)v };
+        struct iovec iov = { .iov_base = word, .iov_len = 2 };
+
+        ip_lab_clear(lab);
+        assert_int_equal(udp_send(lab->endpoint, &from, &iov, 1, 0), 0);
+        ones += get_be16(ip_lab_out(lab, 0).l4 + 6) == 0xffff;
+    }
+    assert_true(ones > 0);
+}
+
 static void replies_above_the_mtu_are_fragmented(void **state) /* faults.md U4; tcp-stack.md UDP-4 */
 {
     static const size_t sizes[] = { 1472, 1473, 1480, 2952, 2953, 8000, 65507, 65527 };
@@ -686,6 +704,7 @@ int main(void)
         T(requests_never_hold_more_than_their_share_of_the_buffers),
         cmocka_unit_test(a_reply_comes_from_its_source_with_a_good_checksum),
         T(a_reply_in_pieces_is_summed_as_one),
+        T(a_checksum_that_comes_out_as_zero_is_sent_as_ones),
         cmocka_unit_test(replies_above_the_mtu_are_fragmented),
         T(fragments_of_ours_are_taken_by_another_stack),
         cmocka_unit_test(a_row_of_datagrams_is_one_write_where_the_device_takes_it),
