@@ -117,6 +117,10 @@ static void a_bucket_lets_its_burst_through_and_then_its_rate(void **state) /* i
     for (taken = 1; bucket_take(&b, UINT64_MAX / 2, 1000, 50); taken++)
         ;
     assert_int_equal(taken, 50);
+    bucket_fill(&b, 0, 50);
+    while (bucket_take(&b, 0, 16, 50))
+        ;
+    assert_true(bucket_take(&b, (uint64_t)1 << 60, 16, 50)); /* a product that would wrap round to nothing */
     assert_false(bucket_take(&b, UINT64_MAX, 0, 50));
     assert_false(bucket_take(&b, UINT64_MAX, 1000, 0));
     for (int i = 0; i < 1000; i++)
