@@ -22,7 +22,17 @@ void tcp_cc_init(struct tcp_conn *c)
 {
     c->cwnd = tcp_cc_initial(c);
     c->ssthresh = UINT32_MAX;
-    c->cc.last_min_rtt_us = c->cc.min_rtt_us = UINT32_MAX;
+    c->cc.last_min_rtt_us = c->cc.min_rtt_us = c->cc.baseline_rtt_us = UINT32_MAX;
+}
+
+/* The first slow start ends once, and its measurements make room for the curve's. */
+static void end_first_slow_start(struct tcp_conn *c)
+{
+    if (c->cc.done)
+        return;
+    c->cc.done = true;
+    c->cc.in_css = false;
+    c->cc.epoch_ms = c->cc.k_ms = c->cc.w_est = 0;
 }
 
 /* ---- NewReno ------------------------------------------------------------------------------------------------------ */
@@ -42,6 +52,7 @@ static void newreno_acked(struct tcp_conn *c, uint32_t acked)
 
 static uint32_t newreno_reduce(struct tcp_conn *c)
 {
+    end_first_slow_start(c);
     c->cc.rest = 0;
     return max_u32(tcp_pipe(c) / 2, 2u * c->mss);
 }
@@ -67,7 +78,6 @@ static void cubic_epoch(struct tcp_conn *c)
     uint64_t segs;
 
     q->epoch_ms = now_ms(c->s) | 1; /* 0 means none */
-    q->w_epoch = c->cwnd;
     q->w_est = c->cwnd;
     q->rest = 0;
     if (q->w_max < c->cwnd)
@@ -109,6 +119,7 @@ static uint32_t cubic_reduce(struct tcp_conn *c)
     struct tcp_cc_state *q = &c->cc;
     uint32_t flight = max_u32(tcp_pipe(c), min_u32(c->cwnd, c->snd_nxt - c->snd_una));
 
+    end_first_slow_start(c);
     q->epoch_ms = 0;
     if (c->cwnd < q->w_max) /* fast convergence, section 4.7 */
         q->w_max = (uint32_t)((uint64_t)c->cwnd * 17 / 20);
@@ -137,11 +148,15 @@ static void hystart_round(struct tcp_conn *c)
 {
     struct tcp_cc_state *q = &c->cc;
 
+    if (q->done)
+        return;
     q->last_min_rtt_us = q->min_rtt_us;
     q->min_rtt_us = UINT32_MAX;
     q->samples = 0;
-    if (q->in_css && ++q->css_rounds >= CSS_ROUNDS)
-        c->ssthresh = c->cwnd; /* the delay stayed: slow start is over */
+    if (!q->in_css || ++q->css_rounds < CSS_ROUNDS)
+        return;
+    c->ssthresh = c->cwnd; /* the delay stayed: slow start is over */
+    end_first_slow_start(c);
 }
 
 void tcp_cc_rtt(struct tcp_conn *c, uint32_t rtt_us)
@@ -149,7 +164,7 @@ void tcp_cc_rtt(struct tcp_conn *c, uint32_t rtt_us)
     struct tcp_cc_state *q = &c->cc;
     uint32_t thresh;
 
-    if (c->cwnd >= c->ssthresh)
+    if (q->done)
         return;
     q->min_rtt_us = min_u32(q->min_rtt_us, rtt_us);
     if (q->samples < UINT8_MAX)
@@ -181,10 +196,12 @@ static void slow_start(struct tcp_conn *c, uint32_t acked)
 
 void tcp_cc_acked(struct tcp_conn *c, uint32_t acked)
 {
-    if (c->cwnd < c->ssthresh)
+    if (c->cwnd < c->ssthresh) {
         slow_start(c, acked);
-    else if (c->flags & CONN_CWND_LIMITED)
+    } else if (c->flags & CONN_CWND_LIMITED) {
+        end_first_slow_start(c);
         c->s->tcp->cc->acked(c, acked);
+    }
     c->cwnd = min_u32(c->cwnd, CWND_MAX);
     if (seq_le(c->round_end, c->snd_una)) {
         c->round_end = c->snd_nxt;
@@ -204,5 +221,6 @@ void tcp_cc_restart(struct tcp_conn *c)
 {
     c->cwnd = min_u32(c->cwnd, tcp_cc_initial(c));
     c->round_flight = 0;
-    c->cc.epoch_ms = 0;
+    if (c->cc.done)
+        c->cc.epoch_ms = 0;
 }

@@ -61,8 +61,8 @@ static void init_receive(struct tcp_conn *c, const struct tcp_request *r)
     c->rcv_mss = (uint16_t)min_u32(c->mss, cfg->mtu_bytes);
     c->quick_acks = (uint8_t)min_u32(cfg->quick_ack_segments, UINT8_MAX);
     if (r->flags & REQUEST_WS) { /* WND-3 */
-        c->rcv_wscale = (uint8_t)min_u32(cfg->window_scale, 14);
-        c->snd_wscale = (uint8_t)min_u32(r->ws, 14);
+        c->rcv_wscale = min_u32(cfg->window_scale, 14) & 15;
+        c->snd_wscale = min_u32(r->ws, 14) & 15;
     }
     c->rcv_round_ms = now_ms(c->s);
 }
@@ -91,7 +91,7 @@ struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r)
     c->state = TCPS_SYN_RECEIVED;
     c->flags = conn_flags(s, r) | CONN_SYNACK_DUE;
     c->timer.fn = tcp_timer_fire;
-    c->last_rx_ms = c->last_tx_ms = c->progress_ms = now_ms(s);
+    c->last_rx_ms = c->progress_ms = now_ms(s);
     c->reo_mult = 1;
     c->pmtu = (uint16_t)min_u32(tcp_pmtu_get(s, &c->key.client), UINT16_MAX);
     c->mss_peer = peer_mss(r->mss, r->flags & REQUEST_V6);

@@ -235,20 +235,29 @@ enum { LOSS_ADVANCED = 1 /* snd_una moved */, LOSS_NEW = 2 /* something was mark
 enum tcp_timer { TIMER_REXMIT = 1, TIMER_ACK = 2, TIMER_LIFE = 4 };
 enum rexmit_kind { REXMIT_RTO, REXMIT_TLP, REXMIT_REORDER, REXMIT_PROBE };
 
-struct tcp_cc_state { /* 40 bytes (CC-1); zero is the start of a connection */
-    uint32_t w_max, w_epoch, epoch_ms, k_ms, w_est, rest;  /* CUBIC (RFC 9438), NewReno uses rest */
-    uint32_t last_min_rtt_us, min_rtt_us, baseline_rtt_us; /* HyStart++ (RFC 9406) */
+struct tcp_cc_state {
+    uint32_t w_max; /* cwnd at the last reduction, bytes */
+    union {
+        struct { /* HyStart++ (RFC 9406), in the first slow start */
+            uint32_t last_min_rtt_us, min_rtt_us, baseline_rtt_us;
+        };
+        struct { /* CUBIC (RFC 9438), afterwards; NewReno uses rest */
+            uint32_t epoch_ms, k_ms, w_est;
+        };
+    };
+    uint32_t rest;
     uint8_t samples, css_rounds;
-    bool in_css, done;
+    bool in_css, done; /* done: the first slow start is over */
 };
 
 struct tcp_conn {
     /* line 0: found by a packet */
     struct tcp_key key;
-    uint32_t chain; /* next of the table's bucket */
-    uint8_t state;  /* enum tcps */
-    uint8_t timers; /* enum tcp_timer bits that are armed */
-    uint8_t rexmit_kind, backoff;
+    uint32_t chain;                                     /* next of the table's bucket */
+    uint8_t state;                                      /* enum tcps */
+    uint8_t timers : 3, rexmit_kind : 2, loss_news : 2; /* enum tcp_timer that are armed; its enum; LOSS_* */
+    uint8_t backoff;
+    uint8_t snd_wscale : 4, rcv_wscale : 4;
     uint32_t flags; /* CONN_* */
     struct stack *s;
     struct tcp_conn *list_next; /* of the ready or the output list */
@@ -257,11 +266,12 @@ struct tcp_conn {
     uint32_t rcv_nxt, rcv_adv; /* next in order; right edge advertised */
     uint32_t rcv_budget, rcv_held;
     uint32_t ts_recent, ts_offset, last_ack_sent;
-    uint16_t rcv_mss;
-    uint16_t segs_unacked; /* since the last ACK that we sent */
+    uint32_t last_rx_ms;
     struct pieces rcv;
     struct ooo_set *ooo;
-    uint32_t dsack_start, dsack_end;
+    uint16_t rcv_mss;
+    uint16_t dsack_len; /* with CONN_DSACK: what came again */
+    uint32_t dsack_start;
 
     /* line 2: sending */
     uint32_t snd_una, snd_nxt, snd_end; /* snd_end: behind the last queued byte, FIN not counted */
@@ -272,10 +282,11 @@ struct tcp_conn {
 
     /* line 3: loss and time */
     uint32_t sacked, lost, retrans; /* bytes of segments with that flag */
+    uint32_t delivered;             /* bytes, since loss detection ran last */
     uint32_t srtt_us, rttvar_us, min_rtt_us;
     uint32_t rack_tx_us, rack_end, rack_rtt_us,
-        fack; /* the newest delivery, the highest (RFC 8985 section 6.2) */
-    uint32_t recover, tlp_end;
+        fack;                /* the newest delivery, the highest (RFC 8985 section 6.2) */
+    uint32_t recover;        /* where recovery ends; while a loss probe is out: where the probe did */
     uint16_t mss, mss_peer;  /* payload of a full segment without SACK blocks; as offered, clamped */
     uint16_t pmtu, segments; /* segments in the list */
     struct recovery *rec;
@@ -285,30 +296,24 @@ struct tcp_conn {
     void *user;
     uint32_t rexmit_at, ack_at, life_at; /* ms */
     uint32_t progress_ms;                /* snd_una moved, or something became outstanding */
-    uint32_t last_rx_ms;
-    uint8_t snd_wscale, rcv_wscale;
-    uint8_t dupacks, reo_mult;
+    uint32_t round_end, round_flight;    /* one window of data, and the most that was in flight in it */
 
-    /* line 5: congestion control, rarely read */
+    /* line 5: rarely read */
     struct tcp_cc_state cc;
-    uint32_t round_end, round_flight; /* one window of data, and the most that was in flight in it */
-    uint64_t bytes_up;                /* consumed */
-    uint32_t rcv_round_ms;            /* receive autotuning: when this round began */
-    uint32_t challenge_ms;            /* when the limiter's window began (upper bits), see tcp_challenge() */
-
-    uint64_t bytes_down;     /* acknowledged */
-    uint32_t rcv_round_mark; /* bytes_up when the round began, low bits */
-    uint32_t last_tx_ms;
-    uint32_t challenge_last_ms;
-    int16_t err; /* for on_tcp_closed */
-    uint8_t quick_acks, challenges;
-    uint32_t delivered; /* bytes, since loss detection ran last */
-    uint8_t challenge_cause, probes, keepalives;
-    uint8_t loss_news; /* LOSS_*, likewise */
+    uint64_t bytes_up, bytes_down; /* consumed; acknowledged */
+    uint32_t rcv_round_ms;         /* receive autotuning: when this round began, */
+    uint32_t rcv_round_mark;       /* and bytes_up then, low bits */
+    uint32_t challenge_ms;         /* when the limiter's window began, */
+    uint16_t challenge_last_ms;    /* and how long after that the last answer left */
+    int16_t err;                   /* for on_tcp_closed */
+    uint8_t challenges : 4, challenge_cause : 4;
+    uint8_t dupacks, reo_mult, quick_acks, segs_unacked; /* segs_unacked: since the last ACK that we sent */
+    uint8_t probes, keepalives;
 };
 _Static_assert(sizeof(struct segment) <= 32, "a segment descriptor is at most 32 bytes");
 _Static_assert(sizeof(struct piece) <= 24 && sizeof(struct interval) <= 24,
                "an interval is at most 24 bytes");
+_Static_assert(sizeof(struct tcp_conn) <= 384, "a connection is at most 384 bytes");
 _Static_assert(sizeof(struct tcp_cc_state) <= 40, "congestion control state is at most 40 bytes (CC-1)");
 
 enum { REQUEST_TS = 1, REQUEST_SACK = 2, REQUEST_WS = 4, REQUEST_ECN = 8, REQUEST_V6 = 16 };

@@ -18,20 +18,21 @@ enum challenge {
 void tcp_challenge(struct tcp_conn *c, int cause)
 {
     uint32_t now = now_ms(c->s);
-    bool fresh = now - c->challenge_ms >= CHALLENGE_WINDOW_MS;
+    bool fresh = now - c->challenge_ms >= CHALLENGE_WINDOW_MS || c->challenges == 0, spaced;
 
     if (fresh) {
         c->challenge_ms = now;
         c->challenges = 0;
     }
-    if (c->challenges >= CHALLENGE_PER_WINDOW || (cause != CHALLENGE_PROBE && cause == c->challenge_cause &&
-                                                  now - c->challenge_last_ms < CHALLENGE_SPACE_MS)) {
+    spaced = fresh || now - c->challenge_ms - c->challenge_last_ms >= CHALLENGE_SPACE_MS;
+    if (c->challenges >= CHALLENGE_PER_WINDOW ||
+        (!spaced && cause != CHALLENGE_PROBE && cause == c->challenge_cause)) {
         COUNT(c->s, tcp_challenge_limited);
         return;
     }
     c->challenges++;
-    c->challenge_cause = (uint8_t)cause;
-    c->challenge_last_ms = now;
+    c->challenge_cause = (uint8_t)cause & 15;
+    c->challenge_last_ms = (uint16_t)(now - c->challenge_ms);
     c->flags |= CONN_ACK_NOW;
     COUNT(c->s, tcp_challenge_ack);
 }
@@ -81,7 +82,7 @@ static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
     if (seg->len > 1) { /* one byte below the window is a keep-alive probe of the old kind */
         c->flags |= CONN_DSACK;
         c->dsack_start = seg->seq;
-        c->dsack_end = seg->seq + seg->len;
+        c->dsack_len = (uint16_t)min_u32(seg->len, UINT16_MAX);
     }
     c->flags |= CONN_ACK_NOW;
 }

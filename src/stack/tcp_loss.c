@@ -244,11 +244,11 @@ void tcp_loss_probe(struct tcp_conn *c)
 /* RFC 8985 section 7.4.2: was the probe needed? Then something was lost, and that counts as congestion. */
 void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool dsack)
 {
-    if (seq_lt(seg->ack, c->tlp_end) && !(dsack && seg->opt.sack[0].end == c->tlp_end))
+    if (seq_lt(seg->ack, c->recover) && !(dsack && seg->opt.sack[0].end == c->recover))
         return;
     if (!(c->flags & CONN_TLP_REXMIT) || dsack) {
         c->flags &= ~(uint32_t)CONN_TLP_OUT;
-    } else if (seq_lt(c->tlp_end, seg->ack)) {
+    } else if (seq_lt(c->recover, seg->ack)) {
         c->flags &= ~(uint32_t)CONN_TLP_OUT;
         if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)))
             c->cwnd = c->ssthresh = c->s->tcp->cc->reduce(c);

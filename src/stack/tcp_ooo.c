@@ -232,7 +232,7 @@ static void report_duplicate(struct tcp_conn *c, uint32_t start, uint32_t end)
 {
     c->flags |= CONN_DSACK;
     c->dsack_start = start;
-    c->dsack_end = end;
+    c->dsack_len = (uint16_t)min_u32(end - start, UINT16_MAX);
 }
 
 void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t len, struct block *slot)
@@ -308,7 +308,7 @@ int tcp_recv_sacks(const struct tcp_conn *c, struct tcp_sack out[4], int max)
     int n = 0, first;
 
     if (c->flags & CONN_DSACK)
-        out[n++] = (struct tcp_sack){ c->dsack_start, c->dsack_end };
+        out[n++] = (struct tcp_sack){ c->dsack_start, c->dsack_start + c->dsack_len };
     first = n;
     for (uint32_t i = 0; o != NULL && i < o->recents && n < max; i++) {
         uint32_t at = find_interval(o, o->recent[i] + 1);

@@ -214,7 +214,7 @@ static void fin_sent(struct tcp_conn *c)
 static void idle_restart(struct tcp_conn *c) /* CC-3 */
 {
     if (c->s->cfg.restart_after_idle && c->seg_head == NULL && c->snd_nxt != c->snd_end &&
-        (uint64_t)(now_ms(c->s) - c->last_tx_ms) * 1000 > tcp_rto_us(c))
+        (uint64_t)(now_ms(c->s) - c->progress_ms) * 1000 > tcp_rto_us(c))
         tcp_cc_restart(c);
 }
 
@@ -237,7 +237,6 @@ static bool send_new(struct tcp_conn *c, uint32_t *turn)
         if (!send_packet(c, len, mss))
             return false;
         *turn -= min_u32(*turn, max_u32(len, 1));
-        c->last_tx_ms = now_ms(c->s);
         c->flags &= ~(uint32_t)CONN_TLP_SEND;
         mss = tcp_emit_mss(c); /* the first packet may have settled a DSACK */
         if (c->flags & CONN_FIN_SENT) {
@@ -265,8 +264,8 @@ static bool output_synack(struct tcp_conn *c)
 
 bool tcp_output(struct tcp_conn *c)
 {
+    bool probe = (c->flags & CONN_TLP_SEND) != 0, more;
     uint32_t turn = TURN_BYTES;
-    bool more;
 
     if (c->state == TCPS_SYN_RECEIVED)
         return output_synack(c);
@@ -279,6 +278,8 @@ bool tcp_output(struct tcp_conn *c)
     more = c->lost > 0 && send_lost(c, &turn);
     if (!more)
         more = send_new(c, &turn);
+    if (probe)
+        c->recover = c->snd_nxt;
     c->flags &= ~(uint32_t)CONN_TLP_SEND;
     tcp_cc_sent(c);
     if ((c->flags & CONN_ACK_NOW) || tcp_recv_update_due(c))

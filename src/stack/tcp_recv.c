@@ -86,7 +86,7 @@ static void count_for_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint32_
 
     if ((uint64_t)(now_ms(c->s) - c->last_rx_ms) * 1000 > tcp_rto_us(c))
         c->quick_acks = (uint8_t)min_u32(credit, UINT8_MAX);
-    c->segs_unacked = (uint16_t)min_u32(c->segs_unacked + seg->count, UINT16_MAX);
+    c->segs_unacked = (uint8_t)min_u32(c->segs_unacked + seg->count, UINT8_MAX);
     if (seg->mss > c->rcv_mss || c->rcv_mss == 0)
         c->rcv_mss = (uint16_t)min_u32(seg->mss, UINT16_MAX);
     if (c->quick_acks > 0 || c->segs_unacked >= 2 || taken >= 2u * c->rcv_mss)
@@ -118,7 +118,7 @@ static bool trim(struct tcp_conn *c, uint32_t *seq, const uint8_t **data, uint32
         if (old > 0 && !(c->flags & CONN_DSACK)) {
             c->flags |= CONN_DSACK;
             c->dsack_start = *seq;
-            c->dsack_end = *seq + old;
+            c->dsack_len = (uint16_t)min_u32(old, UINT16_MAX);
         }
         *seq += old;
         *data += old;

@@ -63,29 +63,30 @@ void tcp_init(struct stack *s, void *memory)
     t->tw_timer.fn = tcp_tw_timer;
 }
 
-/* Dead connections have left the table; they wait in one of the two lists for their last callback. */
-static void fini_list(struct stack *s, struct conn_list *l)
-{
-    struct tcp_conn *c, *next;
-
-    for (c = l->head; c != NULL; c = next) {
-        next = c->list_next;
-        if (!(c->flags & CONN_DEAD))
-            continue;
-        if (!(c->flags & CONN_RELEASED))
-            s->ev.on_tcp_closed(c->user, c->err);
-        tcp_conn_free(c);
-    }
-    l->head = l->tail = NULL;
-}
-
 static void fini_conn(struct tcp_conn *c, void *arg)
 {
     (void)arg;
-    if (!(c->flags & CONN_RELEASED))
-        c->s->ev.on_tcp_closed(c->user, -ECONNABORTED);
     tcp_table_remove(c->s->tcp, &c->key);
-    tcp_conn_free(c);
+    c->flags |= CONN_DEAD;
+    c->err = -ECONNABORTED;
+    tcp_ready(c);
+}
+
+/* All are dead by now, so no callback can do anything to another one. */
+static void fini_list(struct stack *s, struct conn_list *l)
+{
+    struct tcp_conn *c;
+
+    while ((c = l->head) != NULL) {
+        bool tell = !(c->flags & CONN_RELEASED);
+
+        l->head = c->list_next;
+        c->flags |= CONN_RELEASED;
+        if (tell)
+            s->ev.on_tcp_closed(c->user, c->err);
+        tcp_conn_free(c);
+    }
+    l->tail = NULL;
 }
 
 void tcp_fini(struct stack *s)
@@ -93,9 +94,9 @@ void tcp_fini(struct stack *s)
     struct tcp_shard *t = s->tcp;
 
     tcp_request_fini(s);
+    tcp_table_each_conn(t, fini_conn, NULL);
     fini_list(s, &t->ready);
     fini_list(s, &t->out);
-    tcp_table_each_conn(t, fini_conn, NULL);
     wheel_cancel(&s->wheel, &t->request_timer);
     wheel_cancel(&s->wheel, &t->tw_timer);
     if (t->landing != NULL)

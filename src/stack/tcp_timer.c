@@ -38,7 +38,7 @@ void tcp_timer_set(struct tcp_conn *c, enum tcp_timer which, uint64_t delay_us)
 {
     uint32_t at = (uint32_t)((c->s->now_us + delay_us + TICK_US - 1) / TICK_US);
 
-    c->timers |= (uint8_t)which;
+    c->timers |= which & 7;
     switch (which) {
     case TIMER_REXMIT:
         c->rexmit_at = at;
@@ -55,7 +55,7 @@ void tcp_timer_set(struct tcp_conn *c, enum tcp_timer which, uint64_t delay_us)
 
 void tcp_timer_clear(struct tcp_conn *c, enum tcp_timer which)
 {
-    c->timers &= (uint8_t)~which;
+    c->timers &= ~which & 7;
 }
 
 /* ---- what we sent ----------------------------------------------------------------------------------------------------- */
