@@ -12,6 +12,7 @@
 #define ACCEPT_PAUSE_US UINT64_C(100000)
 
 enum {
+    KEEP_BUFFERS = 64, /* 4 MiB that are not given back */
     BACKLOG = 4096,
     ACCEPTS_MAX = 64, /* of one event */
     MAX_STREAMS = 16384,
@@ -56,7 +57,12 @@ void buffers_put(struct buffers *b, uint8_t *buffer)
 {
     memcpy(buffer, &b->free_list, sizeof(b->free_list)); /* last in, first out: it is still in the cache */
     b->free_list = buffer;
-    b->in_use--;
+    if (--b->in_use > 0 || b->touched <= KEEP_BUFFERS)
+        return;
+    madvise(b->base, (size_t)b->touched * RELAY_BUFFER_BYTES,
+            MADV_DONTNEED); /* a rush is over: faults.md G4 */
+    b->touched = 0;
+    b->free_list = NULL;
 }
 
 /* ---- accepting ---- */

@@ -145,6 +145,8 @@ static int dial_err(int err, bool proxy)
     case -ETIMEDOUT:
     case -EACCES:
         return proxy ? -EHOSTUNREACH : err;
+    case -ENODEV: /* the uplink has just gone */
+        return proxy ? -EHOSTUNREACH : -ENETUNREACH;
     case -EPERM:
         return proxy ? -EHOSTUNREACH : -EACCES;
     case -ECONNRESET:

@@ -2,7 +2,7 @@
  *
  * How a socket leaves by the uplink. A connected one is bound to the interface's index (SO_BINDTOIFINDEX; free for everybody
  * since Linux 5.7). One that is not connected asks for it with each datagram (IP_PKTINFO), since its targets may lie behind
- * different interfaces. Loopback and the prefixes that other interfaces reach by routes of their own are not bound.
+ * different interfaces. An index that has just gone is accepted and fails at the connect. Loopback and the prefixes that other interfaces reach by routes of their own are not bound.
  *
  * What a lack of privilege means. In a network namespace of our own there is nothing to loop through, and the mark is not
  * ours to set: EPERM is one warning. An interface that the configuration names for one upstream is a promise: there it fails. */
@@ -96,8 +96,6 @@ static int set_device(struct up_env *env, const struct upstream *up, int fd, con
     if (!connected || ifindex == 0 ||
         setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &ifindex, sizeof(ifindex)) == 0)
         return 0;
-    if (errno == ENODEV)
-        return -ENETUNREACH; /* the uplink has just gone */
     if (!env->warned_bind)
         log_warning("sockets cannot be bound to the uplink: %s", strerror(errno));
     env->warned_bind = true;
