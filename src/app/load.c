@@ -27,6 +27,8 @@ static int report(int r, const char *what, struct config_messages *m)
     if (r != 0 && m->errors == 0)
         complain(EXIT_USAGE, "%s: %s", what, strerror(-r));
     config_messages_free(m);
+    if (r == -ENOMEM)
+        return EXIT_FAILED; /* the machine's fault, not the file's (faults.md R2) */
     return r == 0 ? EXIT_FINE : EXIT_USAGE;
 }
 

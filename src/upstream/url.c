@@ -127,8 +127,9 @@ static int parse_port(struct text port, uint16_t *out, struct err *err)
 
     for (size_t i = 0; i < port.len; i++) {
         if (port.at[i] < '0' || port.at[i] > '9' || n > 65535)
-            return err_set(err, -EINVAL, "the port \"%.*s\" is no number from 1 to 65535",
-                           (int)(port.len < 20 ? port.len : 20), port.at);
+            return err_set(
+                err, -EINVAL, /* not quoted: with a forgotten "@HOST" it is the password */
+                "what follows the last colon is no port from 1 to 65535; write [USER:PASSWORD@]HOST:PORT");
         n = n * 10 + (uint32_t)(port.at[i] - '0');
     }
     if (n == 0 || n > 65535)
