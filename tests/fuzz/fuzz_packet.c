@@ -3,7 +3,7 @@
  * Input: one byte of configuration, one that makes pools fail, then records: an operation byte and what it needs. Packets
  * come raw or with their checksums put right, so that mutations reach the protocols. What the callbacks decide is drawn
  * from the input as well. Checked after each record: what came in is accounted for; every packet that leaves is one that a
- * careful host would take and no longer than the MTU. At the end: when all is released and ten minutes are over, no packet
+ * careful host would take and no longer than the MTU. At the end: when all is released and twenty minutes are over, no packet
  * memory is held. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,10 @@
 #include "pkt_build.h"
 #include "stack/tcp_impl.h"
 
-#define OBJECTS 16
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define OBJECTS  16
+#define DRAIN_US 1200000000 /* longer than every time-out of the stack */
 
 enum {
     CONF_CSUM = 1,
@@ -451,11 +454,14 @@ static void let_go(struct embedder *e)
 static void finish(struct embedder *e)
 {
     size_t kept = (size_t)(STACK_SLOT_BYTES + BLOCK_HEADROOM) * (1u + (e->s->rx_spare != NULL));
+    uint64_t next, end = e->now_us + DRAIN_US;
+    uint32_t turns = 0;
 
     stack_batch_end(e->s, e->now_us);
     let_go(e);
-    for (int i = 0; i < 1200; i++) {
-        e->now_us += 1000000;
+    while ((next = stack_next_deadline(e->s)) < end) {
+        must(++turns < 100000); /* a timer that re-arms itself for ever */
+        e->now_us = next > e->now_us ? next : e->now_us + 1000;
         stack_advance(e->s, e->now_us);
     }
     if (e->s->tcp->landing != NULL)
