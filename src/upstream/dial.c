@@ -201,7 +201,7 @@ static void on_resolved(void *arg, int err, const struct ip_addr *addrs, size_t 
     struct up_memory *m = d->memory;
 
     d->resolving = false;
-    if (err == 0 && n > 0) {
+    if (err == 0 && addrs && n > 0) {
         take_addresses(d, addrs, n);
         if (d->is_server) {
             m->addr_count = d->addr_count;

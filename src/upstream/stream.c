@@ -54,7 +54,7 @@ void stream_tell_broken(struct wheel_timer *t, uint64_t now_us)
 
     (void)now_us;
     while ((s = env->broken) != NULL) {
-        struct up_failure why;
+        struct up_failure why = { 0 };
 
         env->broken = s->next_broken;
         up_fail(&why, -ECONNRESET, "stream", false, "the connection through %.100s was cut",

@@ -12,7 +12,7 @@ enum { JUNK_MAX = 512, ERROR_READS_MAX = 16 };
 
 static void associate_died(struct up_udp *u, const char *how)
 {
-    struct up_failure why;
+    struct up_failure why = { 0 };
 
     up_fail(&why, -ECONNRESET, "stream", false, "%.80s %s its UDP association", u->memory->up->name, how);
     udp_die(u, &why);
@@ -89,7 +89,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     struct up_udp *u = arg;
     struct ip_port relay = relay_address(result);
     char text[IP_PORT_TEXT_MAX];
-    struct up_failure why;
+    struct up_failure why = { 0 };
     int r;
 
     u->handshake = NULL;

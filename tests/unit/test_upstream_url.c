@@ -79,8 +79,8 @@ static const struct bad_row {
     { "socks5://host:0", "port" },
     { "socks5://host:65536", "port" },
     { "socks5://host:99999999999999999999", "port" },
-    { "socks5://host:12a", "\"12a\"" },
-    { "socks5://host:-1", "\"-1\"" },
+    { "socks5://host:12a", "port" },
+    { "socks5://host:-1", "port" },
     { "socks5://2001:db8::1:1080", "in brackets" },
     { "socks5://[2001:db8::1", "in brackets" },
     { "socks5://[2001:db8::1]1080", "in brackets" },
@@ -92,6 +92,7 @@ static const struct bad_row {
     { "socks5://bob@host:1", "without a password" },
     { "socks5://:pw@host:1", "user name must have 1 to 255" },
     { "socks5://bob:@host:1", "password must have 1 to 255" },
+    { "socks5://bob:SECRET", "port" }, /* "@HOST" was forgotten */
     { "socks5://bob:SECRET%zz@host:1", "two hex digits" },
     { "socks5://bob:SECRET%4@host:1", "two hex digits" },
     { "socks5://bob:SECRET%@host:1", "two hex digits" },
