@@ -1,8 +1,12 @@
 /* server.c - the control socket: libmicrohttpd, driven by our loop.
  *
- * How it works. The listening socket is ours: a file that only its owner may open. libmicrohttpd keeps its sockets in an epoll
- * set of its own; our loop watches that one descriptor and a timer, and calls MHD_run() when either says so. A request that
- * takes a while is suspended and resumed when its answer is there; one that is answered at once never is.
+ * How it works. The listening socket is ours: a file that only its owner may open. We accept, and hand connections to
+ * libmicrohttpd, which keeps them in an epoll set of its own; our loop watches that one descriptor and a timer, and calls
+ * MHD_run() when either says so. A request that takes a while is suspended and resumed when its answer is there; one that is
+ * answered at once never is.
+ *
+ * When the flows have taken every descriptor, status must still answer (faults.md G1): the program leaves a few below the hard
+ * limit (process_raise_fd_limit), and here the soft limit is lifted for the moment of one accept.
  *
  * Limits (faults.md A4): 64 connections, 8 KiB for the head of a request, 10 s without progress. A body is not read. */
 #include "api_impl.h"
@@ -10,6 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +23,7 @@
 #include <microhttpd.h>
 
 enum { CONNECTIONS_MAX = 64, CONNECTION_BYTES = 8 << 10, CONNECTION_TIMEOUT_S = 10 };
+enum { ACCEPTS_A_TURN = 16, ACCEPT_AGAIN_US = 100000 };
 
 /* One request under way: made when its head has been read, freed when MHD says that it is over. */
 struct api_answer {
@@ -33,8 +39,10 @@ struct api {
     struct api_options opt;
     struct loop *loop;
     struct MHD_Daemon *mhd;
-    struct loop_io io;
+    struct loop_io io; /* MHD's epoll set */
     struct loop_timer timer;
+    struct loop_io listen_io;
+    struct loop_timer accept_timer; /* after an accept that failed: again, but not in a circle */
     struct api_answer *waiting;
     bool running; /* inside MHD_run(), which must not be entered again from a callback */
     int listen_fd;
@@ -196,6 +204,46 @@ static void on_ready(struct loop_io *io, unsigned events)
     api_turn(CONTAINER_OF(io, struct api, io));
 }
 
+/* One connection. With no descriptor left below the soft limit, one from between it and the hard limit. */
+static int accept_one(const struct api *api)
+{
+    struct rlimit files, more;
+    int fd = accept4(api->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+
+    if (fd >= 0 || errno != EMFILE || getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return fd >= 0 ? fd : -errno;
+    more = (struct rlimit){ files.rlim_max, files.rlim_max };
+    setrlimit(RLIMIT_NOFILE, &more);
+    fd = accept4(api->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    r = fd >= 0 ? fd : -errno;
+    setrlimit(RLIMIT_NOFILE, &files);
+    return r;
+}
+
+static void on_accept_again(struct loop_timer *t)
+{
+    struct api *api = CONTAINER_OF(t, struct api, accept_timer);
+
+    loop_io_set(api->loop, &api->listen_io, LOOP_READ);
+}
+
+static void on_connections(struct loop_io *io, unsigned events)
+{
+    struct api *api = CONTAINER_OF(io, struct api, listen_io);
+    struct sockaddr_un peer = { .sun_family = AF_UNIX };
+    int fd = 0;
+
+    (void)events;
+    for (int i = 0; i < ACCEPTS_A_TURN && (fd = accept_one(api)) >= 0; i++)
+        MHD_add_connection(api->mhd, fd, (struct sockaddr *)&peer,
+                           sizeof(sa_family_t)); /* closes what it refuses */
+    if (fd < 0 && fd != -EAGAIN && fd != -ECONNABORTED && fd != -EINTR) {
+        loop_io_set(api->loop, io, 0);
+        loop_timer_start(api->loop, &api->accept_timer, clock_now_us() + ACCEPT_AGAIN_US, on_accept_again);
+    }
+    api_turn(api);
+}
+
 void api_answer_status(struct api_answer *a, const struct status_snapshot *s)
 {
     bool waited = a->state == WAITING;
@@ -287,20 +335,19 @@ static int start_server(struct api *api, struct err *err)
 {
     const union MHD_DaemonInfo *info;
 
-    api->mhd =
-        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, api,
-                         MHD_OPTION_LISTEN_SOCKET, (MHD_socket)api->listen_fd, MHD_OPTION_NOTIFY_COMPLETED,
-                         on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_TIMEOUT_S,
-                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
+    api->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL,
+                                NULL, on_request, api, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+                                MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+                                MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_TIMEOUT_S,
+                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
     if (api->mhd == NULL)
         return err_set(err, -ENOMEM, "api.unix: the HTTP server does not start: %s", strerror(errno));
-    api->listen_fd = -1; /* MHD's now */
     info = MHD_get_daemon_info(api->mhd, MHD_DAEMON_INFO_EPOLL_FD);
     if (info == NULL || info->epoll_fd < 0)
         return err_set(err, -ENOTSUP,
                        "api.unix: the HTTP server has no epoll; rebuild libmicrohttpd with it");
     loop_io_start(api->loop, &api->io, info->epoll_fd, LOOP_READ, on_ready);
+    loop_io_start(api->loop, &api->listen_io, api->listen_fd, LOOP_READ, on_connections);
     return 0;
 }
 
@@ -327,6 +374,8 @@ void api_close(struct api *api)
     remove_socket_file(api);
     loop_io_stop(api->loop, &api->io);
     loop_timer_stop(api->loop, &api->timer);
+    loop_io_stop(api->loop, &api->listen_io);
+    loop_timer_stop(api->loop, &api->accept_timer);
     while (api->waiting != NULL) { /* MHD must not be stopped with suspended connections */
         struct api_answer *a = api->waiting;
 

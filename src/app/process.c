@@ -12,7 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FEW_DESCRIPTORS = 4096 }; /* below that, some thousand flows do not fit: worth a line */
+enum { FEW_DESCRIPTORS = 4000 }; /* below that, some thousand flows do not fit: worth a line */
+enum { DESCRIPTORS_KEPT = 8 };
 
 void process_fill_stdio(void)
 {
@@ -22,24 +23,33 @@ void process_fill_stdio(void)
     }
 }
 
-uint64_t process_raise_fd_limit(void)
+/* A few between the soft and the hard limit: above what we were given where we may (CAP_SYS_RESOURCE), else of it. */
+static bool keep_some(const struct rlimit *given)
+{
+    struct rlimit above = { given->rlim_max, given->rlim_max + DESCRIPTORS_KEPT };
+    struct rlimit below = { given->rlim_max - DESCRIPTORS_KEPT, given->rlim_max };
+
+    if (given->rlim_max == RLIM_INFINITY || given->rlim_max < 4 * DESCRIPTORS_KEPT)
+        return false;
+    return setrlimit(RLIMIT_NOFILE, &above) == 0 || setrlimit(RLIMIT_NOFILE, &below) == 0;
+}
+
+void process_raise_fd_limit(void)
 {
     struct rlimit files;
 
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
-        return 1024;
-    if (files.rlim_cur < files.rlim_max) {
-        struct rlimit more = { files.rlim_max, files.rlim_max };
+        return;
+    if (!keep_some(&files)) {
+        struct rlimit all = { files.rlim_max, files.rlim_max };
 
-        if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-            files = more;
+        setrlimit(RLIMIT_NOFILE, &all);
     }
-    if (files.rlim_cur < FEW_DESCRIPTORS)
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FEW_DESCRIPTORS)
         log_warning(
             "only %llu descriptors are allowed, and every flow needs one or two; raise the limit (ulimit -n, "
             "LimitNOFILE=)",
             (unsigned long long)files.rlim_cur);
-    return files.rlim_cur;
 }
 
 uint32_t process_usable_cores(void)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -357,6 +358,33 @@ static void a_hundred_idle_connections_do_no_harm(void **state) /* faults.md A4 
     assert_int_equal(r, 0);
 }
 
+static void status_answers_when_no_descriptor_is_left(void **state) /* faults.md G1 beside R1 */
+{
+    static const char request[] = "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    struct lab *lab = *state;
+    struct rlimit files, few;
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    char byte = 0;
+    int fd, next;
+
+    start(lab);
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", lab->path);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    next = dup(0); /* the lowest free number */
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    few = (struct rlimit){ (rlim_t)next, files.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    close(next);
+    assert_true(dup(0) < 0 && errno == EMFILE);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+    assert_int_equal(recv(fd, &byte, 1, 0), 1);
+    assert_int_equal(byte, 'H');
+    setrlimit(RLIMIT_NOFILE, &files);
+    close(fd);
+    stop(lab);
+}
+
 static void the_socket_is_its_owners_only_and_gone_after_close(void **state)
 {
     struct lab *lab = *state;
@@ -482,6 +510,7 @@ int main(void)
         TEST(what_is_not_a_known_get_is_refused),
         TEST(a_head_over_8_kib_is_refused_and_the_next_request_works),
         TEST(a_hundred_idle_connections_do_no_harm),
+        TEST(status_answers_when_no_descriptor_is_left),
         TEST(the_socket_is_its_owners_only_and_gone_after_close),
         TEST(a_stale_socket_is_replaced),
         TEST(a_socket_in_use_is_left_alone),
