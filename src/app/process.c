@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FEW_DESCRIPTORS = 4000 }; /* below that, some thousand flows do not fit: worth a line */
+enum { FEW_DESCRIPTORS = 4096 }; /* below that, some thousand flows do not fit: worth a line */
 enum { DESCRIPTORS_KEPT = 8 };
 
 void process_fill_stdio(void)
@@ -23,29 +23,21 @@ void process_fill_stdio(void)
     }
 }
 
-/* A few between the soft and the hard limit: above what we were given where we may (CAP_SYS_RESOURCE), else of it. */
-static bool keep_some(const struct rlimit *given)
-{
-    struct rlimit above = { given->rlim_max, given->rlim_max + DESCRIPTORS_KEPT };
-    struct rlimit below = { given->rlim_max - DESCRIPTORS_KEPT, given->rlim_max };
-
-    if (given->rlim_max == RLIM_INFINITY || given->rlim_max < 4 * DESCRIPTORS_KEPT)
-        return false;
-    return setrlimit(RLIMIT_NOFILE, &above) == 0 || setrlimit(RLIMIT_NOFILE, &below) == 0;
-}
-
+/* Where there are many, limits.tcp keeps flows from taking them all; where there are few, some stay above the soft limit. */
 void process_raise_fd_limit(void)
 {
-    struct rlimit files;
+    struct rlimit files, ours;
+    bool few;
 
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return;
-    if (!keep_some(&files)) {
-        struct rlimit all = { files.rlim_max, files.rlim_max };
-
-        setrlimit(RLIMIT_NOFILE, &all);
-    }
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FEW_DESCRIPTORS)
+    few = files.rlim_max < FEW_DESCRIPTORS;
+    ours = (struct rlimit){ files.rlim_max, files.rlim_max };
+    if (few && files.rlim_max >= (rlim_t)4 * DESCRIPTORS_KEPT)
+        ours.rlim_cur -= DESCRIPTORS_KEPT;
+    if (setrlimit(RLIMIT_NOFILE, &ours) == 0)
+        files = ours;
+    if (few)
         log_warning(
             "only %llu descriptors are allowed, and every flow needs one or two; raise the limit (ulimit -n, "
             "LimitNOFILE=)",

@@ -8,8 +8,9 @@
  * They are close-on-exec: a command that we start finds them closed, as it would without us. */
 void process_fill_stdio(void);
 
-/** process_raise_fd_limit() - soft limit of descriptors up to the hard one, with a few left above it (faults.md R1)
- * The few are for the control socket when flows have taken all others (G1). A small limit is said in a log line. */
+/** process_raise_fd_limit() - soft limit of descriptors up to the hard one (faults.md R1)
+ * A small limit is said in a log line, and a few stay between the two for the control socket, which must answer when flows have
+ * taken all others (G1). */
 void process_raise_fd_limit(void);
 
 uint32_t process_usable_cores(void); /* those that the affinity mask leaves; >= 1 */
