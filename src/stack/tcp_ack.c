@@ -141,9 +141,10 @@ static void probe_answered(struct tcp_conn *c)
     }
 }
 
-static void ecn_echo(struct tcp_conn *c) /* RFC 3168 section 6.1.2: once per window of data */
+/* RFC 3168 section 6.1.2: once per window of data, so not for what left before the last reduction. */
+static void ecn_echo(struct tcp_conn *c, uint32_t acked)
 {
-    if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_lt(c->snd_una, c->recover))
+    if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_lt(c->snd_una - acked, c->recover))
         return;
     c->ssthresh = c->s->tcp->cc->reduce(c);
     c->cwnd = c->ssthresh;
@@ -171,12 +172,12 @@ void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg)
         c->dupacks++;
     if (c->flags & CONN_TLP_OUT)
         tcp_loss_tlp_acked(c, seg, dsack);
+    if ((c->flags & CONN_ECN) && (seg->flags & TCP_ECE) && acked > 0)
+        ecn_echo(c, acked);
     if (acked > 0 || delivered > 0 || duplicate) {
         c->flags |= CONN_LOSS_CHECK;
         tcp_loss_acked(c, acked, delivered);
     }
-    if ((c->flags & CONN_ECN) && (seg->flags & TCP_ECE) && acked > 0)
-        ecn_echo(c);
     if (c->flags & CONN_PROBING)
         probe_answered(c);
     if (acked > 0)

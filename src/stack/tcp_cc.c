@@ -35,6 +35,12 @@ static void end_first_slow_start(struct tcp_conn *c)
     c->cc.epoch_ms = c->cc.k_ms = c->cc.w_est = 0;
 }
 
+/* What a reduction starts from: the flight that met the congestion, not what one large ACK has left of it. */
+static uint32_t used_window(const struct tcp_conn *c)
+{
+    return min_u32(c->cwnd, max_u32(c->round_flight, c->snd_nxt - c->snd_una));
+}
+
 /* ---- NewReno ------------------------------------------------------------------------------------------------------ */
 
 static uint32_t reno_step(struct tcp_conn *c, uint32_t acked) /* one MSS per cwnd acknowledged */
@@ -54,7 +60,7 @@ static uint32_t newreno_reduce(struct tcp_conn *c)
 {
     end_first_slow_start(c);
     c->cc.rest = 0;
-    return max_u32(tcp_pipe(c) / 2, 2u * c->mss);
+    return max_u32(used_window(c) / 2, 2u * c->mss);
 }
 
 /* ---- CUBIC -------------------------------------------------------------------------------------------------------- */
@@ -117,7 +123,6 @@ static void cubic_acked(struct tcp_conn *c, uint32_t acked)
 static uint32_t cubic_reduce(struct tcp_conn *c)
 {
     struct tcp_cc_state *q = &c->cc;
-    uint32_t flight = max_u32(tcp_pipe(c), min_u32(c->cwnd, c->snd_nxt - c->snd_una));
 
     end_first_slow_start(c);
     q->epoch_ms = 0;
@@ -125,7 +130,7 @@ static uint32_t cubic_reduce(struct tcp_conn *c)
         q->w_max = (uint32_t)((uint64_t)c->cwnd * 17 / 20);
     else
         q->w_max = c->cwnd;
-    return max_u32((uint32_t)((uint64_t)min_u32(flight, c->cwnd) * 7 / 10), 2u * c->mss);
+    return max_u32((uint32_t)((uint64_t)used_window(c) * 7 / 10), 2u * c->mss);
 }
 
 const struct tcp_cc_ops *tcp_cc_select(enum tcp_congestion which)

@@ -127,6 +127,8 @@ void tcp_conn_die(struct tcp_conn *c, int err, bool rst)
         return;
     if (rst)
         tcp_emit_rst(c);
+    if (c->state == TCPS_SYN_RECEIVED)
+        tcp_half_open_leave(c->s, &c->key.client);
     c->flags |= CONN_DEAD;
     c->err = (int16_t)err;
     wheel_cancel(&c->s->wheel, &c->timer);

@@ -190,8 +190,6 @@ struct segment {
 struct recovery {
     uint32_t flight; /* when it began (RecoverFS) */
     uint32_t prr_delivered, prr_out;
-    uint32_t undo_cwnd, undo_ssthresh; /* before it began */
-    uint32_t undo_retrans;             /* retransmissions that no DSACK has called needless */
 };
 
 enum {
@@ -384,6 +382,7 @@ struct tcp_shard {
     uint32_t *buckets, bucket_mask;
     bool table_used;      /* something was put in since its memory was last given back */
     uint16_t *per_source; /* half-open requests, by keyed hash of the source */
+    uint32_t handshakes;  /* accepted requests whose client has not answered yet: half-open as well (SYN-3) */
     struct pmtu_entry *pmtu;
     const struct tcp_cc_ops *cc;
     struct conn_list ready, out; /* callbacks to run; output to make */
@@ -426,6 +425,8 @@ void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_
                      const struct tcp_seg *seg, uint32_t iss_above);
 void tcp_request_input(struct stack *s, struct tcp_request *r, const struct packet *p,
                        const struct tcp_seg *seg);
+void tcp_half_open_enter(struct stack *s, const struct ip_addr *client);
+void tcp_half_open_leave(struct stack *s, const struct ip_addr *client);
 void tcp_request_events(struct stack *s); /* on_tcp_request and on_tcp_request_gone */
 bool tcp_request_pending(const struct tcp_shard *t);
 void tcp_request_timer(struct wheel_timer *timer, uint64_t now_us);

@@ -148,6 +148,7 @@ static void handshake_rtt(struct tcp_conn *c, const struct tcp_seg *seg)
 static void establish(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     handshake_rtt(c, seg);
+    tcp_half_open_leave(c->s, &c->key.client);
     c->state = TCPS_ESTABLISHED;
     c->snd_una = c->fack = seg->ack;
     c->snd_wnd = (uint32_t)seg->wnd << c->snd_wscale;

@@ -33,7 +33,6 @@ static void mark_lost(struct tcp_conn *c, struct segment *seg)
 static void enter_recovery(struct tcp_conn *c)
 {
     struct recovery *rec = pool_get(&c->s->tcp->recoveries);
-    uint32_t cwnd = c->cwnd, ssthresh = c->ssthresh;
 
     c->flags = (c->flags & ~(uint32_t)CONN_TLP_OUT) | CONN_RECOVERY;
     c->ssthresh = c->s->tcp->cc->reduce(c);
@@ -46,8 +45,6 @@ static void enter_recovery(struct tcp_conn *c)
     }
     *rec = (struct recovery){
         .flight = max_u32(c->snd_nxt - c->snd_una - c->sacked + c->delivered, c->mss),
-        .undo_cwnd = cwnd,
-        .undo_ssthresh = ssthresh,
     };
 }
 

@@ -54,6 +54,19 @@ static uint16_t *source_counter(struct stack *s, const struct ip_addr *source)
     return &s->tcp->per_source[hash_bytes(&s->cfg.secret, source, sizeof(*source)) % SOURCE_COUNTERS];
 }
 
+/* A handshake that waits for the client's ACK counts like a SYN that waits for the embedder. */
+void tcp_half_open_enter(struct stack *s, const struct ip_addr *client)
+{
+    ++*source_counter(s, client);
+    s->tcp->handshakes++;
+}
+
+void tcp_half_open_leave(struct stack *s, const struct ip_addr *client)
+{
+    --*source_counter(s, client);
+    s->tcp->handshakes--;
+}
+
 /* Out of the table: the 4-tuple is free again. */
 static void request_unlist(struct tcp_request *r)
 {
@@ -110,7 +123,8 @@ void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_
     struct tcp_request *r = NULL;
 
     (void)hash;
-    if (*from_source < s->cfg.max_half_open_per_source)
+    if (*from_source < s->cfg.max_half_open_per_source &&
+        t->requests.slab.in_use + t->handshakes < s->cfg.max_half_open)
         r = pool_get(&t->requests);
     if (r == NULL) { /* swallowed: the client's next SYN is the retry (TF4) */
         COUNT(s, tcp_half_open_limit);
@@ -253,6 +267,7 @@ int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out)
     }
     c->user = user;
     request_free(r);
+    tcp_half_open_enter(s, &c->key.client);
     tcp_table_add(s->tcp, OWNER_CONN, &c->key);
     COUNT(s, tcp_accepted);
     tcp_ready(c);

@@ -387,6 +387,23 @@ static void half_open_requests_are_limited_per_source_and_in_all(void **state) /
     lab_free(lab);
 }
 
+static void a_handshake_without_an_answer_counts_as_half_open(void **state) /* SYN-3 */
+{
+    struct lab *lab = lab_with(NULL);
+
+    (void)state;
+    for (uint16_t i = 0; i < 40; i++)
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = (uint16_t)(1000 + i) });
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 32);
+    assert_int_equal(stack_half_open_count(lab->stack), 32);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1, .port = 1000 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1, .port = 1001 });
+    assert_int_equal(stack_half_open_count(lab->stack), 30);
+    lab_run_us(lab, 64000000);
+    assert_int_equal(stack_half_open_count(lab->stack), 0);
+    lab_free(lab);
+}
+
 static void at_the_connection_limit_the_request_stays(void **state)
 {
     struct lab_options o;
@@ -513,6 +530,7 @@ int main(void)
         cmocka_unit_test(the_mss_is_clamped_and_options_count),
         cmocka_unit_test(a_client_without_mss_option_gets_the_default),
         cmocka_unit_test(half_open_requests_are_limited_per_source_and_in_all),
+        cmocka_unit_test(a_handshake_without_an_answer_counts_as_half_open),
         cmocka_unit_test(at_the_connection_limit_the_request_stays),
         cmocka_unit_test(iss_differs_by_flow_and_grows_with_time),
         cmocka_unit_test(segments_of_no_connection_meet_the_table),

@@ -428,6 +428,38 @@ static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-
     (void)state;
 }
 
+static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* REC-3, RFC 8985 section 7.4 */
+{
+    for (int needless = 0; needless < 2; needless++) {
+        struct lab *lab = open_lab(20000, true, NULL);
+        struct lab_seg s = { .flags = LAB_ACK, .seq = 1, .ack = 1 + 10 * MSS };
+        uint32_t cwnd;
+
+        lab_write(lab, 10 * MSS);
+        lab_run_us(lab, 20000);
+        lab_ack(lab, 1, 1 + 9 * MSS);
+        cwnd = lab_info(lab).cwnd_bytes;
+        lab_clear(lab);
+        while (lab->outs == 0)
+            lab_run_us(lab, 1000);
+        if (needless) {
+            s.sacks = 1;
+            s.sack[0].start = 1 + 9 * MSS;
+            s.sack[0].end = 1 + 10 * MSS;
+        }
+        lab_send(lab, &s);
+        lab_write(lab, MSS);
+        lab->now_us += 20000;
+        lab_ack(lab, 1, 1 + 11 * MSS);
+        if (needless)
+            assert_true(lab_info(lab).cwnd_bytes >= cwnd);
+        else
+            assert_true(lab_info(lab).cwnd_bytes < cwnd);
+        lab_free(lab);
+    }
+    (void)state;
+}
+
 static void three_duplicate_acks_repeat_one_segment(void **state) /* REC-5, RFC 5681 section 3.2 */
 {
     struct lab *lab = open_lab(10000, false, NULL);
@@ -637,6 +669,54 @@ static void one_reduction_for_one_window(void **state) /* CC-3 */
     lab_free(lab);
 }
 
+/* ---- ECN --------------------------------------------------------------------------------------------------------------------------- */
+
+static void ecn_is_agreed_marked_echoed_and_obeyed(void **state) /* ECN-1, RFC 3168 section 6.1 */
+{
+    struct lab_options o;
+    struct lab *lab;
+    uint32_t cwnd;
+
+    (void)state;
+    lab_options_default(&o);
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN | LAB_ECE | LAB_CWR });
+    assert_int_equal(lab_count(lab, "SYN,ACK,ECE"), 1);
+    assert_int_equal(lab_last(lab)->tos & 3, 0);
+    lab->now_us += 100;
+    lab_ack(lab, 1, 1);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .len = 100, .tos = 3 });
+    assert_int_equal(lab_count(lab, "ACK,ECE"), 1);
+    assert_int_equal(lab_last(lab)->tos & 3, 0); /* not on pure ACKs */
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_CWR, .seq = 101, .ack = 1, .len = 100 });
+    assert_int_equal(lab_count(lab, "ACK"), 1);
+    lab_write(lab, 100000);
+    assert_int_equal(lab_last(lab)->tos & 3, 2);
+    cwnd = lab_info(lab).cwnd_bytes;
+    lab_clear(lab);
+    lab->now_us += 100;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_ECE, .seq = 201, .ack = 1 + 5 * MSS });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_ECE, .seq = 201, .ack = 1 + 10 * MSS });
+    assert_in_range(lab_info(lab).ssthresh_bytes, cwnd / 2, cwnd);
+    assert_int_equal(lab_count(lab, "ACK,CWR"), 1);
+    lab_free(lab);
+}
+
+static void ecn_can_be_turned_off(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.config.ecn = false;
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN | LAB_ECE | LAB_CWR });
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 1);
+    lab_free(lab);
+}
+
 /* ---- path MTU --------------------------------------------------------------------------------------------------------------------- */
 
 static void icmp(struct lab *lab, uint32_t quoted_seq, uint8_t type, uint8_t code, uint32_t mtu)
@@ -745,6 +825,9 @@ int main(void)
         cmocka_unit_test(a_slow_path_gets_small_bursts_a_fast_one_large_packets),
         cmocka_unit_test(an_idle_connection_starts_anew),
         cmocka_unit_test(one_reduction_for_one_window),
+        cmocka_unit_test(ecn_is_agreed_marked_echoed_and_obeyed),
+        cmocka_unit_test(ecn_can_be_turned_off),
+        cmocka_unit_test(a_needed_probe_is_a_loss_and_a_needless_one_is_not),
         cmocka_unit_test(too_big_lowers_the_mtu_and_repeats_at_once),
         cmocka_unit_test(mtus_below_the_floor_are_not_believed),
         cmocka_unit_test(icmp_errors_never_end_an_open_connection),
