@@ -17,7 +17,6 @@
 #include "demo_impl.h"
 #include "exec_builtin.h"
 #include "gateway.h"
-#include "gateway_impl.h"
 #include "process.h"
 
 struct demo {

@@ -21,7 +21,6 @@
 #include "cell.h"
 #include "exec_builtin.h"
 #include "gateway.h"
-#include "gateway_impl.h"
 #include "guard.h"
 #include "names.h"
 #include "process.h"

@@ -2,7 +2,6 @@
 #include "gateway.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,18 +9,9 @@
 #include <sys/sysinfo.h>
 
 #include "gateway_impl.h"
+#include "process.h"
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
-
-static uint32_t usable_cores(void)
-{
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0)
-        return 1;
-    return (uint32_t)CPU_COUNT(&set);
-}
 
 /* The memory limit of our cgroup (v2), 0 without one; the smallest on the way up is what the kernel enforces, ours is near enough. */
 static uint64_t cgroup_limit(void)
@@ -66,7 +56,7 @@ static int tun_start(struct gateway *g, struct err *err)
 {
     const struct config *c = g->setup.config;
     struct tun_options opt = c->tun;
-    uint32_t want = c->workers ? c->workers : usable_cores();
+    uint32_t want = c->workers ? c->workers : process_usable_cores();
 
     if (want > WORKERS_MAX)
         want = WORKERS_MAX;

@@ -40,4 +40,8 @@ const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
 void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
                     void *arg);
 
+/** gateway_stack_addresses() - the address of the stack's own in each TUN network: the first usable one that is not the kernel's
+ * @out: IPv4, IPv6; none where the TUN has no address of that family. */
+void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2]);
+
 #endif

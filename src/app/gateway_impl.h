@@ -29,9 +29,6 @@ void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out);
 int gateway_routes_open(struct gateway *g,
                         struct err *err); /* auto-route, and watching the TUN and the uplink */
 void gateway_routes_close(struct gateway *g);
-/** gateway_stack_addresses() - the address of the stack's own in each TUN network: the first usable one that is not the kernel's
- * @out: IPv4, IPv6; none where the TUN has no address of that family. */
-void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2]);
 
 /* ---- gateway_status.c ---- */
 void gateway_status_forget(struct gateway *g); /* answers that are still to come are thrown away */
