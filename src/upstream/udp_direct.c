@@ -2,7 +2,7 @@
  * so that one client port keeps one port of ours whomever it talks to (RFC 4787 REQ-1).
  *
  * ICMP errors come through the error queue with the datagram's target and are told one by one (faults.md U12; traceroute).
- * A target by name is resolved once a minute; up to 16 datagrams of an association wait for it, in order. */
+ * A target by name is resolved once a minute; the latest 16 datagrams of an association wait for it, in order. */
 #include "udp_impl.h"
 
 #include <linux/errqueue.h>
@@ -281,19 +281,38 @@ static struct udp_name *find_name(struct up_udp *u, const char *name)
     return n;
 }
 
+/* The oldest one of this name makes room for a newer one, which is more likely still wanted (faults.md U7). */
+static void drop_oldest(struct udp_name *n)
+{
+    struct udp_held *h = n->first;
+
+    n->first = h->next;
+    if (!n->first)
+        n->last = NULL;
+    n->u->held--;
+    UP_COUNT(n->u->env, datagrams_unsent);
+    slab_put(&n->u->env->held, h);
+}
+
 static int hold(struct udp_name *n, uint16_t port, const struct up_row_out *o, uint8_t ttl, uint8_t tos)
 {
     struct up_udp *u = n->u;
-    struct udp_held *h = u->held < UDP_HELD_EACH && o->len <= UDP_HELD_BYTES ? slab_get(&u->env->held) : NULL;
+    struct udp_held *h = NULL;
 
+    if (u->held == UDP_HELD_EACH && n->first)
+        drop_oldest(n);
+    if (u->held < UDP_HELD_EACH && o->len <= UDP_HELD_BYTES)
+        h = slab_get(&u->env->held);
     if (!h) {
         UP_COUNT(u->env, datagrams_unsent);
         return 0;
     }
     UP_COUNT(u->env, datagrams_held);
-    *h = (struct udp_held){
-        .len = (uint16_t)o->len, .gso_size = o->gso_size, .port = port, .ttl = ttl, .tos = tos
-    };
+    h->len = (uint16_t)o->len;
+    h->gso_size = o->gso_size;
+    h->port = port;
+    h->ttl = ttl;
+    h->tos = tos;
     memcpy(h->data, o->data, o->len);
     if (n->last)
         n->last->next = h;
