@@ -375,7 +375,7 @@ static struct block *put_together(struct stack *s, const struct frag_entry *e, u
 
         for (uint32_t at = sizeof(struct log_head); at < log_used(b); at += piece_room(piece->len)) {
             piece = log_piece(b, at);
-            payload_copy(s, data + piece->unit * 8u, piece + 1, piece->len);
+            payload_copy(s, data + (size_t)piece->unit * 8, piece + 1, piece->len);
         }
     }
     *out = ip;

@@ -88,7 +88,7 @@ static enum ext_verdict step(struct walk *w, uint8_t *next)
 
     if (p->l4_len < 8)
         return EXT_SHORT;
-    len = (h[1] + 1u) * 8;
+    len = ((size_t)h[1] + 1) * 8;
     if (len > p->l4_len)
         return EXT_SHORT;
     w->bytes += (uint32_t)len;

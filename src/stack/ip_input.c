@@ -207,7 +207,7 @@ static void v4_input(struct stack *s, struct packet *p, size_t len)
         COUNT(s, ip_short);
         return;
     }
-    header = (h[0] & 0x0fu) * 4;
+    header = (size_t)(h[0] & 0x0f) * 4;
     total = get_be16(h + 2);
     if (header < V4_HEADER || total < header || total > len) {
         COUNT(s, ip_malformed);

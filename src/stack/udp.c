@@ -387,7 +387,7 @@ static uint32_t table_places(const struct stack_config *c)
 
 size_t udp_memory_bytes(const struct stack_config *c)
 {
-    return sizeof(struct udp_shard) + CACHE_LINE + table_places(c) * sizeof(struct udp_node *) +
+    return sizeof(struct udp_shard) + CACHE_LINE + table_places(c) * sizeof(void *) +
            pool_region_bytes(sizeof(struct udp_node), c->max_udp + max_requests(c));
 }
 
