@@ -327,17 +327,14 @@ static void v6_input(struct stack *s, struct packet *p, size_t len)
 void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt_meta *meta,
               struct block *slot, uint32_t origin, bool reassembled)
 {
-    struct packet p; /* not cleared: each path sets what it uses */
+    struct packet p = {
+        .ip = data, .reassembled = reassembled, .origin = origin, .meta = *meta, .slot = slot
+    };
 
     if (len == 0) {
         COUNT(s, ip_short);
         return;
     }
-    p.ip = data;
-    p.reassembled = reassembled;
-    p.origin = origin;
-    p.meta = *meta;
-    p.slot = slot;
     p.v6 = data[0] >> 4 == 6;
     if (p.v6)
         v6_input(s, &p, len);

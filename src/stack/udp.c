@@ -401,7 +401,7 @@ void udp_init(struct stack *s, void *memory)
     u->key.k0 ^= prng_next(&s->prng);
     u->places = table_places(&s->cfg);
     u->max_requests = max_requests(&s->cfg);
-    u->table = region_take(&at, u->places * sizeof(*u->table), CACHE_LINE);
+    u->table = region_take(&at, u->places * sizeof(void *), CACHE_LINE);
     pool_init(s, &u->nodes, "udp", sizeof(struct udp_node), s->cfg.max_udp + u->max_requests, &at);
 }
 
