@@ -180,6 +180,5 @@ void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg)
     }
     if (c->flags & CONN_PROBING)
         probe_answered(c);
-    if (acked > 0)
-        tcp_wake_writer(c);
+    tcp_wake_writer(c); /* the window may have opened, too */
 }

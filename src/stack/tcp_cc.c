@@ -4,7 +4,8 @@
  * largest flight of this round, later while output had stopped at it. */
 #include "tcp_impl.h"
 
-#define INITIAL_BYTES 14600u /* RFC 6928 section 2 */
+#define INITIAL_BYTES 14600u     /* RFC 6928 section 2 */
+#define CWND_AMPLE    (1u << 20) /* enough for 10 Gbit/s at 0.8 ms */
 #define CWND_MAX      (8u << 20)
 #define CUBIC_OFF_MS  100000 /* beyond this the curve is steeper than any path */
 #define RTT_MIN_US    4000   /* HyStart++: RFC 9406 section 4.3 */
@@ -199,9 +200,18 @@ static void slow_start(struct tcp_conn *c, uint32_t acked)
         c->cwnd = min_u32(c->cwnd + grow, limit);
 }
 
+/* Once a round trip takes twice its minimum, more than half of a large window only stands in queues: the rate is reached, and a
+ * larger one would cost memory and cache on our side and delay on everybody's. */
+static bool is_queueing(const struct tcp_conn *c)
+{
+    return c->cwnd >= CWND_AMPLE && c->srtt_us > 2 * c->min_rtt_us;
+}
+
 void tcp_cc_acked(struct tcp_conn *c, uint32_t acked)
 {
-    if (c->cwnd < c->ssthresh) {
+    if (is_queueing(c)) {
+        c->cc.epoch_ms = c->cc.done ? 0 : c->cc.epoch_ms;
+    } else if (c->cwnd < c->ssthresh) {
         slow_start(c, acked);
     } else if (c->flags & CONN_CWND_LIMITED) {
         end_first_slow_start(c);

@@ -55,7 +55,8 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 
 #define COPY_BREAK_BYTES                                                                                     \
     2048u /* received results below this are copied, so that a chunk is not spent on them */
-#define COMPACT_BYTES        16384u /* held payload below this does not pin a slot (MEM-2) */
+#define COMPACT_BYTES        16384u  /* held payload below this does not pin a slot (MEM-2) */
+#define UNSENT_BYTES         131072u /* queued beyond what can leave now: read later, it would only get cold */
 #define CHUNK_REUSE_BYTES    32768u /* a tail chunk with this much room is filled before a new one is taken */
 #define OOO_INTERVALS        128
 #define SEGMENTS_PER_CONN    4096
@@ -522,6 +523,7 @@ int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *
 
 /* tcp_output.c */
 bool tcp_output(struct tcp_conn *c); /* everything that is due; true: there is more for another turn */
+uint32_t tcp_sendable(const struct tcp_conn *c); /* bytes that could leave now, if they were queued */
 /* tcp_emit.c: one segment each */
 void tcp_emit_data(struct tcp_conn *c, uint32_t seq, uint8_t flags, const struct iovec *iov, int ranges,
                    uint32_t len, uint32_t mss);

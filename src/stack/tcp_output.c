@@ -31,6 +31,13 @@ static uint32_t send_window_left(const struct tcp_conn *c)
     return seq_lt(c->snd_nxt, edge) ? edge - c->snd_nxt : 0;
 }
 
+uint32_t tcp_sendable(const struct tcp_conn *c)
+{
+    uint32_t pipe = tcp_pipe(c);
+
+    return min_u32(send_window_left(c), c->cwnd > pipe ? c->cwnd - pipe : 0);
+}
+
 static uint32_t cwnd_left(const struct tcp_conn *c, uint32_t mss)
 {
     uint32_t pipe = tcp_pipe(c), left = c->cwnd > pipe ? c->cwnd - pipe : 0;

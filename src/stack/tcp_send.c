@@ -22,9 +22,18 @@ size_t tcp_tx_queued(const struct tcp_conn *c)
     return seq_lt(c->snd_una, c->snd_end) ? c->snd_end - c->snd_una : 0;
 }
 
+/* Bytes queued that could not leave at once. */
+static uint32_t backlog(const struct tcp_conn *c)
+{
+    uint32_t unsent = c->flags & CONN_FIN_SENT ? 0 : c->snd_end - c->snd_nxt, now = tcp_sendable(c);
+
+    return unsent > now ? unsent - now : 0;
+}
+
 void tcp_wake_writer(struct tcp_conn *c)
 {
-    if ((c->flags & CONN_WANT_WRITE) && tcp_tx_queued(c) <= tcp_send_limit(c) / 3 * 2) {
+    if ((c->flags & CONN_WANT_WRITE) && tcp_tx_queued(c) <= tcp_send_limit(c) / 3 * 2 &&
+        backlog(c) <= UNSENT_BYTES / 2) {
         c->flags &= ~(uint32_t)CONN_WANT_WRITE;
         c->flags |= CONN_EV_WRITABLE;
     }
@@ -104,7 +113,7 @@ size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out)
     t->space_for = NULL;
     if (!may_queue(c))
         return 0;
-    if (tcp_tx_queued(c) >= tcp_send_limit(c)) { /* DN-3 */
+    if (tcp_tx_queued(c) >= tcp_send_limit(c) || backlog(c) >= UNSENT_BYTES) { /* DN-3 */
         c->flags |= CONN_WANT_WRITE;
         return 0;
     }

@@ -219,7 +219,7 @@ static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /
     lab_run_us(lab, 1000000);
     assert_in_range(lab->put, limit, limit + 65536);
     lab_ack(lab, 1, 1 + 10 * MSS);
-    pump(lab, 100, 100000);
+    pump(lab, 100, 190000);
     assert_true(lab->writables > 0);
     lab_free(lab);
 }
@@ -600,6 +600,44 @@ static void slow_start_grows_with_what_is_used(void **state) /* CC-2: 5 of 10, 6
     }
 }
 
+static void little_is_read_ahead_of_what_can_leave(void **state) /* DN-3: what waits unsent is read later */
+{
+    struct lab *lab = open_lab(20000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 100u << 20);
+    for (int i = 0; i < 12; i++) {
+        struct tcp_info info;
+
+        pump(lab, 20000, (uint32_t)lab_info(lab).bytes_down + 1);
+        info = lab_info(lab);
+        assert_in_range(lab->put - info.bytes_down - info.unacked, 0, 131072 + 65536);
+    }
+    assert_true(lab_info(lab).unacked > 1u << 20);
+    lab_free(lab);
+}
+
+static void a_window_that_only_feeds_a_queue_stops_growing(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+    uint64_t rtt = 100;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ws = 10;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_write(lab, 200u << 20);
+    for (int i = 0; i < 200; i++) { /* the rate is 1 GB/s: the round trip is what stands in the queue */
+        rtt = 100 + lab_info(lab).unacked / 1000;
+        pump(lab, rtt, (uint32_t)lab_info(lab).bytes_down + 1);
+        lab->outs = 0;
+    }
+    assert_in_range(lab_info(lab).cwnd_bytes, 1u << 20, 5u << 19);
+    lab_free(lab);
+}
+
 static void cwnd_reaches_the_send_buffer_quickly_on_one_hop(void **state)
 {
     struct lab_options o;
@@ -821,6 +859,8 @@ int main(void)
         cmocka_unit_test(a_scoreboard_splits_at_segments_only_and_has_a_cap),
         cmocka_unit_test(a_failed_write_is_a_loss_like_any_other),
         cmocka_unit_test(slow_start_grows_with_what_is_used),
+        cmocka_unit_test(little_is_read_ahead_of_what_can_leave),
+        cmocka_unit_test(a_window_that_only_feeds_a_queue_stops_growing),
         cmocka_unit_test(cwnd_reaches_the_send_buffer_quickly_on_one_hop),
         cmocka_unit_test(a_slow_path_gets_small_bursts_a_fast_one_large_packets),
         cmocka_unit_test(an_idle_connection_starts_anew),
