@@ -61,7 +61,7 @@ def _(t, server):
     check_equal(len(desk.ok(busybox, "wget", "-q", "-O", "-", Services.url(at.TARGET[0], "bytes/5000"))), 5000, "a static binary")
     check_equal(len(desk.ok("curl", "-sS", "http://example.test:8080/bytes/777")), 777, "a name")
     only.check_nothing()
-    check_equal(gateway.network_state(desk.lab.gw), before, "the network of the host")
+    gateway.check_network(desk.lab.gw, before)
     within(3, lambda: not desk.user.processes(), "no process left")
 
 
@@ -202,7 +202,7 @@ def _(t):
 
     shell = Terminal(desk.user.argv(["bash", "--norc", "-i"]), desk.user.environment())
     os.write(shell.fd, (" ".join([desk.user.program, "exec", "--proxy", desk.server.url, "--",
-                                  "sh -c 'echo re''ady; sleep 300'"]) + "\n").encode())
+                                  "sh -c 'echo re''ady; exec sleep 300'"]) + "\n").encode())
     check(shell.wait_for(b"ready\r\n", t.slow(10)), "not started: %r" % shell.seen)
     os.write(shell.fd, b"\x1a")
     check(shell.wait_for(b"Stopped", t.slow(5)), "Ctrl-Z did not stop it: %r" % shell.seen)

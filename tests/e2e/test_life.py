@@ -34,7 +34,7 @@ def _(t, number, when):
         s.connect_ex((at.TARGET[0], 80))
         up.wait_connections(1)
     check_equal(gw.terminate(number), 0, "exit status")
-    check_equal(gateway.network_state(lab.gw), before, "the network afterwards")
+    gateway.check_network(lab.gw, before)
     check(not os.path.exists(gw.api), "the socket of the API is left")
     for c in clients:
         c.join(20)
@@ -73,7 +73,7 @@ def _(t):
         status = gw.process.wait(t.slow(2))
         check(status in (0, -signal.SIGTERM), "exit status %s after %g s" % (status, delay))
         gw.check_log()
-        check_equal(gateway.network_state(lab.gw), before, "the network after %g s" % delay)
+        gateway.check_network(lab.gw, before)
 
 
 @test("two at once: the second exits 1 and touches nothing", rows=["X4"], quick=True)
@@ -86,7 +86,7 @@ def _(t):
     second.stopped = True
     status = second.process.wait(t.slow(3))
     check(status in (1, 2) and second.log.strip(), "exit status %s: %s" % (status, second.log))     # V6 says 2, X4 says 1
-    check_equal(gateway.network_state(lab.gw), before, "the network")
+    gateway.check_network(lab.gw, before)
     client.download(lab.cli, at.TARGET[0], 100000)
     gw.check_alive()
 

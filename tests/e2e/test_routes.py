@@ -23,7 +23,7 @@ def _(t):
     only.check_nothing()
     check(lab.gw.ip_json("link", "show", "tun7"), "no tun7")
     check_equal(gw.terminate(), 0)
-    check_equal(gateway.network_state(lab.gw), before, "the network afterwards")
+    gateway.check_network(lab.gw, before)
 
 
 @test("the minimal file: auto-route, one proxy, MATCH", rows=["E1"])

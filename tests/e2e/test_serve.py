@@ -167,5 +167,5 @@ def _(t):
     check_equal(r.returncode, 0, r.stdout[-3000:] + r.stderr[-3000:])
     for word in ("TCP", "UDP", "DNS", "ping", "IPv6"):
         check(word.lower() in r.stdout.lower(), "no %s in the table:\n%s" % (word, r.stdout))
-    check_equal(gateway.network_state(lab.gw), before, "the network of the host")
+    gateway.check_network(lab.gw, before)
     check_equal(lab.gw.pids(), [], "processes left")

@@ -5,7 +5,7 @@ import re
 import signal
 
 from . import net
-from .core import Failure, check, check_equal, within
+from .core import Failure, check, check_equal, check_table, within
 from .proc import Process
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -168,6 +168,10 @@ def check_file(context, text, name="checked.yaml"):
     return r.returncode, (r.stderr + r.stdout).strip().splitlines()
 
 
+# What the kernel gives a link by itself, some time after it is up.
+LINK_LOCAL = re.compile(r"(fe80:|ff00:).*(lan0|wan0)|inet6 fe80:")
+
+
 def network_state(namespace):
     """What a clean end must put back: rules, routes of every table, links and addresses."""
     state = {}
@@ -175,6 +179,16 @@ def network_state(namespace):
         for what in (["rule"], ["route", "show", "table", "all"], ["addr"]):
             text = net.command(["ip", family, "-n", namespace.name] + what)
             state[family + " " + what[0]] = sorted(re.sub(r" (expires|valid_lft|preferred_lft) \S+", "", x).strip()
-                                                   for x in text.splitlines() if "lft" not in x)
+                                                   for x in text.splitlines() if "lft" not in x and not LINK_LOCAL.search(x))
     state["nft"] = net.command(["ip", "netns", "exec", namespace.name, "nft", "list", "ruleset"])
     return state
+
+
+def check_network(namespace, before):
+    """The namespace's network is as network_state() found it before; what differs is named."""
+    after, wrong = network_state(namespace), []
+    for what, old in before.items():
+        old, new = ([x.splitlines() if isinstance(x, str) else x for x in (old, after[what])])
+        wrong += ["%s: gone: %s" % (what, x) for x in old if x not in new]
+        wrong += ["%s: left: %s" % (what, x) for x in new if x not in old]
+    check_table(wrong)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 from . import gateway
-from .core import check
+from .core import Skip, check
 from .proc import Process
 
 UID = 61234
@@ -29,6 +29,8 @@ class User:
     """Runs commands in a namespace of the lab as an ordinary user with a TUN node of its own."""
 
     def __init__(self, t, lab, nameserver=None, tun_mode="0666", prefix=""):
+        if t.options.preset == "tsan":
+            raise Skip("the thread sanitizer has a thread of its own, and unshare(CLONE_NEWUSER) wants a process without")
         self.t, self.lab, self.dir = t, lab, tempfile.mkdtemp(prefix="user-", dir=t.dir)
         for folder in (t.dir, self.dir):
             os.chmod(folder, 0o755)
