@@ -179,7 +179,7 @@ def network_state(namespace):
         for what in (["rule"], ["route", "show", "table", "all"], ["addr"]):
             text = net.command(["ip", family, "-n", namespace.name] + what)
             state[family + " " + what[0]] = sorted(re.sub(r" (expires|valid_lft|preferred_lft) \S+", "", x).strip()
-                                                   for x in text.splitlines() if "lft" not in x and not LINK_LOCAL.search(x))
+                                                   for x in text.splitlines() if "lft" not in x and not x.startswith("Error:") and not LINK_LOCAL.search(x))
     state["nft"] = net.command(["ip", "netns", "exec", namespace.name, "nft", "list", "ruleset"])
     return state
 
