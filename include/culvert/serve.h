@@ -13,6 +13,8 @@ struct serve_user {
     const char *name, *password; /* 1..255 bytes each */
 };
 
+#define SERVE_STREAMS_DEFAULT 16384
+
 struct serve_options {
     struct ip_port listen;          /* port 0: any; see serve_port() */
     bool udp;                       /* UDP ASSOCIATE; default true */
@@ -21,7 +23,7 @@ struct serve_options {
     struct ip_prefix allow[32]; /* destinations allowed; none: all (it binds to loopback by default) */
     size_t allows;
     uint32_t connect_timeout_ms; /* 10,000 */
-    uint32_t max_streams;        /* per thread, 16,384 */
+    uint32_t max_streams;        /* per thread; 0: SERVE_STREAMS_DEFAULT */
 };
 
 /* One server thread's part: listener, connections, associations. */

@@ -92,7 +92,7 @@ int far_end_new(const struct serve_options *opt, struct far_end **out, struct er
     wheel_init(&f->wheel, clock_now_us());
     f->timer_us = UINT64_MAX;
     if ((r = loop_new(&f->loop)) != 0 || (r = resolver_new(f->loop, &names, &f->resolver)) != 0 ||
-        (r = open_env(f, opt->max_streams)) != 0)
+        (r = open_env(f, opt->max_streams ? opt->max_streams : SERVE_STREAMS_DEFAULT)) != 0)
         err_set(err, r, "the SOCKS5 server cannot be set up: %s", strerror(-r));
     else
         r = serve_open(opt, f->env, &f->serve, err);

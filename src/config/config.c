@@ -205,7 +205,7 @@ static void struct_defaults(struct config *c)
     c->tun.fd = -1;
     c->tun.txqueuelen = 4096; /* tun.h, STR-5 */
     c->serve.connect_timeout_ms = 10000;
-    c->serve.max_streams = 16384;
+    c->serve.max_streams = SERVE_STREAMS_DEFAULT;
 }
 
 /* "dir/file.yaml": "dir/"; no folder: "". */

@@ -52,11 +52,12 @@ static void close_finished_upstream(struct tcp_flow *t)
     }
 }
 
+/* The stream is of no more use, but what it had received before it broke is still the client's: drain_step() reads it. */
 static void upstream_broke(struct tcp_flow *t)
 {
     FCOUNT(t->f, tcp_reset_by_upstream);
-    up_stream_reset(t->up);
-    t->up = NULL;
+    if (t->up)
+        up_stream_want(t->up, 0);
     t->state = TCP_FLOW_DRAIN;
     t->active_ms = forward_now_ms(t->f);
     wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop));
@@ -118,7 +119,7 @@ static void upstream_ended(struct tcp_flow *t)
 
 static void pump_down(struct tcp_flow *t)
 {
-    for (int round = 0; round < DOWN_ROUNDS && t->up && !t->up_eof; round++) {
+    for (int round = 0; round < DOWN_ROUNDS && t->state == TCP_FLOW_OPEN && t->up && !t->up_eof; round++) {
         uint8_t *to;
         size_t room = tcp_tx_space(t->conn, &to);
         ssize_t n;
@@ -183,7 +184,9 @@ static void on_up_closed(void *arg, const struct up_failure *why)
     char text[256];
 
     if (t->state != TCP_FLOW_OPENING) {
-        upstream_broke(t);
+        t->up = NULL;
+        if (t->state != TCP_FLOW_DRAIN)
+            upstream_broke(t);
         return;
     }
     FCOUNT(t->f, tcp_failed);
@@ -196,9 +199,28 @@ static const struct up_stream_events up_events = { on_up_open, on_up_readable, o
 
 /* ---- time ---------------------------------------------------------------------------------------------------------------- */
 
+static void drain_read(struct tcp_flow *t)
+{
+    while (t->up) {
+        uint8_t *to;
+        size_t room = tcp_tx_space(t->conn, &to);
+        ssize_t n;
+
+        if (room == 0)
+            return;
+        n = up_stream_recv(t->up, to, room);
+        tcp_tx_commit(t->conn, n > 0 ? (size_t)n : 0);
+        if (n > 0)
+            continue;
+        up_stream_reset(t->up);
+        t->up = NULL;
+    }
+}
+
 static void drain_step(struct tcp_flow *t)
 {
-    if (tcp_tx_queued(t->conn) == 0 || forward_now_ms(t->f) - t->active_ms >= DRAIN_MAX_MS)
+    drain_read(t);
+    if ((!t->up && tcp_tx_queued(t->conn) == 0) || forward_now_ms(t->f) - t->active_ms >= DRAIN_MAX_MS)
         tcp_abort(t->conn);
     else
         wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop) + DRAIN_POLL_US);

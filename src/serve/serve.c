@@ -15,7 +15,6 @@ enum {
     KEEP_BUFFERS = 64, /* 4 MiB that are not given back */
     BACKLOG = 4096,
     ACCEPTS_MAX = 64, /* of one event */
-    MAX_STREAMS = 16384,
     CONNECT_TIMEOUT_MS = 10000,
 };
 
@@ -146,7 +145,7 @@ static void copy_options(struct serve *s, const struct serve_options *opt)
         users[i].password = put_text(&cursor, opt->users[i].password);
     }
     if (s->opt.max_streams == 0)
-        s->opt.max_streams = MAX_STREAMS;
+        s->opt.max_streams = SERVE_STREAMS_DEFAULT;
     if (s->opt.connect_timeout_ms == 0)
         s->opt.connect_timeout_ms = CONNECT_TIMEOUT_MS;
 }
