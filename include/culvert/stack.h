@@ -33,21 +33,24 @@ enum stack_reject {
     REJECT_TTL_EXCEEDED,     /* 11/0, v6 3/0 */
 };
 
-/* ---- echo (icmp.md 3.1) ------------------------------------------------------------------------------------ */
+/* ---- echo (icmp.md 3) -------------------------------------------------------------------------------------- */
 
+enum ip_family { IP_FAMILY_4 = 4, IP_FAMILY_6 = 6 };
 enum echo_verdict { ECHO_PASS, ECHO_CONSUMED };
 enum echo_result {
     EV_SENT,
-    EV_ALREADY,
-    EV_STALE,
-    EV_NOT_REQUEST,
-    EV_NO_ROUTE,
-    EV_RATE_LIMITED,
-    EV_DROPPED,
-    EV_LIMIT
+    EV_ALREADY,      /* a verb was used before */
+    EV_STALE,        /* the callback is over, or the token is spent, expired or unknown */
+    EV_NOT_REQUEST,  /* it is an echo reply: nobody answers those */
+    EV_NO_ROUTE,     /* no address to send it from */
+    EV_RATE_LIMITED, /* icmp.md 2.5 */
+    EV_DROPPED,      /* not allowed, too large, or the device did not take it */
+    EV_LIMIT,
+    EV_POSTED, /* on its way to the shard that owns the token */
 };
 enum { ECHO_TEMPORARY = 1, ECHO_BROADCAST = 2, ECHO_MULTICAST = 4, ECHO_REASSEMBLED = 8, ECHO_IS_REPLY = 16 };
-typedef uint64_t echo_token; /* (slot, generation); 0 is none */
+/* (generation, shard, slot), 32, 16 and 16 bits; 0 is none. Not given twice within 2^32 detaches of a slot. */
+typedef uint64_t echo_token;
 
 struct echo_req { /* valid only inside the callback; every pointer dies with it */
     struct ip_addr src, dst;
@@ -58,19 +61,90 @@ struct echo_req { /* valid only inside the callback; every pointer dies with it 
     uint64_t rx_time_us;
     const uint8_t *payload; /* after the 8-byte ICMP header */
     uint32_t payload_len;
-    const uint8_t *ip_header; /* unmodified, for quotes */
+    const uint8_t *ip_header; /* unmodified, for quotes; the whole datagram follows */
     uint16_t ip_header_len;
     struct stack *stack; /* whose request this is; a copy of this struct carries no right to answer */
 };
 
+/* An echo handler; runs in stack_input(). It must not block. Any verb may be called in it; the interface stays as it is
+ * while it runs (stack_add_address() and its kin return -EBUSY). */
+typedef enum echo_verdict echo_handler(void *arg, struct echo_req *r);
+enum { ECHO_KIND_REQUEST = 1, ECHO_KIND_REPLY = 2 };
+/** stack_set_echo_handler() - ask @fn about echo messages of this family; NULL: nobody
+ * @kinds: ECHO_KIND_*; replies are those that no endpoint waits for. Takes effect with the next message, in one piece.
+ * Return: 0; -EAFNOSUPPORT: the stack was built without this family. */
+int stack_set_echo_handler(struct stack *s, enum ip_family family, uint32_t kinds, echo_handler *fn,
+                           void *arg);
+
+/* The synchronous verbs: one of them takes effect, once, whatever the verdict says (icmp.md W3, W4). */
 /** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md 2.4) */
 enum echo_result echo_reply(struct echo_req *r);
-enum echo_result echo_reject(struct echo_req *r,
-                             enum stack_reject why); /* an ICMP error, now (icmp.md 3.3) */
-/** echo_detach() - copy what a later reply needs; 0: caps met (4,096 tokens, 4 MiB). A token lives 10 s, then nothing is sent. */
-echo_token echo_detach(struct echo_req *r);
-/** echo_complete() - answer a detached request: the built-in reply, or @why; [the shard's thread]. EV_STALE: spent or expired */
-enum echo_result echo_complete(struct stack *s, echo_token token, bool reply, enum stack_reject why);
+/** echo_reject() - an ICMP error that quotes the request, now (icmp.md 3.3); REJECT_SILENT: nothing, and counted so */
+enum echo_result echo_reject(struct echo_req *r, enum stack_reject why);
+enum echo_result echo_reject_too_big(struct echo_req *r, uint32_t mtu_bytes);
+enum echo_result echo_expire(struct echo_req *r); /* time exceeded in transit (icmp.md X30) */
+
+enum { ECHO_KEEP_PAYLOAD = 1, ECHO_KEEP_HEADER = 2, ECHO_ALLOW_DUP = 4 };
+/** echo_detach() - the right to answer later; lives config.echo_token_ms, then nothing is sent
+ * @keep: PAYLOAD: for replies with the request's own payload; HEADER: its IP header, for exact quotes; both: the whole
+ *        datagram. ALLOW_DUP: may be completed any number of times until it expires. Nothing else is copied.
+ * Return: 0: caps met (4,096 tokens and 4 MiB kept in a shard), or the right to answer is used up. */
+echo_token echo_detach(struct echo_req *r, uint32_t keep);
+static inline uint32_t echo_token_shard(echo_token t)
+{
+    return (uint32_t)(t >> 16) & 0xffff;
+}
+
+enum echo_outcome_kind {
+    ECHO_OUT_DROP, /* nothing is sent; the token is spent */
+    ECHO_OUT_REPLY,
+    ECHO_OUT_ERROR,  /* an ICMP error as type and code say */
+    ECHO_OUT_EXPIRE, /* time exceeded, code 0 */
+    ECHO_OUT_REJECT, /* as `why` says */
+};
+
+/* What became of a request that was taken away: every pointer is borrowed until the call returns. */
+struct echo_outcome {
+    enum echo_outcome_kind kind;
+    enum stack_reject why; /* REJECT */
+    uint8_t type, code;    /* ERROR: ICMP of the client's family */
+    uint32_t info; /* ERROR: bytes 4 to 7, host order: the MTU of a too-big; for 12/0 the pointer << 24 */
+    /* REPLY: who answered; none: the address that was asked. Others: the offender; none: our gateway address, else the
+     * address that was asked. An address that is neither of these nor assigned needs the spoofing switch. */
+    struct ip_addr source;
+    const uint8_t *payload; /* REPLY: what came back; NULL: the request's own, kept by the token */
+    uint32_t payload_len;
+    const uint8_t
+        *quote; /* errors: the client's datagram from its IP header on; NULL: as kept, else rebuilt */
+    uint32_t quote_len;
+    uint8_t ttl;  /* REPLY: 0: the stack's own */
+    bool has_tos; /* REPLY: else the request's */
+    uint8_t tos;
+    bool
+        relayed; /* errors: another router's words, limited by who relays them: not the stack's bucket (icmp.md E13) */
+};
+
+/** echo_complete() - answer a detached request [the thread of @s]
+ * Another shard's token goes to events.echo_post and comes back as EV_POSTED, or EV_DROPPED when it has no room.
+ * Return: EV_STALE: unknown, expired or spent, or its destination is no longer ours (icmp.md A6). */
+enum echo_result echo_complete(struct stack *s, echo_token token, const struct echo_outcome *o);
+/** echo_post() - the same from [any] thread: always by events.echo_post; @s: any shard of the group, still there */
+enum echo_result echo_post(const struct stack *s, echo_token token, const struct echo_outcome *o);
+
+/* Which echo an outcome belongs to when there is no token: as the client sent it. */
+struct echo_addr {
+    struct ip_addr client, target;
+    uint16_t id, seq;
+};
+/** echo_inject() - send an outcome to a client: late or duplicate replies, errors of a proxied echo (icmp.md 4.4, 4.5)
+ * REPLY needs o->payload (or payload_len 0); ERROR, EXPIRE and REJECT without a quote rebuild one from @a. */
+enum echo_result echo_inject(struct stack *s, const struct echo_outcome *o, const struct echo_addr *a);
+
+/** echo_outcome_pack() - an outcome as flat bytes, for a ring between threads; @out may be NULL
+ * Return: bytes needed; nothing is written when @cap is less. */
+size_t echo_outcome_pack(const struct echo_outcome *o, void *out, size_t cap);
+/* The pointers of *out lie in @data; false: these bytes are no outcome. */
+bool echo_outcome_unpack(const void *data, size_t len, struct echo_outcome *out);
 
 /* ---- what the embedder is told ------------------------------------------------------------------------------- */
 
@@ -107,8 +181,12 @@ struct stack_events {
     void (*on_udp_request_gone)(void *user);       /* expired undecided */
     void (*on_udp_datagram)(void *user, const struct udp_datagram *d);
 
-    /* NULL: the built-in reply for assigned addresses, for others as config.echo_temporary says. Runs in stack_input(). */
-    enum echo_verdict (*on_echo)(void *arg, struct echo_req *r);
+    /* The first echo handler of both families, for requests; NULL: the built-in reply for assigned addresses, for others
+     * as config.echo_temporary says. Later: stack_set_echo_handler(). */
+    echo_handler *on_echo;
+    /* Have shard @to_shard call echo_complete(); may run on any thread that calls echo_post(). Copies what it keeps
+     * (echo_outcome_pack()). false: no room. NULL: tokens are completed on their own shard only. */
+    bool (*echo_post)(void *driver, uint32_t to_shard, echo_token token, const struct echo_outcome *o);
 };
 
 #define STACK_EMIT_IOV 132 /* headers, and up to 128 USO segments or 4 TCP ranges */
@@ -142,6 +220,7 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     uint32_t max_udp;                                   /* 65,536 endpoints */
     uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50; rate UINT32_MAX: no limit */
     enum stack_echo_temporary echo_temporary;           /* ECHO_TEMPORARY_COMPAT */
+    uint32_t echo_token_ms;  /* life of a detached request: 10,000; 1,000 to 60,000 */
     bool proto_unreachable;  /* tell the sender of an unknown protocol (faults.md P11); true */
     uint32_t rst_per_second; /* to unknown flows: 1,000 */
     enum tcp_congestion congestion;
@@ -262,6 +341,41 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
  *     + frag_in + frag_malformed + frag_overlap + frag_no_memory
  * frag_in are held or repeated pieces, frag_done the datagrams made of them. Above it each protocol has its own reasons. */
 /* clang-format off */
+/* Of one family. What became of echo requests, when their answers are immediate (icmp.md 2.8):
+ *   rx.echo_request = tx.echo_reply + handler_consumed + rejected + detached + suppressed_temporary
+ *     + tx.no_route + tx.rate_limited + tx.dropped        (the last three count ICMP errors about other packets, too) */
+#define STACK_ICMP_COUNTERS(X, f) \
+    X(icmp##f##_rx_echo_request, "icmp" #f ".rx.echo_request") \
+    X(icmp##f##_rx_echo_reply, "icmp" #f ".rx.echo_reply") \
+    X(icmp##f##_rx_dst_unreachable, "icmp" #f ".rx.dst_unreachable") \
+    X(icmp##f##_rx_packet_too_big, "icmp" #f ".rx.packet_too_big") \
+    X(icmp##f##_rx_time_exceeded, "icmp" #f ".rx.time_exceeded") \
+    X(icmp##f##_rx_param_problem, "icmp" #f ".rx.param_problem") \
+    X(icmp##f##_rx_redirect, "icmp" #f ".rx.redirect") \
+    X(icmp##f##_rx_query, "icmp" #f ".rx.query") /* timestamp, information, neighbour and group discovery */ \
+    X(icmp##f##_rx_invalid, "icmp" #f ".rx.invalid") \
+    X(icmp##f##_rx_unrecognized, "icmp" #f ".rx.unrecognized") \
+    X(icmp##f##_tx_echo_reply, "icmp" #f ".tx.echo_reply") \
+    X(icmp##f##_tx_dst_unreachable, "icmp" #f ".tx.dst_unreachable") \
+    X(icmp##f##_tx_packet_too_big, "icmp" #f ".tx.packet_too_big") \
+    X(icmp##f##_tx_time_exceeded, "icmp" #f ".tx.time_exceeded") \
+    X(icmp##f##_tx_param_problem, "icmp" #f ".tx.param_problem") \
+    X(icmp##f##_tx_echo_request, "icmp" #f ".tx.echo_request") /* of an endpoint */ \
+    X(icmp##f##_dropped, "icmp" #f ".tx.dropped") \
+    X(icmp##f##_rate_limited, "icmp" #f ".tx.rate_limited") \
+    X(icmp##f##_no_route, "icmp" #f ".tx.no_route") \
+    X(icmp##f##_suppressed, "icmp" #f ".suppressed_temporary") \
+    X(icmp##f##_consumed, "icmp" #f ".handler_consumed") \
+    X(icmp##f##_handler_reply, "icmp" #f ".handler_reply") /* of those in tx.echo_reply */ \
+    X(icmp##f##_rejected, "icmp" #f ".rejected") \
+    X(icmp##f##_detached, "icmp" #f ".detached") \
+    X(icmp##f##_detach_expired, "icmp" #f ".detach_expired") \
+    X(icmp##f##_detach_refused, "icmp" #f ".detach_refused") \
+    X(icmp##f##_injected, "icmp" #f ".injected") /* outcomes of echo_complete() and echo_inject() that were sent */ \
+    X(icmp##f##_endpoint_in, "icmp" #f ".endpoint.in") /* echo replies */ \
+    X(icmp##f##_endpoint_malformed, "icmp" #f ".endpoint.malformed") /* echo requests that an endpoint shadowed */ \
+    X(icmp##f##_stale, "icmp" #f ".stale")
+
 #define STACK_COUNTERS(X) \
     X(ip_in, "ip.in") \
     X(ip_in_bytes, "ip.in_bytes") \
@@ -290,21 +404,9 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(frag_no_memory, "frag.no_memory") \
     X(frag_sent, "frag.sent") \
     X(icmp_in, "icmp.in") \
-    X(icmp_invalid, "icmp.invalid") \
-    X(icmp_echo_request, "icmp.rx.echo_request") \
-    X(icmp_echo_reply_sent, "icmp.tx.echo_reply") \
-    X(icmp_consumed, "icmp.handler_consumed") \
-    X(icmp_detached, "icmp.detached") \
-    X(icmp_detach_expired, "icmp.detach_expired") \
-    X(icmp_detach_refused, "icmp.detach_refused") \
-    X(icmp_suppressed, "icmp.suppressed_temporary") \
-    X(icmp_rejected, "icmp.rejected") \
-    X(icmp_no_route, "icmp.tx.no_route") \
-    X(icmp_dropped, "icmp.tx.dropped") \
-    X(icmp_error_sent, "icmp.tx.error") \
-    X(icmp_rate_limited, "icmp.rate_limited") \
     X(icmp_ignored, "icmp.ignored") \
-    X(icmp_stale, "icmp.stale") \
+    STACK_ICMP_COUNTERS(X, 4) \
+    STACK_ICMP_COUNTERS(X, 6) \
     X(udp_in, "udp.in") \
     X(udp_out, "udp.out") \
     X(udp_length, "udp.length") \

@@ -13,7 +13,9 @@ static void answer(struct echo_wait *w, bool reply)
 {
     struct forward *f = w->f;
 
-    echo_complete(f->stack, w->token, reply, REJECT_SILENT);
+    struct echo_outcome o = { .kind = reply ? ECHO_OUT_REPLY : ECHO_OUT_DROP };
+
+    echo_complete(f->stack, w->token, &o);
     if (reply)
         FCOUNT(f, echo_replied);
     else
@@ -36,7 +38,7 @@ static struct echo_wait *detach(struct forward *f, struct echo_req *r)
         return NULL;
     w->f = f;
     w->timer.fn = on_delay_over;
-    w->token = echo_detach(r);
+    w->token = echo_detach(r, ECHO_KEEP_PAYLOAD);
     if (w->token)
         return w;
     slab_put(&f->echoes, w);

@@ -19,6 +19,9 @@ static void input_v4(struct stack *s, struct packet *p)
     case ICMP4_ECHO:
         echo_input(s, p);
         break;
+    case ICMP4_ECHO_REPLY:
+        echo_reply_input(s, p);
+        break;
     case ICMP4_UNREACHABLE:
     case ICMP4_TIME_EXCEEDED:
     case ICMP4_PARAM_PROBLEM:
@@ -36,6 +39,9 @@ static void input_v6(struct stack *s, struct packet *p)
     case ICMP6_ECHO:
         echo_input(s, p);
         break;
+    case ICMP6_ECHO_REPLY:
+        echo_reply_input(s, p);
+        break;
     case ICMP6_UNREACHABLE:
     case ICMP6_TOO_BIG:
     case ICMP6_TIME_EXCEEDED:
@@ -52,7 +58,7 @@ void icmp_input(struct stack *s, struct packet *p)
 {
     COUNT(s, icmp_in);
     if (p->l4_len < ICMP_HEADER || !checksum_is_right(p)) {
-        COUNT(s, icmp_invalid);
+        COUNT_ICMP(s, p->v6, rx_invalid);
         return;
     }
     if (p->v6)

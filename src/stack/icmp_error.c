@@ -56,7 +56,7 @@ static bool is_too_big(bool v6, uint8_t type, uint8_t code)
 }
 
 /* May an error be sent about this packet at all (icmp.md U7)? */
-static bool may_answer(const struct packet *p, uint8_t type, uint8_t code)
+bool icmp_may_answer(const struct packet *p, uint8_t type, uint8_t code)
 {
     if (p->proto == (p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP) &&
         (p->l4_len < 1 || is_error_type(p->v6, p->l4[0])))
@@ -66,65 +66,92 @@ static bool may_answer(const struct packet *p, uint8_t type, uint8_t code)
     return true;
 }
 
-static enum echo_result send_from(struct stack *s, const struct ip_addr *src, const struct packet *p,
-                                  uint8_t type, uint8_t code, uint32_t word)
+static void count_sent(struct stack *s, bool v6, uint8_t type, uint8_t code)
+{
+    if (is_too_big(v6, type, code))
+        COUNT_ICMP(s, v6, tx_packet_too_big);
+    else if (type == (v6 ? ICMP6_TIME_EXCEEDED : ICMP4_TIME_EXCEEDED))
+        COUNT_ICMP(s, v6, tx_time_exceeded);
+    else if (type == (v6 ? ICMP6_PARAM_PROBLEM : ICMP4_PARAM_PROBLEM))
+        COUNT_ICMP(s, v6, tx_param_problem);
+    else
+        COUNT_ICMP(s, v6, tx_dst_unreachable);
+}
+
+static enum echo_result send_error(struct stack *s, const struct packet *p, const struct icmp_error *e)
 {
     uint8_t room[IP_OUT_HEADROOM + ICMP_HEADER], *h = room + IP_OUT_HEADROOM;
     size_t most = (p->v6 ? V6_PACKET_MAX - V6_HEADER : V4_PACKET_MAX - V4_HEADER) - ICMP_HEADER;
     struct iovec quote = { .iov_base = (uint8_t *)(uintptr_t)p->ip,
                            .iov_len = p->ip_len < most ? p->ip_len : most };
-    struct ip_out o = { .src = *src,
+    struct ip_out o = { .src = e->from,
                         .dst = p->src,
                         .proto = p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP,
                         .ttl = s->cfg.ttl,
                         .df = true,
                         .csum_offset = 2 };
 
-    if (!is_too_big(p->v6, type, code) &&
+    if (e->limited && !is_too_big(p->v6, e->type, e->code) &&
         !bucket_take(&s->icmp_bucket, s->now_us, s->cfg.icmp_errors_per_second, s->cfg.icmp_errors_burst)) {
-        COUNT(s, icmp_rate_limited);
+        COUNT_ICMP(s, p->v6, rate_limited);
         return EV_RATE_LIMITED;
     }
-    h[0] = type;
-    h[1] = code;
+    h[0] = e->type;
+    h[1] = e->code;
     put_be16(h + 2, 0);
-    put_be32(h + 4, word);
+    put_be32(h + 4, e->word);
     if (ip_output(s, &o, h, ICMP_HEADER, &quote, 1) != 0) {
-        COUNT(s, icmp_dropped);
+        COUNT_ICMP(s, p->v6, dropped);
         return EV_DROPPED;
     }
-    COUNT(s, icmp_error_sent);
+    count_sent(s, p->v6, e->type, e->code);
     return EV_SENT;
+}
+
+/* The source is looked for before a token is spent (icmp.md L6). */
+enum echo_result icmp_send_chosen(struct stack *s, const struct packet *p, const struct icmp_error *e)
+{
+    const struct ip_addr *gateway = ip_gateway(s, &p->src);
+    struct icmp_error filled = *e;
+
+    if (!icmp_may_answer(p, e->type, e->code))
+        return EV_DROPPED;
+    if (ip_is_none(&e->from) && gateway == NULL && (p->broadcast || p->multicast)) {
+        COUNT_ICMP(s, p->v6, no_route);
+        return EV_NO_ROUTE;
+    }
+    if (ip_is_none(&e->from))
+        filled.from = gateway != NULL ? *gateway : p->dst;
+    return send_error(s, p, &filled);
 }
 
 enum echo_result icmp_send_raw(struct stack *s, const struct packet *p, uint8_t type, uint8_t code,
                                uint32_t word)
 {
-    const struct ip_addr *src = ip_gateway(s, &p->src);
+    struct icmp_error e = { .type = type, .code = code, .word = word, .limited = true };
 
-    if (!may_answer(p, type, code))
-        return EV_DROPPED;
-    if (src == NULL && (p->broadcast || p->multicast)) {
-        COUNT(s, icmp_no_route);
-        return EV_NO_ROUTE;
-    }
-    return send_from(s, src != NULL ? src : &p->dst, p, type, code, word);
+    return icmp_send_chosen(s, p, &e);
 }
 
-static struct type_code code_of(bool v6, enum stack_reject why, uint32_t mtu)
+bool icmp_error_for(bool v6, enum stack_reject why, uint32_t mtu, struct icmp_error *out)
 {
+    struct type_code c = v6 ? codes_v6[why] : codes_v4[why];
+
     if (mtu > 0)
-        return v6 ? (struct type_code){ ICMP6_TOO_BIG, 0 } : (struct type_code){ ICMP4_UNREACHABLE, 4 };
-    return v6 ? codes_v6[why] : codes_v4[why];
+        c = v6 ? (struct type_code){ ICMP6_TOO_BIG, 0 } : (struct type_code){ ICMP4_UNREACHABLE, 4 };
+    else if (why == REJECT_SILENT)
+        return false;
+    *out = (struct icmp_error){ .type = c.type, .code = c.code, .word = mtu, .limited = true };
+    return true;
 }
 
 enum echo_result icmp_reject(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu)
 {
-    struct type_code c = code_of(p->v6, why, mtu);
+    struct icmp_error e;
 
-    if (why == REJECT_SILENT && mtu == 0)
+    if (!icmp_error_for(p->v6, why, mtu, &e))
         return EV_DROPPED;
-    return icmp_send_raw(s, p, c.type, c.code, mtu);
+    return icmp_send_chosen(s, p, &e);
 }
 
 bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu)
@@ -132,8 +159,7 @@ bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject 
     return icmp_reject(s, p, why, mtu) == EV_SENT;
 }
 
-/* The header of a packet that we no longer have, as far as its sender needs it to know its flow again. */
-static size_t rebuild_header(const struct stack *s, const struct flow_key *f, size_t l4_len, uint8_t *h)
+size_t icmp_rebuild_header(const struct stack *s, const struct flow_key *f, size_t l4_len, uint8_t *h)
 {
     uint16_t check;
 
@@ -164,23 +190,23 @@ bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uin
     struct packet p = {
         .src = flow->client, .dst = flow->target, .proto = flow->proto, .v6 = !ip_is4(&flow->client)
     };
-    struct type_code c = code_of(p.v6, why, mtu);
+    struct icmp_error e;
     uint8_t quote[V6_HEADER + QUOTE_L4_MAX];
     size_t header;
 
-    if (why == REJECT_SILENT && mtu == 0)
+    if (!icmp_error_for(p.v6, why, mtu, &e))
         return false;
     if (l4_len > QUOTE_L4_MAX)
         l4_len = QUOTE_L4_MAX;
-    header = rebuild_header(s, flow, l4_len, quote);
+    header = icmp_rebuild_header(s, flow, l4_len, quote);
     memcpy(quote + header, l4, l4_len);
     p.ip = quote;
     p.ip_len = (uint32_t)(header + l4_len);
     p.l4 = quote + header;
     p.l4_len = (uint32_t)l4_len;
-    if (offender == NULL || ip_is_none(offender) || ip_is4(offender) == p.v6)
-        return icmp_send_raw(s, &p, c.type, c.code, mtu) == EV_SENT;
-    return send_from(s, offender, &p, c.type, c.code, mtu) == EV_SENT;
+    if (offender != NULL && !ip_is_none(offender) && ip_is4(offender) != p.v6)
+        e.from = *offender;
+    return icmp_send_chosen(s, &p, &e) == EV_SENT;
 }
 
 /* ---- in ------------------------------------------------------------------------------------------------------------------ */

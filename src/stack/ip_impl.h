@@ -29,6 +29,10 @@ void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt
               struct block *slot, uint32_t origin, bool reassembled);
 /* The stack's own address of @like's family, NULL when none is configured. */
 const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like);
+/* May something leave with this source, for somebody who asked @asked (icmp.md N2)? */
+bool ip_may_send_from(const struct stack *s, const struct ip_addr *source, const struct ip_addr *asked);
+/* Would this packet still be accepted, for the same reason as when it came (icmp.md A6)? */
+bool ip_still_ours(const struct stack *s, const struct packet *p);
 /* A packet copied into a block of its size; an IPv6 header that makes it longer than any block begins in the headroom.
  * *out: where it lies now. NULL: no memory. */
 struct block *ip_copy(struct stack *s, const uint8_t *packet, size_t len, const uint8_t **out);
@@ -86,12 +90,27 @@ enum {
  * icmp.md U7. Return: EV_SENT; EV_RATE_LIMITED; EV_NO_ROUTE: no address to send it from; EV_DROPPED: not allowed, or lost. */
 enum echo_result icmp_send_raw(struct stack *s, const struct packet *p, uint8_t type, uint8_t code,
                                uint32_t word);
+/* The same with its sender chosen: none: as icmp_send_raw() does; @limited: it spends the stack's bucket. */
+struct icmp_error {
+    struct ip_addr from;
+    uint8_t type, code;
+    uint32_t word;
+    bool limited;
+};
+enum echo_result icmp_send_chosen(struct stack *s, const struct packet *p, const struct icmp_error *e);
+bool icmp_may_answer(const struct packet *p, uint8_t type, uint8_t code);
+/* Type, code and word for @why; mtu > 0: too big. False: REJECT_SILENT. */
+bool icmp_error_for(bool v6, enum stack_reject why, uint32_t mtu, struct icmp_error *out);
 enum echo_result icmp_reject(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu);
+/* The IP header of a datagram that its sender sent and that we no longer have: V6_HEADER bytes of room at @h; its length. */
+size_t icmp_rebuild_header(const struct stack *s, const struct flow_key *f, size_t l4_len, uint8_t *h);
 void icmp_error_input(struct stack *s, const struct packet *p);
-void echo_input(struct stack *s, struct packet *p);
+void echo_input(struct stack *s, struct packet *p);       /* a request, checked */
+void echo_reply_input(struct stack *s, struct packet *p); /* a reply, checked */
 
 size_t echo_memory_bytes(void);
 void echo_init(struct stack *s, void *memory);
+void echo_forget_all(struct stack *s); /* every token is stale from now on (icmp.md A7) */
 
 /* ---- UDP -------------------------------------------------------------------------------------------------------------- */
 

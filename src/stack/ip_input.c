@@ -88,6 +88,18 @@ static bool destination_is_ours(const struct stack *s, struct packet *p)
     return s->cfg.promiscuous && !ip_is_martian(&p->dst);
 }
 
+bool ip_may_send_from(const struct stack *s, const struct ip_addr *source, const struct ip_addr *asked)
+{
+    return s->cfg.spoofing || ip_equal(source, asked) || is_assigned(s, source);
+}
+
+bool ip_still_ours(const struct stack *s, const struct packet *p)
+{
+    struct packet now = { .dst = p->dst };
+
+    return destination_is_ours(s, &now) && now.local == p->local;
+}
+
 /* icmp.md 2.1 steps 2, 4 and 5, and IP-2. */
 static bool addresses_pass(struct stack *s, struct packet *p)
 {

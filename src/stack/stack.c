@@ -31,6 +31,7 @@ void stack_config_defaults(struct stack_config *c)
         .icmp_errors_per_second = 1000,
         .icmp_errors_burst = 50,
         .echo_temporary = ECHO_TEMPORARY_COMPAT,
+        .echo_token_ms = 10000,
         .proto_unreachable = true,
         .rst_per_second = 1000,
         .congestion = TCP_CC_CUBIC,
@@ -126,6 +127,7 @@ void stack_fini(struct stack *s)
 {
     if (s == NULL)
         return;
+    echo_forget_all(s); /* first, so that whoever completes one now finds it stale (icmp.md A7) */
     tcp_fini(s);
     udp_fini(s);
     for (size_t i = 0; i < s->pool_count; i++)

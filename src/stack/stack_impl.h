@@ -179,6 +179,9 @@ struct stack {
 };
 
 #define COUNT(s, member)        counter_add(&(s)->cnt.member, 1)
+/* A counter that each family has of its own. */
+#define COUNT_ICMP(s, v6, member)                                                                            \
+    counter_add((v6) ? &(s)->cnt.icmp6_##member : &(s)->cnt.icmp4_##member, 1)
 #define COUNT_ADD(s, member, n) counter_add(&(s)->cnt.member, (n))
 
 #endif

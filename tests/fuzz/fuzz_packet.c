@@ -246,7 +246,7 @@ static enum echo_verdict on_echo(void *arg, struct echo_req *r)
     else if (how % 4 == 1)
         echo_reject(r, (enum stack_reject)(how % (REJECT_TTL_EXCEEDED + 1)));
     else if (how % 4 == 2)
-        e->tokens[sum % OBJECTS] = echo_detach(r);
+        e->tokens[sum % OBJECTS] = echo_detach(r, how % 8);
     return how & 64 ? ECHO_CONSUMED : ECHO_PASS;
 }
 
@@ -328,6 +328,37 @@ static void send_datagrams(struct embedder *e, struct udp_endpoint *p, const str
     for (int i = 0; i < n; i++)
         iov[i] = (struct iovec){ .iov_base = bulk, .iov_len = i + 1 < n ? size : size / 2u };
     udp_send(p, from, iov, n, n > 1 ? size : 0);
+}
+
+/* An outcome of any kind, sound or not, for a token or for an echo that nobody sent. */
+static void call_echo(struct embedder *e, uint8_t op)
+{
+    static const uint8_t bytes[2000] = { 0x45, 0, 7 };
+    struct echo_outcome o = { .kind = (enum echo_outcome_kind)(draw(e) % (ECHO_OUT_REJECT + 1)),
+                              .why = (enum stack_reject)(op % (REJECT_TTL_EXCEEDED + 1)),
+                              .type = draw(e),
+                              .code = draw(e),
+                              .info = draw(e) * 257u,
+                              .ttl = draw(e),
+                              .has_tos = (op & 32) != 0,
+                              .relayed = (op & 16) != 0 };
+    struct echo_addr a = { .id = op, .seq = draw(e) };
+    uint8_t how = draw(e);
+
+    ip_parse(how & 1 ? "10.0.0.2" : "fd00::2", &a.client);
+    ip_parse(how & 2 ? "192.0.2.80" : "2001:db8::80", &a.target);
+    if (how & 4)
+        o.source = how & 8 ? a.target : a.client;
+    if (how & 16)
+        o = (struct echo_outcome){ .kind = o.kind, .payload = bytes, .payload_len = draw(e) * 7u };
+    if (how & 32) {
+        o.quote = bytes;
+        o.quote_len = draw(e) * 7u;
+    }
+    if (how & 64)
+        echo_inject(e->s, &o, &a);
+    else
+        echo_complete(e->s, e->tokens[op % OBJECTS], &o);
 }
 
 static void call_udp(struct embedder *e, uint8_t op)
@@ -426,8 +457,7 @@ static void step(struct embedder *e)
         if (op % 4 == 0)
             stack_set_mtu(e->s, 576 + draw(e) * 40u);
         else
-            echo_complete(e->s, e->tokens[op % OBJECTS], draw(e) % 2,
-                          (enum stack_reject)(op % (REJECT_TTL_EXCEEDED + 1)));
+            call_echo(e, op);
         break;
     }
     check_sums(e->s);

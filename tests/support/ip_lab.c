@@ -256,12 +256,30 @@ size_t ip_lab_join(struct ip_lab *lab, size_t from, size_t to, uint8_t *out, siz
     return at;
 }
 
-uint64_t ip_lab_count(const struct ip_lab *lab, const char *name)
+static bool count_one(const struct ip_lab *lab, const char *name, uint64_t *out)
 {
     for (const struct counter_desc *d = stack_counter_descs; d->name != NULL; d++) {
-        if (strcmp(d->name, name) == 0)
-            return counter_read(
+        if (strcmp(d->name, name) == 0) {
+            *out = counter_read(
                 (const counter *)(const void *)((const char *)stack_counters(lab->s) + d->offset));
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t ip_lab_count(const struct ip_lab *lab, const char *name)
+{
+    char of4[64], of6[64];
+    uint64_t n, n6;
+
+    if (count_one(lab, name, &n))
+        return n;
+    if (strncmp(name, "icmp.", 5) == 0) {
+        snprintf(of4, sizeof(of4), "icmp4.%s", name + 5);
+        snprintf(of6, sizeof(of6), "icmp6.%s", name + 5);
+        if (count_one(lab, of4, &n) && count_one(lab, of6, &n6))
+            return n + n6;
     }
     fail_msg("no counter is called %s", name);
     return 0;

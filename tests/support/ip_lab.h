@@ -84,7 +84,7 @@ struct pkt_view ip_lab_out(struct ip_lab *lab, size_t i);
 size_t ip_lab_join(struct ip_lab *lab, size_t from, size_t to, uint8_t *out, size_t cap,
                    struct pkt_view *first);
 
-/* The counter of this name; fails the test if there is none. */
+/* The counter of this name ("icmp.x": icmp4.x and icmp6.x together); fails the test if there is none. */
 uint64_t ip_lab_count(const struct ip_lab *lab, const char *name);
 /* The identity of stack.h: NULL, or what does not add up. */
 const char *ip_lab_sum_error(const struct ip_lab *lab);

@@ -294,7 +294,7 @@ static void parameter_problems_are_limited(void **state) /* faults.md P9: rate-l
         ip_lab_input(lab, &pkt);
     }
     assert_int_equal(lab->outs, lab->cfg.icmp_errors_burst);
-    assert_int_equal(ip_lab_count(lab, "icmp.rate_limited"), 200 - lab->cfg.icmp_errors_burst);
+    assert_int_equal(ip_lab_count(lab, "icmp.tx.rate_limited"), 200 - lab->cfg.icmp_errors_burst);
 }
 
 int main(void)

@@ -15,7 +15,7 @@ static struct pkt pkt; /* the packet of the running test */
 static const char *const reasons[] = { "ip.short",      "ip.version",  "ip.malformed", "ip.checksum",
                                        "ip.bad_src",    "ip.bad_dst",  "ip.options",   "ip.proto",
                                        "ip.ext_header", "udp.length",  "udp.checksum", "tcp.checksum",
-                                       "tcp.malformed", "icmp.invalid" };
+                                       "tcp.malformed", "icmp.rx.invalid" };
 
 struct look {
     uint64_t count[ARRAY_LEN(reasons)];
@@ -177,10 +177,10 @@ static void l4_checksum_matrix(void **state) /* tcp-stack.md VN-2 */
         const char *udp, *tcp, *icmp;
     } rows[] = {
         { "no flag, good", false, false, true, "", "", "" },
-        { "no flag, bad", false, false, false, "udp.checksum", "tcp.checksum", "icmp.invalid" },
+        { "no flag, bad", false, false, false, "udp.checksum", "tcp.checksum", "icmp.rx.invalid" },
         { "DATA_VALID, good", false, true, true, "", "", "" },
-        { "DATA_VALID, bad", false, true, false, "", "", "icmp.invalid" },
-        { "NEEDS_CSUM, bad", true, false, false, "", "", "icmp.invalid" },
+        { "DATA_VALID, bad", false, true, false, "", "", "icmp.rx.invalid" },
+        { "NEEDS_CSUM, bad", true, false, false, "", "", "icmp.rx.invalid" },
     };
     struct ip_lab *lab = *state;
     int wrong = 0;
