@@ -1,8 +1,9 @@
 /* tcp_impl.h - the inside of the TCP half: the connection, what it holds, and who does what.
  *
  * A packet's way: tcp_input.c finds its owner and applies RFC 9293 section 3.10.7.4; tcp_ack.c takes its acknowledgement,
- * tcp_recv.c its payload. Nothing is sent and no callback runs before tcp_batch_end() (tcp_batch.c): callbacks first, then
- * tcp_output.c, so that one ACK tells of everything that the batch brought and of everything that was consumed.
+ * tcp_recv.c its payload. No callback runs before tcp_batch_end() (tcp_batch.c): callbacks first, then tcp_output.c, so that
+ * one ACK tells of everything that the batch brought and of everything that was consumed. Only whole packets of new data leave
+ * earlier, as the embedder queues them.
  *
  * What always holds (checked by tcp_check.c in debug builds)
  *   snd_una <= segments in order, without gaps, up to snd_nxt <= snd_end (+1 for a FIN); chunks cover snd_una..snd_end.
@@ -68,6 +69,7 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 #define PTO_ONE_SEGMENT_US   200000u /* worst delayed ACK of the client when one segment is in flight */
 #define PTO_IMPATIENT_US     5000u /* round trips from here on do not wait for a delayed ACK behind a burst */
 #define NO_MEMORY_RETRY_US   10000u
+#define LATE_MS              2u
 #define TICK_US              1000u
 #define SYN_ACK_RETRIES      5
 #define REQUEST_LIFE_MS      150000u /* TF5 */
@@ -255,6 +257,7 @@ struct tcp_conn {
     uint32_t chain;                                     /* next of the table's bucket */
     uint8_t state;                                      /* enum tcps */
     uint8_t timers : 3, rexmit_kind : 2, loss_news : 2; /* enum tcp_timer that are armed; its enum; LOSS_* */
+    uint8_t put_off : 1;                                /* a late timer has been given another tick */
     uint8_t backoff;
     uint8_t snd_wscale : 4, rcv_wscale : 4;
     uint32_t flags; /* CONN_* */
@@ -522,7 +525,8 @@ uint32_t tcp_send_limit(const struct tcp_conn *c);
 int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *iov, int max);
 
 /* tcp_output.c */
-bool tcp_output(struct tcp_conn *c); /* everything that is due; true: there is more for another turn */
+bool tcp_output(struct tcp_conn *c);      /* everything that is due; true: there is more for another turn */
+void tcp_output_full(struct tcp_conn *c); /* what fills whole packets leaves at once */
 uint32_t tcp_sendable(const struct tcp_conn *c); /* bytes that could leave now, if they were queued */
 /* tcp_emit.c: one segment each */
 void tcp_emit_data(struct tcp_conn *c, uint32_t seq, uint8_t flags, const struct iovec *iov, int ranges,

@@ -269,6 +269,18 @@ static bool output_synack(struct tcp_conn *c)
     return false;
 }
 
+/* Whole packets of the largest size need not wait for the end of the batch: nothing can be added to them, and what was just
+ * received is still in the cache. Everything else waits (BAT-2). */
+void tcp_output_full(struct tcp_conn *c)
+{
+    uint32_t full = largest_packet(c, tcp_emit_mss(c));
+
+    if (c->state == TCPS_SYN_RECEIVED || c->snd_end - c->snd_nxt < full || tcp_sendable(c) < full)
+        return;
+    tcp_output(c);
+    tcp_check(c);
+}
+
 bool tcp_output(struct tcp_conn *c)
 {
     bool probe = (c->flags & CONN_TLP_SEND) != 0, more;

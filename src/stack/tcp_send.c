@@ -184,5 +184,6 @@ void tcp_tx_commit(struct tcp_conn *c, size_t n)
         t->landing = NULL;
     }
     c->snd_end += len;
+    tcp_output_full(c);
     tcp_ready(c);
 }

@@ -42,6 +42,7 @@ void tcp_timer_set(struct tcp_conn *c, enum tcp_timer which, uint64_t delay_us)
     switch (which) {
     case TIMER_REXMIT:
         c->rexmit_at = at;
+        c->put_off = false;
         break;
     case TIMER_ACK:
         c->ack_at = at;
@@ -181,8 +182,23 @@ static void window_probe(struct tcp_conn *c)
     tcp_emit_probe(c);
 }
 
+/* A timer that fires late means a loop that was late, and then the ACK may already lie in the device's queue: it gets one more
+ * tick. Without this a busy machine repeats what has long arrived. */
+static bool put_off(struct tcp_conn *c)
+{
+    uint32_t late_ms = now_ms(c->s) - c->rexmit_at;
+
+    if (c->put_off || late_ms < LATE_MS || (c->rexmit_kind != REXMIT_TLP && c->rexmit_kind != REXMIT_RTO))
+        return false;
+    tcp_timer_set(c, TIMER_REXMIT, TICK_US);
+    c->put_off = true;
+    return true;
+}
+
 static void rexmit_fires(struct tcp_conn *c)
 {
+    if (put_off(c))
+        return;
     tcp_timer_clear(c, TIMER_REXMIT);
     if (c->state == TCPS_SYN_RECEIVED) {
         synack_timeout(c);

@@ -428,6 +428,29 @@ static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-
     (void)state;
 }
 
+static void a_late_loop_reads_before_it_repeats(void **state) /* REC-3: what is late is often only unread */
+{
+    struct lab *lab = open_lab(2000, true, NULL);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab->now_us += 50000; /* the loop slept through the probe's time */
+    stack_advance(lab->stack, lab->now_us);
+    assert_int_equal(lab->outs, 0);
+    lab_ack(lab, 1, 1 + 10 * MSS);
+    lab_run_us(lab, 500000);
+    assert_int_equal(lab->outs, 0);
+    lab_write(lab, 10 * MSS); /* but it is only one tick that it waits */
+    lab_clear(lab);
+    lab->now_us += 50000;
+    stack_advance(lab->stack, lab->now_us);
+    lab->now_us += 20000;
+    stack_advance(lab->stack, lab->now_us);
+    assert_int_equal(lab->outs, 1);
+    lab_free(lab);
+}
+
 static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* REC-3, RFC 8985 section 7.4 */
 {
     for (int needless = 0; needless < 2; needless++) {
@@ -867,6 +890,7 @@ int main(void)
         cmocka_unit_test(one_reduction_for_one_window),
         cmocka_unit_test(ecn_is_agreed_marked_echoed_and_obeyed),
         cmocka_unit_test(ecn_can_be_turned_off),
+        cmocka_unit_test(a_late_loop_reads_before_it_repeats),
         cmocka_unit_test(a_needed_probe_is_a_loss_and_a_needless_one_is_not),
         cmocka_unit_test(too_big_lowers_the_mtu_and_repeats_at_once),
         cmocka_unit_test(mtus_below_the_floor_are_not_believed),
