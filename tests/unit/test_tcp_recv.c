@@ -121,6 +121,51 @@ static void a_super_segment_counts_as_its_segments(void **state) /* ACK-1, ACK-2
     lab_free(lab);
 }
 
+/* The same bytes as single segments and as super-segments, in the same odd order: the same stream, ACK and SACKs. */
+static void super_segments_mean_what_their_segments_mean(void **state) /* FUZ-8; faults.md T18 */
+{
+    static const struct {
+        uint32_t seq, len;
+        uint16_t mss;
+        uint8_t flags;
+    } parts[] = {
+        { 1, 3000, 1000, LAB_ACK },
+        { 8001, 4000, 1000, LAB_ACK | LAB_PSH },
+        { 6001, 500, 1, LAB_ACK },
+        { 3001, 3500, 700, LAB_ACK },
+        { 14001, 600, 536, LAB_ACK | LAB_ECE },
+        { 9001, 5000, 88, LAB_ACK },
+        { 14601, 1000, 100, LAB_ACK | LAB_FIN },
+    };
+    struct lab *one = open_lab(false), *super = open_lab(false);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        for (uint32_t at = 0; at < parts[i].len; at += parts[i].mss) {
+            uint32_t len = parts[i].len - at < parts[i].mss ? parts[i].len - at : parts[i].mss;
+            bool last = at + len == parts[i].len;
+
+            lab_feed(one, &(struct lab_seg){ .flags = last ? parts[i].flags : LAB_ACK,
+                                             .seq = parts[i].seq + at,
+                                             .ack = 1,
+                                             .len = len });
+        }
+        lab_batch(one);
+        lab_send(super, &(struct lab_seg){ .flags = parts[i].flags,
+                                           .seq = parts[i].seq,
+                                           .ack = 1,
+                                           .len = parts[i].len,
+                                           .gso_size = parts[i].mss });
+        assert_int_equal(one->got, super->got);
+        assert_int_equal(lab_last(one)->ack, lab_last(super)->ack);
+        assert_int_equal(one->eof, super->eof);
+        assert_int_equal(lab_in_use(one, "interval"), lab_in_use(super, "interval"));
+    }
+    assert_false(one->got_wrong || super->got_wrong);
+    lab_free(one);
+    lab_free(super);
+}
+
 /* ---- holes ------------------------------------------------------------------------------------------------------------ */
 
 static void a_hole_is_reported_newest_block_first(void **state) /* ACK-3, RFC 2018 section 4 */
@@ -515,6 +560,7 @@ int main(void)
         cmocka_unit_test(later_ones_wait_at_most_40_ms_or_for_a_second_one),
         cmocka_unit_test(data_carries_the_ack),
         cmocka_unit_test(a_super_segment_counts_as_its_segments),
+        cmocka_unit_test(super_segments_mean_what_their_segments_mean),
         cmocka_unit_test(a_hole_is_reported_newest_block_first),
         cmocka_unit_test(four_blocks_fit_without_timestamps),
         cmocka_unit_test(duplicates_are_reported_first),
