@@ -55,7 +55,7 @@ struct api_options {
 int api_open(const struct api_options *opt, struct loop *l, struct api **out,
              struct err *err); /* 0 or -errno with a sentence */
 void api_close(struct api *a); /* unanswered requests are dropped; removes the socket file; NULL is fine */
-void api_answer_status(struct api_answer *a, const struct status_snapshot *s);
+void api_answer_status(struct api_answer *a, const struct status_snapshot *s); /* NULL: no memory for one */
 
 /** api_get() - the client side: GET @path from a unix socket, blocking, at most @timeout_ms; prints the body to @out
  * Return: 0; -errno with a sentence in @err; -EPROTO for a status other than 200. Works without WITH_API too. */

@@ -248,7 +248,7 @@ void api_answer_status(struct api_answer *a, const struct status_snapshot *s)
 {
     bool waited = a->state == WAITING;
 
-    a->body = api_json_status(s, a->flows);
+    a->body = s != NULL ? api_json_status(s, a->flows) : NULL;
     a->state = ANSWERED;
     if (!waited)
         return; /* still inside on_status: its caller sends the body */

@@ -82,15 +82,16 @@ static int open_api(struct run *run)
                                .on_status = on_status,
                                .arg = run };
     struct err err = { "" };
+    int r = 0;
 
     if (named && opt.unix_path == NULL)
         return EXIT_FINE; /* api.unix: none */
     if (!named && mkdir("/run/culvert", 0755) != 0 && errno != EEXIST)
         err_set(&err, -errno, "/run/culvert cannot be made: %s", strerror(errno));
-    else if (api_open(&opt, run->loop, &run->api, &err) == 0)
+    else if ((r = api_open(&opt, run->loop, &run->api, &err)) == 0)
         return EXIT_FINE;
     if (named)
-        return complain(run->alone ? EXIT_USAGE : EXIT_FAILED, "%s", err.text);
+        return complain(run->alone && r != -ENOMEM ? EXIT_USAGE : EXIT_FAILED, "%s", err.text);
     log_info("no control socket: %s", err.text);
     return EXIT_FINE;
 }

@@ -36,12 +36,12 @@ void gateway_stop(struct gateway *g);
 /** gateway_ready_line() - "ready: tun0, 2 workers, 2 queues, offload tso+uso" into @out; returns @out */
 const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
 /** gateway_status() - collect a snapshot from all workers (a message to each), then call @done in the main loop, once
- * @flows: with one entry a live flow. The snapshot is borrowed until @done returns. */
+ * @flows: with one entry a live flow. The snapshot is borrowed until @done returns; NULL: no memory for it. */
 void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
                     void *arg);
 
 /** gateway_stack_addresses() - the address of the stack's own in each TUN network: the first usable one that is not the kernel's
- * @out: IPv4, IPv6; none where the TUN has no address of that family. */
-void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2]);
+ * @out: IPv4, IPv6; none where the TUN has no address of that family. @out_len: the lengths of their networks, or NULL. */
+void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2], uint8_t out_len[2]);
 
 #endif

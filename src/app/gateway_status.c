@@ -121,8 +121,10 @@ void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const
 {
     struct snapshot *s = calloc(1, sizeof(*s));
 
-    if (!s)
+    if (!s) {
+        done(arg, NULL);
         return;
+    }
     s->g = g;
     s->flows = flows;
     s->done = done;

@@ -11,7 +11,7 @@
  * A message posted while messages run waits for the next turn, so descriptors are never starved.
  * No timer callback runs early: libev counts from its own reading of the clock, which is a little older than ours, so
  * on_timer compares with the deadline and sleeps again if need be. */
-#include "culvert/loop.h"
+#include "loop_impl.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -224,6 +224,7 @@ int loop_new(struct loop **out)
         return -ENOMEM;
     memset(l, 0, sizeof(*l));
     atomic_init(&l->messages, NULL);
+    loop_memory_prepare();
     errno = 0;
     l->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV | EVFLAG_NOTIMERFD);
     if (l->ev == NULL) {

@@ -99,6 +99,28 @@ def _(t):
     gw.wait_no_flows(kind="udp")
 
 
+@test("a client port that changes in mid-flow is a new mapping; the old one lives on and then idles out",
+      rows=["U14", "UDP-1", "G4"])
+def _(t):
+    lab = t.lab()
+    relay = UdpRelay(t, lab.srv, at.PROXY[0], 2000)
+    gw = lab.gateway(proxies=[relay.proxy()], stack={"udp": {"idle-timeout": "1s", "dns-idle-timeout": "1s"}})
+    with client.udp(lab.cli, at.TARGET[0], 443) as before, client.udp(lab.cli, at.TARGET[0], 443) as after:
+        before.send(b"connection 1, packet 1")
+        check_equal(before.recv(100), b"connection 1, packet 1", "before the move")
+        after.send(b"connection 1, packet 2")
+        check_equal(after.recv(100), b"connection 1, packet 2", "after the move")
+        check_equal(relay.associates, 2, "associations: a moved client looks like a new one to the server, too")
+        senders = [sender for _, _, sender in relay.datagrams]
+        check(senders[0] != senders[1], "both came from one port of ours: %s" % senders)
+        before.send(b"late")                 # what was on its way still has its mapping
+        check_equal(before.recv(100), b"late", "by the old port")
+        check_equal(gw.flows("udp"), 2, "mappings while both are in use")
+    first = relay.connections[0].ended
+    within(6, lambda: first.is_set(), "the old mapping idled out")
+    gw.wait_no_flows(kind="udp")
+
+
 def refused_at_once(lab, address, port=4443):
     """Send until port unreachable comes back: seconds, or None within 2 s."""
     with client.udp(lab.cli, address, port, timeout=0.3) as s:
