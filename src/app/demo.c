@@ -104,7 +104,7 @@ static int start_cell(struct demo *d, struct err *err)
     d->config.tun.fd = -1;
     snprintf(d->config.tun.name, sizeof(d->config.tun.name), "tun0");
     d->config.route.auto_route = false;
-    gateway_stack_addresses(&d->config.tun, d->dns_address);
+    gateway_stack_addresses(&d->config.tun, d->dns_address, NULL);
     return cell_start(&opt, &d->cell, err);
 }
 

@@ -73,7 +73,7 @@ static int choose_dns(const struct cli *cli, struct exec *x)
             "this machine has no name server that is not on loopback; name one that the proxy reaches with "
             "--dns ADDR");
     }
-    gateway_stack_addresses(&x->config.tun, x->dns_address);
+    gateway_stack_addresses(&x->config.tun, x->dns_address, NULL);
     if (ip_is_none(&x->dns_address[0]) && ip_is_none(&x->dns_address[1]))
         return complain(EXIT_USAGE,
                         "tun.address leaves no address for name lookups; use a prefix of /30 or shorter");

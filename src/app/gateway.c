@@ -89,13 +89,17 @@ static int targets_open(struct gateway *g)
 static void stack_share(const struct gateway *g, const struct config_shares *shares, struct stack_config *out)
 {
     struct ip_addr own[2];
+    uint8_t len[2];
 
     *out = g->setup.config->stack;
-    gateway_stack_addresses(&g->setup.config->tun, own);
+    gateway_stack_addresses(&g->setup.config->tun, own, len);
     out->addresses = 0;
-    for (size_t i = 0; i < 2; i++)
-        if (!ip_is_none(&own[i]))
-            out->address[out->addresses++] = own[i];
+    for (size_t i = 0; i < 2; i++) {
+        if (ip_is_none(&own[i]))
+            continue;
+        out->address[out->addresses] = own[i];
+        out->address_len[out->addresses++] = len[i];
+    }
     out->mtu_bytes = tun_mtu(g->tun);
     out->shards = tun_queues(g->tun);
     out->offload_csum = tun_rung(g->tun) <= TUN_RUNG_TSO;
@@ -144,7 +148,7 @@ static int workers_open(struct gateway *g, struct err *err)
     shares_of(c, count, &shares);
     stack_share(g, &shares, &setup.stack);
     setup.stack.steer_key = steer;
-    gateway_stack_addresses(&c->tun, setup.gateway);
+    gateway_stack_addresses(&c->tun, setup.gateway, NULL);
     setup.forward.max_tcp = shares.max_tcp;
     setup.forward.max_udp = shares.max_udp;
     setup.forward.per_source = shares.per_source;

@@ -37,14 +37,17 @@ static struct ip_addr neighbour_of(const struct ip_prefix *address)
     return (struct ip_addr){ 0 };
 }
 
-void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2])
+void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2], uint8_t out_len[2])
 {
     memset(out, 0, 2 * sizeof(*out));
     for (size_t i = 0; i < tun->addresses; i++) {
-        struct ip_addr *slot = &out[ip_is4(&tun->address[i].addr) ? 0 : 1];
+        size_t family = ip_is4(&tun->address[i].addr) ? 0 : 1;
 
-        if (ip_is_none(slot))
-            *slot = neighbour_of(&tun->address[i]);
+        if (!ip_is_none(&out[family]))
+            continue;
+        out[family] = neighbour_of(&tun->address[i]);
+        if (out_len)
+            out_len[family] = tun->address[i].len;
     }
 }
 
