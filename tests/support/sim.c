@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tcp_impl.h"
+#include "stack/tcp_impl.h"
 
 #define EVENTS      65536
 #define CLIENT_RTO  300000u
