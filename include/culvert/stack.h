@@ -148,13 +148,16 @@ bool echo_outcome_unpack(const void *data, size_t len, struct echo_outcome *out)
 
 /* ---- what the embedder is told ------------------------------------------------------------------------------- */
 
+/* One datagram, or a row of them: what one client socket sent to one target within a batch, in order. */
 struct udp_datagram {
     struct ip_port client, target;
-    const uint8_t *data; /* borrowed until the callback returns */
-    size_t len;          /* 0 is a datagram too */
-    uint16_t gso_size;   /* > 0: a super-packet of datagrams of this size, the last may be shorter */
-    uint8_t ttl, tos;
+    const struct iovec *data; /* borrowed until the callback returns; a range holds whole datagrams */
+    int ranges;               /* 1 to UDP_ROW_RANGES */
+    size_t len;               /* of all ranges; 0 is a datagram too */
+    uint16_t gso_size;        /* > 0: a row of datagrams of this size, the last may be shorter; 0: one */
+    uint8_t ttl, tos;         /* the same for all */
 };
+#define UDP_ROW_RANGES 64
 
 struct stack_events {
     void *driver; /* the `arg` of emit and handoff; NULL: stack_init()'s arg serves them, too */
@@ -179,7 +182,7 @@ struct stack_events {
     void (*on_udp_request)(void *arg,
                            struct udp_request *r); /* once per client port (or 4-tuple) until decided */
     void (*on_udp_request_gone)(void *user);       /* expired undecided */
-    void (*on_udp_datagram)(void *user, const struct udp_datagram *d);
+    void (*on_udp_datagram)(void *user, const struct udp_datagram *d); /* or a row of them */
 
     /* The first echo handler of both families, for requests; NULL: the built-in reply for assigned addresses, for others
      * as config.echo_temporary says. Later: stack_set_echo_handler(). */

@@ -159,6 +159,9 @@ int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
  * @ttl: for DIRECT, the hop limit to leave with; 0 = the system's. Return: 0 or -errno, counted; a datagram lost is not an error. */
 int up_udp_send(struct up_udp *u, const struct host_port *target, const void *data, size_t len,
                 uint16_t gso_size, uint8_t ttl, uint8_t tos);
+/** up_udp_send_row() - the same from @ranges ranges of memory; each but the last holds whole datagrams of @gso_size */
+int up_udp_send_row(struct up_udp *u, const struct host_port *target, const struct iovec *data, int ranges,
+                    uint16_t gso_size, uint8_t ttl, uint8_t tos);
 void up_udp_close(struct up_udp *u); /* NULL is fine */
 
 /* ---- health (this worker's view) ------------------------------------------------------------------------------------ */
@@ -193,9 +196,10 @@ struct up_row_out {
     socklen_t to_len;
     const void *header; /* before each, as SOCKS5 wants */
     size_t header_len;
-    const uint8_t *data;
-    size_t len;
-    uint16_t gso_size;   /* 0: one datagram */
+    const struct iovec *data; /* each range but the last holds whole datagrams */
+    size_t ranges;
+    size_t len;          /* of all ranges */
+    uint16_t gso_size;   /* 0: one datagram, in one range */
     const void *control; /* struct cmsghdr's, or NULL */
     size_t control_len;
 };

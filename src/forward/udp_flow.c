@@ -173,6 +173,44 @@ static void refuse_datagram(struct udp_assoc *a, const struct ip_port *target, e
     udp_endpoint_error(a->flow->endpoint, target, NULL, how, 0);
 }
 
+/* The datagrams of a row, one by one. */
+struct walk {
+    const struct udp_datagram *row;
+    int range;
+    size_t at; /* in that range */
+};
+
+static bool walk_next(struct walk *w, struct iovec *out)
+{
+    const struct iovec *r = &w->row->data[w->range];
+    size_t size = w->row->gso_size;
+
+    if (w->range == w->row->ranges)
+        return false;
+    out->iov_base = (uint8_t *)r->iov_base + w->at;
+    out->iov_len = size > 0 && r->iov_len - w->at > size ? size : r->iov_len - w->at;
+    w->at += out->iov_len;
+    if (w->at == r->iov_len) {
+        w->range++;
+        w->at = 0;
+    }
+    return true;
+}
+
+/* DNS goes over TCP, each question by itself; nothing else can be had. */
+static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
+{
+    struct walk w = { .row = d };
+    struct iovec one;
+
+    while (walk_next(&w, &one)) {
+        if (target->port == 53)
+            dns_flow_ask(a->flow, a->target, target, &d->target, one.iov_base, one.iov_len);
+        else
+            refuse_datagram(a, &d->target, REJECT_PORT_UNREACH);
+    }
+}
+
 /* One datagram (or a row) by an association that is open or knows that it has no UDP. */
 static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
 {
@@ -182,23 +220,20 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
 
     a->last_target = *target;
     if (a->no_udp) {
-        if (target->port == 53 && d->gso_size == 0)
-            dns_flow_ask(u, a->target, target, &d->target, d->data, d->len);
-        else
-            refuse_datagram(a, &d->target, REJECT_PORT_UNREACH);
+        send_without_udp(a, d, target);
         return;
     }
-    up_udp_send(a->up, &to, d->data, d->len, d->gso_size, direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0,
-                d->tos);
+    up_udp_send_row(a->up, &to, d->data, d->ranges, d->gso_size,
+                    direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0, d->tos);
 }
 
-static void hold(struct udp_assoc *a, const struct udp_datagram *d)
+static void hold_one(struct udp_assoc *a, const struct udp_datagram *d, const struct iovec *data)
 {
     struct forward *f = a->flow->f;
     struct held *h;
 
-    if (d->gso_size || d->len > HELD_BYTES)
-        return;                /* rows come from senders that repeat; the opening takes a moment only */
+    if (data->iov_len > HELD_BYTES)
+        return;                /* whoever sends such has to repeat it anyway */
     if (a->held == HELD_MAX) { /* faults.md U7: the oldest goes */
         h = a->held_first;
         a->held_first = h->next;
@@ -209,10 +244,10 @@ static void hold(struct udp_assoc *a, const struct udp_datagram *d)
     if (!h)
         return;
     h->target = d->target;
-    h->len = (uint16_t)d->len;
+    h->len = (uint16_t)data->iov_len;
     h->ttl = d->ttl;
     h->tos = d->tos;
-    memcpy(h->data, d->data, d->len);
+    memcpy(h->data, data->iov_base, data->iov_len);
     if (a->held_first)
         a->held_last->next = h;
     else
@@ -221,13 +256,23 @@ static void hold(struct udp_assoc *a, const struct udp_datagram *d)
     a->held++;
 }
 
+static void hold(struct udp_assoc *a, const struct udp_datagram *d)
+{
+    struct walk w = { .row = d };
+    struct iovec one;
+
+    while (walk_next(&w, &one))
+        hold_one(a, d, &one);
+}
+
 static void send_held(struct udp_assoc *a)
 {
     struct forward *f = a->flow->f;
 
     while (a->held_first) {
         struct held *h = a->held_first;
-        struct udp_datagram d = { a->flow->client, h->target, h->data, h->len, 0, h->ttl, h->tos };
+        struct iovec data = { h->data, h->len };
+        struct udp_datagram d = { a->flow->client, h->target, &data, 1, h->len, 0, h->ttl, h->tos };
         struct ip_port target = forward_target(f, &h->target);
 
         a->held_first = h->next;

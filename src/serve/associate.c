@@ -184,13 +184,14 @@ static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
 
     for (size_t i = 0, row; i < n && a->latched; i += row) {
         struct host_port from = { NULL, d[i].source.addr, d[i].source.port };
-        struct up_row_out o = { .header = header, .data = d[i].data };
+        struct iovec data = { (void *)(uintptr_t)d[i].data, 0 };
+        struct up_row_out o = { .header = header, .data = &data, .ranges = 1 };
         size_t sent;
 
         row = row_length(d + i, n - i);
         o.header_len = socks5_udp_put(header, &from);
         o.gso_size = (uint16_t)(row > 1 ? d[i].len : 0);
-        o.len = (row - 1) * d[i].len + d[i + row - 1].len;
+        o.len = data.iov_len = (row - 1) * d[i].len + d[i + row - 1].len;
         (void)up_rows_send(s->env, loop_io_fd(&a->io), &o, &sent);
         counter_add(&s->cnt.datagrams_down, sent);
     }

@@ -42,6 +42,17 @@ struct block *udp_queue_take(struct udp_queue *q)
     return b;
 }
 
+void udp_queue_unlink(struct udp_queue *q, struct block *before, struct block *b)
+{
+    if (before != NULL)
+        before->next = b->next;
+    else
+        q->first = b->next;
+    if (q->last == b)
+        q->last = before;
+    q->count--;
+}
+
 static struct udp_node **place_of(struct udp_shard *u, const struct flow_key *k)
 {
     return &u->table[hash_flow(&u->key, k) & (u->places - 1)];
@@ -175,25 +186,37 @@ static void leave_callback(struct udp_node *n)
 
 /* ---- delivery ---------------------------------------------------------------------------------------------------------- */
 
-/* @n is busy meanwhile, so that it may be closed by its callback. */
-static void deliver(struct udp_node *n, struct block *b)
+/* The first row of @q. @n is busy meanwhile, so that it may be closed by its callback. Return: datagrams of @q that it was */
+static uint32_t deliver(struct udp_node *n, struct udp_queue *q)
 {
     struct stack *s = n->s;
+    struct iovec iov[UDP_ROW_RANGES];
+    struct udp_queue row = { 0 };
     struct udp_datagram d;
+    uint32_t count = udp_row_take(q, &row, iov, &d);
+    struct block *b;
 
-    udp_item_show(udp_item(b), &d);
     if (s->ev.on_udp_datagram != NULL)
         s->ev.on_udp_datagram(n->user, &d);
-    block_put(s, b);
+    while ((b = udp_queue_take(&row)) != NULL)
+        block_put(s, b);
+    return count;
 }
 
 static void deliver_held(struct udp_node *n)
 {
-    struct block *b;
+    struct udp_queue all = n->held;
 
+    for (const struct block *b = all.first; b != NULL; b = b->next)
+        n->s->udp->held_bytes -= block_room(n->s, b);
+    n->held = (struct udp_queue){ 0 };
     n->busy = true;
-    while (!n->closed && (b = held_take(n)) != NULL)
-        deliver(n, b);
+    while (!n->closed && all.count > 0)
+        deliver(n, &all);
+    for (struct block *b; (b = udp_queue_take(&all)) != NULL;) {
+        COUNT(n->s, udp_held_dropped);
+        block_put(n->s, b);
+    }
     leave_callback(n);
 }
 
@@ -246,16 +269,23 @@ static void new_request(struct stack *s, const struct flow_key *flow, struct blo
     leave_callback(n);
 }
 
-static void dispatch(struct stack *s, struct block *b)
+/* The first that waits, with what makes a row with it. Return: how many */
+static uint32_t dispatch(struct stack *s)
 {
-    struct flow_key flow = udp_item_key(udp_item(b));
+    struct udp_queue *ready = &s->udp->ready;
+    struct flow_key flow = udp_item_key(udp_item(ready->first));
     struct udp_node *n = find(s->udp, &flow);
+    uint32_t count = 1;
+    struct block *b;
 
     if (n != NULL && n->open && n->held.count == 0) {
         n->busy = true;
-        deliver(n, b);
+        count = deliver(n, ready);
         leave_callback(n);
-    } else if (n != NULL && n->open) { /* older ones wait on the list `opened`: behind them */
+        return count;
+    }
+    b = udp_queue_take(ready);
+    if (n != NULL && n->open) { /* older ones wait on the list `opened`: behind them */
         held_append(n, b);
     } else if (n != NULL) {
         hold(n, b);
@@ -266,16 +296,17 @@ static void dispatch(struct stack *s, struct block *b)
         udp_item_reject(s, udp_item(b), REJECT_PORT_UNREACH);
         block_put(s, b);
     }
+    return count;
 }
 
 void udp_batch_end(struct stack *s)
 {
     struct udp_shard *u = s->udp;
-    struct block *b;
+    uint32_t left, done;
 
     deliver_opened(u);
-    for (uint32_t n = u->ready.count; n > 0 && (b = udp_queue_take(&u->ready)) != NULL; n--)
-        dispatch(s, b);
+    for (left = u->ready.count; left > 0 && u->ready.first != NULL; left -= done < left ? done : left)
+        done = dispatch(s);
     deliver_opened(u);
 }
 

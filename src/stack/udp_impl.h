@@ -8,10 +8,11 @@
 
 /* A datagram that waits, in the headroom of the block that holds its packet. */
 struct udp_item {
-    const uint8_t *ip;   /* the packet, for quotes */
-    const uint8_t *data; /* behind the UDP header */
+    const uint8_t *ip; /* the packet, for quotes */
+    struct iovec data; /* behind the UDP header */
     uint32_t ip_len;
-    uint16_t len, gso_size;
+    uint32_t tag; /* of its two ends: others that have the same are worth a closer look */
+    uint16_t gso_size;
     uint8_t ttl, tos;
 };
 
@@ -54,6 +55,8 @@ static inline struct udp_item *udp_item(struct block *b)
 
 void udp_queue_append(struct udp_queue *q, struct block *b);
 struct block *udp_queue_take(struct udp_queue *q); /* NULL: empty */
+void udp_queue_unlink(struct udp_queue *q, struct block *before,
+                      struct block *b); /* @before NULL: it is first */
 
 /* udp_io.c: read a datagram's addresses from its packet. */
 struct flow_key udp_item_key(const struct udp_item *i);
@@ -61,6 +64,12 @@ struct flow_key udp_item_key(const struct udp_item *i);
  * Takes @b; NULL: no memory, and @b is gone. */
 struct block *udp_item_compact(struct stack *s, struct block *b);
 void udp_item_show(const struct udp_item *i, struct udp_datagram *out);
+/** udp_row_take() - put the first of @q, and those behind it that make a row with it, into @row
+ * A row has one client, one target, one TTL and TOS, and datagrams of one size; the last may be shorter. What belongs to the
+ * same two ends but does not fit the row ends it, so that their order is kept.
+ * Return: how many blocks, linked in @row; @iov, of UDP_ROW_RANGES, and @out say what they hold. */
+uint32_t udp_row_take(struct udp_queue *q, struct udp_queue *row, struct iovec *iov,
+                      struct udp_datagram *out);
 /* One ICMP error about a waiting datagram. */
 void udp_item_reject(struct stack *s, const struct udp_item *i, enum stack_reject why);
 

@@ -39,7 +39,9 @@ static struct block *keep(struct stack *s, const struct packet *p)
     else
         b = ip_copy(s, p->ip, p->ip_len, &ip);
     if (b != NULL)
-        *udp_item(b) = (struct udp_item){ .ip = ip, .data = ip + (p->l4 - p->ip) + UDP_HEADER };
+        *udp_item(b) =
+            (struct udp_item){ .ip = ip,
+                               .data.iov_base = (void *)(uintptr_t)(ip + (p->l4 - p->ip) + UDP_HEADER) };
     return b;
 }
 
@@ -82,8 +84,9 @@ void udp_input(struct stack *s, struct packet *p)
     }
     i = udp_item(b);
     i->ip_len = p->ip_len;
-    i->len = (uint16_t)(p->l4_len - UDP_HEADER);
-    i->gso_size = p->meta.gso == PKT_GSO_UDP && p->meta.gso_size < i->len ? p->meta.gso_size : 0;
+    i->data.iov_len = p->l4_len - UDP_HEADER;
+    i->gso_size = p->meta.gso == PKT_GSO_UDP && p->meta.gso_size < i->data.iov_len ? p->meta.gso_size : 0;
+    i->tag = get_be32(p->l4) ^ get_be32(p->src.b + 12) ^ get_be32(p->dst.b + 12);
     i->ttl = p->ttl;
     i->tos = p->tos;
     udp_queue_append(&s->udp->ready, b);
@@ -91,14 +94,19 @@ void udp_input(struct stack *s, struct packet *p)
 
 /* ---- datagrams that wait ------------------------------------------------------------------------------------------------ */
 
+static const uint8_t *item_header(const struct udp_item *i)
+{
+    return (const uint8_t *)i->data.iov_base - UDP_HEADER;
+}
+
 struct flow_key udp_item_key(const struct udp_item *i)
 {
     bool v6 = i->ip[0] >> 4 == 6;
 
     return (struct flow_key){ .client = v6 ? ip_from6(i->ip + 8) : ip_from4(i->ip + 12),
                               .target = v6 ? ip_from6(i->ip + 24) : ip_from4(i->ip + 16),
-                              .client_port = get_be16(i->data - UDP_HEADER),
-                              .target_port = get_be16(i->data - UDP_HEADER + 2),
+                              .client_port = get_be16(item_header(i)),
+                              .target_port = get_be16(item_header(i) + 2),
                               .proto = IP_PROTO_UDP };
 }
 
@@ -110,13 +118,13 @@ struct block *udp_item_compact(struct stack *s, struct block *b)
 
     if (b->class_ != BLOCK_SLOT && b->class_ == block_class_for(old.ip_len))
         return b;
-    p.l4 = old.data - UDP_HEADER;
+    p.l4 = item_header(&old);
     copy = keep(s, &p);
     if (copy != NULL) {
         struct udp_item *i = udp_item(copy);
 
         old.ip = i->ip;
-        old.data = i->data;
+        old.data.iov_base = i->data.iov_base;
         *i = old;
     }
     block_put(s, b);
@@ -129,8 +137,9 @@ void udp_item_show(const struct udp_item *i, struct udp_datagram *out)
 
     *out = (struct udp_datagram){ .client = { k.client, k.client_port },
                                   .target = { k.target, k.target_port },
-                                  .data = i->data,
-                                  .len = i->len,
+                                  .data = &i->data,
+                                  .ranges = 1,
+                                  .len = i->data.iov_len,
                                   .gso_size = i->gso_size,
                                   .ttl = i->ttl,
                                   .tos = i->tos };
@@ -143,14 +152,71 @@ void udp_item_reject(struct stack *s, const struct udp_item *i, enum stack_rejec
                         .dst = k.target,
                         .ip = i->ip,
                         .ip_len = i->ip_len,
-                        .l4 = i->data - UDP_HEADER,
-                        .l4_len = (uint32_t)i->len + UDP_HEADER,
+                        .l4 = item_header(i),
+                        .l4_len = (uint32_t)i->data.iov_len + UDP_HEADER,
                         .proto = IP_PROTO_UDP,
                         .ttl = i->ttl,
                         .tos = i->tos,
                         .v6 = i->ip[0] >> 4 == 6 };
 
     icmp_send_error(s, &p, why, 0);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------------- */
+
+#define ROW_LOOK_AHEAD 64 /* waiting datagrams that are looked at for one row: two batches of the device */
+
+static bool same_ends(const struct udp_item *a, const struct udp_item *b)
+{
+    struct flow_key x, y;
+
+    if (a->tag != b->tag)
+        return false;
+    x = udp_item_key(a);
+    y = udp_item_key(b);
+    return flow_key_equal(&x, &y);
+}
+
+/* Does @i go on with a row of @size? It may be of that size, a row of its own of that size, or shorter and the end. */
+static bool continues(const struct udp_item *first, const struct udp_item *i, size_t size)
+{
+    if (i->ttl != first->ttl || i->tos != first->tos || i->data.iov_len == 0)
+        return false;
+    return i->gso_size > 0 ? i->gso_size == size : i->data.iov_len <= size;
+}
+
+static void row_add(struct udp_queue *row, struct block *b, struct iovec *iov, struct udp_datagram *out)
+{
+    iov[out->ranges++] = udp_item(b)->data;
+    out->len += udp_item(b)->data.iov_len;
+    udp_queue_append(row, b);
+}
+
+uint32_t udp_row_take(struct udp_queue *q, struct udp_queue *row, struct iovec *iov, struct udp_datagram *out)
+{
+    struct block *b = udp_queue_take(q), *before = NULL, *next;
+    const struct udp_item *first = udp_item(b);
+    size_t size = first->gso_size > 0 ? first->gso_size : first->data.iov_len;
+
+    udp_item_show(first, out);
+    out->data = iov;
+    out->ranges = 0;
+    out->len = 0;
+    row_add(row, b, iov, out);
+    b = q->first;
+    for (int looked = 0; b != NULL && size > 0 && looked < ROW_LOOK_AHEAD; looked++, b = next) {
+        next = b->next;
+        if (!same_ends(first, udp_item(b))) {
+            before = b;
+            continue;
+        }
+        if (out->len % size != 0 || out->ranges == UDP_ROW_RANGES || !continues(first, udp_item(b), size))
+            break;
+        udp_queue_unlink(q, before, b);
+        row_add(row, b, iov, out);
+    }
+    out->gso_size = out->ranges > 1 ? (uint16_t)size : first->gso_size;
+    return row->count;
 }
 
 /* ---- out ------------------------------------------------------------------------------------------------------------------ */

@@ -207,13 +207,23 @@ int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
     return 0;
 }
 
-int up_udp_send(struct up_udp *u, const struct host_port *target, const void *data, size_t len,
-                uint16_t gso_size, uint8_t ttl, uint8_t tos)
+int up_udp_send_row(struct up_udp *u, const struct host_port *target, const struct iovec *data, int ranges,
+                    uint16_t gso_size, uint8_t ttl, uint8_t tos)
 {
-    struct up_row_out o = { .data = data, .len = len, .gso_size = gso_size };
+    struct up_row_out o = { .data = data, .ranges = (size_t)ranges, .gso_size = gso_size };
 
     assert(loop_is_mine(u->env->opt.loop));
+    for (int i = 0; i < ranges; i++)
+        o.len += data[i].iov_len;
     if (u->state != UDP_OPEN)
         return -EAGAIN;
     return u->socks ? udp_socks_send(u, target, &o) : udp_direct_send(u, target, &o, ttl, tos);
+}
+
+int up_udp_send(struct up_udp *u, const struct host_port *target, const void *data, size_t len,
+                uint16_t gso_size, uint8_t ttl, uint8_t tos)
+{
+    struct iovec one = { (void *)(uintptr_t)data, len };
+
+    return up_udp_send_row(u, target, &one, 1, gso_size, ttl, tos);
 }

@@ -180,7 +180,8 @@ static void send_held(struct udp_name *n)
     while (n->first) {
         struct udp_held *h = n->first;
         struct ip_port dst = { n->addr, h->port };
-        struct up_row_out o = { .data = h->data, .len = h->len, .gso_size = h->gso_size };
+        struct iovec data = { h->data, h->len };
+        struct up_row_out o = { .data = &data, .ranges = 1, .len = h->len, .gso_size = h->gso_size };
 
         n->first = h->next;
         u->held--;
@@ -313,7 +314,10 @@ static int hold(struct udp_name *n, uint16_t port, const struct up_row_out *o, u
     h->port = port;
     h->ttl = ttl;
     h->tos = tos;
-    memcpy(h->data, o->data, o->len);
+    for (size_t i = 0, at = 0; i < o->ranges; at += o->data[i++].iov_len) {
+        if (o->data[i].iov_len > 0)
+            memcpy(h->data + at, o->data[i].iov_base, o->data[i].iov_len);
+    }
     if (n->last)
         n->last->next = h;
     else

@@ -135,20 +135,45 @@ size_t udp_put_control(uint8_t *control, size_t len, int level, int type, const 
     return len + CMSG_SPACE(data_len);
 }
 
-/* A piece of a row: @n datagrams of @size bytes of payload, the last one as long as what is left of @len. */
-static size_t put_pieces(const struct up_row_out *o, const uint8_t *data, size_t len, size_t size,
+/* Where we are in a row. */
+struct cursor {
+    const struct iovec *range;
+    size_t at;   /* in *range */
+    size_t left; /* in all of them */
+};
+
+static struct cursor row_begin(const struct up_row_out *o)
+{
+    return (struct cursor){ o->data, 0, o->len };
+}
+
+/* The next bytes that lie together, at most @max. */
+static struct iovec take(struct cursor *c, size_t max)
+{
+    struct iovec piece;
+
+    while (c->at == c->range->iov_len && c->left > 0) {
+        c->range++;
+        c->at = 0;
+    }
+    piece.iov_base = (uint8_t *)c->range->iov_base + c->at;
+    piece.iov_len = c->range->iov_len - c->at < max ? c->range->iov_len - c->at : max;
+    c->at += piece.iov_len;
+    c->left -= piece.iov_len;
+    return piece;
+}
+
+/* The next @len bytes of a row as pieces of at most @size; with a header, each piece is a datagram and has it in front. */
+static size_t put_pieces(const struct up_row_out *o, struct cursor *c, size_t len, size_t size,
                          struct iovec *iov)
 {
     size_t n = 0;
 
     do {
-        size_t piece = len < size ? len : size;
-
         if (o->header_len > 0)
             iov[n++] = (struct iovec){ (void *)(uintptr_t)o->header, o->header_len };
-        iov[n++] = (struct iovec){ (void *)(uintptr_t)data, piece };
-        data += piece;
-        len -= piece;
+        iov[n] = take(c, len < size ? len : size);
+        len -= iov[n++].iov_len;
     } while (len > 0);
     return n;
 }
@@ -188,13 +213,13 @@ static bool is_full(int err)
     return err == -EAGAIN || err == -ENOBUFS || err == -ENOMEM || err == -EINTR;
 }
 
-/* At most SEGMENTS_MAX datagrams, by one system call that cuts them. */
-static int send_cut(struct up_env *env, int fd, const struct up_row_out *o, const uint8_t *data, size_t len)
+/* The next @len bytes, at most SEGMENTS_MAX datagrams, by one system call that cuts them. */
+static int send_cut(struct up_env *env, int fd, const struct up_row_out *o, struct cursor c, size_t len)
 {
     struct iovec iov[2 * SEGMENTS_MAX];
     _Alignas(struct cmsghdr) uint8_t control[UDP_CONTROL_MAX];
     uint16_t segment = (uint16_t)(o->header_len + o->gso_size);
-    struct msghdr m = message(o, iov, put_pieces(o, data, len, o->gso_size, iov));
+    struct msghdr m = message(o, iov, put_pieces(o, &c, len, o->header_len > 0 ? o->gso_size : len, iov));
 
     if (o->control_len > 0)
         memcpy(control, o->control, o->control_len);
@@ -205,12 +230,12 @@ static int send_cut(struct up_env *env, int fd, const struct up_row_out *o, cons
 }
 
 /* The same, each datagram a message of its own. @sent grows by those that left. */
-static int send_each(struct up_env *env, int fd, const struct up_row_out *o, const uint8_t *data, size_t len,
+static int send_each(struct up_env *env, int fd, const struct up_row_out *o, struct cursor c, size_t len,
                      size_t *sent)
 {
     struct iovec iov[2 * SEGMENTS_MAX];
     struct mmsghdr msgs[SEGMENTS_MAX];
-    size_t step = o->header_len > 0 ? 2 : 1, pieces = put_pieces(o, data, len, o->gso_size, iov) / step,
+    size_t step = o->header_len > 0 ? 2 : 1, pieces = put_pieces(o, &c, len, o->gso_size, iov) / step,
            done = 0;
 
     for (size_t i = 0; i < pieces; i++)
@@ -234,24 +259,28 @@ static int send_each(struct up_env *env, int fd, const struct up_row_out *o, con
     return 0;
 }
 
-static int send_row(struct up_env *env, int fd, const struct up_row_out *o, const uint8_t *data, size_t len,
+/* The next @len bytes; @c is moved past them, whatever becomes of them. */
+static int send_row(struct up_env *env, int fd, const struct up_row_out *o, struct cursor *c, size_t len,
                     size_t *sent)
 {
-    int r = env->no_gso ? -EIO : send_cut(env, fd, o, data, len);
+    int r = env->no_gso ? -EIO : send_cut(env, fd, o, *c, len);
 
     if (r == -EIO)
         env->no_gso = true;
     if (r == -EIO || r == -EINVAL || r == -EMSGSIZE)
-        return send_each(env, fd, o, data, len, sent);
-    if (r >= 0)
+        r = send_each(env, fd, o, *c, len, sent);
+    else if (r >= 0)
         *sent += (len + o->gso_size - 1) / o->gso_size;
+    while (len > 0)
+        len -= take(c, len).iov_len;
     return r < 0 ? r : 0;
 }
 
 static int send_one(struct up_env *env, int fd, const struct up_row_out *o, size_t *sent)
 {
+    struct cursor c = row_begin(o);
     struct iovec iov[2];
-    struct msghdr m = message(o, iov, put_pieces(o, o->data, o->len, o->len, iov));
+    struct msghdr m = message(o, iov, put_pieces(o, &c, o->len, o->len, iov));
     ssize_t n = send_message(env, fd, &m);
 
     if (n < 0)
@@ -262,7 +291,8 @@ static int send_one(struct up_env *env, int fd, const struct up_row_out *o, size
 
 int up_rows_send(struct up_env *env, int fd, const struct up_row_out *o, size_t *sent)
 {
-    size_t most = ROW_BYTES / (o->header_len + o->gso_size + 1), off = 0;
+    size_t most = ROW_BYTES / (o->header_len + o->gso_size + 1);
+    struct cursor c = row_begin(o);
     int r = 0;
 
     *sent = 0;
@@ -271,11 +301,7 @@ int up_rows_send(struct up_env *env, int fd, const struct up_row_out *o, size_t 
         return is_full(r) ? 0 : r;
     }
     most = most > SEGMENTS_MAX ? SEGMENTS_MAX : most == 0 ? 1 : most;
-    while (off < o->len && r == 0) {
-        size_t len = o->len - off < most * o->gso_size ? o->len - off : most * o->gso_size;
-
-        r = send_row(env, fd, o, o->data + off, len, sent);
-        off += len;
-    }
+    while (c.left > 0 && r == 0)
+        r = send_row(env, fd, o, &c, c.left < most * o->gso_size ? c.left : most * o->gso_size, sent);
     return is_full(r) ? 0 : r;
 }

@@ -220,12 +220,14 @@ static void on_datagram(void *user, const struct udp_datagram *d)
     uint8_t sum = (uint8_t)d->len;
 
     must(d->gso_size == 0 || d->gso_size < d->len);
-    for (size_t i = 0; i < d->len; i++)
-        sum ^= d->data[i];
+    must(d->ranges >= 1 && d->ranges <= UDP_ROW_RANGES);
+    for (int r = 0; r < d->ranges; r++) {
+        for (size_t i = 0; i < d->data[r].iov_len; i++)
+            sum ^= ((const uint8_t *)d->data[r].iov_base)[i];
+        must(r == d->ranges - 1 || d->data[r].iov_len % d->gso_size == 0);
+    }
     if (sum % 4 == 0) { /* send it back */
-        struct iovec iov = { .iov_base = (void *)(uintptr_t)d->data, .iov_len = d->len };
-
-        udp_send(p, &d->target, &iov, 1, 0);
+        udp_send(p, &d->target, d->data, d->ranges, 0);
     } else if (sum % 16 == 1) {
         udp_endpoint_close(p);
         *(void **)user = NULL;

@@ -85,17 +85,26 @@ static void on_gone(void *user)
     lab->request = NULL;
 }
 
+/* A row is written down as the packets that it was made of. */
 static void on_datagram(void *user, const struct udp_datagram *d)
 {
     struct ip_lab *lab = user;
-    struct lab_datagram *g;
 
-    assert_true(lab->gots < LAB_KEEP);
-    g = &lab->got[lab->gots++];
-    *g = (struct lab_datagram){ .d = *d, .bytes = malloc(d->len + 1), .user = user };
-    if (d->len > 0)
-        memcpy(g->bytes, d->data, d->len);
-    g->d.data = g->bytes;
+    lab->rows++;
+    for (int i = 0; i < d->ranges; i++) {
+        size_t len = d->data[i].iov_len;
+        struct lab_datagram *g = &lab->got[lab->gots];
+
+        assert_true(lab->gots++ < LAB_KEEP);
+        *g = (struct lab_datagram){ .d = *d, .data = { malloc(len + 1), len }, .user = user };
+        if (len > 0)
+            memcpy(g->data.iov_base, d->data[i].iov_base, len);
+        g->d.data = &g->data;
+        g->d.ranges = 1;
+        g->d.len = len;
+        if (len <= d->gso_size)
+            g->d.gso_size = 0;
+    }
     if (lab->close_in_datagram) {
         udp_endpoint_close(lab->endpoint);
         lab->endpoint = NULL;
@@ -169,7 +178,7 @@ void ip_lab_clear(struct ip_lab *lab)
     for (size_t i = 0; i < lab->hands; i++)
         free(lab->handed[i].data);
     for (size_t i = 0; i < lab->gots; i++)
-        free(lab->got[i].bytes);
+        free(lab->got[i].data.iov_base);
     lab->outs = lab->hands = lab->gots = 0;
 }
 

@@ -23,7 +23,7 @@ struct lab_packet {
 
 struct lab_datagram {
     struct udp_datagram d; /* d.data is the lab's own copy */
-    uint8_t *bytes;
+    struct iovec data;
     void *user;
 };
 
@@ -43,7 +43,7 @@ struct ip_lab {
     bool handoff_full; /* what handoff says is !this */
 
     struct lab_datagram got[LAB_KEEP];
-    size_t gots;
+    size_t gots, rows;           /* datagrams, and the calls that brought them */
     struct udp_request *request; /* the last one */
     unsigned requests, gone;
     void *gone_user;

@@ -51,7 +51,7 @@ static void assert_delivered(struct ip_lab *lab, size_t n, size_t len)
     assert_int_equal(lab->gots, n);
     if (n > 0) {
         assert_int_equal(lab->got[n - 1].d.len, len);
-        assert_memory_equal(lab->got[n - 1].d.data, data, len);
+        assert_memory_equal(lab->got[n - 1].d.data->iov_base, data, len);
     }
 }
 

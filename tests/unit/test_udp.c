@@ -118,7 +118,7 @@ static void a_request_shows_its_first_datagram(void **state) /* icmp.md UF1 */
     assert_int_equal(d.client.port, 4000);
     assert_int_equal(d.target.port, 53);
     assert_int_equal(d.len, 100);
-    assert_memory_equal(d.data, data, 100);
+    assert_memory_equal(d.data->iov_base, data, 100);
     assert_int_equal(d.ttl, 3);
     assert_int_equal(d.tos, 0xb8);
 }
@@ -149,7 +149,7 @@ static void datagrams_before_the_decision_are_held_in_order(
     for (uint16_t i = 0; i < 16; i++) {
         assert_int_equal(lab->got[i].d.target.port, 100 + i);
         assert_int_equal(lab->got[i].d.len, i);
-        assert_memory_equal(lab->got[i].d.data, data, i);
+        assert_memory_equal(lab->got[i].d.data->iov_base, data, i);
     }
     assert_int_equal(lab->got[16].d.target.port, 999);
     assert_int_equal(ip_lab_in_use(lab, "chunk2"), 0);
@@ -517,7 +517,7 @@ static void fragments_of_ours_are_taken_by_another_stack(void **state)
         stack_batch_end(peer->s, peer->now_us);
         assert_int_equal(peer->gots, v6 + 1);
         assert_int_equal(peer->got[v6].d.len, 20001);
-        assert_memory_equal(peer->got[v6].d.data, data, 20001);
+        assert_memory_equal(peer->got[v6].d.data->iov_base, data, 20001);
     }
     ip_lab_free(peer);
 }

@@ -113,6 +113,30 @@ static void datagrams_carry_their_header_both_ways(
     }
 }
 
+static void each_datagram_of_a_row_has_its_header_and_the_row_one_system_call(void **state)
+{
+    struct up_rig *rig = *state;
+    struct host_port to = { .addr = rig_addr("192.0.2.1"), .port = 53 };
+    struct iovec row[] = { { (void *)(uintptr_t) "aaaabbbb", 8 },
+                           { (void *)(uintptr_t) "cccc", 4 },
+                           { (void *)(uintptr_t) "dd", 2 } };
+    static const char *const want[] = { "\0\0\0\1\300\0\2\1\0\65aaaa", "\0\0\0\1\300\0\2\1\0\65bbbb",
+                                        "\0\0\0\1\300\0\2\1\0\65cccc", "\0\0\0\1\300\0\2\1\0\65dd" };
+    struct relay r;
+    uint64_t calls;
+
+    relay_open(&r, rig, "127.0.0.1");
+    calls = up_counters(rig->env)->send_calls;
+    assert_int_equal(up_udp_send_row(r.log.u, &to, row, 3, 4, 0, 0), 0);
+    assert_int_equal(up_counters(rig->env)->send_calls - calls, 1);
+    until_count(rig, &r.peer.count, 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(r.peer.got[i].len, i < 3 ? 14 : 12);
+        assert_memory_equal(r.peer.got[i].data, want[i], i < 3 ? 14 : 12);
+    }
+    relay_close(&r);
+}
+
 static void malformed_replies_are_dropped_and_counted(void **state) /* faults.md U9 */
 {
     static const struct {
@@ -299,6 +323,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     static const struct CMUnitTest tests[] = {
         TEST(datagrams_carry_their_header_both_ways),
+        TEST(each_datagram_of_a_row_has_its_header_and_the_row_one_system_call),
         TEST(malformed_replies_are_dropped_and_counted),
         TEST(a_stranger_does_not_get_in),
         TEST(a_row_through_a_relay_has_a_header_before_each),
