@@ -1,5 +1,5 @@
-/* tcp_ack.c - what the client has received: SND.UNA, the send window, the round-trip time (RFC 9293 section 3.10.7.4, fifth;
- * RFC 6298; RFC 7323 section 4). What it has not received is tcp_loss.c's concern. */
+/* tcp_ack.c - what the client has received: SND.UNA, the send window, the round-trip time (RFC 9293 section
+ * 3.10.7.4, fifth; RFC 6298; RFC 7323 section 4). What it has not received is tcp_loss.c's concern. */
 #include "tcp_impl.h"
 
 void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_us)
@@ -29,7 +29,8 @@ uint32_t tcp_rto_us(const struct tcp_conn *c)
     return (uint32_t)(rto < RTO_MAX_US ? rto : RTO_MAX_US);
 }
 
-/* RFC 9293 section 3.10.7.4. SND.WL2 is not kept: an ACK below SND.UNA never comes here, and SND.WL2 is never above it. */
+/* RFC 9293 section 3.10.7.4. SND.WL2 is not kept: an ACK below SND.UNA never comes here, and SND.WL2 is never
+ * above it. */
 static void update_window(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     if (seq_lt(seg->seq, c->snd_wl1))
@@ -61,8 +62,9 @@ static void segment_trim(struct segment *seg, uint32_t n)
         seg->block = tcp_block_at(seg->block, seg->seq);
 }
 
-/* What one ACK says about the round-trip time. Nothing, when it covers a segment that was sent twice: which one is answered is
- * unknown (Karn), and what lies behind the hole that it filled has only waited at the client. */
+/* What one ACK says about the round-trip time. Nothing, when it covers a segment that was sent twice: which
+ * one is answered is unknown (Karn), and what lies behind the hole that it filled has only waited at the
+ * client. */
 struct timing {
     bool measured, ambiguous;
     uint32_t tx_us; /* of the newest segment acknowledged */

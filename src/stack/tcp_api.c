@@ -1,4 +1,5 @@
-/* tcp_api.c - what the embedder does with a connection (include/culvert/stack.h); sending is in tcp_send.c. */
+/* tcp_api.c - what the embedder does with a connection (include/culvert/stack.h); sending is in
+ * tcp_send.c. */
 #include "tcp_impl.h"
 
 int tcp_peek(const struct tcp_conn *c, struct iovec *iov, int max)

@@ -1,7 +1,8 @@
 /* tcp_batch.c - the end of a batch: callbacks first, output afterwards (BAT-1), and the end of connections.
  *
- * A connection that something happened to stands in one of two lists: `ready` (callbacks to run) or `out` (output to make).
- * It is freed here and nowhere else, after on_tcp_closed(), so callbacks may end any connection (ARC-3). */
+ * A connection that something happened to stands in one of two lists: `ready` (callbacks to run) or `out`
+ * (output to make). It is freed here and nowhere else, after on_tcp_closed(), so callbacks may end any
+ * connection (ARC-3). */
 #include "tcp_impl.h"
 
 static void push(struct conn_list *l, struct tcp_conn *c)

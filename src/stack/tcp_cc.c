@@ -1,7 +1,8 @@
-/* tcp_cc.c - how fast: slow start with HyStart++ (RFC 5681, RFC 9406), CUBIC (RFC 9438) and NewReno, all in bytes.
+/* tcp_cc.c - how fast: slow start with HyStart++ (RFC 5681, RFC 9406), CUBIC (RFC 9438) and NewReno, all in
+ * bytes.
  *
- * cwnd grows by bytes newly acknowledged, and only while it is what limits us (CC-2): in slow start while it is below twice the
- * largest flight of this round, later while output had stopped at it. */
+ * cwnd grows by bytes newly acknowledged, and only while it is what limits us (CC-2): in slow start while it
+ * is below twice the largest flight of this round, later while output had stopped at it. */
 #include "tcp_impl.h"
 
 #define INITIAL_BYTES 14600u     /* RFC 6928 section 2 */
@@ -42,7 +43,7 @@ static uint32_t used_window(const struct tcp_conn *c)
     return min_u32(c->cwnd, max_u32(c->round_flight, c->snd_nxt - c->snd_una));
 }
 
-/* ---- NewReno ------------------------------------------------------------------------------------------------------ */
+/* ---- NewReno ----------------------------------------------------------------------------------------- */
 
 static uint32_t reno_step(struct tcp_conn *c, uint32_t acked) /* one MSS per cwnd acknowledged */
 {
@@ -64,7 +65,7 @@ static uint32_t newreno_reduce(struct tcp_conn *c)
     return max_u32(used_window(c) / 2, 2u * c->mss);
 }
 
-/* ---- CUBIC -------------------------------------------------------------------------------------------------------- */
+/* ---- CUBIC ------------------------------------------------------------------------------------------- */
 
 static uint32_t cube_root(uint64_t x)
 {
@@ -148,7 +149,7 @@ const struct tcp_cc_ops *tcp_cc_select(enum tcp_congestion which)
     return &cubic;
 }
 
-/* ---- HyStart++ ---------------------------------------------------------------------------------------------------- */
+/* ---- HyStart++ --------------------------------------------------------------------------------------- */
 
 static void hystart_round(struct tcp_conn *c)
 {
@@ -188,7 +189,7 @@ void tcp_cc_rtt(struct tcp_conn *c, uint32_t rtt_us)
     }
 }
 
-/* ---- for all --------------------------------------------------------------------------------------------------------- */
+/* ---- for all ----------------------------------------------------------------------------------------- */
 
 static void slow_start(struct tcp_conn *c, uint32_t acked)
 {
@@ -200,8 +201,8 @@ static void slow_start(struct tcp_conn *c, uint32_t acked)
         c->cwnd = min_u32(c->cwnd + grow, limit);
 }
 
-/* Once a round trip takes twice its minimum, more than half of a large window only stands in queues: the rate is reached, and a
- * larger one would cost memory and cache on our side and delay on everybody's. */
+/* Once a round trip takes twice its minimum, more than half of a large window only stands in queues: the rate
+ * is reached, and a larger one would cost memory and cache on our side and delay on everybody's. */
 static bool is_queueing(const struct tcp_conn *c)
 {
     return c->cwnd >= CWND_AMPLE && c->srtt_us > 2 * c->min_rtt_us;

@@ -26,7 +26,8 @@ const char *tcp_state_name(enum tcps state)
     return "?";
 }
 
-/* MSS-2. A peer that offers next to nothing is taken at 88, so that a segment list stays short (faults.md T7). */
+/* MSS-2. A peer that offers next to nothing is taken at 88, so that a segment list stays short (faults.md
+ * T7). */
 static uint16_t peer_mss(uint16_t offered, bool v6)
 {
     if (offered == 0)
@@ -119,8 +120,8 @@ void tcp_conn_free(struct tcp_conn *c)
     pool_put(&s->tcp->conns, c);
 }
 
-/* From here on the 4-tuple is free, and packets do not find the connection any more; the embedder may still hold it until
- * on_tcp_closed(). */
+/* From here on the 4-tuple is free, and packets do not find the connection any more; the embedder may still
+ * hold it until on_tcp_closed(). */
 void tcp_conn_die(struct tcp_conn *c, int err, bool rst)
 {
     if (c->flags & CONN_DEAD)

@@ -1,7 +1,8 @@
-/* tcp_emit.c - segments of a connection, put together in a header buffer on the stack and handed to ip_output().
+/* tcp_emit.c - segments of a connection, put together in a header buffer on the stack and handed to
+ * ip_output().
  *
- * Every segment but a SYN-ACK and an RST carries the current ACK, window, timestamp and, when there is a hole, SACK blocks; so
- * whatever leaves also settles the ACK that was due. */
+ * Every segment but a SYN-ACK and an RST carries the current ACK, window, timestamp and, when there is a
+ * hole, SACK blocks; so whatever leaves also settles the ACK that was due. */
 #include "tcp_impl.h"
 
 #define OPTION_BYTES 40
@@ -70,7 +71,8 @@ static void put_sacks(struct segment_out *o, const struct tcp_conn *c)
     }
 }
 
-/* SYN-6: MSS, then SACK-permitted and timestamp, then window scale; each only if it was offered, MSS always. */
+/* SYN-6: MSS, then SACK-permitted and timestamp, then window scale; each only if it was offered, MSS
+ * always. */
 static void put_syn_options(struct segment_out *o, const struct tcp_conn *c)
 {
     uint32_t mss = c->s->cfg.mtu_bytes - TCP_HEADER - (c->flags & CONN_V6 ? 40 : 20); /* MSS-1 */

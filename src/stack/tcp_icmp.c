@@ -1,7 +1,8 @@
 /* tcp_icmp.c - ICMP errors about segments that we sent (RFC 5927, RFC 1191, RFC 8201).
  *
- * The quoted sequence number must be in flight (ICM-1). Errors are soft, except that a client which is gone before the handshake is
- * done ends it (ICM-2). Too-big lowers the path MTU and sends again at once what did not fit (ICM-3). */
+ * The quoted sequence number must be in flight (ICM-1). Errors are soft, except that a client which is gone
+ * before the handshake is done ends it (ICM-2). Too-big lowers the path MTU and sends again at once what did
+ * not fit (ICM-3). */
 #include "tcp_impl.h"
 
 enum { V4_UNREACHABLE = 3, V4_FRAGMENTATION_NEEDED = 4, V6_UNREACHABLE = 1, V6_TOO_BIG = 2, V6_PORT = 4 };

@@ -1,13 +1,15 @@
 /* tcp_impl.h - the inside of the TCP half: the connection, what it holds, and who does what.
  *
- * A packet's way: tcp_input.c finds its owner and applies RFC 9293 section 3.10.7.4; tcp_ack.c takes its acknowledgement,
- * tcp_recv.c its payload. No callback runs before tcp_batch_end() (tcp_batch.c): callbacks first, then tcp_output.c, so that
- * one ACK tells of everything that the batch brought and of everything that was consumed. Only whole packets of new data leave
- * earlier, as the embedder queues them.
+ * A packet's way: tcp_input.c finds its owner and applies RFC 9293 section 3.10.7.4; tcp_ack.c takes its
+ * acknowledgement, tcp_recv.c its payload. No callback runs before tcp_batch_end() (tcp_batch.c): callbacks
+ * first, then tcp_output.c, so that one ACK tells of everything that the batch brought and of everything that
+ * was consumed. Only whole packets of new data leave earlier, as the embedder queues them.
  *
  * What always holds (checked by tcp_check.c in debug builds)
- *   snd_una <= segments in order, without gaps, up to snd_nxt <= snd_end (+1 for a FIN); chunks cover snd_una..snd_end.
- *   rcv_held is the sum of the receive queue's pieces; intervals are sorted, disjoint, not adjacent, all above rcv_nxt.
+ *   snd_una <= segments in order, without gaps, up to snd_nxt <= snd_end (+1 for a FIN); chunks cover
+ *   snd_una..snd_end.
+ *   rcv_held is the sum of the receive queue's pieces; intervals are sorted, disjoint, not adjacent, all
+ *   above rcv_nxt.
  *   rcv_adv, the right edge that the client was told, never moves back.
  * An idle connection holds no block, segment, piece, interval set or recovery record (MEM-1). */
 #ifndef CULVERT_TCP_IMPL_H
@@ -15,7 +17,7 @@
 
 #include "stack_impl.h"
 
-/* ---- arithmetic of sequence numbers (RFC 9293 section 3.4) ------------------------------------------------------- */
+/* ---- arithmetic of sequence numbers (RFC 9293 section 3.4) ------------------------------------------- */
 
 static inline bool seq_lt(uint32_t a, uint32_t b)
 {
@@ -42,7 +44,7 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
-/* ---- constants ------------------------------------------------------------------------------------------------------ */
+/* ---- constants --------------------------------------------------------------------------------------- */
 
 #define TCP_HEADER       20
 #define TCP_HEADER_MAX   60
@@ -54,10 +56,9 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 #define TCP_TS_BYTES     12     /* NOP NOP TS */
 #define TCP_IP_MAX       65535u /* IPv4 total length, IPv6 payload length */
 
-#define COPY_BREAK_BYTES                                                                                     \
-    2048u /* received results below this are copied, so that a chunk is not spent on them */
+#define COPY_BREAK_BYTES     2048u   /* received results below this are copied, not to spend a chunk */
 #define COMPACT_BYTES        16384u  /* held payload below this does not pin a slot (MEM-2) */
-#define UNSENT_BYTES         131072u /* queued beyond what can leave now: read later, it would only get cold */
+#define UNSENT_BYTES         131072u /* queued beyond what can leave now: read later, it only gets cold */
 #define CHUNK_REUSE_BYTES    32768u /* a tail chunk with this much room is filled before a new one is taken */
 #define OOO_INTERVALS        128
 #define SEGMENTS_PER_CONN    4096
@@ -93,7 +94,7 @@ enum tcp_flag {
     TCP_CWR = 128
 };
 
-/* ---- one segment that came in ------------------------------------------------------------------------------------ */
+/* ---- one segment that came in ------------------------------------------------------------------------ */
 
 struct tcp_sack {
     uint32_t start, end;
@@ -121,10 +122,11 @@ struct tcp_seg {
     struct tcp_options opt;
 };
 
-/** tcp_options_parse() - RFC 9293 section 3.1; unknown options are skipped, a broken length ends the list (SEQ-1) */
+/* tcp_options_parse() - RFC 9293 section 3.1; unknown options are skipped, a broken length ends the list
+ * (SEQ-1) */
 void tcp_options_parse(struct span in, struct tcp_options *out);
 
-/* ---- what a connection holds ---------------------------------------------------------------------------------------- */
+/* ---- what a connection holds ------------------------------------------------------------------------- */
 
 enum tcps {
     TCPS_SYN_RECEIVED,
@@ -162,8 +164,7 @@ struct interval {
 /* What arrived beyond a hole; exists only while there is something in it (OOO-1). */
 struct ooo_set {
     uint32_t count, bytes;
-    uint32_t recent
-        [4]; /* a sequence number inside each of the last intervals touched, newest first (RFC 2018 section 4) */
+    uint32_t recent[4]; /* a number inside each interval touched last, newest first (RFC 2018 section 4) */
     uint32_t fin_seq;
     bool has_fin;
     uint8_t recents;
@@ -178,7 +179,8 @@ enum seg_flag {
     SEG_FIN = 8
 };
 
-/* A stretch of the stream that was sent as one packet; MSS-sized parts of it may be split off later (REC-1). */
+/* A stretch of the stream that was sent as one packet; MSS-sized parts of it may be split off later
+ * (REC-1). */
 struct segment {
     struct segment *next;
     struct block *block; /* chunk of its first byte; NULL: a bare FIN */
@@ -286,8 +288,8 @@ struct tcp_conn {
     uint32_t sacked, lost, retrans; /* bytes of segments with that flag */
     uint32_t delivered;             /* bytes, since loss detection ran last */
     uint32_t srtt_us, rttvar_us, min_rtt_us;
-    uint32_t rack_tx_us, rack_end, rack_rtt_us,
-        fack;                /* the newest delivery, the highest (RFC 8985 section 6.2) */
+    uint32_t rack_tx_us, rack_end, rack_rtt_us; /* the newest delivery (RFC 8985 section 6.2) */
+    uint32_t fack;                              /* the highest */
     uint32_t recover;        /* where recovery ends; while a loss probe is out: where the probe did */
     uint16_t mss, mss_peer;  /* payload of a full segment without SACK blocks; as offered, clamped */
     uint16_t pmtu, segments; /* segments in the list */
@@ -347,7 +349,7 @@ struct tcp_tw { /* TIME-WAIT record */
 };
 _Static_assert(sizeof(struct tcp_tw) <= 64, "a TIME-WAIT record is at most 64 bytes");
 
-/* ---- the shard ------------------------------------------------------------------------------------------------------- */
+/* ---- the shard --------------------------------------------------------------------------------------- */
 
 enum owner_kind {
     OWNER_NONE,
@@ -438,8 +440,8 @@ void tcp_request_fini(struct stack *s);
 
 /* tcp_timewait.c */
 void tcp_tw_enter(struct tcp_conn *c); /* takes the connection's place in the table */
-/* Return: true when the segment is a SYN that may open a new connection (TW-2); the record is gone then, and the new ISS has
- * to lie above @iss_above. */
+/* Return: true when the segment is a SYN that may open a new connection (TW-2); the record is gone then, and
+ * the new ISS has to lie above @iss_above. */
 bool tcp_tw_input(struct stack *s, struct tcp_tw *tw, const struct tcp_seg *seg, uint32_t *iss_above);
 void tcp_tw_timer(struct wheel_timer *timer, uint64_t now_us);
 
@@ -521,7 +523,8 @@ void tcp_send_acked(struct tcp_conn *c); /* frees chunks below snd_una */
 void tcp_send_clear(struct tcp_conn *c);
 void tcp_wake_writer(struct tcp_conn *c); /* on_tcp_writable, when it waits and there is room */
 uint32_t tcp_send_limit(const struct tcp_conn *c);
-/* Ranges of [seq, seq + len), from chunk @b on; returns how many, at most @max, and cuts @len to what they hold. */
+/* Ranges of [seq, seq + len), from chunk @b on; returns how many, at most @max, and cuts @len to what they
+ * hold. */
 int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *iov, int max);
 
 /* tcp_output.c */

@@ -1,7 +1,8 @@
 /* tcp_input.c - a segment arrives: who owns it, and is it acceptable (RFC 9293 section 3.10.7)?
  *
- * The order of checks is SEQ-3's: PAWS, sequence number, RST, SYN, ACK, and only then what the segment brings. Nothing of a
- * segment is used before its check: a bad ACK leaves ts_recent, the window and the data alone (SEQ-6). */
+ * The order of checks is SEQ-3's: PAWS, sequence number, RST, SYN, ACK, and only then what the segment
+ * brings. Nothing of a segment is used before its check: a bad ACK leaves ts_recent, the window and the data
+ * alone (SEQ-6). */
 #include "tcp_impl.h"
 
 enum challenge {
@@ -13,8 +14,8 @@ enum challenge {
     CHALLENGE_ACK
 };
 
-/* RST-3: 10 in 5 s, and for one cause 1 in 500 ms, so that no storm of ACKs can be provoked (RFC 5961 section 7). Answers to
- * keep-alive probes have no cause. */
+/* RST-3: 10 in 5 s, and for one cause 1 in 500 ms, so that no storm of ACKs can be provoked (RFC 5961 section
+ * 7). Answers to keep-alive probes have no cause. */
 void tcp_challenge(struct tcp_conn *c, int cause)
 {
     uint32_t now = now_ms(c->s);
@@ -64,8 +65,9 @@ static bool paws_ok(struct tcp_conn *c, const struct tcp_seg *seg)
     return false;
 }
 
-/* What came again because our ACK was lost or late is answered at once and reported (RFC 2883). It must be recent and carry
- * a plausible ACK; anything else below the window is a stranger's guess and meets the limiter. */
+/* What came again because our ACK was lost or late is answered at once and reported (RFC 2883). It must be
+ * recent and carry a plausible ACK; anything else below the window is a stranger's guess and meets the
+ * limiter. */
 static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     uint32_t end = seg_end(seg);
@@ -87,8 +89,8 @@ static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
     c->flags |= CONN_ACK_NOW;
 }
 
-/* RFC 9293 section 3.10.7.4, first. One step more generous: a segment at the right edge is let through for its ACK (a client
- * that has filled the window sends those), and its payload is cut away later. */
+/* RFC 9293 section 3.10.7.4, first. One step more generous: a segment at the right edge is let through for
+ * its ACK (a client that has filled the window sends those), and its payload is cut away later. */
 static bool sequence_ok(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     uint32_t end = seg_end(seg);
@@ -135,7 +137,7 @@ static bool rst_syn_ok(struct tcp_conn *c, const struct tcp_seg *seg)
     return true;
 }
 
-/* ---- the handshake's last step -------------------------------------------------------------------------------- */
+/* ---- the handshake's last step ----------------------------------------------------------------------- */
 
 static void handshake_rtt(struct tcp_conn *c, const struct tcp_seg *seg)
 {
@@ -185,7 +187,7 @@ static bool handshake_input(struct tcp_conn *c, const struct tcp_seg *seg)
     return true;
 }
 
-/* ---- synchronised states ---------------------------------------------------------------------------------------- */
+/* ---- synchronised states ----------------------------------------------------------------------------- */
 
 /* Our FIN is acknowledged: fifth of section 3.10.7.4. */
 static void fin_acked(struct tcp_conn *c)
@@ -247,7 +249,7 @@ void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
     c->last_rx_ms = now_ms(c->s);
 }
 
-/* ---- from the packet to its owner -------------------------------------------------------------------------------- */
+/* ---- from the packet to its owner -------------------------------------------------------------------- */
 
 static bool parse_segment(struct stack *s, const struct packet *p, struct tcp_seg *seg)
 {
@@ -280,7 +282,8 @@ static bool parse_segment(struct stack *s, const struct packet *p, struct tcp_se
     return true;
 }
 
-/* RFC 9293 section 3.10.7.2: RST ignored, ACK answered with RST, SYN taken, anything else dropped. Every address listens. */
+/* RFC 9293 section 3.10.7.2: RST ignored, ACK answered with RST, SYN taken, anything else dropped. Every
+ * address listens. */
 static void input_unknown(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
                           const struct tcp_seg *seg)
 {

@@ -1,9 +1,10 @@
 /* tcp_loss.c - what was lost, and what that means for the rate.
  *
- * How it works: ACKs only update the scoreboard; once a batch tcp_loss_detect() looks at it. With SACK, a segment is lost when
- * something sent later has arrived and a reordering window has passed since (RACK, RFC 8985 section 6); a tail is probed
- * (TLP, section 7). Without SACK, three duplicate ACKs or a partial ACK tell (RFC 5681 section 3.2, RFC 6582 section 3.2). In
- * fast recovery cwnd follows what is delivered (PRR, RFC 9937); after a timeout it starts from one segment. */
+ * How it works: ACKs only update the scoreboard; once a batch tcp_loss_detect() looks at it. With SACK, a
+ * segment is lost when something sent later has arrived and a reordering window has passed since (RACK, RFC
+ * 8985 section 6); a tail is probed (TLP, section 7). Without SACK, three duplicate ACKs or a partial ACK
+ * tell (RFC 5681 section 3.2, RFC 6582 section 3.2). In fast recovery cwnd follows what is delivered (PRR,
+ * RFC 9937); after a timeout it starts from one segment. */
 #include "tcp_impl.h"
 
 #define DUP_THRESH 3
@@ -27,7 +28,7 @@ static void mark_lost(struct tcp_conn *c, struct segment *seg)
     c->loss_news |= LOSS_NEW;
 }
 
-/* ---- entering and leaving ------------------------------------------------------------------------------------- */
+/* ---- entering and leaving ---------------------------------------------------------------------------- */
 
 /* Without memory for PRR's state cwnd falls to ssthresh at once. */
 static void enter_recovery(struct tcp_conn *c)
@@ -77,7 +78,7 @@ void tcp_loss_acked(struct tcp_conn *c, uint32_t acked, uint32_t delivered)
         tcp_cc_acked(c, acked);
 }
 
-/* ---- detection ----------------------------------------------------------------------------------------------------- */
+/* ---- detection --------------------------------------------------------------------------------------- */
 
 static uint32_t reorder_window(const struct tcp_conn *c) /* RFC 8985 section 6.2, step 4 */
 {
@@ -96,8 +97,8 @@ static bool sent_before_newest(const struct tcp_conn *c, const struct segment *s
     return seq_lt(seg->tx_us, c->rack_tx_us) || (seg->tx_us == c->rack_tx_us && seq_lt(end, c->rack_end));
 }
 
-/* Segments that were sent once are in order of time, so the walk ends at the first of them that is newer than the newest
- * delivery. Return: microseconds until the next one has to be looked at again; 0: none. */
+/* Segments that were sent once are in order of time, so the walk ends at the first of them that is newer than
+ * the newest delivery. Return: microseconds until the next one has to be looked at again; 0: none. */
 static uint32_t rack_detect(struct tcp_conn *c)
 {
     uint32_t wait = c->rack_rtt_us + reorder_window(c), longest = 0;
@@ -143,7 +144,8 @@ static void newreno_detect(struct tcp_conn *c)
     }
 }
 
-/* PRR, RFC 9937 section 6: as much may leave as was delivered, scaled down to reach ssthresh when the window is over. */
+/* PRR, RFC 9937 section 6: as much may leave as was delivered, scaled down to reach ssthresh when the window
+ * is over. */
 static void prr_update(struct tcp_conn *c)
 {
     struct recovery *r = c->rec;
@@ -197,9 +199,10 @@ void tcp_loss_detect(struct tcp_conn *c)
     }
 }
 
-/* ---- time -------------------------------------------------------------------------------------------------------------- */
+/* ---- time -------------------------------------------------------------------------------------------- */
 
-/* RTO-2. A second timeout of the same data also forgets what SACK said: the client may have dropped it (RFC 2018 section 8). */
+/* RTO-2. A second timeout of the same data also forgets what SACK said: the client may have dropped it (RFC
+ * 2018 section 8). */
 void tcp_loss_timeout(struct tcp_conn *c)
 {
     bool again = (c->flags & CONN_LOSS) && c->backoff > 0;

@@ -1,11 +1,12 @@
 /* tcp_ooo.c - received payload: pieces of slots and chunks, and the set of intervals beyond a hole (OOO-1).
  *
- * Intervals are a sorted array of at most 128, found by bisection. What is held is never dropped again (no reneging), so of
- * a new segment only the bytes that are not held yet are stored. Payloads of 16 KiB and more stay in their slot; smaller ones
- * are copied behind one another into a chunk that all intervals share, so that held memory follows held bytes (MEM-2). */
+ * Intervals are a sorted array of at most 128, found by bisection. What is held is never dropped again (no
+ * reneging), so of a new segment only the bytes that are not held yet are stored. Payloads of 16 KiB and more
+ * stay in their slot; smaller ones are copied behind one another into a chunk that all intervals share, so
+ * that held memory follows held bytes (MEM-2). */
 #include "tcp_impl.h"
 
-/* ---- pieces ------------------------------------------------------------------------------------------------------- */
+/* ---- pieces ------------------------------------------------------------------------------------------ */
 
 enum block_class tcp_copy_class(uint32_t held)
 {
@@ -79,7 +80,7 @@ static void pieces_join(struct pieces *to, struct pieces *from)
     from->head = from->tail = NULL;
 }
 
-/* ---- the set ------------------------------------------------------------------------------------------------------- */
+/* ---- the set ----------------------------------------------------------------------------------------- */
 
 static struct ooo_set *set_of(struct tcp_conn *c)
 {

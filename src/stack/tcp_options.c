@@ -1,7 +1,8 @@
 /* tcp_options.c - the options of a TCP header (RFC 9293 section 3.1, RFC 7323, RFC 2018).
  *
- * Unknown options are skipped by their length. A length of 0 or 1, or one beyond the header, ends the list and the segment is
- * processed with what was read (SEQ-1); an option of the wrong length counts as unknown. */
+ * Unknown options are skipped by their length. A length of 0 or 1, or one beyond the header, ends the list
+ * and the segment is processed with what was read (SEQ-1); an option of the wrong length counts as
+ * unknown. */
 #include "tcp_impl.h"
 
 enum { OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_WS = 3, OPT_SACK_OK = 4, OPT_SACK = 5, OPT_TS = 8 };

@@ -1,7 +1,9 @@
-/* tcp_output.c - once a batch and connection: what was lost, what is new, and an ACK if neither carried one (BAT-2).
+/* tcp_output.c - once a batch and connection: what was lost, what is new, and an ACK if neither carried one
+ * (BAT-2).
  *
- * Sizes: a packet is as many whole segments as cwnd, the client's window, the device (64 KiB) and a millisecond at the current
- * rate (CC-4) allow; it names ranges of chunks and moves no byte. At most four 64 KiB packets leave in one turn (BAT-3). */
+ * Sizes: a packet is as many whole segments as cwnd, the client's window, the device (64 KiB) and a
+ * millisecond at the current rate (CC-4) allow; it names ranges of chunks and moves no byte. At most four 64
+ * KiB packets leave in one turn (BAT-3). */
 #include "tcp_impl.h"
 
 #define PAYLOAD_RANGES 4
@@ -45,7 +47,7 @@ static uint32_t cwnd_left(const struct tcp_conn *c, uint32_t mss)
     return c->flags & CONN_TLP_SEND ? max_u32(left, mss) : left;
 }
 
-/* ---- again -------------------------------------------------------------------------------------------------------- */
+/* ---- again ------------------------------------------------------------------------------------------- */
 
 /* Contiguous lost segments leave as one packet (REC-6). */
 static void merge_lost(struct tcp_conn *c, struct segment *seg, uint32_t most)
@@ -139,7 +141,7 @@ static void send_probe_again(struct tcp_conn *c)
         emit_again(c, c->seg_tail, tcp_emit_mss(c));
 }
 
-/* ---- new ------------------------------------------------------------------------------------------------------------- */
+/* ---- new --------------------------------------------------------------------------------------------- */
 
 /* Sender's silly-window avoidance (SND-1). Return: payload bytes of the next packet, 0: none now. */
 static uint32_t next_packet(struct tcp_conn *c, uint32_t queued, uint32_t mss)
@@ -253,7 +255,7 @@ static bool send_new(struct tcp_conn *c, uint32_t *turn)
     }
 }
 
-/* ---- all of it ---------------------------------------------------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------------------------------------- */
 
 static bool output_synack(struct tcp_conn *c)
 {
@@ -269,8 +271,8 @@ static bool output_synack(struct tcp_conn *c)
     return false;
 }
 
-/* Whole packets of the largest size need not wait for the end of the batch: nothing can be added to them, and what was just
- * received is still in the cache. Everything else waits (BAT-2). */
+/* Whole packets of the largest size need not wait for the end of the batch: nothing can be added to them, and
+ * what was just received is still in the cache. Everything else waits (BAT-2). */
 void tcp_output_full(struct tcp_conn *c)
 {
     uint32_t full = largest_packet(c, tcp_emit_mss(c));

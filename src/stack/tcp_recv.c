@@ -1,13 +1,15 @@
-/* tcp_recv.c - the client's bytes: the receive queue, the window, FIN (RFC 9293 section 3.10.7.4, seventh and eighth).
+/* tcp_recv.c - the client's bytes: the receive queue, the window, FIN (RFC 9293 section 3.10.7.4, seventh and
+ * eighth).
  *
- * In-order payload stays in the slot it was read into: the embedder usually consumes it within the batch, and then nothing was
- * copied. What stays behind after the callbacks is compacted when it is small (MEM-2); while something is left over, small
- * payloads are copied as they come. */
+ * In-order payload stays in the slot it was read into: the embedder usually consumes it within the batch, and
+ * then nothing was copied. What stays behind after the callbacks is compacted when it is small (MEM-2); while
+ * something is left over, small payloads are copied as they come. */
 #include "tcp_impl.h"
 
 #define ROUND_MIN_MS 1 /* receive autotuning on paths of microseconds */
 
-/* Appends a copy; the last chunk is filled first. Return: bytes appended, less than @len when memory is out. */
+/* Appends a copy; the last chunk is filled first. Return: bytes appended, less than @len when memory is
+ * out. */
 static uint32_t append_copy(struct tcp_conn *c, struct pieces *l, const uint8_t *data, uint32_t len)
 {
     uint32_t done = 0;
@@ -181,7 +183,7 @@ void tcp_recv_clear(struct tcp_conn *c)
     tcp_ooo_clear(c);
 }
 
-/* ---- the window ------------------------------------------------------------------------------------------------------ */
+/* ---- the window -------------------------------------------------------------------------------------- */
 
 static uint32_t free_budget(const struct tcp_conn *c)
 {
@@ -195,9 +197,9 @@ static uint32_t worth_telling(const struct tcp_conn *c, uint32_t segments) /* re
     return min_u32(c->rcv_budget / 2, segments * max_u32(c->rcv_mss, TCP_MSS_DEFAULT4));
 }
 
-/* The right edge never moves back (RFC 9293 SHLD-14), although the scaled field counts in steps: a window that is no multiple
- * is rounded up, as long as the edge so gained stays below one step over the budget; then it is rounded down on the wire,
- * and sequence_ok() still goes by rcv_adv (RFC 7323 section 2.4). */
+/* The right edge never moves back (RFC 9293 SHLD-14), although the scaled field counts in steps: a window
+ * that is no multiple is rounded up, as long as the edge so gained stays below one step over the budget; then
+ * it is rounded down on the wire, and sequence_ok() still goes by rcv_adv (RFC 7323 section 2.4). */
 uint32_t tcp_recv_window(const struct tcp_conn *c)
 {
     uint32_t step = 1u << c->rcv_wscale, free = free_budget(c), kept = c->rcv_adv - c->rcv_nxt;

@@ -1,10 +1,11 @@
 /* tcp_request.c - SYNs that wait for the embedder's decision: the records behind struct tcp_request.
  *
- * How it works: a SYN that nothing knows becomes a record (SYN-2: nothing larger before the upstream is usable) on the list
- * `fresh`; tcp_batch_end() tells the embedder and moves it to `pending`, which is in order of age and expires after 150 s
- * (icmp.md TF5). Another SYN with the same number is swallowed, one with a new number replaces the record, an RST ends it.
- * A record that the embedder has seen and that ended by itself waits on `gone` until on_tcp_request_gone() has been called,
- * because packets are read at times when no callback may run. */
+ * How it works: a SYN that nothing knows becomes a record (SYN-2: nothing larger before the upstream is
+ * usable) on the list `fresh`; tcp_batch_end() tells the embedder and moves it to `pending`, which is in
+ * order of age and expires after 150 s (icmp.md TF5). Another SYN with the same number is swallowed, one with
+ * a new number replaces the record, an RST ends it. A record that the embedder has seen and that ended by
+ * itself waits on `gone` until on_tcp_request_gone() has been called, because packets are read at times when
+ * no callback may run. */
 #include "tcp_impl.h"
 
 static void list_add(struct request_list *l, struct tcp_request *r)
@@ -169,7 +170,7 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
     }
 }
 
-/* ---- time and events ------------------------------------------------------------------------------------------ */
+/* ---- time and events --------------------------------------------------------------------------------- */
 
 static void arm_timer(struct stack *s)
 {
@@ -241,7 +242,7 @@ void tcp_request_fini(struct stack *s)
     }
 }
 
-/* ---- the embedder's verbs ---------------------------------------------------------------------------------------- */
+/* ---- the embedder's verbs ---------------------------------------------------------------------------- */
 
 void tcp_request_flow(const struct tcp_request *r, struct flow_key *out)
 {

@@ -1,7 +1,8 @@
-/* tcp_sack.c - the scoreboard: what was sent, as a list of segments, and what of it the client reports (RFC 2018, RFC 2883).
+/* tcp_sack.c - the scoreboard: what was sent, as a list of segments, and what of it the client reports (RFC
+ * 2018, RFC 2883).
  *
- * A segment of the list is what went out as one packet, up to 64 KiB. Reports split it, at multiples of the MSS only, and at
- * most 4,096 segments are kept (REC-1); a report that would need more is not used. */
+ * A segment of the list is what went out as one packet, up to 64 KiB. Reports split it, at multiples of the
+ * MSS only, and at most 4,096 segments are kept (REC-1); a report that would need more is not used. */
 #include "tcp_impl.h"
 
 struct segment *tcp_segment_new(struct tcp_conn *c)
@@ -89,7 +90,8 @@ static uint32_t mark_sacked(struct tcp_conn *c, struct segment *seg)
     return seg->len;
 }
 
-/* Cuts [lo, hi) out of @seg, moved inwards to multiples of its MSS; NULL when nothing whole is left or memory is out. */
+/* Cuts [lo, hi) out of @seg, moved inwards to multiples of its MSS; NULL when nothing whole is left or memory
+ * is out. */
 static struct segment *cut_out(struct tcp_conn *c, struct segment *seg, uint32_t lo, uint32_t hi)
 {
     uint32_t from = (lo - seg->seq + seg->mss - 1) / seg->mss * seg->mss;
@@ -139,8 +141,8 @@ static bool is_dsack(const struct tcp_seg *seg)
     return seg->opt.sacks > 1 && seq_le(b[1].start, b[0].start) && seq_le(b[0].end, b[1].end);
 }
 
-/* A needless retransmission: be more patient with reordering (RFC 8985 section 6.2, step 4), but not for data that we never
- * sent or that is long gone. */
+/* A needless retransmission: be more patient with reordering (RFC 8985 section 6.2, step 4), but not for data
+ * that we never sent or that is long gone. */
 static bool dsack_input(struct tcp_conn *c, const struct tcp_sack *b)
 {
     if (seq_lt(c->snd_nxt, b->end) || seq_lt(b->start, c->snd_una - max_u32(c->snd_wnd_max, UINT16_MAX)))

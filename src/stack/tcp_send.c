@@ -1,8 +1,10 @@
-/* tcp_send.c - the send queue: bytes that the embedder received for the client, from tcp_tx_space() until acknowledged.
+/* tcp_send.c - the send queue: bytes that the embedder received for the client, from tcp_tx_space() until
+ * acknowledged.
  *
- * The queue is a list of chunks; each knows the sequence number of its first byte. tcp_tx_space() offers 64 KiB of a landing
- * chunk that belongs to the shard, or the rest of the connection's last chunk; tcp_tx_commit() donates the landing chunk, or
- * copies a small result and keeps it (copy-break). A chunk goes back when its last byte is acknowledged (DN-1). */
+ * The queue is a list of chunks; each knows the sequence number of its first byte. tcp_tx_space() offers 64
+ * KiB of a landing chunk that belongs to the shard, or the rest of the connection's last chunk;
+ * tcp_tx_commit() donates the landing chunk, or copies a small result and keeps it (copy-break). A chunk goes
+ * back when its last byte is acknowledged (DN-1). */
 #include "tcp_impl.h"
 
 uint32_t tcp_send_limit(const struct tcp_conn *c)
@@ -77,7 +79,7 @@ int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *
     return n;
 }
 
-/* ---- filling it -------------------------------------------------------------------------------------------------------- */
+/* ---- filling it -------------------------------------------------------------------------------------- */
 
 static bool may_queue(const struct tcp_conn *c)
 {
@@ -143,7 +145,8 @@ static void append_chunk(struct tcp_conn *c, struct block *b, uint32_t seq)
     c->snd_tail = b;
 }
 
-/* Copies @len < 2 KiB behind the last chunk's bytes, and into a small chunk of its own what does not fit there. */
+/* Copies @len < 2 KiB behind the last chunk's bytes, and into a small chunk of its own what does not fit
+ * there. */
 static bool copy_break(struct tcp_conn *c, const uint8_t *data, uint32_t len)
 {
     struct block *tail = c->snd_tail, *fresh = NULL;

@@ -131,7 +131,8 @@ uint32_t stack_half_open_count(const struct stack *s)
     return s->tcp->requests.slab.in_use + s->tcp->handshakes;
 }
 
-/* Keys are spread over the whole table, so that a crowd touches all of its pages; when nobody is left they are all zero again. */
+/* Keys are spread over the whole table, so that a crowd touches all of its pages; when nobody is left they
+ * are all zero again. */
 bool tcp_trim(struct stack *s, slab_give_back_fn *give_back, void *arg)
 {
     struct tcp_shard *t = s->tcp;

@@ -1,7 +1,9 @@
-/* tcp_table.c - who owns a 4-tuple: a connection, a SYN record or a TIME-WAIT record; and what is known of a client's path.
+/* tcp_table.c - who owns a 4-tuple: a connection, a SYN record or a TIME-WAIT record; and what is known of a
+ * client's path.
  *
- * One table for all three, with chains through the objects: at three quarters full a hit costs 1.4 probes on average
- * (PERF-11). The hash is keyed, so that a stranger cannot choose who shares a chain. A reference is 4 bytes: kind and index. */
+ * One table for all three, with chains through the objects: at three quarters full a hit costs 1.4 probes on
+ * average (PERF-11). The hash is keyed, so that a stranger cannot choose who shares a chain. A reference is 4
+ * bytes: kind and index. */
 #include "tcp_impl.h"
 
 #define REF_KIND_SHIFT 30
@@ -137,7 +139,8 @@ void tcp_table_each_conn(struct tcp_shard *t, void (*fn)(struct tcp_conn *c, voi
     }
 }
 
-/* Both secrets of a flow come from one keyed hash of more bytes than the table's, so that neither tells of the other. */
+/* Both secrets of a flow come from one keyed hash of more bytes than the table's, so that neither tells of
+ * the other. */
 static uint64_t flow_secret(const struct stack *s, const struct tcp_key *key)
 {
     struct {

@@ -1,8 +1,9 @@
 /* tcp_timer.c - everything that happens because time passes: one wheel timer a connection (TMR-1, TMR-2).
  *
- * A connection has three deadlines: for what it has sent (one of retransmission, loss probe, reordering, window probe), for a
- * delayed ACK, and for its life (keep-alive, an orphan's FIN-WAIT-2). The wheel's node stands at the earliest one or before it:
- * a deadline that moves away only changes a number, and the node moves when it fires. */
+ * A connection has three deadlines: for what it has sent (one of retransmission, loss probe, reordering,
+ * window probe), for a delayed ACK, and for its life (keep-alive, an orphan's FIN-WAIT-2). The wheel's node
+ * stands at the earliest one or before it: a deadline that moves away only changes a number, and the node
+ * moves when it fires. */
 #include "tcp_impl.h"
 
 static bool due(const struct tcp_conn *c, enum tcp_timer which, uint32_t at)
@@ -59,7 +60,7 @@ void tcp_timer_clear(struct tcp_conn *c, enum tcp_timer which)
     c->timers &= ~which & 7;
 }
 
-/* ---- what we sent ----------------------------------------------------------------------------------------------------- */
+/* ---- what we sent ------------------------------------------------------------------------------------ */
 
 static bool probe_applies(const struct tcp_conn *c)
 {
@@ -68,8 +69,8 @@ static bool probe_applies(const struct tcp_conn *c)
            c->sacked == 0 && c->srtt_us > 0;
 }
 
-/* RFC 8985 section 7.2. One segment in flight may wait for a delayed ACK; but when it is the tail of a burst on a path where
- * waiting hurts, we rather probe in vain (REC-3). */
+/* RFC 8985 section 7.2. One segment in flight may wait for a delayed ACK; but when it is the tail of a burst
+ * on a path where waiting hurts, we rather probe in vain (REC-3). */
 static uint32_t probe_timeout(const struct tcp_conn *c)
 {
     bool alone =
@@ -129,7 +130,8 @@ static void back_off(struct tcp_conn *c)
         c->backoff++;
 }
 
-/* MSS-3: two timeouts of full segments in a row may be a path that swallows large packets and says nothing. */
+/* MSS-3: two timeouts of full segments in a row may be a path that swallows large packets and says
+ * nothing. */
 static void suspect_black_hole(struct tcp_conn *c)
 {
     uint32_t floor = c->flags & CONN_V6 ? TCP_PMTU_MIN6 : TCP_PMTU_MIN4, next = max_u32(1024, floor);
@@ -182,8 +184,8 @@ static void window_probe(struct tcp_conn *c)
     tcp_emit_probe(c);
 }
 
-/* A timer that fires late means a loop that was late, and then the ACK may already lie in the device's queue: it gets one more
- * tick. Without this a busy machine repeats what has long arrived. */
+/* A timer that fires late means a loop that was late, and then the ACK may already lie in the device's queue:
+ * it gets one more tick. Without this a busy machine repeats what has long arrived. */
 static bool put_off(struct tcp_conn *c)
 {
     uint32_t late_ms = now_ms(c->s) - c->rexmit_at;
@@ -222,7 +224,7 @@ static void rexmit_fires(struct tcp_conn *c)
     }
 }
 
-/* ---- its life --------------------------------------------------------------------------------------------------------- */
+/* ---- its life ---------------------------------------------------------------------------------------- */
 
 void tcp_timer_life(struct tcp_conn *c)
 {

@@ -1,7 +1,9 @@
-/* tcp_timewait.c - what is left of a connection that ended in order and whose last ACK may have been lost (RFC 9293 section 3.6).
+/* tcp_timewait.c - what is left of a connection that ended in order and whose last ACK may have been lost
+ * (RFC 9293 section 3.6).
  *
- * A record of 64 bytes. All wait equally long, so they stand in one list by deadline, and one timer watches its head; a FIN
- * that comes again puts its record at the end. At the limit the oldest gives way. RST is ignored (RFC 1337). */
+ * A record of 64 bytes. All wait equally long, so they stand in one list by deadline, and one timer watches
+ * its head; a FIN that comes again puts its record at the end. At the limit the oldest gives way. RST is
+ * ignored (RFC 1337). */
 #include "tcp_impl.h"
 
 static struct tcp_tw *tw_at(struct tcp_shard *t, uint32_t index_1)

@@ -1,5 +1,6 @@
-/* fuzz_tcp.c - sequences of mutated segments around a live connection, with relay calls, time steps and failing memory
- * (tcp-stack.md FUZ-2, FUZ-3, FUZ-4). Debug builds check every invariant of tcp_check.c after each step. */
+/* fuzz_tcp.c - sequences of mutated segments around a live connection, with relay calls, time steps and
+ * failing memory (tcp-stack.md FUZ-2, FUZ-3, FUZ-4). Debug builds check every invariant of tcp_check.c after
+ * each step. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -32,7 +32,7 @@ static const char *target_text(const struct lab *lab)
     return lab->opt.v6 ? "2001:db8::80" : "192.0.2.80";
 }
 
-/* ---- what the stack emits -------------------------------------------------------------------------------------- */
+/* ---- what the stack emits ---------------------------------------------------------------------------- */
 
 static void read_options(struct lab *lab, struct lab_out *o, const uint8_t *p, size_t len)
 {
@@ -129,7 +129,7 @@ static int on_emit(void *arg, const struct iovec *iov, int iovcnt, const struct 
     return lab->emit_error;
 }
 
-/* ---- the embedder ------------------------------------------------------------------------------------------------- */
+/* ---- the embedder ------------------------------------------------------------------------------------ */
 
 static void fill_send_queue(struct lab *lab)
 {
@@ -232,7 +232,7 @@ static void on_closed(void *user, int err)
     lab->conn = NULL;
 }
 
-/* ---- the client ------------------------------------------------------------------------------------------------------ */
+/* ---- the client -------------------------------------------------------------------------------------- */
 
 static size_t put_options(struct lab *lab, const struct lab_seg *s, uint8_t *at)
 {
@@ -370,7 +370,7 @@ void lab_write(struct lab *lab, uint64_t bytes)
     lab_batch(lab);
 }
 
-/* ---- looking ----------------------------------------------------------------------------------------------------------- */
+/* ---- looking ----------------------------------------------------------------------------------------- */
 
 void lab_clear(struct lab *lab)
 {
@@ -429,7 +429,7 @@ struct tcp_info lab_info(const struct lab *lab)
     return info;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------- */
 
 void lab_options_default(struct lab_options *o)
 {

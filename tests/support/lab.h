@@ -1,7 +1,8 @@
-/* lab.h - a virtual-time laboratory for TCP: one stack, a clock that we move, a client whose segments we write by hand, and
- * everything that the stack emitted or called back.
+/* lab.h - a virtual-time laboratory for TCP: one stack, a clock that we move, a client whose segments we
+ * write by hand, and everything that the stack emitted or called back.
  *
- * Sequence numbers in scripts are relative: the client's to LAB.irs (its SYN has 0), the stack's to its ISS (its SYN-ACK has 0). */
+ * Sequence numbers in scripts are relative: the client's to LAB.irs (its SYN has 0), the stack's to its ISS
+ * (its SYN-ACK has 0). */
 #ifndef CULVERT_TEST_LAB_H
 #define CULVERT_TEST_LAB_H
 

@@ -1,5 +1,5 @@
-/* sim.c - see sim.h. The client keeps a byte map of what it received and a table of fixed segments of what it sends; it is slow
- * and simple on purpose. */
+/* sim.c - see sim.h. The client keeps a byte map of what it received and a table of fixed segments of what it
+ * sends; it is slow and simple on purpose. */
 #include "sim.h"
 
 #include <assert.h>
@@ -62,7 +62,7 @@ static bool chance(struct sim *s, double p)
     return p > 0 && (double)(prng_next(&s->rng) >> 11) / (double)(1ull << 53) < p;
 }
 
-/* ---- the link ------------------------------------------------------------------------------------------------------ */
+/* ---- the link ---------------------------------------------------------------------------------------- */
 
 static bool before(const struct event *a, const struct event *b)
 {
@@ -191,7 +191,7 @@ static void to_stack(struct sim *s, struct lab_seg *seg)
         s->r.up_dropped += seg->len;
 }
 
-/* ---- the client: what it receives ------------------------------------------------------------------------------------ */
+/* ---- the client: what it receives -------------------------------------------------------------------- */
 
 static uint32_t window_field(const struct sim *s)
 {
@@ -299,7 +299,7 @@ static void client_receives(struct sim *s, const struct lab_out *o)
         c->ack_at = s->lab->now_us + 40000;
 }
 
-/* ---- the client: what it sends ------------------------------------------------------------------------------------------ */
+/* ---- the client: what it sends ----------------------------------------------------------------------- */
 
 static void mark(struct sim *s, uint64_t from, uint64_t to, uint8_t state)
 {
@@ -496,7 +496,7 @@ static void client_input(struct sim *s, const struct lab_out *o)
     client_acked(s, o);
 }
 
-/* ---- the run ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the run ----------------------------------------------------------------------------------------- */
 
 static void relay_reads(struct lab *lab)
 {

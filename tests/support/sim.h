@@ -1,5 +1,5 @@
-/* sim.h - a client written without a look at the stack, and a link between the two that loses, delays, reorders and doubles
- * (tcp-stack.md 9.2). One seed decides everything; time is virtual. */
+/* sim.h - a client written without a look at the stack, and a link between the two that loses, delays,
+ * reorders and doubles (tcp-stack.md 9.2). One seed decides everything; time is virtual. */
 #ifndef CULVERT_TEST_SIM_H
 #define CULVERT_TEST_SIM_H
 

@@ -1,5 +1,5 @@
-/* test_tcp_close.c - faces src/stack/tcp_input.c, tcp_timewait.c, tcp_batch.c and tcp_conn.c: states, resets, ends
- * (tcp-stack.md 4 and 5.10). */
+/* test_tcp_close.c - faces src/stack/tcp_input.c, tcp_timewait.c, tcp_batch.c and tcp_conn.c: states, resets,
+ * ends (tcp-stack.md 4 and 5.10). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -94,7 +94,8 @@ static const char *state_of(const struct lab *lab)
     return lab->conn != NULL ? lab_info(lab).state : lab->closes > 0 ? "gone" : "none";
 }
 
-/* CLS-3: what an ordinary segment does in each state. seq is relative to what the stack expects next, ack to what it has sent. */
+/* CLS-3: what an ordinary segment does in each state. seq is relative to what the stack expects next, ack to
+ * what it has sent. */
 static const struct state_row {
     enum where in;
     const char *what;
@@ -205,8 +206,8 @@ static void every_state_answers_as_rfc_9293_says(void **state)
     assert_int_equal(wrong, 0);
 }
 
-/* faults.md T1. All 256 combinations in all states: no crash, at most one answer, an RST is never answered with an RST, and what
- * carries no exact RST does not end a connection. */
+/* faults.md T1. All 256 combinations in all states: no crash, at most one answer, an RST is never answered
+ * with an RST, and what carries no exact RST does not end a connection. */
 static void no_combination_of_flags_does_harm(void **state)
 {
     int wrong = 0;
@@ -295,7 +296,7 @@ static void a_bad_ack_leaves_ts_recent_window_and_data_alone(void **state) /* SE
     lab_free(lab);
 }
 
-/* ---- ends ---------------------------------------------------------------------------------------------------------- */
+/* ---- ends -------------------------------------------------------------------------------------------- */
 
 static void half_close_by_the_client_lets_our_bytes_flow(void **state) /* CLS-1; faults.md T13 */
 {
@@ -540,7 +541,7 @@ static void keep_alive_ends_what_does_not_answer(void **state) /* KA-1; faults.m
     lab_free(lab);
 }
 
-/* ---- TIME-WAIT ----------------------------------------------------------------------------------------------------- */
+/* ---- TIME-WAIT --------------------------------------------------------------------------------------- */
 
 static void time_wait_lasts_60_s_and_a_fin_starts_it_anew(void **state) /* TW-1 */
 {
@@ -625,7 +626,7 @@ static void the_oldest_time_wait_record_gives_way(void **state) /* TW-1 */
     lab_free(lab);
 }
 
-/* ---- callbacks that end connections (ARC-3) ------------------------------------------------------------------------- */
+/* ---- callbacks that end connections (ARC-3) ---------------------------------------------------------- */
 
 static void abort_in_readable(struct lab *lab)
 {

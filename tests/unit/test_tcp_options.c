@@ -1,4 +1,5 @@
-/* test_tcp_options.c - faces src/stack/tcp_options.c: what a header's options say, however broken (tcp-stack.md SEQ-1, SEQ-2). */
+/* test_tcp_options.c - faces src/stack/tcp_options.c: what a header's options say, however broken
+ * (tcp-stack.md SEQ-1, SEQ-2). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* test_tcp_recv.c - faces src/stack/tcp_recv.c and tcp_ooo.c: acknowledgements, holes, the window (tcp-stack.md 4, 5.3, 5.9). */
+/* test_tcp_recv.c - faces src/stack/tcp_recv.c and tcp_ooo.c: acknowledgements, holes, the window
+ * (tcp-stack.md 4, 5.3, 5.9). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,7 +40,7 @@ static uint32_t past_quick_acks(struct lab *lab)
     return seq;
 }
 
-/* ---- acknowledgements ------------------------------------------------------------------------------------------------ */
+/* ---- acknowledgements -------------------------------------------------------------------------------- */
 
 static void a_batch_of_32_segments_gets_one_ack(void **state) /* BAT-1, ACK-2 */
 {
@@ -121,7 +122,8 @@ static void a_super_segment_counts_as_its_segments(void **state) /* ACK-1, ACK-2
     lab_free(lab);
 }
 
-/* The same bytes as single segments and as super-segments, in the same odd order: the same stream, ACK and SACKs. */
+/* The same bytes as single segments and as super-segments, in the same odd order: the same stream, ACK and
+ * SACKs. */
 static void super_segments_mean_what_their_segments_mean(void **state) /* FUZ-8; faults.md T18 */
 {
     static const struct {
@@ -166,7 +168,7 @@ static void super_segments_mean_what_their_segments_mean(void **state) /* FUZ-8;
     lab_free(super);
 }
 
-/* ---- holes ------------------------------------------------------------------------------------------------------------ */
+/* ---- holes ------------------------------------------------------------------------------------------- */
 
 static void a_hole_is_reported_newest_block_first(void **state) /* ACK-3, RFC 2018 section 4 */
 {
@@ -232,7 +234,8 @@ static void duplicates_are_reported_first(void **state) /* ACK-3, RFC 2883 secti
     lab_free(lab);
 }
 
-/* ACK-3's matrix: five overlapping ranges in all 120 orders; the stream and the set of SACKs against a byte map. */
+/* ACK-3's matrix: five overlapping ranges in all 120 orders; the stream and the set of SACKs against a byte
+ * map. */
 static bool order_works(const int *order)
 {
     static const struct {
@@ -320,7 +323,7 @@ static void what_was_sacked_is_never_dropped(void **state) /* ACK-3: no reneging
     lab_free(lab);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
 static size_t held_bytes(const struct lab *lab)
 {
@@ -378,7 +381,7 @@ static void small_leftovers_do_not_pin_slots(void **state) /* MEM-2 */
     lab_free(lab);
 }
 
-/* ---- the window ----------------------------------------------------------------------------------------------------------- */
+/* ---- the window -------------------------------------------------------------------------------------- */
 
 static void the_right_edge_never_moves_back(void **state) /* WND-1 */
 {
@@ -509,7 +512,7 @@ static void urgent_data_is_just_data(void **state) /* SEQ-7; faults.md T16 */
     lab_free(lab);
 }
 
-/* ---- timestamps -------------------------------------------------------------------------------------------------------------- */
+/* ---- timestamps -------------------------------------------------------------------------------------- */
 
 static void an_old_timestamp_is_rejected_but_an_rst_is_not(void **state) /* TS-1; faults.md T17 */
 {

@@ -1,5 +1,5 @@
-/* test_tcp_send.c - faces src/stack/tcp_output.c, tcp_send.c, tcp_loss.c, tcp_timer.c, tcp_cc.c and tcp_icmp.c: what leaves, when,
- * and what happens when it is lost (tcp-stack.md 5.4 to 5.7, 1.4). */
+/* test_tcp_send.c - faces src/stack/tcp_output.c, tcp_send.c, tcp_loss.c, tcp_timer.c, tcp_cc.c and
+ * tcp_icmp.c: what leaves, when, and what happens when it is lost (tcp-stack.md 5.4 to 5.7, 1.4). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -66,7 +66,7 @@ static uint64_t payload_out(const struct lab *lab)
     return sum;
 }
 
-/* ---- sizes -------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------- */
 
 static void the_first_flight_is_ten_segments_in_one_packet(void **state) /* CC-2, DN-4, PERF-15 */
 {
@@ -224,7 +224,7 @@ static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /
     lab_free(lab);
 }
 
-/* ---- the closed window ------------------------------------------------------------------------------------------------------ */
+/* ---- the closed window ------------------------------------------------------------------------------- */
 
 static void a_closed_window_is_probed_for_ever_while_it_answers(void **state) /* ZWP-1; faults.md T9 */
 {
@@ -302,7 +302,7 @@ static void a_window_that_shrinks_stops_new_data_only(void **state) /* SND-3 */
     lab_free(lab);
 }
 
-/* ---- loss ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- loss -------------------------------------------------------------------------------------------- */
 
 static void a_hole_is_filled_once_and_at_once(void **state) /* REC-1, REC-2 */
 {
@@ -600,7 +600,7 @@ static void a_failed_write_is_a_loss_like_any_other(void **state) /* BAT-4 */
     lab_free(lab);
 }
 
-/* ---- congestion ------------------------------------------------------------------------------------------------------------------ */
+/* ---- congestion -------------------------------------------------------------------------------------- */
 
 static void slow_start_grows_with_what_is_used(void **state) /* CC-2: 5 of 10, 6 of 10, 9 of 10 */
 {
@@ -730,7 +730,7 @@ static void one_reduction_for_one_window(void **state) /* CC-3 */
     lab_free(lab);
 }
 
-/* ---- ECN --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- ECN --------------------------------------------------------------------------------------------- */
 
 static void ecn_is_agreed_marked_echoed_and_obeyed(void **state) /* ECN-1, RFC 3168 section 6.1 */
 {
@@ -778,7 +778,7 @@ static void ecn_can_be_turned_off(void **state)
     lab_free(lab);
 }
 
-/* ---- path MTU --------------------------------------------------------------------------------------------------------------------- */
+/* ---- path MTU ---------------------------------------------------------------------------------------- */
 
 static void icmp(struct lab *lab, uint32_t quoted_seq, uint8_t type, uint8_t code, uint32_t mtu)
 {

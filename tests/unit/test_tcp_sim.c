@@ -1,5 +1,5 @@
-/* test_tcp_sim.c - faces all of src/stack/tcp_*.c: streams over a link that loses, reorders, doubles and goes dark, and memory that
- * runs out (tcp-stack.md TST-4, TST-5, MEM-3, SEQ-8). */
+/* test_tcp_sim.c - faces all of src/stack/tcp_*.c: streams over a link that loses, reorders, doubles and goes
+ * dark, and memory that runs out (tcp-stack.md TST-4, TST-5, MEM-3, SEQ-8). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -160,7 +160,7 @@ static void a_blackout_is_survived(void **state) /* RTO-1, UTO-1 */
     (void)state;
 }
 
-/* ---- memory that runs out ---------------------------------------------------------------------------------------------- */
+/* ---- memory that runs out ---------------------------------------------------------------------------- */
 
 struct failing {
     unsigned pool, every;

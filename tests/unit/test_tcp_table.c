@@ -1,5 +1,5 @@
-/* test_tcp_table.c - faces src/stack/tcp_table.c and tcp_shard.c: who owns a 4-tuple, what entries cost (tcp-stack.md section 10),
- * and that nothing but the arguments decides (ARC-1). */
+/* test_tcp_table.c - faces src/stack/tcp_table.c and tcp_shard.c: who owns a 4-tuple, what entries cost
+ * (tcp-stack.md section 10), and that nothing but the arguments decides (ARC-1). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
