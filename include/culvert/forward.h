@@ -6,6 +6,7 @@
 #define CULVERT_FORWARD_H
 
 #include "culvert/base.h"
+#include "culvert/echo.h"
 #include "culvert/loop.h"
 #include "culvert/resolver.h"
 #include "culvert/rules.h"
@@ -14,7 +15,18 @@
 
 enum tcp_accept { TCP_ACCEPT_LATE, TCP_ACCEPT_EARLY, TCP_ACCEPT_AUTO };
 enum udp_nat { UDP_NAT_ENDPOINT_INDEPENDENT, UDP_NAT_SYMMETRIC };
-enum echo_mode { ECHO_MODE_REPLY_IF_HEALTHY, ECHO_MODE_REPLY, ECHO_MODE_DROP }; /* part C adds the others */
+/* What a ping gets (icmp.md 5.3). AUTO: DIRECT is proxied, other ways out as echo_unsupported says. PROXY: DIRECT only, since it
+ * shows the target this host; a rule for another way out is treated as in AUTO. */
+enum echo_mode {
+    ECHO_MODE_AUTO,
+    ECHO_MODE_REPLY_IF_HEALTHY,
+    ECHO_MODE_REPLY,
+    ECHO_MODE_PROXY,
+    ECHO_MODE_DROP,
+    ECHO_MODE_REJECT
+};
+enum echo_down { ECHO_DOWN_DROP, ECHO_DOWN_REJECT }; /* its way out is down: silence, or host unreachable */
+enum echo_ttl { ECHO_TTL_HOP, ECHO_TTL_TRANSPARENT };
 enum echo_delay { ECHO_DELAY_UPSTREAM_RTT, ECHO_DELAY_NONE };
 
 struct forward_options {            /* the `stack:` and `limits:` sections, as far as they are policy */
@@ -25,8 +37,15 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
     enum udp_nat nat;
     uint32_t udp_idle_timeout_ms; /* 300 s */
     uint32_t dns_idle_timeout_ms; /* 10 s, for mappings that only asked port 53 */
-    enum echo_mode echo;
+    enum echo_mode echo;          /* AUTO */
+    enum echo_mode
+        echo_unsupported; /* of a way out that cannot carry pings: REPLY_IF_HEALTHY; never AUTO or PROXY */
+    enum echo_down echo_down; /* DROP */
     enum echo_delay echo_delay;
+    enum echo_ttl echo_ttl;  /* HOP: traceroute shows us (icmp.md X30) */
+    bool echo_relay_errors;  /* true */
+    uint32_t echo_max_flows; /* 1,024, of the process */
+    bool echo_direct;        /* some rule may want the echo proxy: whoever starts us makes one */
     uint32_t max_tcp,
         max_udp;         /* of this worker; the process's limit dealt in equal shares (design.md section 6) */
     uint32_t per_source; /* flows of one client address in this worker; 0: no limit */
@@ -48,6 +67,9 @@ struct forward_setup {
     const struct own_flows *own; /* loop guard; NULL: none */
     struct ip_addr gateway[2];   /* IPv4, IPv6: the address that we speak from in ICMP errors; may be none */
     uint32_t worker;             /* for log lines */
+    /* Two places for each rule and two more: what was said about it, shared by all workers so that it is said once (M16).
+     * Zeroed; NULL: nothing is said. */
+    _Atomic uint8_t *echo_said;
 };
 int forward_new(const struct forward_setup *setup, struct forward **out);
 void forward_free(struct forward *f); /* after stack_fini() */
@@ -56,6 +78,11 @@ void forward_stack_events(struct stack_events *out);
 /** forward_end_flows() - end everything that lives: TCP by RST at the next batch end, UDP at once */
 void forward_end_flows(struct forward *f);
 void forward_attach(struct forward *f, struct stack *s, struct up_env *env); /* before the first packet */
+
+/** forward_attach_echo() - DIRECT pings go through @echo, whose on_answer is forward_on_echo_answer() with the forwarder as arg
+ * NULL: there is none, and no ping is proxied. @echo outlives the last packet. */
+void forward_attach_echo(struct forward *f, struct echo_proxy *echo);
+void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_proxy_answer *a);
 
 bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
 
@@ -78,13 +105,16 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(tcp_reset_by_client, "flow.tcp_reset_by_client")                                                       \
     X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream")                                                   \
     X(tcp_idle, "flow.tcp_idle")                                                                             \
-    X(udp_opened, "flow.udp_opened") X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended")         \
+    X(udp_opened, "flow.udp_opened")                                                                         \
+    X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended")                                          \
         X(udp_idle_evicted, "flow.udp_idle_evicted") X(rejected, "flow.rejected") X(dropped, "flow.dropped") \
             X(limit_tcp, "flow.limit_tcp") X(limit_udp, "flow.limit_udp")                                    \
                 X(limit_source, "flow.limit_source") X(loop, "flow.loop") X(no_sockets, "flow.no_sockets")   \
                     X(dns_over_tcp, "flow.dns_over_tcp") X(udp_refused, "flow.udp_refused")                  \
                         X(echo_replied, "flow.echo_replied") X(echo_dropped, "flow.echo_dropped")            \
-                            X(bytes_up, "flow.bytes_up") X(bytes_down, "flow.bytes_down")
+                            X(echo_rejected, "flow.echo_rejected") X(echo_proxied, "flow.echo_proxied")      \
+                                X(echo_undelivered, "flow.echo_undelivered") X(bytes_up, "flow.bytes_up")    \
+                                    X(bytes_down, "flow.bytes_down")
 
 struct forward_counters {
 #define FORWARD_COUNTER_MEMBER(member, name) counter member;

@@ -73,17 +73,21 @@ static int tun_start(struct gateway *g, struct err *err)
 static int targets_open(struct gateway *g)
 {
     const struct config *c = g->setup.config;
+    int r;
 
     g->targets = calloc(c->upstream_count, sizeof(*g->targets));
     if (!g->targets)
         return -ENOMEM;
     for (g->target_count = 0; g->target_count < c->upstream_count; g->target_count++) {
-        int r = upstream_new(&c->upstreams[g->target_count], &g->targets[g->target_count]);
-
+        r = upstream_new(&c->upstreams[g->target_count], &g->targets[g->target_count]);
         if (r != 0)
             return r;
     }
-    return own_flows_new(&g->own);
+    g->echo_said = calloc(2 * (rules_count(c->rules) + 1), sizeof(*g->echo_said));
+    if (!g->echo_said)
+        return -ENOMEM;
+    r = own_flows_new(&g->own);
+    return r != 0 ? r : echo_guard_new(&g->echo_guard);
 }
 
 static void stack_share(const struct gateway *g, const struct config_shares *shares, struct stack_config *out)
@@ -137,6 +141,9 @@ static int workers_open(struct gateway *g, struct err *err)
         .targets = g->targets,
         .target_count = g->target_count,
         .own = g->own,
+        .echo_guard = g->echo_guard,
+        .echo_said = g->echo_said,
+        .tun_is_default = c->route.auto_route && g->setup.netlink != NULL,
         .rules_of_sockets = &g->rules,
     };
     struct config_shares shares;
@@ -220,6 +227,8 @@ void gateway_stop(struct gateway *g)
         upstream_unref(g->targets[i]);
     free(g->targets);
     own_flows_free(g->own);
+    echo_guard_free(g->echo_guard);
+    free((void *)g->echo_said);
     free(g);
 }
 

@@ -15,6 +15,8 @@ struct gateway {
     struct loop_timer uplink_timer; /* a burst of netlink events is looked at once */
     struct up_socket_rules rules;   /* what the workers started with */
     struct own_flows *own;
+    struct echo_guard *echo_guard;
+    _Atomic uint8_t *echo_said; /* forward.h */
     struct upstream **targets;
     size_t target_count;
     struct worker *workers[WORKERS_MAX];

@@ -62,6 +62,7 @@ static void on_trim(struct loop_timer *t)
 
     more = forward_trim(w->forward) || more;
     more = up_env_trim(w->env) || more;
+    more = (w->echo && echo_proxy_trim(w->echo)) || more;
     if (more)
         loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
 }
@@ -243,7 +244,8 @@ static int parts_open(struct worker *w, const struct worker_setup *setup, const 
     int r;
 
     if ((r = inboxes_open(w)) != 0 || (r = forward_new(fs, &w->forward)) != 0 ||
-        (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0)
+        (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
+        (r = worker_echo_open(w, setup)) != 0)
         return r;
     return resolver_new(w->loop, names, &w->resolver);
 }
@@ -258,6 +260,7 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
         .targets = setup->targets,
         .target_count = setup->target_count,
         .own = setup->own,
+        .echo_said = setup->echo_said,
         .gateway = { setup->gateway[0], setup->gateway[1] },
         .worker = setup->index,
     };
@@ -269,6 +272,7 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     w->count = setup->count;
     w->tun = setup->tun;
     w->timer_us = UINT64_MAX;
+    w->socket_rules = setup->rules_of_sockets;
     names.make_socket = resolver_socket;
     names.socket_arg = w;
     if ((r = loop_new(&w->loop)) == 0) {
@@ -341,6 +345,7 @@ void worker_free(struct worker *w)
         loop_timer_stop(w->loop, &w->timer);
         loop_timer_stop(w->loop, &w->trim);
     }
+    echo_proxy_free(w->echo); /* its timers are in the stack's wheel */
     if (w->stack)
         stack_fini(w->stack);
     w->stack = NULL;

@@ -5,6 +5,7 @@
 #define CULVERT_APP_WORKER_H
 
 #include "culvert/api.h"
+#include "culvert/echo.h"
 #include "culvert/forward.h"
 #include "culvert/loop.h"
 #include "culvert/resolver.h"
@@ -28,7 +29,10 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     struct rules *rules;
     struct upstream *const *targets;
     size_t target_count;
-    struct own_flows *own;                          /* until worker_free() */
+    struct own_flows *own;         /* until worker_free() */
+    struct echo_guard *echo_guard; /* until worker_free() */
+    _Atomic uint8_t *echo_said;    /* forward.h; until worker_free() */
+    bool tun_is_default;           /* the TUN carries the default route: nothing of ours may loop */
     const struct up_socket_rules *rules_of_sockets; /* until replaced by worker_set_socket_rules() */
     struct ip_addr gateway[2];
     struct resolver_options resolver;

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "culvert/echo.h"
 #include "worker.h"
 
 struct worker {
@@ -16,7 +17,9 @@ struct worker {
     struct up_env *env;
     struct resolver *resolver;
     struct forward *forward;
-    struct up_socket_rules *own_rules; /* replaced at run time; freed by us */
+    const struct up_socket_rules *socket_rules; /* those in force */
+    struct up_socket_rules *own_rules;          /* replaced at run time; freed by us */
+    struct echo_proxy *echo;                    /* NULL: no rule wants it */
     struct loop_io tun_io;
     struct loop_timer timer;
     struct loop_timer trim;
@@ -28,6 +31,8 @@ struct worker {
     bool started;
 };
 
+int worker_echo_open(struct worker *w,
+                     const struct worker_setup *setup); /* 0 or -errno; needs loop, stack, forward */
 void worker_read_again(struct worker *w); /* start reading the TUN queue; also after it was gone */
 
 #endif

@@ -60,7 +60,9 @@ static void do_socket_rules(struct loop_msg *m)
     if (w->stack) {
         up_env_set_rules(w->env, o->rules);
         free(w->own_rules);
-        w->own_rules = o->rules;
+        w->socket_rules = w->own_rules = o->rules;
+        if (w->echo)
+            echo_proxy_uplink_changed(w->echo);
     } else {
         free(o->rules);
     }
@@ -116,7 +118,7 @@ static struct worker_report *report_new(const struct worker *w, bool flows)
 {
     size_t counters = count_descs(stack_counter_descs) + count_descs(forward_counter_descs) +
                       count_descs(up_counter_descs) + count_descs(tun_counter_descs) +
-                      count_descs(resolver_counter_descs);
+                      count_descs(resolver_counter_descs) + count_descs(echo_proxy_counter_descs);
     struct worker_report *r = calloc(1, sizeof(*r));
 
     if (!r)
@@ -141,6 +143,8 @@ static void fill_counters(struct worker *w, struct status_worker *s)
     n += put_counters(c + n, up_counter_descs, up_counters(w->env));
     n += put_counters(c + n, tun_counter_descs, tun_counters(w->tun, w->index));
     n += put_counters(c + n, resolver_counter_descs, resolver_counters(w->resolver));
+    if (w->echo)
+        n += put_counters(c + n, echo_proxy_counter_descs, echo_proxy_counters(w->echo));
     s->counter_count = n;
 }
 

@@ -144,7 +144,13 @@ static bool compile_map(struct cfg_read *r, const struct cfg_node *v, size_t ind
                           .n_conds = rule.n_conds,
                           .name = rule.name != NULL ? rule.name : name,
                           .echo = (enum rule_echo)rule.echo };
-    return resolve(r, rule.via, rule.via_at, 0, &out->target);
+    if (!resolve(r, rule.via, rule.via_at, 0, &out->target))
+        return false;
+    if (rule.echo != RULE_ECHO_PROXY || out->target == CONFIG_TARGET_DIRECT)
+        return true;
+    cfg_error(r, rule.via_at,
+              "echo: proxy shows the target this host, so it goes with via: DIRECT only; auto would work");
+    return false;
 }
 
 /* ---- the list --------------------------------------------------------------------------------------------------------- */
@@ -180,6 +186,20 @@ static void check_reach(struct cfg_read *r, const struct rule *list, size_t n, b
     }
 }
 
+/* May a ping go out from this host: then the gateway opens its echo proxy, and says so when it cannot. */
+static bool wants_echo_proxy(const struct rule *list, size_t n, enum echo_mode usual)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].target != CONFIG_TARGET_DIRECT)
+            continue;
+        if (list[i].echo == RULE_ECHO_AUTO || list[i].echo == RULE_ECHO_PROXY)
+            return true;
+        if (list[i].echo == RULE_ECHO_UNSET && (usual == ECHO_MODE_AUTO || usual == ECHO_MODE_PROXY))
+            return true;
+    }
+    return false;
+}
+
 void cfg_rules_finish(struct cfg_read *r, bool wanted)
 {
     size_t n = r->rules.count, good = 0, before = cfg_enter_key(r, "rules");
@@ -190,6 +210,7 @@ void cfg_rules_finish(struct cfg_read *r, bool wanted)
         good += compile(r, r->rules.list[i], i, &list[i]);
     if (list != NULL && good == n) {
         check_reach(r, list, n, wanted);
+        r->config->forward.echo_direct = wants_echo_proxy(list, n, r->config->forward.echo);
         e = rules_new(list, n, CONFIG_TARGET_REJECT, &r->config->rules);
         if (e == -ENOMEM)
             r->no_memory = true;

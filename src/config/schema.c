@@ -328,13 +328,30 @@ static const struct cfg_section stack_udp = {
 };
 
 static const struct cfg_choice echoes[] = {
+    { "auto", ECHO_MODE_AUTO, CFG_HERE },
+    { "reply", ECHO_MODE_REPLY, CFG_HERE },
+    { "reply-if-healthy", ECHO_MODE_REPLY_IF_HEALTHY, CFG_HERE },
+    { "proxy", ECHO_MODE_PROXY, CFG_HERE },
+    { "tunnel", 0, CFG_LATER },
+    { "drop", ECHO_MODE_DROP, CFG_HERE },
+    { "reject", ECHO_MODE_REJECT, CFG_HERE },
+    { .text = NULL },
+};
+static const struct cfg_choice echoes_unsupported[] = {
     { "reply-if-healthy", ECHO_MODE_REPLY_IF_HEALTHY, CFG_HERE },
     { "reply", ECHO_MODE_REPLY, CFG_HERE },
     { "drop", ECHO_MODE_DROP, CFG_HERE },
-    { "auto", 0, CFG_LATER },
-    { "proxy", 0, CFG_LATER },
-    { "tunnel", 0, CFG_LATER },
-    { "reject", 0, CFG_LATER },
+    { "reject", ECHO_MODE_REJECT, CFG_HERE },
+    { .text = NULL },
+};
+static const struct cfg_choice downs[] = {
+    { "drop", ECHO_DOWN_DROP, CFG_HERE },
+    { "reject", ECHO_DOWN_REJECT, CFG_HERE },
+    { .text = NULL },
+};
+static const struct cfg_choice ttls[] = {
+    { "hop", ECHO_TTL_HOP, CFG_HERE },
+    { "transparent", ECHO_TTL_TRANSPARENT, CFG_HERE },
     { .text = NULL },
 };
 static const struct cfg_choice delays[] = {
@@ -347,11 +364,28 @@ static const struct cfg_key stack_icmp_keys[] = {
     { .name = "echo",
       .type = &cfg_choice,
       AT(forward.echo),
-      .fallback = "reply-if-healthy",
+      .fallback = "auto",
       .choices = echoes,
-      .help = "how a ping is answered; a rule's `echo` overrides it" },
-    LATER("on-down", cfg_later_text, "what a ping gets while its exit is down"),
-    LATER("on-unsupported", cfg_later_text, "what a ping gets from an exit that cannot carry it"),
+      .help =
+          "what a ping gets; a rule's `echo` overrides it. `auto`: `proxy` where TCP would go direct, what "
+          "`on-unsupported` says elsewhere. `proxy`: this host pings the target, `DIRECT` only. `reply`: we "
+          "answer, "
+          "which says only that we are alive; `reply-if-healthy`: the same, while TCP to the target could "
+          "leave. "
+          "`reject`: prohibited" },
+    { .name = "on-down",
+      .type = &cfg_choice,
+      AT(forward.echo_down),
+      .fallback = "drop",
+      .choices = downs,
+      .help = "what a ping gets while its way out is down, or this host may not ping; `reject`: host "
+              "unreachable" },
+    { .name = "on-unsupported",
+      .type = &cfg_choice,
+      AT(forward.echo_unsupported),
+      .fallback = "reply-if-healthy",
+      .choices = echoes_unsupported,
+      .help = "what a ping gets where its way out cannot carry it" },
     { .name = "delay",
       .type = &cfg_choice,
       AT(forward.echo_delay),
@@ -365,9 +399,24 @@ static const struct cfg_key stack_icmp_keys[] = {
       .min = 1,
       .max = 1000000,
       .help = "ICMP errors that one worker sends" },
-    LATER("ttl", cfg_later_text, "`hop`: we are a hop of traceroute; `transparent`: we are not"),
-    LATER("relay-errors", cfg_later_bool, "hand on ICMP errors from the other side"),
-    LATER("max-flows", cfg_later_number, "pings under way at a time"),
+    { .name = "ttl",
+      .type = &cfg_choice,
+      AT(forward.echo_ttl),
+      .fallback = "hop",
+      .choices = ttls,
+      .help = "of proxied pings. `hop`: we are a hop of traceroute; `transparent`: we are not" },
+    { .name = "relay-errors",
+      .type = &cfg_bool,
+      AT(forward.echo_relay_errors),
+      .fallback = "true",
+      .help = "hand on the ICMP errors that proxied pings meet; traceroute needs them" },
+    { .name = "max-flows",
+      .type = &cfg_uint,
+      AT(forward.echo_max_flows),
+      .fallback = "1024",
+      .min = 1,
+      .max = 16384,
+      .help = "proxied pings under way at a time: one is a client, a target and an id" },
     END,
 };
 

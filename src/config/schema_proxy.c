@@ -132,13 +132,13 @@ const struct cfg_section cfg_proxy_section = {
 /* ---- rules ------------------------------------------------------------------------------------------------------------- */
 
 static const struct cfg_choice rule_echoes[] = {
-    { "reply-if-healthy", RULE_ECHO_REPLY_IF_HEALTHY, CFG_HERE },
+    { "auto", RULE_ECHO_AUTO, CFG_HERE },
     { "reply", RULE_ECHO_REPLY, CFG_HERE },
-    { "drop", RULE_ECHO_DROP, CFG_HERE },
-    { "auto", 0, CFG_LATER },
-    { "proxy", 0, CFG_LATER },
+    { "reply-if-healthy", RULE_ECHO_REPLY_IF_HEALTHY, CFG_HERE },
+    { "proxy", RULE_ECHO_PROXY, CFG_HERE },
     { "tunnel", 0, CFG_LATER },
-    { "reject", 0, CFG_LATER },
+    { "drop", RULE_ECHO_DROP, CFG_HERE },
+    { "reject", RULE_ECHO_REJECT, CFG_HERE },
     { .text = NULL },
 };
 
@@ -158,7 +158,7 @@ static const struct cfg_key rule_keys[] = {
       RULE_AT(echo),
       .shown = "`stack.icmp.echo`",
       .choices = rule_echoes,
-      .help = "how a ping that this rule takes is answered" },
+      .help = "what a ping that this rule takes gets; `proxy` only with `via: DIRECT`" },
     { .name = "dst-cidr", .type = &cfg_rule_values, .shown = "any", .help = "ranges of the target" },
     { .name = "src-cidr", .type = &cfg_rule_values, .shown = "any", .help = "ranges of the client" },
     { .name = "dst-port",

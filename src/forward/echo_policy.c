@@ -1,25 +1,33 @@
-/* echo_policy.c - who answers a ping, and when (icmp.md 5.3, M10, M11, M14; design.md section 6, Healthy).
+/* echo_policy.c - who answers a ping, and when (icmp.md 5.3; design.md section 6, Healthy).
+ *
+ * A rule's `echo`, else `stack.icmp.echo`, says the mode; `auto` looks at the way out: DIRECT is proxied, another one gets what
+ * `on-unsupported` says. Which mode a rule's pings get, and why, is logged once for each rule (M16).
  *
  * reply-if-healthy: the built-in reply goes out only when the way that TCP to the same destination would take is well: a
  * handshake or data within 15 s, or else one probe that answers within 2 s; pings that come meanwhile wait for the same probe.
- * The answer is held back for the upstream's measured delay, so that no tool shows a false "<1 ms". Whatever fails stays
- * silent: no failure becomes a reply (M17). */
+ * The answer is held back for the upstream's measured delay, so that no tool shows a false "<1 ms". What fails gets
+ * what `on-down` says, silence or host unreachable: no failure becomes a reply, or goes out another way (M17, T11). */
 #include "forward_impl.h"
 
 #define HEALTHY_FOR_US   (15 * 1000000ull)
 #define PROBE_TIMEOUT_US (2 * 1000000ull)
 
+/* What a detached request gets: the reply, or what `on-down` says. */
 static void answer(struct echo_wait *w, bool reply)
 {
     struct forward *f = w->f;
+    struct echo_outcome o = { .kind = ECHO_OUT_DROP };
 
-    struct echo_outcome o = { .kind = reply ? ECHO_OUT_REPLY : ECHO_OUT_DROP };
-
-    echo_complete(f->stack, w->token, &o);
-    if (reply)
+    if (reply) {
+        o.kind = ECHO_OUT_REPLY;
         FCOUNT(f, echo_replied);
-    else
+    } else if (f->opt.echo_down == ECHO_DOWN_REJECT) {
+        o = (struct echo_outcome){ .kind = ECHO_OUT_REJECT, .why = REJECT_HOST_UNREACH };
+        FCOUNT(f, echo_rejected);
+    } else {
         FCOUNT(f, echo_dropped);
+    }
+    echo_complete(f->stack, w->token, &o);
     wheel_cancel(f->wheel, &w->timer);
     slab_put(&f->echoes, w);
 }
@@ -95,7 +103,7 @@ static void ask_probe(struct forward *f, struct echo_req *r, uint32_t target)
     }
     w = p->running ? detach(f, r) : NULL;
     if (!w) {
-        FCOUNT(f, echo_dropped);
+        echo_answer_down(f, r);
         return;
     }
     w->next = p->waiting;
@@ -116,33 +124,155 @@ static void reply_if_healthy(struct forward *f, struct echo_req *r, uint32_t tar
         ask_probe(f, r, target);
 }
 
+void echo_answer_down(struct forward *f, struct echo_req *r)
+{
+    if (f->opt.echo_down == ECHO_DOWN_DROP) {
+        FCOUNT(f, echo_dropped);
+        return;
+    }
+    FCOUNT(f, echo_rejected);
+    echo_reject(
+        r, REJECT_HOST_UNREACH); /* not the code of a rule that says no: ping prints them differently (J4) */
+}
+
+/* ---- which way ------------------------------------------------------------------------------------------------------ */
+
+enum way { WAY_REPLY_IF_HEALTHY, WAY_REPLY, WAY_PROXY, WAY_DROP, WAY_REJECT, WAY_DOWN };
+enum reason { ASKED, DIRECT_WORKS, DIRECT_OFF, DIRECT_OFF_ASKED, CANNOT_CARRY, NEVER_DIRECT };
+
+struct choice {
+    enum way way;
+    enum reason reason;
+};
+
+static const char *const way_text[] = { "reply-if-healthy", "reply", "proxy", "drop", "reject", "on-down" };
+static const char *const reason_text[] = {
+    "as configured",
+    "auto: it goes direct, and this host may ping",
+    "auto: it goes direct, and this host may not ping",
+    "echo is proxy, and this host may not ping",
+    "auto: its way out cannot carry pings, so on-unsupported decides",
+    "echo is proxy, but only DIRECT may contact the target from this host, so on-unsupported decides",
+};
+
 static enum echo_mode mode_for(const struct forward *f, enum rule_echo rule)
 {
     switch (rule) {
+    case RULE_ECHO_AUTO:
+        return ECHO_MODE_AUTO;
     case RULE_ECHO_REPLY:
         return ECHO_MODE_REPLY;
     case RULE_ECHO_REPLY_IF_HEALTHY:
         return ECHO_MODE_REPLY_IF_HEALTHY;
+    case RULE_ECHO_PROXY:
+        return ECHO_MODE_PROXY;
     case RULE_ECHO_DROP:
         return ECHO_MODE_DROP;
-    case RULE_ECHO_UNSET:
-    case RULE_ECHO_AUTO: /* the loader refuses these four until part C */
-    case RULE_ECHO_PROXY:
-    case RULE_ECHO_TUNNEL:
     case RULE_ECHO_REJECT:
+        return ECHO_MODE_REJECT;
+    case RULE_ECHO_UNSET:
+    case RULE_ECHO_TUNNEL: /* refused by the loader */
         break;
     }
     return f->opt.echo;
 }
 
+static enum way way_of_mode(enum echo_mode mode)
+{
+    switch (mode) {
+    case ECHO_MODE_REPLY_IF_HEALTHY:
+        return WAY_REPLY_IF_HEALTHY;
+    case ECHO_MODE_REPLY:
+        return WAY_REPLY;
+    case ECHO_MODE_REJECT:
+        return WAY_REJECT;
+    case ECHO_MODE_DROP:
+    case ECHO_MODE_AUTO: /* these two were settled before */
+    case ECHO_MODE_PROXY:
+        break;
+    }
+    return WAY_DROP;
+}
+
+/* M12, M16, M17: what goes through a proxy is never sent directly, and what cannot be sent is never answered by us. */
+static struct choice choose(const struct forward *f, enum rule_echo rule, bool direct, bool v6)
+{
+    bool can_ping = f->echo && echo_proxy_mode(f->echo, v6) != ECHO_PROXY_MODE_OFF;
+    enum echo_mode mode = mode_for(f, rule);
+
+    switch (mode) {
+    case ECHO_MODE_AUTO:
+        if (direct)
+            return can_ping ? (struct choice){ WAY_PROXY, DIRECT_WORKS }
+                            : (struct choice){ WAY_DROP, DIRECT_OFF };
+        return (struct choice){ way_of_mode(f->opt.echo_unsupported), CANNOT_CARRY };
+    case ECHO_MODE_PROXY:
+        if (direct)
+            return can_ping ? (struct choice){ WAY_PROXY, ASKED }
+                            : (struct choice){ WAY_DOWN, DIRECT_OFF_ASKED };
+        return (struct choice){ way_of_mode(f->opt.echo_unsupported), NEVER_DIRECT };
+    case ECHO_MODE_REPLY_IF_HEALTHY:
+    case ECHO_MODE_REPLY:
+    case ECHO_MODE_DROP:
+    case ECHO_MODE_REJECT:
+        break;
+    }
+    return (struct choice){ way_of_mode(mode), ASKED };
+}
+
+/* One line for each rule and family, and one more when its choice changes (M16). */
+static void say(struct forward *f, const struct rule_verdict *verdict, struct choice c, bool v6)
+{
+    size_t rules = rules_count(f->ways->rules);
+    size_t at = 2 * (verdict->rule == RULE_IMPLICIT ? rules : verdict->rule) + v6;
+    uint8_t now = (uint8_t)(1 + c.way * 16 + c.reason);
+
+    if (!f->echo_said || atomic_load_explicit(&f->echo_said[at], memory_order_relaxed) == now ||
+        atomic_exchange_explicit(&f->echo_said[at], now, memory_order_relaxed) == now)
+        return;
+    log_info("icmp: IPv%d pings that %s takes (via %s): %s (%s)", v6 ? 6 : 4,
+             rules_name(f->ways->rules, verdict->rule), upstream_name(f->ways->target[verdict->target]),
+             way_text[c.way], reason_text[c.reason]);
+}
+
+static void act(struct forward *f, struct echo_req *r, uint32_t target, enum way way)
+{
+    switch (way) {
+    case WAY_REPLY:
+        reply_after(f, r, delay_us(f, f->ways->target[target]));
+        break;
+    case WAY_REPLY_IF_HEALTHY:
+        reply_if_healthy(f, r, target);
+        break;
+    case WAY_PROXY:
+        if (!echo_direct(f, r))
+            echo_answer_down(f, r);
+        break;
+    case WAY_REJECT:
+        FCOUNT(f, echo_rejected);
+        echo_reject(r, REJECT_ADMIN_PROHIBITED);
+        break;
+    case WAY_DOWN:
+        echo_answer_down(f, r);
+        break;
+    case WAY_DROP:
+        FCOUNT(f, echo_dropped);
+        break;
+    }
+}
+
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
 {
     struct forward *f = arg;
-    struct rule_flow asked = { { r->src, 0 },
-                               { NULL, r->dst, 0 },
-                               ip_is4(&r->dst) ? IP_PROTO_ICMP : IP_PROTO_ICMPV6 };
+    bool v6 = !ip_is4(&r->dst);
+    struct rule_flow asked = { { r->src, 0 }, { NULL, r->dst, 0 }, v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
     struct rule_verdict verdict;
+    struct choice c;
 
+    if (f->echo && echo_proxy_is_loop(f->echo, &r->src, &r->dst, r->id, r->seq)) {
+        FCOUNT(f, loop);
+        return ECHO_CONSUMED;
+    }
     if (!(r->flags &
           ECHO_TEMPORARY)) /* our own address, broadcast, multicast: the stack's built-in rules (icmp.md 2.4) */
         return ECHO_PASS;
@@ -156,19 +286,13 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         FCOUNT(f, dropped);
         return ECHO_CONSUMED;
     case UPSTREAM_DIRECT:
+        c = choose(f, verdict.echo, true, v6);
+        break;
     case UPSTREAM_SOCKS5:
+        c = choose(f, verdict.echo, false, v6);
         break;
     }
-    switch (mode_for(f, verdict.echo)) {
-    case ECHO_MODE_REPLY:
-        reply_after(f, r, delay_us(f, f->ways->target[verdict.target]));
-        break;
-    case ECHO_MODE_REPLY_IF_HEALTHY:
-        reply_if_healthy(f, r, verdict.target);
-        break;
-    case ECHO_MODE_DROP:
-        FCOUNT(f, echo_dropped);
-        break;
-    }
+    say(f, &verdict, c, v6);
+    act(f, r, verdict.target, c.way);
     return ECHO_CONSUMED;
 }

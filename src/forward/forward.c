@@ -23,8 +23,11 @@ void forward_options_defaults(struct forward_options *o)
         .nat = UDP_NAT_ENDPOINT_INDEPENDENT,
         .udp_idle_timeout_ms = 300 * 1000,
         .dns_idle_timeout_ms = 10 * 1000,
-        .echo = ECHO_MODE_REPLY_IF_HEALTHY,
+        .echo = ECHO_MODE_AUTO,
+        .echo_unsupported = ECHO_MODE_REPLY_IF_HEALTHY,
         .echo_delay = ECHO_DELAY_UPSTREAM_RTT,
+        .echo_relay_errors = true,
+        .echo_max_flows = 1024,
         .max_tcp = 131072,
         .max_udp = 65536,
         .per_source = 0,
@@ -207,6 +210,7 @@ int forward_new(const struct forward_setup *setup, struct forward **out)
     f->loop = setup->loop;
     f->own = setup->own;
     f->worker = setup->worker;
+    f->echo_said = setup->echo_said;
     memcpy(f->gateway, setup->gateway, sizeof(f->gateway));
     f->epoch_us = clock_now_us();
     f->probes = calloc(setup->target_count, sizeof(*f->probes));
@@ -267,6 +271,11 @@ void forward_attach(struct forward *f, struct stack *s, struct up_env *env)
     f->env = env;
     f->stack = s;
     f->wheel = stack_wheel(s);
+}
+
+void forward_attach_echo(struct forward *f, struct echo_proxy *echo)
+{
+    f->echo = echo;
 }
 
 void forward_end_flows(struct forward *f)

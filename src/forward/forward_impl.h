@@ -1,4 +1,5 @@
-/* forward_impl.h - the inside of a forwarder, shared by tcp_flow.c, udp_flow.c, dns_flow.c, echo_policy.c and forward.c.
+/* forward_impl.h - the inside of a forwarder, shared by tcp_flow.c, udp_flow.c, dns_flow.c, echo_policy.c,
+ * echo_direct.c and forward.c.
  * All of it belongs to one worker: no lock, no atomic, no other worker's memory. */
 #ifndef CULVERT_FORWARD_IMPL_H
 #define CULVERT_FORWARD_IMPL_H
@@ -123,7 +124,7 @@ struct echo_wait { /* a detached request: held for the upstream's delay, or for 
     struct wheel_timer timer;
     struct echo_wait *next; /* of the same probe */
 };
-struct echo_probe {
+struct echo_probe { /* of one way out: a question under way, and who waits for its answer */
     struct forward *f;
     bool running;
     struct echo_wait *waiting;
@@ -141,6 +142,8 @@ struct forward {
     struct wheel *wheel; /* the stack's */
     struct ways *ways;   /* for new flows */
     const struct own_flows *own;
+    struct echo_proxy *echo; /* NULL: none */
+    _Atomic uint8_t *echo_said;
     uint32_t worker;
     struct ip_addr gateway[2]; /* IPv4, IPv6: who says "time exceeded" */
     uint64_t epoch_us;
@@ -197,5 +200,10 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
 void dns_flow_cancel(struct udp_flow *u);
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
+/** echo_direct() - carry this request out by the echo proxy, or tell its client why not
+ * Return: false: no socket for its family; the policy decides. */
+bool echo_direct(struct forward *f, struct echo_req *r);
+/** echo_answer_down() - the way out is down: what `on-down` says */
+void echo_answer_down(struct forward *f, struct echo_req *r);
 
 #endif

@@ -51,7 +51,12 @@ static void the_minimal_file_has_the_defaults_of_the_schema(void **state)
     assert_int_equal(c->forward.half_close_timeout_ms, 60000);
     assert_int_equal(c->forward.udp_idle_timeout_ms, 300000);
     assert_int_equal(c->forward.dns_idle_timeout_ms, 10000);
-    assert_int_equal(c->forward.echo, ECHO_MODE_REPLY_IF_HEALTHY);
+    assert_int_equal(c->forward.echo, ECHO_MODE_AUTO); /* icmp.md M16 */
+    assert_int_equal(c->forward.echo_unsupported, ECHO_MODE_REPLY_IF_HEALTHY);
+    assert_int_equal(c->forward.echo_down, ECHO_DOWN_DROP);
+    assert_int_equal(c->forward.echo_ttl, ECHO_TTL_HOP);
+    assert_true(c->forward.echo_relay_errors);
+    assert_int_equal(c->forward.echo_max_flows, 1024);
     assert_int_equal(c->stack.keepalive_idle_ms, 300000);
     assert_int_equal(c->stack.icmp_errors_per_second, 1000);
 #ifdef WITH_API
@@ -65,25 +70,26 @@ static void the_minimal_file_has_the_defaults_of_the_schema(void **state)
 
 static void every_value_arrives_in_its_struct(void **state)
 {
-    struct config *c =
-        lab_load("runtime: {workers: 3}\n"
-                 "limits: {memory: 64MiB, tcp: 5000, udp: 300, per-source: 200}\n"
-                 "log: {level: debug, format: json, output: /tmp/x.log}\n"
-                 "tun:\n"
-                 "  name: tun9\n"
-                 "  address: 10.9.0.1/24\n"
-                 "  mtu: 1400\n"
-                 "  queues: 2\n"
-                 "  offload: false\n"
-                 "  routing-mark: 77\n"
-                 "  interface-name: eth1\n"
-                 "  route-exclude-address: [192.168.0.0/16, 'fd12:3456::/32']\n"
-                 "stack:\n"
-                 "  tcp: {congestion: newreno, connect-timeout: 300ms, keepalive: off, idle-timeout: 90}\n"
-                 "  udp: {nat: symmetric, idle-timeout: 2m, dns-idle-timeout: 3s}\n"
-                 "  icmp: {echo: drop, delay: none, errors-per-second: 5}\n"
-                 "serve: {socks5: {listen: '[::1]:0', udp: false, users: {al: pw}, allow: 10.0.0.0/8}}\n"
-                 "api: {unix: none}\n" MATCH);
+    struct config *c = lab_load(
+        "runtime: {workers: 3}\n"
+        "limits: {memory: 64MiB, tcp: 5000, udp: 300, per-source: 200}\n"
+        "log: {level: debug, format: json, output: /tmp/x.log}\n"
+        "tun:\n"
+        "  name: tun9\n"
+        "  address: 10.9.0.1/24\n"
+        "  mtu: 1400\n"
+        "  queues: 2\n"
+        "  offload: false\n"
+        "  routing-mark: 77\n"
+        "  interface-name: eth1\n"
+        "  route-exclude-address: [192.168.0.0/16, 'fd12:3456::/32']\n"
+        "stack:\n"
+        "  tcp: {congestion: newreno, connect-timeout: 300ms, keepalive: off, idle-timeout: 90}\n"
+        "  udp: {nat: symmetric, idle-timeout: 2m, dns-idle-timeout: 3s}\n"
+        "  icmp: {echo: drop, on-down: reject, on-unsupported: reject, delay: none, errors-per-second: 5, "
+        "ttl: transparent, relay-errors: false, max-flows: 7}\n"
+        "serve: {socks5: {listen: '[::1]:0', udp: false, users: {al: pw}, allow: 10.0.0.0/8}}\n"
+        "api: {unix: none}\n" MATCH);
 
     (void)state;
     assert_int_equal(c->workers, 3);
@@ -114,6 +120,11 @@ static void every_value_arrives_in_its_struct(void **state)
     assert_int_equal(c->forward.udp_idle_timeout_ms, 120000);
     assert_int_equal(c->forward.dns_idle_timeout_ms, 3000);
     assert_int_equal(c->forward.echo, ECHO_MODE_DROP);
+    assert_int_equal(c->forward.echo_down, ECHO_DOWN_REJECT);
+    assert_int_equal(c->forward.echo_unsupported, ECHO_MODE_REJECT);
+    assert_int_equal(c->forward.echo_ttl, ECHO_TTL_TRANSPARENT);
+    assert_false(c->forward.echo_relay_errors);
+    assert_int_equal(c->forward.echo_max_flows, 7);
     assert_int_equal(c->forward.echo_delay, ECHO_DELAY_NONE);
     assert_true(c->has_serve);
     assert_true(ip_is_loopback(&c->serve.listen.addr));
@@ -180,6 +191,24 @@ static uint32_t verdict(const struct config *c, const char *client, const char *
     assert_int_equal(ip_parse(target, &flow.target.addr), 0);
     rules_match(c->rules, &flow, &v);
     return v.target;
+}
+
+/* icmp.md M12: the target would see this host. */
+static void only_direct_may_proxy_pings(void **state)
+{
+    char *says = lab_says("proxies: [{name: a, type: socks5, server: h, port: 1}]\n"
+                          "rules: [{network: icmp, via: a, echo: proxy}, 'MATCH,a']\n");
+    struct config *c;
+
+    (void)state;
+    assert_non_null(strstr(says, "echo: proxy shows the target this host"));
+    free(says);
+    c = lab_load("rules: [{network: icmp, via: DIRECT, echo: proxy}, 'MATCH,REJECT']\n");
+    assert_true(c->forward.echo_direct);
+    config_free(c);
+    c = lab_load("rules: [{network: icmp, via: DIRECT, echo: drop}, 'MATCH,REJECT']\n");
+    assert_false(c->forward.echo_direct);
+    config_free(c);
 }
 
 static void rules_as_text_and_as_maps_decide_alike(void **state)
@@ -584,7 +613,8 @@ static void what_the_full_example_asks_of_us_today_loads(void **state)
                  "  tcp: {accept: late, congestion: cubic, connect-timeout: 10s, keepalive: 300s, "
                  "idle-timeout: 2h, half-close-timeout: 60s}\n"
                  "  udp: {nat: endpoint-independent, idle-timeout: 300s, dns-idle-timeout: 10s}\n"
-                 "  icmp: {echo: reply-if-healthy, delay: upstream-rtt, errors-per-second: 1000}\n"
+                 "  icmp: {echo: auto, on-down: drop, on-unsupported: reply-if-healthy, delay: upstream-rtt, "
+                 "errors-per-second: 1000}\n"
                  "proxies:\n"
                  "  - socks5://bob:pw@192.0.2.11:1080#pasted\n"
                  "rules:\n"
@@ -603,6 +633,7 @@ int main(void)
         cmocka_unit_test(every_value_arrives_in_its_struct),
         cmocka_unit_test(without_auto_route_sockets_are_neither_marked_nor_bound),
         cmocka_unit_test(proxies_are_maps_or_urls_after_the_three_that_are_always_there),
+        cmocka_unit_test(only_direct_may_proxy_pings),
         cmocka_unit_test(rules_as_text_and_as_maps_decide_alike),
         cmocka_unit_test(a_proxy_url_alone_is_a_whole_configuration),
         cmocka_unit_test(a_wrong_proxy_url_is_an_error_without_its_password),

@@ -1,0 +1,93 @@
+/* echo_direct.c - pings of DIRECT: a client's request to the echo proxy, its answers back to the client (icmp.md M12).
+ *
+ * What always holds. A request that cannot be sent is dropped, or told to the client as what our kernel said of the target; it is
+ * never answered in the target's place (M17). An answer carries what the target or a router said, in the client's terms. */
+#include "forward_impl.h"
+
+enum { RESPONDER = 1 }; /* this worker is the only one that its proxy answers to */
+
+static void fill(const struct echo_req *r, struct echo_proxy_request *out)
+{
+    bool v6 = !ip_is4(&r->dst);
+
+    *out = (struct echo_proxy_request){
+        .client = r->src,
+        .target = r->dst,
+        .id = r->id,
+        .seq = r->seq,
+        .checksum = get_be16(r->ip_header + r->ip_header_len + 2), /* the datagram follows its header */
+        .code = r->code,
+        .ttl = r->ttl,
+        .tos = r->tos,
+        .df = v6 ? !(r->flags & ECHO_REASSEMBLED) : r->df,
+        .broadcast = (r->flags & (ECHO_BROADCAST | ECHO_MULTICAST)) != 0,
+        .options = r->ip_header_len > (v6 ? 40 : 20),
+        .responder = RESPONDER,
+        .payload = r->payload,
+        .payload_len = r->payload_len,
+        .ip_header = r->ip_header,
+        .ip_header_len = r->ip_header_len,
+    };
+}
+
+bool echo_direct(struct forward *f, struct echo_req *r)
+{
+    struct echo_proxy_request request;
+    enum stack_reject why = REJECT_SILENT;
+
+    fill(r, &request);
+    switch (echo_proxy_send(f->echo, &request)) {
+    case ECHO_PROXY_SENT:
+        FCOUNT(f, echo_proxied);
+        return true;
+    case ECHO_PROXY_DROPPED:
+        FCOUNT(f, echo_dropped);
+        return true;
+    case ECHO_PROXY_EXPIRED:
+        FCOUNT(f, echo_rejected);
+        echo_expire(r);
+        return true;
+    case ECHO_PROXY_OFF:
+        return false;
+    case ECHO_PROXY_NET_UNREACH:
+        why = REJECT_NET_UNREACH;
+        break;
+    case ECHO_PROXY_HOST_UNREACH:
+        why = REJECT_HOST_UNREACH;
+        break;
+    case ECHO_PROXY_ADMIN_PROHIBITED:
+        why = REJECT_ADMIN_PROHIBITED;
+        break;
+    }
+    FCOUNT(f, echo_rejected);
+    echo_reject(r, why);
+    return true;
+}
+
+void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_proxy_answer *a)
+{
+    struct forward *f = arg;
+    struct echo_addr to = { a->client, a->target, a->id, a->seq };
+    struct echo_outcome o = { .kind = a->is_error ? ECHO_OUT_ERROR : ECHO_OUT_REPLY };
+
+    (void)responder;
+    if (a->is_error) {
+        bool pointer4 = ip_is4(&a->target) && a->type == 12;
+
+        o.type = a->type;
+        o.code = a->code;
+        o.info = pointer4 ? a->info << 24 : a->info; /* RFC 792: the pointer is the first of the four bytes */
+        o.source = a->offender;
+        o.quote = a->quote;
+        o.quote_len = a->quote_len;
+        o.relayed = true;
+    } else {
+        o.payload = a->payload;
+        o.payload_len = a->payload_len;
+        o.ttl = a->ttl;
+        o.tos = a->tos;
+        o.has_tos = true;
+    }
+    if (echo_inject(f->stack, &o, &to) != EV_SENT)
+        FCOUNT(f, echo_undelivered);
+}
