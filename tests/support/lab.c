@@ -116,6 +116,8 @@ static int on_emit(void *arg, const struct iovec *iov, int iovcnt, const struct 
     }
     o.df = v.df;
     o.tos = v.tos;
+    o.ttl = v.ttl;
+    o.flow_label = lab->opt.v6 ? get_be32(packet) & 0xfffff : 0;
     if (v.proto == IP_PROTO_TCP) {
         read_tcp(lab, &o, &v);
     } else {

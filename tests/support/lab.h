@@ -33,7 +33,8 @@ struct lab_out {
     uint16_t mss;
     int ws; /* -1: not offered */
     bool sack_ok, ts, df;
-    uint8_t tos, icmp_type, icmp_code;
+    uint8_t tos, ttl, icmp_type, icmp_code;
+    uint32_t flow_label; /* IPv6 */
     uint32_t tsval, tsecr;
     int sacks;
     struct {
