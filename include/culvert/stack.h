@@ -3,8 +3,9 @@
  * Knows     IPv4, IPv6, ICMP, UDP and passive TCP for ANY destination address. It has no clock, socket, thread or allocator of
  *           its own: time is an argument (monotonic microseconds), memory is handed over once, packets leave by a callback.
  * Threads   one stack is one shard, used by one thread. Many stacks may live in one process; they share nothing.
- * Calls     callbacks run only inside stack_batch_end() and stack_advance(), except emit, handoff and on_echo, which may run
- *           inside any call. Every function below may be called from every callback except emit and handoff.
+ * Calls     callbacks run only inside stack_batch_end() and stack_advance(), except emit, handoff and all of echo (handlers,
+ *           endpoints, observers), which may run inside any call. Every function below may be called from every callback
+ *           except emit and handoff.
  * Lifetime  a request is borrowed until completed or its on_..._gone; a connection until its on_tcp_closed (the last call). */
 #ifndef CULVERT_STACK_H
 #define CULVERT_STACK_H
@@ -146,6 +147,75 @@ size_t echo_outcome_pack(const struct echo_outcome *o, void *out, size_t cap);
 /* The pointers of *out lie in @data; false: these bytes are no outcome. */
 bool echo_outcome_unpack(const void *data, size_t len, struct echo_outcome *out);
 
+/* ---- the interface (icmp.md 3.5, 6.3) ------------------------------------------------------------------------------ */
+
+/* All of these return -EBUSY inside an echo handler and -EAFNOSUPPORT for a family that the stack was built without. */
+enum {
+    ADDRESS_PRIVACY = 1
+}; /* of limited life (RFC 8981): we speak as another one if we can; answered like any other */
+/** stack_add_address() - an address is ours from the next packet on; config.max_addresses of them
+ * @onlink_len: of its prefix, in the 16-byte form, for broadcast addresses and the choice of a source; 0: the address alone
+ * Return: 0; -EEXIST; -EINVAL: not a unicast address; -ENOBUFS. The first of a family is the gateway address. */
+int stack_add_address(struct stack *s, const struct ip_addr *a, uint8_t onlink_len, uint32_t flags);
+int stack_remove_address(struct stack *s,
+                         const struct ip_addr *a); /* 0 or -ENOENT; tokens for it become stale */
+/* Echo to an address of a local prefix: asked of the handler, else as config.echo_temporary says; answered by the stack
+ * itself; neither answered nor asked. */
+enum local_echo { LOCAL_ECHO_HANDLER, LOCAL_ECHO_REPLY, LOCAL_ECHO_SUPPRESS };
+/** stack_add_local_prefix() - all its addresses are ours, without being counted, even when not promiscuous; again: changes
+ * @echo. The longest prefix decides. Return: 0; -EINVAL; -ENOBUFS (config.max_local_prefixes). */
+int stack_add_local_prefix(struct stack *s, const struct ip_prefix *p, enum local_echo echo);
+int stack_remove_local_prefix(struct stack *s, const struct ip_prefix *p); /* 0 or -ENOENT */
+int stack_set_promiscuous(struct stack *s, bool on); /* -EINVAL: with config.handle_local (icmp.md O26) */
+void stack_set_spoofing(struct stack *s, bool on);
+int stack_set_up(struct stack *s,
+                 bool up); /* down: packets that arrive are counted and dropped; tokens are stale */
+void stack_set_icmp_limits(struct stack *s, uint32_t errors_per_second, uint32_t errors_burst);
+void stack_set_echo_limits(struct stack *s, bool limited, uint32_t replies_per_second,
+                           uint32_t replies_burst);
+
+/** stack_observe() - show @fn every unfragmented datagram that arrives, before its addresses and checksum are judged
+ * [inside stack_input()]; borrowed, changes nothing. Return: 0 or -ENOBUFS (8 observers). */
+typedef void stack_observer(void *arg, const uint8_t *packet, size_t len);
+int stack_observe(struct stack *s, stack_observer *fn, void *arg);
+void stack_unobserve(struct stack *s, stack_observer *fn, void *arg);
+
+/* ---- ICMP endpoints: a ping from inside the stack ---------------------------------------------------------------- */
+
+struct icmp_endpoint;
+struct icmp_bind {
+    enum ip_family family;
+    struct ip_addr local, remote; /* none: any */
+    uint16_t id;
+};
+struct icmp_reply { /* borrowed: dies with the callback */
+    struct ip_addr from, to;
+    uint16_t id, seq;
+    uint8_t ttl, tos;
+    uint64_t rx_time_us;
+    const uint8_t *payload;
+    size_t payload_len;
+    bool is_error; /* instead of a reply: about our request to `from` */
+    struct ip_addr offender;
+    uint8_t type, code;
+    uint32_t info;
+};
+/* Runs in stack_input(); may close its endpoint, or open others. */
+typedef void icmp_reply_fn(void *user, const struct icmp_reply *r);
+struct icmp_request {
+    struct ip_addr to;
+    uint16_t seq;
+    uint8_t ttl, tos; /* ttl 0: the stack's own */
+    const void *payload;
+    size_t payload_len;
+};
+/** icmp_endpoint_open() - wait for echo replies with this id; echo requests never reach it (icmp.md section 1)
+ * Return: 0; -EADDRINUSE; -EADDRNOTAVAIL: local is not assigned, and spoofing is off; -EAFNOSUPPORT; -ENOBUFS (256). */
+int icmp_endpoint_open(struct stack *s, const struct icmp_bind *b, icmp_reply_fn *fn, void *user,
+                       struct icmp_endpoint **out);
+enum echo_result icmp_endpoint_send(struct icmp_endpoint *e, const struct icmp_request *r);
+void icmp_endpoint_close(struct icmp_endpoint *e);
+
 /* ---- what the embedder is told ------------------------------------------------------------------------------- */
 
 /* One datagram, or a row of them: what one client socket sent to one target within a batch, in order. */
@@ -179,10 +249,13 @@ struct stack_events {
     /* 0: both directions ended in order; -ECONNRESET: client's RST; -ETIMEDOUT: user or keep-alive timeout; -ECONNABORTED: ours */
     void (*on_tcp_closed)(void *user, int err);
 
-    void (*on_udp_request)(void *arg,
-                           struct udp_request *r); /* once per client port (or 4-tuple) until decided */
-    void (*on_udp_request_gone)(void *user);       /* expired undecided */
+    void (*on_udp_request)(
+        void *arg, struct udp_request *r);   /* once per client port until decided; holds the newest 16 */
+    void (*on_udp_request_gone)(void *user); /* expired undecided */
     void (*on_udp_datagram)(void *user, const struct udp_datagram *d); /* or a row of them */
+    /* A datagram to a broadcast address or a joined group; nobody can be its endpoint, udp_inject() can answer it (icmp.md UF6).
+     * Runs in stack_input(). NULL: such are dropped. */
+    void (*on_udp_broadcast)(void *arg, const struct udp_datagram *d, bool multicast);
 
     /* The first echo handler of both families, for requests; NULL: the built-in reply for assigned addresses, for others
      * as config.echo_temporary says. Later: stack_set_echo_handler(). */
@@ -214,15 +287,26 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     uint8_t address_len
         [8]; /* on-link prefix of each, counted in the 16-byte form (10.0.0.1/24: 120); 0: the address alone */
     size_t addresses;
+    bool ipv4, ipv6;                            /* families that the stack has; both true */
+    uint32_t max_addresses, max_local_prefixes; /* at run time, 64 of each */
     bool promiscuous, spoofing; /* accept any unicast destination; send from any (icmp.md 6.3); both true */
-    uint32_t rx_slots;          /* 512 */
-    size_t buffer_cap_bytes;    /* slots, chunks, reassembly: 256 MiB */
-    uint32_t max_tcp;           /* 131,072 connections */
-    uint32_t max_half_open, max_half_open_per_source;   /* 4,096 and 256 */
-    uint32_t max_time_wait;                             /* 65,536 records, the oldest recycled */
-    uint32_t max_udp;                                   /* 65,536 endpoints */
+    bool handle_local; /* our own addresses are nobody's source; not with promiscuous (icmp.md O26); false */
+    bool allow_loopback;                              /* 127/8 and ::1 may come in from this device; false */
+    uint32_t rx_slots;                                /* 512 */
+    size_t buffer_cap_bytes;                          /* slots, chunks, reassembly: 256 MiB */
+    uint32_t max_tcp;                                 /* 131,072 connections */
+    uint32_t max_half_open, max_half_open_per_source; /* 4,096 and 256 */
+    uint32_t max_time_wait;                           /* 65,536 records, the oldest recycled */
+    uint32_t max_udp;                                 /* 65,536 endpoints */
     uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50; rate UINT32_MAX: no limit */
     enum stack_echo_temporary echo_temporary;           /* ECHO_TEMPORARY_COMPAT */
+    bool
+        echo_endpoint_shadows; /* an ICMP endpoint hides requests with its id from the handler (icmp.md O4); true */
+    bool echo_ignore_broadcast; /* broadcast and multicast requests are not answered (icmp.md B7); false */
+    bool
+        echo_hop; /* TTL 1 or less to an address that is not assigned: time exceeded, as a router says (icmp.md 4.7); false */
+    bool echo_reply_limited; /* built-in replies have a bucket of their own (icmp.md L4); false */
+    uint32_t echo_replies_per_second, echo_replies_burst; /* 1,000 and 50 */
     uint32_t echo_token_ms;  /* life of a detached request: 10,000; 1,000 to 60,000 */
     bool proto_unreachable;  /* tell the sender of an unknown protocol (faults.md P11); true */
     uint32_t rst_per_second; /* to unknown flows: 1,000 */
@@ -313,7 +397,7 @@ void tcp_conn_info(const struct tcp_conn *c, struct tcp_info *out);
 /* ---- UDP ------------------------------------------------------------------------------------------------------------ */
 
 void udp_request_first(const struct udp_request *r,
-                       struct udp_datagram *out); /* the datagram that asked; borrowed until decided */
+                       struct udp_datagram *out); /* the oldest held; borrowed until the callback returns */
 void udp_request_set_user(struct udp_request *r, void *user);
 enum udp_match {
     UDP_MATCH_CLIENT,
@@ -327,9 +411,13 @@ void udp_request_reject(struct udp_request *r,
 
 /** udp_send() - a datagram to the endpoint's client, from @source; checksum and fragments are ours
  * @gso_size: > 0: @iov is a row of datagrams of this size, one a range, the last may be shorter; <= 128, <= 65,507 bytes in all
- * Return: 0, or -EMSGSIZE, -EAFNOSUPPORT (families differ), or what emit said; all counted. */
+ * Return: 0, or -EMSGSIZE, -EAFNOSUPPORT (families differ), -EADDRNOTAVAIL (spoofing is off, and @source is neither assigned
+ * nor whom the client asked), or what emit said; all counted. */
 int udp_send(struct udp_endpoint *e, const struct ip_port *source, const struct iovec *iov, int iovcnt,
              uint16_t gso_size);
+/** udp_inject() - a datagram without an endpoint, from an assigned address, or any while spoofing; returns as udp_send() */
+int udp_inject(struct stack *s, const struct ip_port *from, const struct ip_port *to, const struct iovec *iov,
+               int iovcnt);
 void udp_endpoint_close(struct udp_endpoint *e); /* the next datagram is a new request */
 /** udp_endpoint_error() - tell the client that its last datagram to @target failed: an ICMP error that quotes a rebuilt header
  * @offender: who said so; none: the target itself. @mtu: for too-big only, else 0 and @why decides */
@@ -340,7 +428,7 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
 
 /* One line a counter: member, name. Every packet that comes in goes exactly one way at the IP layer (faults.md G6):
  *   ip_in + ip_handoff_in + frag_done = tcp_in + udp_in + icmp_in
- *     + ip_short + ip_version + ip_malformed + ip_checksum + ip_bad_src + ip_bad_dst + ip_options + ip_proto + ip_ext_header
+ *     + ip_down + ip_short + ip_version + ip_malformed + ip_checksum + ip_bad_src + ip_bad_dst + ip_options + ip_proto + ip_ext_header
  *     + frag_in + frag_malformed + frag_overlap + frag_no_memory
  * frag_in are held or repeated pieces, frag_done the datagrams made of them. Above it each protocol has its own reasons. */
 /* clang-format off */
@@ -386,6 +474,7 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(ip_out_bytes, "ip.out_bytes") \
     X(ip_emit_failed, "ip.emit_failed") \
     X(ip_too_big, "ip.too_big") \
+    X(ip_down, "ip.down") \
     X(ip_short, "ip.short") \
     X(ip_version, "ip.version") \
     X(ip_malformed, "ip.malformed") \

@@ -7,7 +7,7 @@
 
 static bool is_temporary(const struct packet *p)
 {
-    return !p->local && !p->broadcast && !p->multicast;
+    return !p->local && !p->by_prefix && !p->broadcast && !p->multicast;
 }
 
 /* ---- verbs -------------------------------------------------------------------------------------------------------------- */
@@ -34,7 +34,7 @@ enum echo_result echo_reply(struct echo_req *r)
     if (result != EV_SENT)
         return result;
     e->answered = true;
-    q = echo_subject_of(e->current);
+    q = echo_subject_of(r->stack, e->current);
     result = echo_send_reply(r->stack, &q, NULL);
     if (result == EV_SENT)
         COUNT_ICMP(r->stack, e->current->v6, handler_reply);
@@ -135,10 +135,15 @@ static bool handler_wants(const struct stack *s, const struct packet *p, uint32_
     return on->fn != NULL && (on->kinds & kind) != 0;
 }
 
-static bool built_in_reply_is_due(const struct stack *s, const struct packet *p)
+/* icmp.md 2.3: what happens when no handler decided. */
+static bool reply_is_due(const struct stack *s, const struct packet *p)
 {
-    if (!is_temporary(p))
+    if (p->broadcast || p->multicast)
+        return !s->cfg.echo_ignore_broadcast;
+    if (p->local)
         return true;
+    if (p->by_prefix && p->prefix_echo != LOCAL_ECHO_HANDLER)
+        return p->prefix_echo == LOCAL_ECHO_REPLY;
     switch (s->cfg.echo_temporary) {
     case ECHO_TEMPORARY_COMPAT:
         return p->v6;
@@ -150,10 +155,10 @@ static bool built_in_reply_is_due(const struct stack *s, const struct packet *p)
     return false;
 }
 
-static void reply_if_due(struct stack *s, const struct packet *p, bool due)
+static void built_in_reply(struct stack *s, const struct packet *p)
 {
-    if (due) {
-        struct echo_subject q = echo_subject_of(p);
+    if (reply_is_due(s, p)) {
+        struct echo_subject q = echo_subject_of(s, p);
 
         echo_send_reply(s, &q, NULL);
     } else {
@@ -161,10 +166,31 @@ static void reply_if_due(struct stack *s, const struct packet *p, bool due)
     }
 }
 
+/* 2.1 step 12: we are one router on the way to everything that is not our own (icmp.md 4.7). */
+static bool expires_here(struct stack *s, const struct packet *p)
+{
+    if (!s->cfg.echo_hop || p->ttl > 1 || p->local || p->broadcast || p->multicast)
+        return false;
+    if (icmp_reject(s, p, REJECT_TTL_EXCEEDED, 0) == EV_SENT)
+        COUNT_ICMP(s, p->v6, rejected);
+    return true;
+}
+
+static bool belongs_to_handler(struct stack *s, const struct packet *p)
+{
+    if (p->by_prefix && p->prefix_echo != LOCAL_ECHO_HANDLER)
+        return false;
+    return !icmp_endpoint_shadows(s, p) && handler_wants(s, p, ECHO_KIND_REQUEST);
+}
+
 void echo_input(struct stack *s, struct packet *p)
 {
+    if (icmp_owner_took_it(s, p))
+        return;
     COUNT_ICMP(s, p->v6, rx_echo_request);
-    if (handler_wants(s, p, ECHO_KIND_REQUEST)) {
+    if (expires_here(s, p))
+        return;
+    if (belongs_to_handler(s, p)) {
         enum echo_verdict v = ask_handler(s, p, false);
 
         if (s->echo->answered)
@@ -174,14 +200,19 @@ void echo_input(struct stack *s, struct packet *p)
             return;
         }
     }
-    reply_if_due(s, p, built_in_reply_is_due(s, p));
+    built_in_reply(s, p);
 }
 
 void echo_reply_input(struct stack *s, struct packet *p)
 {
     COUNT_ICMP(s, p->v6, rx_echo_reply);
-    if (handler_wants(s, p, ECHO_KIND_REPLY))
+    if (!icmp_endpoint_reply(s, p) && handler_wants(s, p, ECHO_KIND_REPLY))
         ask_handler(s, p, true);
+}
+
+bool echo_is_in_callback(const struct stack *s)
+{
+    return s->echo != NULL && s->echo->current != NULL;
 }
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------- */
@@ -191,7 +222,7 @@ int stack_set_echo_handler(struct stack *s, enum ip_family family, uint32_t kind
 {
     bool v6 = family == IP_FAMILY_6;
 
-    if (!v6 && family != IP_FAMILY_4)
+    if (!stack_family_is_on(s, family))
         return -EAFNOSUPPORT;
     s->echo->on[v6] = (struct echo_on){ fn, arg, kinds };
     return 0;

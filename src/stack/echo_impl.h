@@ -35,8 +35,10 @@ struct echo_subject {
     const uint8_t *payload; /* NULL: not kept */
     size_t payload_len;
     uint16_t ip_id;
+    struct ip_options options; /* that a reply carries */
+    bool limited;              /* a reply spends the stack's bucket, if there is one for replies */
 };
-struct echo_subject echo_subject_of(const struct packet *p);
+struct echo_subject echo_subject_of(const struct stack *s, const struct packet *p);
 
 /* The built-in reply to a request, or another one in its place: @o, may be NULL, overrides (icmp.md 2.4, A8). */
 enum echo_result echo_send_reply(struct stack *s, const struct echo_subject *q, const struct echo_outcome *o);

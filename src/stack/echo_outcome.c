@@ -4,18 +4,21 @@
  * addressee come from the request and from nowhere else. */
 #include "echo_impl.h"
 
-struct echo_subject echo_subject_of(const struct packet *p)
+struct echo_subject echo_subject_of(const struct stack *s, const struct packet *p)
 {
     return (struct echo_subject){ .p = *p,
                                   .payload = p->l4 + ICMP_HEADER,
                                   .payload_len = p->l4_len - ICMP_HEADER,
-                                  .ip_id = p->v6 ? 0 : get_be16(p->ip + 4) };
+                                  .ip_id = p->v6 ? 0 : get_be16(p->ip + 4),
+                                  .options = s->reply_options,
+                                  .limited = true };
 }
 
 /* Who the answer comes from, if nobody is named: the address that was asked, or of a group one of ours. */
-static const struct ip_addr *own_source(const struct stack *s, const struct packet *p)
+static const struct ip_addr *own_source(struct stack *s, const struct packet *p)
 {
-    return p->broadcast || p->multicast ? ip_gateway(s, &p->src) : &p->dst;
+    return p->broadcast || p->multicast ? iface_source_for(&s->iface, p->multicast ? &p->src : &p->dst)
+                                        : &p->dst;
 }
 
 static bool names_source(const struct echo_outcome *o)
@@ -48,12 +51,19 @@ enum echo_result echo_send_reply(struct stack *s, const struct echo_subject *q, 
     struct iovec payload = { .iov_base = (uint8_t *)(uintptr_t)q->payload, .iov_len = q->payload_len };
     struct ip_out out = { .dst = p->src, .ttl = s->cfg.ttl, .tos = p->tos, .csum_offset = 2 };
 
-    if (src == NULL || ip_is4(src) == p->v6 || !ip_may_send_from(s, src, &p->dst))
+    if (!stack_has_family(s, &p->src) || src == NULL || ip_is4(src) == p->v6 ||
+        !ip_may_send_from(s, src, &p->dst))
         return no_route(s, p->v6);
+    if (q->limited && s->cfg.echo_reply_limited &&
+        !bucket_take(&s->echo_bucket, s->now_us, s->cfg.echo_replies_per_second, s->cfg.echo_replies_burst)) {
+        COUNT_ICMP(s, p->v6, rate_limited);
+        return EV_RATE_LIMITED;
+    }
     out.src = *src;
     out.proto = p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP;
     out.df = !p->v6 && p->df && !p->reassembled;
     out.ip_id = q->ip_id;
+    out.options = q->options.len > 0 ? &q->options : NULL;
     if (o != NULL)
         override(&out, &payload, o);
     memcpy(h, p->l4, ICMP_HEADER);

@@ -93,7 +93,7 @@ static struct detached *detach(struct stack *s, const struct packet *p, uint32_t
     if (d == NULL)
         return NULL;
     *d = (struct detached){
-        .s = s, .subject = echo_subject_of(p), .expiry.fn = on_expiry, .many = (keep & ECHO_ALLOW_DUP) != 0
+        .s = s, .subject = echo_subject_of(s, p), .expiry.fn = on_expiry, .many = (keep & ECHO_ALLOW_DUP) != 0
     };
     memcpy(d->icmp, p->l4, ICMP_HEADER);
     if (!keep_bytes(s, d, p, keep)) {

@@ -9,7 +9,8 @@
  * - an overlap that is no exact duplicate ends the datagram: its pieces go at once, later ones are dropped until the
  *   time is over (RFC 5722; for IPv4 we do the same), and so do two different ends;
  * - a shard's datagrams never hold more than FRAG_CAP, those of one source never more than half of it; the oldest go;
- * - pieces of one datagram must reach one shard: the kernel hashes them by addresses alone, so they do. */
+ * - pieces of one datagram must reach one shard: the kernel hashes them by addresses alone, so they do; those of ICMP are
+ *   handed to the shard that owns echo between the two addresses. */
 #include "ip_impl.h"
 
 #define FRAG_CAP      ((size_t)1 << 20) /* bytes a shard; design.md section 6 */
@@ -467,6 +468,10 @@ void frag_input(struct stack *s, struct packet *p, const struct fragment *f)
 
     if (!is_well_formed(s, p, f)) {
         COUNT(s, frag_malformed);
+        return;
+    }
+    if ((p->v6 ? f->next == IP_PROTO_ICMPV6 : p->proto == IP_PROTO_ICMP) && icmp_owner_took_it(s, p)) {
+        COUNT(s, frag_in);
         return;
     }
     e = find(s->frag, &k);

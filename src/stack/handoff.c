@@ -24,6 +24,17 @@ bool stack_hand_to(struct stack *s, const struct packet *p, uint32_t shard)
     return true;
 }
 
+/* All requests of one pair of addresses, and the fragments of those, meet in one shard (icmp.md F10). */
+bool icmp_owner_took_it(struct stack *s, const struct packet *p)
+{
+    struct flow_key k = { .client = p->src, .target = p->dst };
+
+    if (s->cfg.shards == 1 || p->origin != s->cfg.shard)
+        return false;
+    k.proto = p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP;
+    return stack_hand_to(s, p, (uint32_t)(hash_flow(&s->cfg.steer_key, &k) % s->cfg.shards));
+}
+
 bool stack_pass_on(struct stack *s, const struct packet *p)
 {
     uint32_t next = (s->cfg.shard + 1) % s->cfg.shards;

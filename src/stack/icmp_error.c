@@ -214,7 +214,8 @@ bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uin
 /* The packet of ours that an error quotes. */
 struct quoted {
     struct flow_key flow;
-    uint32_t seq; /* TCP */
+    const uint8_t *l4; /* 8 bytes of it */
+    uint32_t seq;      /* TCP */
 };
 
 /* The quote's own header; @rest begins at its L4 header afterwards. Only what we send: no options, no extension headers. */
@@ -223,12 +224,19 @@ static bool quoted_header(bool v6, struct span *rest, struct ip_addr *src, struc
 {
     const uint8_t *h;
 
+    const uint8_t *fragment;
+
     if (!span_bytes(rest, v6 ? V6_HEADER : V4_HEADER, &h))
         return false;
     if (v6) {
         *src = ip_from6(h + 8);
         *dst = ip_from6(h + 24);
         *proto = h[6];
+        if (h[6] == NEXT_FRAGMENT) {
+            if (!span_bytes(rest, FRAG_HEADER, &fragment) || (get_be16(fragment + 2) & 0xfff8) != 0)
+                return false;
+            *proto = fragment[0];
+        }
         return h[0] >> 4 == 6 && !ip_is4(src) && !ip_is4(dst);
     }
     *src = ip_from4(h + 12);
@@ -242,29 +250,56 @@ static bool parse_quote(const struct packet *p, struct quoted *out)
     struct span rest = { p->l4 + ICMP_HEADER, p->l4_len - ICMP_HEADER };
     struct quoted q = { .seq = 0 };
 
-    if (!quoted_header(p->v6, &rest, &q.flow.target, &q.flow.client, &q.flow.proto) ||
-        !span_u16(&rest, &q.flow.target_port) || !span_u16(&rest, &q.flow.client_port) ||
+    if (!quoted_header(p->v6, &rest, &q.flow.target, &q.flow.client, &q.flow.proto))
+        return false;
+    q.l4 = rest.data;
+    if (!span_u16(&rest, &q.flow.target_port) || !span_u16(&rest, &q.flow.client_port) ||
         !span_u32(&rest, &q.seq))
         return false;
     *out = q;
     return true;
 }
 
+/* An echo request of an endpoint of ours, quoted from its IP header on. */
+static void quoted_echo(struct stack *s, const struct packet *p, const struct quoted *q,
+                        const struct icmp_error *what)
+{
+    struct packet quoted = { .src = q->flow.target, .dst = q->flow.client, .v6 = p->v6, .l4 = q->l4 };
+
+    if (q->l4[0] == (p->v6 ? ICMP6_ECHO : ICMP4_ECHO))
+        icmp_endpoint_error(s, &quoted, &p->src, what);
+    else
+        COUNT(s, icmp_ignored);
+}
+
+static bool is_ours(struct stack *s, const struct packet *p, const struct quoted *q)
+{
+    return ip_equal(&q->flow.target, &p->dst) && ip_may_send_from(s, &q->flow.target, NULL);
+}
+
 /* The error's sender is whoever it likes to be; that it was sent to the address which the quoted packet came from, and the
  * quoted sequence number (tcp_icmp_error()), are what a stranger off the path has to guess (RFC 5927 section 4). */
 void icmp_error_input(struct stack *s, const struct packet *p)
 {
-    uint8_t type = p->l4[0], code = p->l4[1];
+    struct icmp_error e = { .type = p->l4[0], .code = p->l4[1], .word = get_be32(p->l4 + 4) };
     uint32_t mtu = 0;
     struct quoted q;
 
-    if (!parse_quote(p, &q) || q.flow.proto != IP_PROTO_TCP || !ip_equal(&q.flow.target, &p->dst)) {
+    if (!parse_quote(p, &q) || !is_ours(s, p, &q)) {
         COUNT(s, icmp_ignored);
         return;
     }
-    if (is_too_big(p->v6, type, code))
-        mtu = p->v6 ? get_be32(p->l4 + 4) : get_be16(p->l4 + 6);
-    tcp_icmp_error(s, &q.flow, q.seq, p->v6, type, code, mtu);
-    stack_pass_on(s,
-                  p); /* the flow may be another shard's; where it is not known the error is without effect */
+    if (is_too_big(p->v6, e.type, e.code))
+        mtu = p->v6 ? e.word : e.word & 0xffff;
+    if (q.flow.proto == IP_PROTO_TCP)
+        tcp_icmp_error(s, &q.flow, q.seq, p->v6, e.type, e.code, mtu);
+    else if (q.flow.proto == IP_PROTO_UDP)
+        udp_icmp_error(s, &q.flow, p->v6, mtu);
+    else if (q.flow.proto == (p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP))
+        quoted_echo(s, p, &q, &e);
+    else
+        COUNT(s, icmp_ignored);
+    if (q.flow.proto == IP_PROTO_TCP || (q.flow.proto == IP_PROTO_UDP && mtu > 0))
+        stack_pass_on(
+            s, p); /* the flow may be another shard's; where it is not known the error is without effect */
 }

@@ -38,6 +38,8 @@ static bool option_passes(const struct walk *w, const uint8_t *option)
 {
     uint8_t type = option[0];
 
+    if (type == OPT_ROUTER_ALERT)
+        w->p->router_alert = true;
     if (type == OPT_PADN || type == OPT_ROUTER_ALERT || type >> 6 == 0)
         return true;
     if (type == OPT_JUMBO) {

@@ -28,11 +28,16 @@ enum {
 void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt_meta *meta,
               struct block *slot, uint32_t origin, bool reassembled);
 /* The stack's own address of @like's family, NULL when none is configured. */
-const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like);
-/* May something leave with this source, for somebody who asked @asked (icmp.md N2)? */
-bool ip_may_send_from(const struct stack *s, const struct ip_addr *source, const struct ip_addr *asked);
+static inline const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like);
+/* May something leave with this source, for somebody who asked @asked, NULL: nobody did (icmp.md N2)? */
+bool ip_may_send_from(struct stack *s, const struct ip_addr *source, const struct ip_addr *asked);
 /* Would this packet still be accepted, for the same reason as when it came (icmp.md A6)? */
-bool ip_still_ours(const struct stack *s, const struct packet *p);
+bool ip_still_ours(struct stack *s, const struct packet *p);
+bool stack_family_is_on(const struct stack *s, enum ip_family family);
+static inline bool stack_has_family(const struct stack *s, const struct ip_addr *a)
+{
+    return stack_family_is_on(s, ip_is4(a) ? IP_FAMILY_4 : IP_FAMILY_6);
+}
 /* A packet copied into a block of its size; an IPv6 header that makes it longer than any block begins in the headroom.
  * *out: where it lies now. NULL: no memory. */
 struct block *ip_copy(struct stack *s, const uint8_t *packet, size_t len, const uint8_t **out);
@@ -52,6 +57,27 @@ enum ext_place {
 };
 /* Walk the extension headers of an IPv6 packet, beginning with @next at p->l4 (RFC 8200 section 4). */
 enum ext_verdict ip_ext_walk(struct stack *s, struct packet *p, uint8_t next, enum ext_place place);
+
+/* What a reply to this echo request carries. False: an option is wrong, its sender was told (icmp.md 2.7, P6). */
+bool ip_options_for_reply(struct stack *s, struct packet *p, struct ip_options *out);
+void ip_options_copied(const struct ip_options *all, struct ip_options *out);
+
+/* ---- the interface (iface.c, observe.c) ------------------------------------------------------------------------------ */
+
+/* Lookups; each costs one look for every length in use, whatever the number of addresses. */
+bool iface_is_assigned(struct iface *f, const struct ip_addr *a);
+bool iface_is_broadcast(struct iface *f,
+                        const struct ip_addr *a); /* 255.255.255.255, or of an on-link prefix */
+bool iface_is_local_prefix(struct iface *f, const struct ip_addr *a, enum local_echo *echo);
+const struct ip_addr *iface_gateway(const struct iface *f, const struct ip_addr *like);
+const struct ip_addr *iface_source_for(struct iface *f, const struct ip_addr *peer); /* NULL: none assigned */
+size_t iface_memory_bytes(const struct stack_config *c);
+bool iface_init(struct stack *s, void *memory); /* false: config.address does not fit */
+static inline const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like)
+{
+    return iface_gateway(&s->iface, like);
+}
+void observers_show(struct stack *s, const uint8_t *packet, size_t len);
 
 /* ---- fragments ------------------------------------------------------------------------------------------------------ */
 
@@ -75,15 +101,31 @@ enum {
     ICMP4_QUENCH = 4,
     ICMP4_REDIRECT = 5,
     ICMP4_ECHO = 8,
+    ICMP4_ROUTER_ADVERT = 9,
+    ICMP4_ROUTER_SOLICIT = 10,
     ICMP4_TIME_EXCEEDED = 11,
     ICMP4_PARAM_PROBLEM = 12,
+    ICMP4_TIMESTAMP = 13,
+    ICMP4_TIMESTAMP_REPLY = 14,
+    ICMP4_INFO = 15,
+    ICMP4_INFO_REPLY = 16,
+    ICMP4_MASK = 17,
+    ICMP4_MASK_REPLY = 18,
     ICMP6_UNREACHABLE = 1,
     ICMP6_TOO_BIG = 2,
     ICMP6_TIME_EXCEEDED = 3,
     ICMP6_PARAM_PROBLEM = 4,
     ICMP6_ECHO = 128,
     ICMP6_ECHO_REPLY = 129,
+    ICMP6_MLD_QUERY = 130,
+    ICMP6_MLD_REPORT = 131,
+    ICMP6_MLD_DONE = 132,
+    ICMP6_ROUTER_SOLICIT = 133,
+    ICMP6_ROUTER_ADVERT = 134,
+    ICMP6_NEIGHBOUR_SOLICIT = 135,
+    ICMP6_NEIGHBOUR_ADVERT = 136,
     ICMP6_REDIRECT = 137,
+    ICMP6_MLD2_REPORT = 143,
 };
 
 /* An ICMP error of this type and code, with these 4 bytes behind its checksum, about @p; limited, and with the exceptions of
@@ -107,6 +149,17 @@ size_t icmp_rebuild_header(const struct stack *s, const struct flow_key *f, size
 void icmp_error_input(struct stack *s, const struct packet *p);
 void echo_input(struct stack *s, struct packet *p);       /* a request, checked */
 void echo_reply_input(struct stack *s, struct packet *p); /* a reply, checked */
+
+bool echo_is_in_callback(const struct stack *s);
+
+/* ICMP endpoints (endpoint_icmp.c): has one bound itself to this request's id; does one wait for this reply? */
+bool icmp_endpoint_shadows(struct stack *s, const struct packet *p);
+bool icmp_endpoint_reply(struct stack *s, const struct packet *p);
+/* An error about an echo request of ours: addresses and ICMP header of @quoted as we sent them. */
+void icmp_endpoint_error(struct stack *s, const struct packet *quoted, const struct ip_addr *offender,
+                         const struct icmp_error *what);
+size_t icmp_endpoint_memory_bytes(void);
+void icmp_endpoint_init(struct stack *s, void *memory);
 
 size_t echo_memory_bytes(void);
 void echo_init(struct stack *s, void *memory);

@@ -12,15 +12,6 @@ static const uint8_t all_hosts_v4[4] = { 224, 0, 0, 1 };
 static const uint8_t all_nodes_v6[16] = { 0xff, 0x02, [15] = 1 };
 static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
-const struct ip_addr *ip_gateway(const struct stack *s, const struct ip_addr *like)
-{
-    for (size_t i = 0; i < s->cfg.addresses; i++) {
-        if (ip_is4(&s->cfg.address[i]) == ip_is4(like))
-            return &s->cfg.address[i];
-    }
-    return NULL;
-}
-
 size_t ip_min_l4(uint8_t proto)
 {
     return proto == IP_PROTO_TCP ? 20 : 8;
@@ -41,34 +32,6 @@ struct block *ip_copy(struct stack *s, const uint8_t *packet, size_t len, const 
 
 /* ---- addresses ------------------------------------------------------------------------------------------------------ */
 
-static bool is_assigned(const struct stack *s, const struct ip_addr *a)
-{
-    for (size_t i = 0; i < s->cfg.addresses; i++) {
-        if (ip_equal(a, &s->cfg.address[i]))
-            return true;
-    }
-    return false;
-}
-
-/* 255.255.255.255, or an address of an on-link prefix whose host part is all ones or all zeros. */
-static bool is_broadcast(const struct stack *s, const struct ip_addr *a)
-{
-    uint32_t v;
-
-    if (!ip_is4(a))
-        return false;
-    v = get_be32(a->b + 12);
-    if (v == UINT32_MAX)
-        return true;
-    for (uint32_t i = 0; i < s->nets4; i++) {
-        uint32_t host = ~s->net4[i].mask;
-
-        if ((v & s->net4[i].mask) == s->net4[i].net && ((v & host) == host || (v & host) == 0))
-            return true;
-    }
-    return false;
-}
-
 /* Groups that every host is in; we join no others. */
 static bool is_joined(const struct ip_addr *a)
 {
@@ -76,38 +39,61 @@ static bool is_joined(const struct ip_addr *a)
                      : memcmp(a->b, all_nodes_v6, sizeof(all_nodes_v6)) == 0;
 }
 
-static bool destination_is_ours(const struct stack *s, struct packet *p)
+/* Not martian, or loopback where that is allowed. */
+static bool may_be_unicast(const struct stack *s, const struct ip_addr *a)
 {
-    p->local = is_assigned(s, &p->dst);
-    p->broadcast = !p->local && is_broadcast(s, &p->dst);
+    return !ip_is_martian(a) || (s->cfg.allow_loopback && ip_is_loopback(a));
+}
+
+/* Step 5. Promiscuous comes last: it asks nothing of the tables (icmp.md M2). */
+static bool destination_is_ours(struct stack *s, struct packet *p)
+{
+    enum local_echo echo = LOCAL_ECHO_HANDLER;
+
+    p->by_prefix = false;
+    p->local = iface_is_assigned(&s->iface, &p->dst);
+    p->broadcast = !p->local && iface_is_broadcast(&s->iface, &p->dst);
     p->multicast = ip_is_multicast(&p->dst);
     if (p->local || p->broadcast)
         return true;
     if (p->multicast)
         return is_joined(&p->dst);
-    return s->cfg.promiscuous && !ip_is_martian(&p->dst);
+    if (!may_be_unicast(s, &p->dst))
+        return false;
+    p->by_prefix = iface_is_local_prefix(&s->iface, &p->dst, &echo);
+    p->prefix_echo = (uint8_t)echo;
+    return p->by_prefix || s->cfg.promiscuous;
 }
 
-bool ip_may_send_from(const struct stack *s, const struct ip_addr *source, const struct ip_addr *asked)
+bool ip_may_send_from(struct stack *s, const struct ip_addr *source, const struct ip_addr *asked)
 {
-    return s->cfg.spoofing || ip_equal(source, asked) || is_assigned(s, source);
+    return s->cfg.spoofing || (asked != NULL && ip_equal(source, asked)) ||
+           iface_is_assigned(&s->iface, source);
 }
 
-bool ip_still_ours(const struct stack *s, const struct packet *p)
+bool ip_still_ours(struct stack *s, const struct packet *p)
 {
     struct packet now = { .dst = p->dst };
 
-    return destination_is_ours(s, &now) && now.local == p->local;
+    return !s->iface.down && destination_is_ours(s, &now) && now.local == p->local &&
+           now.by_prefix == p->by_prefix;
 }
 
-/* icmp.md 2.1 steps 2, 4 and 5, and IP-2. */
-static bool addresses_pass(struct stack *s, struct packet *p)
+/* icmp.md 2.1 steps 2 to 5, and IP-2. */
+static bool addresses_pass(struct stack *s, struct packet *p, bool fragment)
 {
-    if (ip_is_loopback(&p->dst)) {
+    if (!s->cfg.allow_loopback && ip_is_loopback(&p->dst)) {
         COUNT(s, ip_bad_dst);
         return false;
     }
-    if (ip_is_martian(&p->src) || is_broadcast(s, &p->src)) {
+    if (!s->cfg.allow_loopback && ip_is_loopback(&p->src)) {
+        COUNT(s, ip_bad_src);
+        return false;
+    }
+    if (s->observers > 0 && !fragment)
+        observers_show(s, p->ip, p->ip_len);
+    if (!may_be_unicast(s, &p->src) || iface_is_broadcast(&s->iface, &p->src) ||
+        (s->cfg.handle_local && iface_is_assigned(&s->iface, &p->src))) {
         COUNT(s, ip_bad_src);
         return false;
     }
@@ -172,8 +158,9 @@ static void deliver(struct stack *s, struct packet *p)
         icmp_input(s, p);
     else if (p->proto != IP_PROTO_TCP && p->proto != IP_PROTO_UDP)
         unknown_protocol(s, p);
-    else if (!for_one)
-        COUNT(s, ip_bad_dst);
+    else if (!for_one &&
+             (p->proto == IP_PROTO_TCP || s->ev.on_udp_broadcast == NULL || p->meta.gso != PKT_GSO_NONE))
+        COUNT(s, ip_bad_dst); /* icmp.md TF2 */
     else if (p->proto == IP_PROTO_TCP)
         tcp_input(s, p);
     else
@@ -231,14 +218,14 @@ static void v4_input(struct stack *s, struct packet *p, size_t len)
     }
     p->src = ip_from4(h + 12);
     p->dst = ip_from4(h + 16);
-    if (!addresses_pass(s, p))
+    word = get_be16(h + 6);
+    p->ip_len = (uint32_t)total;
+    if (!addresses_pass(s, p, (word & (V4_MF | V4_OFFSET)) != 0))
         return;
     if (header > V4_HEADER && !options_pass(h + V4_HEADER, header - V4_HEADER)) {
         COUNT(s, ip_options);
         return;
     }
-    word = get_be16(h + 6);
-    p->ip_len = (uint32_t)total;
     p->l4 = h + header;
     p->l4_len = (uint32_t)(total - header);
     p->tos = h[1];
@@ -271,7 +258,7 @@ static bool v6_addresses(struct stack *s, struct packet *p)
     }
     p->src = ip_from6(p->ip + 8);
     p->dst = ip_from6(p->ip + 24);
-    return addresses_pass(s, p);
+    return addresses_pass(s, p, p->ip[6] == NEXT_FRAGMENT);
 }
 
 static void v6_walk(struct stack *s, struct packet *p, uint8_t next, enum ext_place place);
@@ -285,6 +272,7 @@ static void v6_fragment(struct stack *s, struct packet *p)
         .id = get_be32(h + 4), .offset = word & 0xfff8u, .more = (word & 1) != 0, .next = h[0]
     };
 
+    p->fragment_header = true;
     p->l4 += FRAG_HEADER;
     p->l4_len -= FRAG_HEADER;
     if (f.offset == 0 && !f.more)
@@ -324,9 +312,9 @@ static void v6_input(struct stack *s, struct packet *p, size_t len)
         COUNT(s, ip_malformed);
         return;
     }
+    p->ip_len = (uint32_t)(V6_HEADER + payload);
     if (!v6_addresses(s, p))
         return;
-    p->ip_len = (uint32_t)(V6_HEADER + payload);
     p->l4 = h + V6_HEADER;
     p->l4_len = (uint32_t)payload;
     p->tos = (uint8_t)(get_be16(h) >> 4);
@@ -343,14 +331,19 @@ void ip_input(struct stack *s, const uint8_t *data, size_t len, const struct pkt
         .ip = data, .reassembled = reassembled, .origin = origin, .meta = *meta, .slot = slot
     };
 
+    if (s->iface.down) {
+        COUNT(s, ip_down);
+        return;
+    }
     if (len == 0) {
         COUNT(s, ip_short);
         return;
     }
+    p.fragment_header = reassembled;
     p.v6 = data[0] >> 4 == 6;
-    if (p.v6)
+    if (p.v6 && s->cfg.ipv6)
         v6_input(s, &p, len);
-    else if (data[0] >> 4 == 4)
+    else if (data[0] >> 4 == 4 && s->cfg.ipv4)
         v4_input(s, &p, len);
     else
         COUNT(s, ip_version);

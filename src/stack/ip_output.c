@@ -7,6 +7,7 @@
 #include "ip_impl.h"
 
 #define FRAG_RANGES (STACK_EMIT_IOV - 1)
+#define V6_MTU_MIN  1280
 
 static size_t ranges_len(const struct iovec *v, int n)
 {
@@ -63,11 +64,18 @@ static void full_checksum(struct stack *s, const struct ip_out *o, uint8_t *l4, 
     put_sum(l4, o->csum_offset, check);
 }
 
-static void put_v4(const struct ip_out *o, uint8_t *h, size_t total, uint16_t id, uint16_t fragment)
+static size_t v4_header_len(const struct ip_options *options)
 {
+    return V4_HEADER + (options != NULL ? options->len : 0u);
+}
+
+static void put_v4(const struct ip_out *o, const struct ip_options *options, uint8_t *h, size_t total,
+                   uint16_t id, uint16_t fragment)
+{
+    size_t header = v4_header_len(options);
     uint16_t check;
 
-    h[0] = 0x45;
+    h[0] = (uint8_t)(0x40 | header / 4);
     h[1] = o->tos;
     put_be16(h + 2, (uint16_t)total);
     put_be16(h + 4, id);
@@ -77,7 +85,9 @@ static void put_v4(const struct ip_out *o, uint8_t *h, size_t total, uint16_t id
     put_be16(h + 10, 0);
     memcpy(h + 12, o->src.b + 12, 4);
     memcpy(h + 16, o->dst.b + 12, 4);
-    check = (uint16_t)~csum_fold(csum_add(0, h, V4_HEADER));
+    if (header > V4_HEADER)
+        memcpy(h + V4_HEADER, options->data, options->len);
+    check = (uint16_t)~csum_fold(csum_add(0, h, header));
     memcpy(h + 10, &check, sizeof(check));
 }
 
@@ -124,7 +134,7 @@ static int output_whole(struct stack *s, const struct ip_out *o, uint8_t *l4, si
                         const struct iovec *payload, int ranges, size_t total)
 {
     bool v4 = ip_is4(&o->dst);
-    size_t ip_len = v4 ? V4_HEADER : V6_HEADER;
+    size_t ip_len = v4 ? v4_header_len(o->options) : V6_HEADER;
     struct iovec iov[STACK_EMIT_IOV];
     struct pkt_meta meta = { 0 };
 
@@ -135,7 +145,7 @@ static int output_whole(struct stack *s, const struct ip_out *o, uint8_t *l4, si
         full_checksum(s, o, l4, l4_len, payload, ranges, total);
     }
     if (v4)
-        put_v4(o, l4 - V4_HEADER, V4_HEADER + total, o->ip_id, o->df ? V4_DF : 0);
+        put_v4(o, o->options, l4 - ip_len, ip_len + total, o->ip_id, o->df ? V4_DF : 0);
     else
         put_v6(o, l4 - V6_HEADER, total, o->proto);
     iov[0] = (struct iovec){ .iov_base = l4 - ip_len, .iov_len = ip_len + l4_len };
@@ -184,8 +194,17 @@ static size_t fragment_headers(const struct ip_out *o, uint8_t *h, uint32_t id, 
                                bool more)
 {
     if (ip_is4(&o->dst)) {
-        put_v4(o, h, V4_HEADER + len, (uint16_t)id, (uint16_t)(offset / 8 | (more ? V4_MF : 0)));
-        return V4_HEADER;
+        struct ip_options later = { .len = 0 };
+        const struct ip_options *options = o->options;
+        size_t header;
+
+        if (options != NULL && offset > 0) {
+            ip_options_copied(options, &later);
+            options = &later;
+        }
+        header = v4_header_len(options);
+        put_v4(o, options, h, header + len, (uint16_t)id, (uint16_t)(offset / 8 | (more ? V4_MF : 0)));
+        return header;
     }
     put_v6(o, h, FRAG_HEADER + len, NEXT_FRAGMENT);
     h[V6_HEADER] = o->proto;
@@ -195,13 +214,30 @@ static size_t fragment_headers(const struct ip_out *o, uint8_t *h, uint32_t id, 
     return V6_HEADER + FRAG_HEADER;
 }
 
+/* What is known of the way to the client. */
+static size_t path_mtu(const struct stack *s, const struct ip_out *o)
+{
+    return o->path_mtu != 0 && o->path_mtu < s->cfg.mtu_bytes ? o->path_mtu : s->cfg.mtu_bytes;
+}
+
+/* An IPv6 datagram that must be cut is cut so that it passes everywhere, for no router can cut it again and a lost piece
+ * loses all of it (RFC 8200 section 5, RFC 8900 section 6.1). */
+static size_t fragment_mtu(const struct stack *s, const struct ip_out *o)
+{
+    size_t mtu = path_mtu(s, o);
+
+    return ip_is4(&o->dst) || o->path_mtu != 0 || mtu < V6_MTU_MIN ? mtu : V6_MTU_MIN;
+}
+
 static int output_fragments(struct stack *s, const struct ip_out *o, const uint8_t *l4, size_t l4_len,
                             const struct iovec *payload, int ranges, size_t total)
 {
-    size_t room = s->cfg.mtu_bytes - (ip_is4(&o->dst) ? V4_HEADER : V6_HEADER + FRAG_HEADER), offset = 0;
+    size_t room =
+        fragment_mtu(s, o) - (ip_is4(&o->dst) ? v4_header_len(o->options) : V6_HEADER + FRAG_HEADER);
+    size_t offset = 0;
     struct cursor at = { .v = payload, .n = ranges };
     uint32_t id = ip_is4(&o->dst) ? o->ip_id : (uint32_t)prng_next(&s->prng);
-    uint8_t headers[V6_HEADER + FRAG_HEADER + IP_OUT_HEADROOM];
+    uint8_t headers[V4_HEADER + sizeof(o->options->data) + IP_OUT_HEADROOM];
     const struct pkt_meta none = { 0 };
     int r = 0;
 
@@ -238,14 +274,14 @@ static int refuse_size(struct stack *s)
 int ip_output(struct stack *s, const struct ip_out *o, uint8_t *l4, size_t l4_len,
               const struct iovec *payload, int ranges)
 {
-    size_t total = l4_len + ranges_len(payload, ranges), ip_len = ip_is4(&o->dst) ? V4_HEADER : V6_HEADER;
-    size_t most =
-        ip_is4(&o->dst) ? IP_MAX - V4_HEADER : IP_MAX; /* IPv6's length field leaves its header out */
+    size_t total = l4_len + ranges_len(payload, ranges);
+    size_t ip_len = ip_is4(&o->dst) ? v4_header_len(o->options) : V6_HEADER;
+    size_t most = ip_is4(&o->dst) ? IP_MAX - ip_len : IP_MAX; /* IPv6's length field leaves its header out */
 
     assert(ip_is4(&o->src) == ip_is4(&o->dst) && ranges >= 0);
     if (total > most || ranges > STACK_EMIT_IOV - 1)
         return refuse_size(s);
-    if (o->gso_size > 0 || ip_len + total <= s->cfg.mtu_bytes)
+    if (o->gso_size > 0 || ip_len + total <= path_mtu(s, o))
         return output_whole(s, o, l4, l4_len, payload, ranges, total);
     if (o->proto == IP_PROTO_TCP || (o->df && ip_is4(&o->dst)))
         return refuse_size(s);

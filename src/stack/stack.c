@@ -11,6 +11,10 @@
 #define MTU_MAX       65535
 #define MIN_RX_SLOTS  2 /* the one being filled and its spare */
 #define MIN_CAP_SLOTS 4
+#define ADDRESSES_MAX (1u << 24)
+#define SHARDS_MAX    65535 /* an echo token has 16 bits for its shard */
+#define TOKEN_MS_MIN  1000
+#define TOKEN_MS_MAX  60000
 #define WALK_BURST    1000 /* tokens of the hand-off budget that may be saved up */
 
 void stack_config_defaults(struct stack_config *c)
@@ -19,6 +23,10 @@ void stack_config_defaults(struct stack_config *c)
         .mtu_bytes = 1500,
         .ttl = 64,
         .shards = 1,
+        .ipv4 = true,
+        .ipv6 = true,
+        .max_addresses = 64,
+        .max_local_prefixes = 64,
         .promiscuous = true,
         .spoofing = true,
         .rx_slots = 512,
@@ -31,6 +39,9 @@ void stack_config_defaults(struct stack_config *c)
         .icmp_errors_per_second = 1000,
         .icmp_errors_burst = 50,
         .echo_temporary = ECHO_TEMPORARY_COMPAT,
+        .echo_endpoint_shadows = true,
+        .echo_replies_per_second = 1000,
+        .echo_replies_burst = 50,
         .echo_token_ms = 10000,
         .proto_unreachable = true,
         .rst_per_second = 1000,
@@ -64,33 +75,24 @@ static bool config_is_sound(const struct stack_config *c, const struct stack_eve
         if (ip_is_martian(&c->address[i]) || c->address_len[i] > 128)
             return false;
     }
+    if ((c->promiscuous && c->handle_local) || c->max_addresses < c->addresses ||
+        c->max_addresses > ADDRESSES_MAX || c->max_local_prefixes > ADDRESSES_MAX ||
+        c->echo_token_ms < TOKEN_MS_MIN || c->echo_token_ms > TOKEN_MS_MAX || c->shards > SHARDS_MAX)
+        return false;
     return c->rx_slots >= MIN_RX_SLOTS &&
            c->buffer_cap_bytes >= MIN_CAP_SLOTS * (size_t)(STACK_SLOT_BYTES + BLOCK_HEADROOM);
 }
 
 size_t stack_memory_bytes(const struct stack_config *c)
 {
-    size_t parts[] = { sizeof(struct stack), blocks_region_bytes(c), udp_memory_bytes(c),
-                       echo_memory_bytes(),  frag_memory_bytes(c),   tcp_memory_bytes(c) };
+    size_t parts[] = { sizeof(struct stack),  blocks_region_bytes(c),      udp_memory_bytes(c),
+                       echo_memory_bytes(),   frag_memory_bytes(c),        tcp_memory_bytes(c),
+                       iface_memory_bytes(c), icmp_endpoint_memory_bytes() };
     size_t sum = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         sum += parts[i] + CACHE_LINE;
     return (sum + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
-}
-
-/* The network and broadcast addresses of on-link prefixes are nobody's; /31 and /32 have none (RFC 3021). */
-static void note_prefixes(struct stack *s)
-{
-    for (size_t i = 0; i < s->cfg.addresses; i++) {
-        unsigned len = s->cfg.address_len[i];
-        uint32_t mask;
-
-        if (!ip_is4(&s->cfg.address[i]) || len <= 96 || len > 126)
-            continue;
-        mask = UINT32_MAX << (128 - len);
-        s->net4[s->nets4++] = (struct prefix4){ get_be32(s->cfg.address[i].b + 12) & mask, mask };
-    }
 }
 
 struct stack *stack_init(void *memory, const struct stack_config *c, const struct stack_events *ev, void *arg,
@@ -111,11 +113,14 @@ struct stack *stack_init(void *memory, const struct stack_config *c, const struc
     prng_seed(&s->prng, c->seed);
     wheel_init(&s->wheel, now_us);
     bucket_fill(&s->icmp_bucket, now_us, c->icmp_errors_burst);
+    bucket_fill(&s->echo_bucket, now_us, c->echo_replies_burst);
     bucket_fill(&s->rst_bucket, now_us, c->rst_per_second);
     bucket_fill(&s->walk_bucket, now_us, WALK_BURST);
-    note_prefixes(s);
     blocks_init(s, &at);
+    if (!iface_init(s, region_take(&at, iface_memory_bytes(c), CACHE_LINE)))
+        return NULL;
     udp_init(s, region_take(&at, udp_memory_bytes(c), CACHE_LINE));
+    icmp_endpoint_init(s, region_take(&at, icmp_endpoint_memory_bytes(), CACHE_LINE));
     echo_init(s, region_take(&at, echo_memory_bytes(), CACHE_LINE));
     frag_init(s, region_take(&at, frag_memory_bytes(c), CACHE_LINE));
     tcp_init(s, region_take(&at, tcp_memory_bytes(c), CACHE_LINE));
@@ -222,6 +227,26 @@ void stack_set_mtu(struct stack *s, uint32_t mtu_bytes)
         mtu_bytes = MTU_MIN;
     s->cfg.mtu_bytes = mtu_bytes < MTU_MAX ? mtu_bytes : MTU_MAX;
     tcp_mtu_changed(s);
+}
+
+void stack_set_icmp_limits(struct stack *s, uint32_t errors_per_second, uint32_t errors_burst)
+{
+    s->cfg.icmp_errors_per_second = errors_per_second;
+    s->cfg.icmp_errors_burst = errors_burst;
+    bucket_fill(&s->icmp_bucket, s->now_us, errors_burst);
+}
+
+void stack_set_echo_limits(struct stack *s, bool limited, uint32_t replies_per_second, uint32_t replies_burst)
+{
+    s->cfg.echo_reply_limited = limited;
+    s->cfg.echo_replies_per_second = replies_per_second;
+    s->cfg.echo_replies_burst = replies_burst;
+    bucket_fill(&s->echo_bucket, s->now_us, replies_burst);
+}
+
+bool stack_family_is_on(const struct stack *s, enum ip_family family)
+{
+    return family == IP_FAMILY_4 ? s->cfg.ipv4 : family == IP_FAMILY_6 && s->cfg.ipv6;
 }
 
 uint64_t stack_now_us(const struct stack *s)

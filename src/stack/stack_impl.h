@@ -62,7 +62,11 @@ struct packet {
     uint8_t proto, ttl, tos;
     bool v6, df, reassembled;
     bool csum_ok;              /* L4 checksum trusted (VN-2): do not verify */
-    bool local;                /* dst is one of config.address */
+    bool local;                /* dst is assigned to us */
+    bool by_prefix;            /* dst is in a local prefix, and echo to it goes the way of prefix_echo */
+    uint8_t prefix_echo;       /* enum local_echo */
+    bool fragment_header;      /* IPv6: it had one, were it an atomic one */
+    bool router_alert;         /* IPv6: in its hop-by-hop options */
     bool broadcast, multicast; /* dst; TCP and UDP never see these */
     uint32_t origin;           /* the shard that read it; == config.shard unless handed off */
     struct pkt_meta meta;
@@ -76,6 +80,12 @@ uint32_t csum_add(
 uint16_t csum_fold(uint32_t sum); /* folded, not complemented */
 uint32_t csum_pseudo(const struct ip_addr *src, const struct ip_addr *dst, uint8_t proto, uint32_t l4_len);
 
+/* IPv4 options, padded to whole words. */
+struct ip_options {
+    uint8_t data[40];
+    uint8_t len;
+};
+
 /* What goes out. The L4 header is built by the caller with its checksum field 0; ip_output() puts the IP header in front of it and
  * the checksum in (pseudo-header sum only, when the device fills the rest). */
 struct ip_out {
@@ -87,6 +97,8 @@ struct ip_out {
     uint16_t csum_offset; /* of the L4 checksum from the L4 header: 16 TCP, 6 UDP, 2 ICMP */
     uint16_t gso_size;    /* > 0: super-segment; the caller saw that the device takes it */
     bool ecn_cwr;
+    uint32_t path_mtu; /* of its way, where that is known to be smaller than the device's; 0: not known */
+    const struct ip_options *options; /* IPv4; NULL: none */
 };
 /** ip_output() - send one packet or super-segment
  * @l4: header, with at least 48 writable bytes before it (IP header goes there); @l4_len its length
@@ -122,11 +134,14 @@ void tcp_mtu_changed(struct stack *s);
 bool tcp_trim(struct stack *s, slab_give_back_fn *give_back, void *arg); /* as stack_trim(), for its tables */
 
 void udp_input(struct stack *s, struct packet *p);
+/* A too-big whose quote names a mapping of ours; @mtu 0: another error, which UDP clients of ours have no use for. */
+void udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu);
 void icmp_input(struct stack *s, struct packet *p);
 
 /* Pass a packet to another shard. STR-2: TCP that this shard does not know walks on until it is back at its origin.
  * Return: true when it is out of our hands (or dropped because a ring is full, counted); false: it has come round, it is unknown. */
 bool stack_pass_on(struct stack *s, const struct packet *p);
+bool icmp_owner_took_it(struct stack *s, const struct packet *p); /* an echo request, or a piece of one */
 bool stack_hand_to(struct stack *s, const struct packet *p, uint32_t shard);
 
 /* A token bucket: `rate` a second, at most `burst` saved. */
@@ -148,8 +163,29 @@ struct udp_shard; /* udp.c */
 struct echo_shard;
 struct frag_shard;
 
-struct prefix4 {
-    uint32_t net, mask; /* host order */
+struct endpoint_shard;
+struct iface_entry;
+
+struct iface_lengths {
+    uint32_t count[129];
+    uint64_t used[3]; /* a bit a length: something has it */
+};
+
+/* The interface: iface.c. */
+struct iface {
+    struct pool entries;
+    struct hash_key key;
+    struct iface_entry **table;
+    uint32_t places; /* power of two */
+    struct iface_lengths onlink, local;
+    struct iface_entry *first[2], *last[2]; /* addresses of IPv4, IPv6, in order */
+    uint64_t touches;                       /* memory that lookups read, for the tests of icmp.md M1 */
+    bool down;
+};
+
+struct observer {
+    stack_observer *fn;
+    void *arg;
 };
 
 struct stack {
@@ -167,9 +203,12 @@ struct stack {
     size_t block_bytes;     /* of all blocks in use, against cfg.buffer_cap_bytes */
     struct block *rx;       /* the slot that the next packet is read into */
     struct block *rx_spare; /* takes its place when it is kept; NULL: it may not be kept */
-    struct bucket icmp_bucket, rst_bucket, walk_bucket;
-    struct prefix4 net4[8]; /* on-link prefixes of config.address, for their broadcast addresses */
-    uint32_t nets4;
+    struct bucket icmp_bucket, echo_bucket, rst_bucket, walk_bucket;
+    struct iface iface;
+    struct observer observer[8];
+    uint32_t observers;
+    struct endpoint_shard *echo_endpoints;
+    struct ip_options reply_options; /* of the echo request that is being handled */
     struct tcp_shard *tcp;
     struct udp_shard *udp;
     struct echo_shard *echo;
@@ -178,10 +217,9 @@ struct stack {
     bool in_advance; /* timers are running */
 };
 
-#define COUNT(s, member)        counter_add(&(s)->cnt.member, 1)
+#define COUNT(s, member) counter_add(&(s)->cnt.member, 1)
 /* A counter that each family has of its own. */
-#define COUNT_ICMP(s, v6, member)                                                                            \
-    counter_add((v6) ? &(s)->cnt.icmp6_##member : &(s)->cnt.icmp4_##member, 1)
-#define COUNT_ADD(s, member, n) counter_add(&(s)->cnt.member, (n))
+#define COUNT_ICMP(s, v6, member) counter_add((v6) ? &(s)->cnt.icmp6_##member : &(s)->cnt.icmp4_##member, 1)
+#define COUNT_ADD(s, member, n)   counter_add(&(s)->cnt.member, (n))
 
 #endif

@@ -13,6 +13,8 @@
 
 #define HELD_MAX          16 /* datagrams a request; design.md section 6 */
 #define REQUEST_EXPIRY_US 30000000
+#define UDP_PATH_MTU_MIN4 576
+#define UDP_PATH_MTU_MIN6 1280
 #define REQUESTS_MAX      4096
 #define REQUESTS_MIN      64
 
@@ -134,12 +136,16 @@ static void held_drop(struct udp_node *n)
     }
 }
 
-/* Keep @b with @n, which is not decided yet, or drop it. */
+/* Keep @b with @n, which is not decided yet: the oldest goes for it; without memory it goes itself. */
 static void hold(struct udp_node *n, struct block *b)
 {
     struct stack *s = n->s;
 
-    if (n->held.count < HELD_MAX && s->udp->held_bytes < s->cfg.buffer_cap_bytes / 8)
+    if (n->held.count == HELD_MAX) { /* the newest are worth most (UF1; faults.md U7) */
+        COUNT(s, udp_held_dropped);
+        block_put(s, held_take(n));
+    }
+    if (s->udp->held_bytes < s->cfg.buffer_cap_bytes / 8)
         b = udp_item_compact(s, b);
     else {
         block_put(s, b);
@@ -254,7 +260,9 @@ static void new_request(struct stack *s, const struct flow_key *flow, struct blo
         block_put(s, b);
         return;
     }
-    *n = (struct udp_node){ .key = client_part(flow), .s = s, .expiry.fn = on_expiry };
+    *n = (struct udp_node){
+        .key = client_part(flow), .s = s, .expiry.fn = on_expiry, .asked = { flow->target, flow->target_port }
+    };
     u->requests++;
     insert(u, n);
     hold(n, b);
@@ -324,19 +332,38 @@ void udp_request_first(const struct udp_request *r, struct udp_datagram *out)
     udp_item_show(udp_item(n->held.first), out);
 }
 
+/* RFC 8201 section 5.2: the client is who says it, and no less than every link of IPv6 has. A mapping that is handed from
+ * shard to shard keeps what its owner knows. */
+void udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu)
+{
+    struct udp_node *n = find(s->udp, flow);
+
+    if (n == NULL || !n->open || mtu == 0) {
+        COUNT(s, icmp_ignored);
+        return;
+    }
+    if (mtu < (v6 ? UDP_PATH_MTU_MIN6 : UDP_PATH_MTU_MIN4))
+        mtu = v6 ? UDP_PATH_MTU_MIN6 : UDP_PATH_MTU_MIN4;
+    if (n->path_mtu != 0 && mtu > n->path_mtu)
+        return;
+    n->path_mtu = mtu;
+    n->path_mtu_us = s->now_us;
+}
+
 void udp_request_set_user(struct udp_request *r, void *user)
 {
     ((struct udp_node *)r)->user = user;
 }
 
-/* The endpoint is for the first datagram's target alone: it gets that key, and what is for others asks again. */
+/* The endpoint is for the target that was asked for, alone: it gets that key, and what is for others asks again. */
 static void narrow_to_flow(struct udp_node *n)
 {
     struct udp_shard *u = n->s->udp;
     struct udp_queue all = n->held;
 
     take_out(u, n);
-    n->key = udp_item_key(udp_item(all.first));
+    n->key.target = n->asked.addr;
+    n->key.target_port = n->asked.port;
     insert(u, n);
     u->by_flow++;
     n->held = (struct udp_queue){ 0 };

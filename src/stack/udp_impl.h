@@ -30,6 +30,9 @@ struct udp_node {
     struct wheel_timer expiry;    /* of a request */
     struct udp_node *next_opened; /* accepted with datagrams held; delivered at batch end */
     struct udp_queue held;
+    struct ip_port asked; /* the target of the datagram that asked */
+    uint32_t path_mtu;    /* to the client, as a too-big said; 0: none came */
+    uint64_t path_mtu_us; /* when */
     void *user;
     bool open;   /* an endpoint */
     bool busy;   /* one of its callbacks runs: whoever called it frees it */

@@ -6,10 +6,11 @@
  * those, one by one when it does not; what is larger than the MTU is cut into fragments by ip_output(). */
 #include "udp_impl.h"
 
-#define V4_DATA_MAX  (IP_MAX - V4_HEADER - UDP_HEADER) /* 65,507 */
-#define V6_DATA_MAX  (IP_MAX - UDP_HEADER)
-#define GSO_DATA_MAX 65507
-#define GSO_MAX      128 /* datagrams in a super-packet (VN-6) */
+#define V4_DATA_MAX      (IP_MAX - V4_HEADER - UDP_HEADER) /* 65,507 */
+#define V6_DATA_MAX      (IP_MAX - UDP_HEADER)
+#define GSO_DATA_MAX     65507
+#define PATH_MTU_LIFE_US 600000000
+#define GSO_MAX          128 /* datagrams in a super-packet (VN-6) */
 
 /* All that a waiting datagram needs lies in front of the room that frag.c uses for an IPv6 header. */
 _Static_assert(sizeof(struct block) + sizeof(struct udp_item) <= BLOCK_HEADROOM - V6_HEADER,
@@ -61,6 +62,21 @@ static bool owner_took_it(struct stack *s, const struct packet *p)
     return stack_hand_to(s, &verified, owner);
 }
 
+/* icmp.md UF6: nobody can be its endpoint; it is shown where it lies. */
+static void show_to_many(struct stack *s, const struct packet *p)
+{
+    struct iovec data = { .iov_base = (uint8_t *)(uintptr_t)p->l4 + UDP_HEADER,
+                          .iov_len = p->l4_len - UDP_HEADER };
+    struct udp_datagram d = { .client = { p->src, get_be16(p->l4) },
+                              .target = { p->dst, get_be16(p->l4 + 2) },
+                              .data = &data,
+                              .ranges = 1,
+                              .ttl = p->ttl,
+                              .tos = p->tos };
+
+    s->ev.on_udp_broadcast(s->arg, &d, p->multicast);
+}
+
 void udp_input(struct stack *s, struct packet *p)
 {
     struct udp_item *i;
@@ -73,6 +89,10 @@ void udp_input(struct stack *s, struct packet *p)
     }
     if (!checksum_is_right(s, p)) {
         COUNT(s, udp_checksum);
+        return;
+    }
+    if (p->broadcast || p->multicast) {
+        show_to_many(s, p);
         return;
     }
     if (owner_took_it(s, p))
@@ -221,39 +241,53 @@ uint32_t udp_row_take(struct udp_queue *q, struct udp_queue *row, struct iovec *
 
 /* ---- out ------------------------------------------------------------------------------------------------------------------ */
 
-static int send_one(struct stack *s, const struct flow_key *client, const struct ip_port *source,
-                    const struct iovec *iov, int iovcnt, size_t len, uint16_t gso_size)
+/* What a too-big taught us is believed for ten minutes (RFC 8201 section 4). */
+static uint32_t path_mtu(struct udp_node *n)
 {
-    struct ip_out o = { .src = source->addr,
-                        .dst = client->client,
-                        .proto = IP_PROTO_UDP,
-                        .ttl = s->cfg.ttl,
-                        .csum_offset = 6,
-                        .gso_size = gso_size };
+    if (n->path_mtu != 0 && n->s->now_us - n->path_mtu_us >= PATH_MTU_LIFE_US)
+        n->path_mtu = 0;
+    return n->path_mtu;
+}
+
+static int send_datagram(struct stack *s, struct ip_out *o, const struct ip_port *from, uint16_t to_port,
+                         const struct iovec *iov, int iovcnt, size_t len)
+{
     uint8_t room[IP_OUT_HEADROOM + UDP_HEADER], *h = room + IP_OUT_HEADROOM;
 
-    if (len > (ip_is4(&o.dst) ? V4_DATA_MAX : V6_DATA_MAX)) {
+    if (len > (ip_is4(&o->dst) ? V4_DATA_MAX : V6_DATA_MAX)) {
         COUNT(s, udp_too_big);
         return -EMSGSIZE;
     }
-    if (ip_is4(&o.dst))
-        o.ip_id = (uint16_t)prng_next(&s->prng);
-    put_be16(h, source->port);
-    put_be16(h + 2, client->client_port);
+    o->src = from->addr;
+    o->proto = IP_PROTO_UDP;
+    o->ttl = s->cfg.ttl;
+    o->csum_offset = 6;
+    if (ip_is4(&o->dst))
+        o->ip_id = (uint16_t)prng_next(&s->prng);
+    put_be16(h, from->port);
+    put_be16(h + 2, to_port);
     put_be16(h + 4, (uint16_t)(UDP_HEADER + len));
     put_be16(h + 6, 0);
     COUNT(s, udp_out);
-    return ip_output(s, &o, h, UDP_HEADER, iov, iovcnt);
+    return ip_output(s, o, h, UDP_HEADER, iov, iovcnt);
+}
+
+static int send_one(struct udp_node *n, const struct ip_port *source, const struct iovec *iov, int iovcnt,
+                    size_t len, uint16_t gso_size)
+{
+    struct ip_out o = { .dst = n->key.client, .gso_size = gso_size, .path_mtu = path_mtu(n) };
+
+    return send_datagram(n->s, &o, source, n->key.client_port, iov, iovcnt, len);
 }
 
 /* Is this row what the device takes as one super-packet: equal sizes, the last may be shorter, and each fits the MTU? */
-static bool is_super(const struct stack *s, const struct flow_key *client, const struct iovec *iov,
-                     int iovcnt, uint16_t gso_size, size_t len)
+static bool is_super(struct udp_node *n, const struct iovec *iov, int iovcnt, uint16_t gso_size, size_t len)
 {
-    size_t headers = UDP_HEADER + (ip_is4(&client->client) ? V4_HEADER : V6_HEADER);
+    size_t headers = UDP_HEADER + (ip_is4(&n->key.client) ? V4_HEADER : V6_HEADER), mtu = path_mtu(n);
+    const struct stack *s = n->s;
 
     if (!s->cfg.offload_uso || !s->cfg.offload_csum || iovcnt < 2 || iovcnt > GSO_MAX || len > GSO_DATA_MAX ||
-        gso_size + headers > s->cfg.mtu_bytes)
+        gso_size + headers > s->cfg.mtu_bytes || (mtu != 0 && gso_size + headers > mtu))
         return false;
     for (int i = 0; i < iovcnt - 1; i++) {
         if (iov[i].iov_len != gso_size)
@@ -273,17 +307,34 @@ int udp_send(struct udp_endpoint *e, const struct ip_port *source, const struct 
         return -EAFNOSUPPORT;
     for (int i = 0; i < iovcnt; i++)
         len += iov[i].iov_len;
+    if (!ip_may_send_from(n->s, &source->addr, &n->asked.addr)) /* icmp.md N2 */
+        return -EADDRNOTAVAIL;
     if (gso_size == 0)
-        return send_one(n->s, &n->key, source, iov, iovcnt, len, 0);
-    if (is_super(n->s, &n->key, iov, iovcnt, gso_size, len))
-        return send_one(n->s, &n->key, source, iov, iovcnt, len, gso_size);
+        return send_one(n, source, iov, iovcnt, len, 0);
+    if (is_super(n, iov, iovcnt, gso_size, len))
+        return send_one(n, source, iov, iovcnt, len, gso_size);
     for (int i = 0; i < iovcnt; i++) {
-        int one = send_one(n->s, &n->key, source, iov + i, 1, iov[i].iov_len, 0);
+        int one = send_one(n, source, iov + i, 1, iov[i].iov_len, 0);
 
         if (r == 0)
             r = one;
     }
     return r;
+}
+
+int udp_inject(struct stack *s, const struct ip_port *from, const struct ip_port *to, const struct iovec *iov,
+               int iovcnt)
+{
+    struct ip_out o = { .dst = to->addr };
+    size_t len = 0;
+
+    if (ip_is4(&from->addr) != ip_is4(&to->addr))
+        return -EAFNOSUPPORT;
+    if (!ip_may_send_from(s, &from->addr, NULL))
+        return -EADDRNOTAVAIL;
+    for (int i = 0; i < iovcnt; i++)
+        len += iov[i].iov_len;
+    return send_datagram(s, &o, from, to->port, iov, iovcnt, len);
 }
 
 void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, const struct ip_addr *offender,

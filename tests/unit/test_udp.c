@@ -124,7 +124,7 @@ static void a_request_shows_its_first_datagram(void **state) /* icmp.md UF1 */
 }
 
 static void datagrams_before_the_decision_are_held_in_order(
-    void **state) /* faults.md U13; design.md section 6: 16 */
+    void **state) /* faults.md U13; icmp.md UF1; design.md section 6: 16 */
 {
     struct ip_lab *lab = *state;
     struct udp_endpoint *e;
@@ -146,10 +146,10 @@ static void datagrams_before_the_decision_are_held_in_order(
     datagram(false, 4000, 999, 50);
     ip_lab_input(lab, &pkt);
     assert_int_equal(lab->gots, 17);
-    for (uint16_t i = 0; i < 16; i++) {
-        assert_int_equal(lab->got[i].d.target.port, 100 + i);
-        assert_int_equal(lab->got[i].d.len, i);
-        assert_memory_equal(lab->got[i].d.data->iov_base, data, i);
+    for (uint16_t i = 0; i < 16; i++) { /* the newest, in order */
+        assert_int_equal(lab->got[i].d.target.port, 104 + i);
+        assert_int_equal(lab->got[i].d.len, 4 + i);
+        assert_memory_equal(lab->got[i].d.data->iov_base, data, 4 + i);
     }
     assert_int_equal(lab->got[16].d.target.port, 999);
     assert_int_equal(ip_lab_in_use(lab, "chunk2"), 0);
