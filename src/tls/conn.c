@@ -1,0 +1,418 @@
+/* conn.c - opening a session: the handshake in small steps, a session to resume, and a sentence when it fails.
+ *
+ * How it works. mbedTLS's handshake goes by steps. Those that verify signatures or make keys take milliseconds, so at most one
+ * of them runs in a turn of the worker's loop; the others wait for the next one (faults.md L13). A context runs at most four
+ * full handshakes at once; who comes later waits in a queue, and resumes the session of the first that is through.
+ *
+ * Sessions. One is kept a context, for an hour at most and never longer than the certificate it was verified with. With TLS
+ * 1.3 it comes after the handshake (data.c). A server that does not take it costs a full handshake, and counts as one. */
+#include "tls_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static int64_t wall_s(void)
+{
+    return (int64_t)time(NULL);
+}
+
+/* ---- the socket, as mbedTLS sees it ---------------------------------------------------------------------------------- */
+
+static int on_recv(void *arg, unsigned char *to, size_t len)
+{
+    struct tls *t = arg;
+    uint32_t most = t->state == TLS_STATE_OPENING ? TLS_OPENING_RECORDS_MAX : TLS_IDLE_RECORDS_MAX;
+    ssize_t n;
+
+    if (t->watch.count > most) {
+        t->flooded = true;
+        return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+    }
+    n = t->io->recv(t->arg, to, len);
+    if (n > 0) {
+        record_watch(&t->watch, to, (size_t)n);
+        return (int)n;
+    }
+    if (n == -EAGAIN)
+        return MBEDTLS_ERR_SSL_WANT_READ;
+    t->reset = n < 0;
+    t->truncated = n == 0;
+    return MBEDTLS_ERR_SSL_CONN_EOF;
+}
+
+static int on_send(void *arg, const unsigned char *data, size_t len)
+{
+    struct tls *t = arg;
+    ssize_t n = t->io->send(t->arg, data, len);
+
+    if (n >= 0)
+        return (int)n;
+    if (n == -EAGAIN)
+        return MBEDTLS_ERR_SSL_WANT_WRITE;
+    t->reset = true;
+    return MBEDTLS_ERR_SSL_CONN_EOF;
+}
+
+/* ---- why it failed --------------------------------------------------------------------------------------------------------- */
+
+/* Alerts of the other side (RFC 8446 section 6.2). @config: ours to correct. */
+static const char *alert_text(uint8_t alert, bool *config)
+{
+    static const struct {
+        uint8_t alert;
+        bool config;
+        const char *text;
+    } known[] = {
+        { 40, true, "refused our offer: no cipher in common, or it wants a client certificate" },
+        { 42, true, "does not accept our certificate" },
+        { 43, true, "does not accept our kind of certificate" },
+        { 44, true, "says that our certificate was revoked" },
+        { 45, true, "says that our certificate has expired" },
+        { 46, true, "does not accept our certificate" },
+        { 48, true, "does not know the authority of our certificate" },
+        { 49, true, "denies us access" },
+        { 70, false, "accepts none of our versions of TLS" },
+        { 71, false, "wants more security than we offer" },
+        { 80, false, "had an internal error" },
+        { 86, false, "refused a version that we did not offer" },
+        { 112, true, "knows no host of that name: set sni" },
+        { 116, true, "wants a client certificate: set certificate and private-key" },
+        { 120, true, "speaks none of the protocols in alpn" },
+    };
+
+    *config = false;
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        if (known[i].alert == alert) {
+            *config = known[i].config;
+            return known[i].text;
+        }
+    }
+    return NULL;
+}
+
+static void alert_sentence(struct tls *t)
+{
+    uint8_t alert = t->watch.alert[1];
+    const char *text;
+
+    if (alert == 0) /* it was encrypted: mbedTLS has it */
+        alert = t->ssl.MBEDTLS_PRIVATE(in_msg) != NULL ? t->ssl.MBEDTLS_PRIVATE(in_msg)[1] : 0;
+    text = alert_text(alert, &t->config_fault);
+    if (alert == 70 && !tls_has_1_3())
+        snprintf(t->why, sizeof(t->why), "wants TLS 1.3, and this build has TLS 1.2 only");
+    else if (text != NULL)
+        snprintf(t->why, sizeof(t->why), "%s", text);
+    else
+        snprintf(t->why, sizeof(t->why), "broke the handshake off with alert %u", alert);
+}
+
+static void protocol_sentence(struct tls *t, int err)
+{
+    const char *stranger = record_stranger(&t->watch);
+    const char *when = t->state == TLS_STATE_OPENING ? " during the TLS handshake" : "";
+
+    if (stranger != NULL)
+        snprintf(t->why, sizeof(t->why), "%s", stranger);
+    else if (t->flooded)
+        snprintf(t->why, sizeof(t->why), "sends TLS records without data, which is limited");
+    else if (t->reset || t->truncated)
+        snprintf(t->why, sizeof(t->why), "%s the connection%s", t->reset ? "reset" : "closed",
+                 t->state == TLS_STATE_OPENING ? when : " without the end that TLS has for it");
+    else if (err == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
+        alert_sentence(t);
+#if MBEDTLS_VERSION_MAJOR >= 3
+    else if (err == MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION)
+#else
+    else if (err == MBEDTLS_ERR_SSL_BAD_HS_PROTOCOL_VERSION)
+#endif
+        snprintf(t->why, sizeof(t->why), "speaks only a version of TLS that is too old: 1.2 is the least");
+    else
+        snprintf(t->why, sizeof(t->why), "broke the rules of TLS%s (mbedTLS error -0x%04x)", when,
+                 (unsigned)-err);
+}
+
+void tls_fail(struct tls *t, int err)
+{
+    if (t->state == TLS_STATE_BROKEN)
+        return;
+    if (err == MBEDTLS_ERR_SSL_ALLOC_FAILED || err == MBEDTLS_ERR_X509_ALLOC_FAILED ||
+        err == MBEDTLS_ERR_MPI_ALLOC_FAILED) {
+        snprintf(t->why, sizeof(t->why), "cannot be reached: no memory for TLS");
+    } else if (t->report.flags != 0 && t->state == TLS_STATE_OPENING && !t->context->settings->server) {
+        verify_sentence(&t->report, t->context->name, wall_s(), t->why, sizeof(t->why));
+        t->config_fault = true;
+    } else {
+        protocol_sentence(t, err);
+    }
+    t->state = TLS_STATE_BROKEN;
+}
+
+/* ---- four at a time --------------------------------------------------------------------------------------------------------- */
+
+static void unqueue(struct tls *t)
+{
+    struct tls_context *c = t->context;
+    struct tls **at = &c->queue;
+
+    if (!t->queued)
+        return;
+    while (*at != t)
+        at = &(*at)->next_queued;
+    *at = t->next_queued;
+    if (c->queue_end == &t->next_queued)
+        c->queue_end = at;
+    t->queued = false;
+}
+
+/* One handshake is through, or has failed: those who waited go on, all of them when there is a session now. */
+static void wake_queue(struct tls_context *c)
+{
+    unsigned most =
+        c->session_until_s > 0 && !c->resume_refused ? UINT32_MAX : TLS_FULL_MAX - c->full_running;
+
+    for (unsigned i = 0; i < most && c->queue != NULL; i++) {
+        struct tls *t = c->queue;
+
+        unqueue(t);
+        t->io->wake(t->arg);
+    }
+}
+
+static void leave_full(struct tls *t)
+{
+    if (!t->counted_full)
+        return;
+    t->counted_full = false;
+    t->context->full_running--;
+    wake_queue(t->context);
+}
+
+/* ---- sessions -------------------------------------------------------------------------------------------------------------------- */
+
+static void offer_session(struct tls *t)
+{
+    struct tls_context *c = t->context;
+
+    if (c->settings->server || c->session_until_s == 0)
+        return;
+    if (wall_s() >= c->session_until_s)
+        context_drop_session(c);
+    else
+        t->offered_session = mbedtls_ssl_set_session(&t->ssl, &c->session) == 0;
+}
+
+void tls_new_session(struct tls *t)
+{
+    struct tls_context *c = t->context;
+    int64_t until_s = wall_s() + TLS_SESSION_S, kept_s = c->session_until_s;
+    mbedtls_ssl_session fresh;
+
+    if (c->settings->server || !c->settings->resume)
+        return;
+    mbedtls_ssl_session_init(&fresh);
+    if (mbedtls_ssl_get_session(&t->ssl, &fresh) != 0) {
+        mbedtls_ssl_session_free(&fresh);
+        return;
+    }
+    context_drop_session(c);
+    c->session = fresh;
+    if (!t->report.seen) /* resumed: what was verified is as old as before */
+        until_s = kept_s > 0 && kept_s < until_s ? kept_s : until_s;
+    else if (!c->settings->skip_verify && t->report.leaf_to_s < until_s)
+        until_s = t->report.leaf_to_s;
+    c->session_until_s = until_s;
+}
+
+static void opened(struct tls *t)
+{
+    struct tls_context *c = t->context;
+    bool full = t->report.seen || c->settings->server;
+
+    t->state = TLS_STATE_OPEN;
+    t->watch.count = 0;
+    if (full)
+        c->count.full++;
+    else
+        c->count.resumed++;
+    if (!c->settings->server)
+        c->resume_refused = t->offered_session && full;
+    if (full || !t->offered_session)
+        tls_new_session(t);
+    leave_full(t);
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------------------------- */
+
+static int state_of(const struct tls *t)
+{
+    return (int)t->ssl.MBEDTLS_PRIVATE(state);
+}
+
+/* The steps of a full handshake that verify a signature or make a key. */
+static bool is_costly(int state)
+{
+    switch (state) {
+    case MBEDTLS_SSL_SERVER_CERTIFICATE:
+    case MBEDTLS_SSL_SERVER_KEY_EXCHANGE:
+    case MBEDTLS_SSL_CLIENT_KEY_EXCHANGE:
+    case MBEDTLS_SSL_CERTIFICATE_VERIFY:
+        return true;
+#if MBEDTLS_VERSION_MAJOR >= 3
+    case MBEDTLS_SSL_SERVER_HELLO:
+        return true;
+#endif
+    default: /* an int of theirs */
+        return false;
+    }
+}
+
+static int one_step(struct tls *t)
+{
+#ifndef MBEDTLS_THREADING_C
+    pthread_mutex_t *lock = &t->context->settings->lock;
+    int e;
+
+    pthread_mutex_lock(lock);
+    e = mbedtls_ssl_handshake_step(&t->ssl);
+    pthread_mutex_unlock(lock);
+    return e;
+#else
+    return mbedtls_ssl_handshake_step(&t->ssl);
+#endif
+}
+
+/* May it begin? A session to resume makes it cheap. */
+static bool admitted(struct tls *t)
+{
+    struct tls_context *c = t->context;
+
+    if (t->counted_full || c->settings->server || state_of(t) != MBEDTLS_SSL_HELLO_REQUEST)
+        return true;
+    offer_session(t);
+    if (t->offered_session && !c->resume_refused)
+        return true;
+    if (c->full_running >= TLS_FULL_MAX) {
+        t->offered_session = false;
+        if (!t->queued) {
+            t->queued = true;
+            t->next_queued = NULL;
+            *c->queue_end = t;
+            c->queue_end = &t->next_queued;
+            c->count.queued++;
+        }
+        return false;
+    }
+    t->counted_full = true;
+    c->full_running++;
+    return true;
+}
+
+enum tls_step tls_handshake(struct tls *t, uint64_t turn)
+{
+    struct tls_worker *w = t->context->worker;
+
+    if (t->state != TLS_STATE_OPENING)
+        return t->state == TLS_STATE_OPEN ? TLS_DONE : TLS_BROKEN;
+    if (!admitted(t))
+        return TLS_QUEUED;
+    while (state_of(t) != MBEDTLS_SSL_HANDSHAKE_OVER) {
+        bool costly = is_costly(state_of(t));
+        int before = state_of(t), e;
+
+        if (costly && w->costly_turn == turn)
+            return TLS_LATER;
+        e = one_step(t);
+        if (costly && (state_of(t) != before || e != MBEDTLS_ERR_SSL_WANT_READ))
+            w->costly_turn = turn;
+        if (e == MBEDTLS_ERR_SSL_WANT_READ)
+            return TLS_WANT_READ;
+        if (e == MBEDTLS_ERR_SSL_WANT_WRITE)
+            return TLS_WANT_WRITE;
+        if (e != 0) {
+            t->context->count.failed++;
+            if (t->offered_session) /* whatever it was, it shall not happen twice */
+                context_drop_session(t->context);
+            tls_fail(t, e);
+            leave_full(t);
+            return TLS_BROKEN;
+        }
+    }
+    opened(t);
+    return TLS_DONE;
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------------------------- */
+
+static int set_name(struct tls *t)
+{
+    const struct tls_context *c = t->context;
+
+    if (c->settings->server)
+        return 0;
+#if MBEDTLS_VERSION_MAJOR >= 3
+    /* 3.6 wants to be told that the name is checked elsewhere: verify_callback() does. */
+    return mbedtls_ssl_set_hostname(&t->ssl, ip_is_none(&c->addr) ? c->name : NULL);
+#else
+    return ip_is_none(&c->addr) ? mbedtls_ssl_set_hostname(&t->ssl, c->name) : 0;
+#endif
+}
+
+int tls_open(struct tls_context *c, const struct tls_io *io, void *arg, struct tls **out)
+{
+    struct tls *t = calloc(1, sizeof(*t));
+
+    if (t == NULL)
+        return -ENOMEM;
+    t->context = c;
+    t->io = io;
+    t->arg = arg;
+    mbedtls_ssl_init(&t->ssl);
+    if (mbedtls_ssl_setup(&t->ssl, &c->conf) != 0 || set_name(t) != 0) {
+        tls_free(t);
+        return -ENOMEM;
+    }
+    mbedtls_ssl_set_verify(&t->ssl, verify_callback, t);
+    mbedtls_ssl_set_bio(&t->ssl, t, on_send, on_recv, NULL);
+    *out = t;
+    return 0;
+}
+
+void tls_free(struct tls *t)
+{
+    if (t == NULL)
+        return;
+    unqueue(t);
+    mbedtls_ssl_free(&t->ssl);
+    leave_full(t);
+    free(t);
+}
+
+bool tls_resumed(const struct tls *t)
+{
+    return t->state != TLS_STATE_OPENING && t->offered_session && !t->report.seen;
+}
+
+bool tls_truncated(const struct tls *t)
+{
+    return t->truncated;
+}
+
+const char *tls_why(const struct tls *t)
+{
+    return t->why;
+}
+
+bool tls_config_fault(const struct tls *t)
+{
+    return t->config_fault;
+}
+
+const char *tls_alpn(const struct tls *t)
+{
+    return mbedtls_ssl_get_alpn_protocol(&t->ssl);
+}
+
+const char *tls_version_name(const struct tls *t)
+{
+    return mbedtls_ssl_get_version(&t->ssl);
+}
