@@ -30,6 +30,9 @@ struct loop_io {
 typedef void loop_io_fn(struct loop_io *io, unsigned events);
 
 void loop_io_start(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn);
+/** loop_io_resume() - as loop_io_start(), for a descriptor that another loop_io watched until this turn and that has been open
+ * all the while: the kernel is told only what has changed */
+void loop_io_resume(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn);
 void loop_io_set(struct loop *l, struct loop_io *io,
                  unsigned events); /* no system call when unchanged; 0 = keep but ask nothing */
 void loop_io_stop(struct loop *l, struct loop_io *io); /* before close(fd); inactive is fine */

@@ -126,7 +126,7 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len);
 /** up_stream_sendv() - as much as goes. Return: bytes taken, -EAGAIN, -errno. No SIGPIPE. */
 ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt);
 void up_stream_want(struct up_stream *s,
-                    unsigned events);         /* LOOP_READ | LOOP_WRITE; both 0 after on_open until asked */
+                    unsigned events);         /* LOOP_READ | LOOP_WRITE; from on_open on LOOP_READ, until changed */
 void up_stream_shutdown(struct up_stream *s); /* our FIN, after what was sent */
 void up_stream_close(struct up_stream *s);    /* NULL is fine */
 void up_stream_reset(struct up_stream *s);    /* as close, but RST (linger 0) */

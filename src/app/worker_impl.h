@@ -7,6 +7,11 @@
 #include "culvert/echo.h"
 #include "worker.h"
 
+struct worker_counters {
+    counter turns; /* of its loop: each has waited once (epoll_wait) */
+};
+extern const struct counter_desc worker_counter_descs[]; /* ends with name NULL */
+
 struct worker {
     uint32_t index, count;
     struct tun *tun;
@@ -24,6 +29,8 @@ struct worker {
     struct loop_timer timer;
     struct loop_timer trim;
     uint64_t timer_us; /* what `timer` is set to */
+    uint64_t rx_turn;  /* the last turn in which the TUN had packets */
+    struct worker_counters cnt;
     struct worker *peer[WORKERS_MAX];
     struct ring *inbox[WORKERS_MAX]; /* from each other worker */
     bool ring_bell[WORKERS_MAX];     /* we put something there during this turn */

@@ -84,6 +84,11 @@ struct question {
     void *arg;
 };
 
+const struct counter_desc worker_counter_descs[] = {
+    { "loop.turns", offsetof(struct worker_counters, turns) },
+    { NULL, 0 },
+};
+
 static size_t count_descs(const struct counter_desc *d)
 {
     size_t n = 0;
@@ -118,7 +123,8 @@ static struct worker_report *report_new(const struct worker *w, bool flows)
 {
     size_t counters = count_descs(stack_counter_descs) + count_descs(forward_counter_descs) +
                       count_descs(up_counter_descs) + count_descs(tun_counter_descs) +
-                      count_descs(resolver_counter_descs) + count_descs(echo_proxy_counter_descs);
+                      count_descs(resolver_counter_descs) + count_descs(echo_proxy_counter_descs) +
+                      count_descs(worker_counter_descs);
     struct worker_report *r = calloc(1, sizeof(*r));
 
     if (!r)
@@ -145,6 +151,7 @@ static void fill_counters(struct worker *w, struct status_worker *s)
     n += put_counters(c + n, resolver_counter_descs, resolver_counters(w->resolver));
     if (w->echo)
         n += put_counters(c + n, echo_proxy_counter_descs, echo_proxy_counters(w->echo));
+    n += put_counters(c + n, worker_counter_descs, &w->cnt);
     s->counter_count = n;
 }
 

@@ -153,8 +153,8 @@ void *slab_get(struct slab *s)
         s->touched = at * s->per_group + g->touched;
     if (++s->in_use > s->high_water)
         s->high_water = s->in_use;
-    if (s->zeroed)
-        memset(object, 0, s->object_bytes);
+    if (s->zeroed) /* but for the link, it is: fresh from the system, or cleared by slab_put() */
+        memset(object, 0, sizeof(g->free_list));
     return object;
 }
 

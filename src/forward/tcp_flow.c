@@ -166,6 +166,10 @@ static void on_up_readable(void *arg)
 {
     struct tcp_flow *t = arg;
 
+    if (t->state == TCP_FLOW_ACCEPT) { /* the target speaks first; tcp_flow_on_open() asks again */
+        want(t);
+        return;
+    }
     t->active_ms = forward_now_ms(t->f);
     pump_down(t);
 }

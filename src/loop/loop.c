@@ -299,7 +299,7 @@ static struct ev_io *io_ev(const struct loop_io *io)
     return (struct ev_io *)(void *)(uintptr_t)io->ev;
 }
 
-void loop_io_start(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn)
+static struct ev_io *prepare_io(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn)
 {
     struct ev_io *w = io_ev(io);
 
@@ -308,6 +308,19 @@ void loop_io_start(struct loop *l, struct loop_io *io, int fd, unsigned events, 
         ev_io_stop(l->ev, w);
     ev_io_init(w, on_io, fd, (int)events);
     w->data = (void *)fn;
+    return w;
+}
+
+void loop_io_start(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn)
+{
+    ev_io_start(l->ev, prepare_io(l, io, fd, events, fn));
+}
+
+void loop_io_resume(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn)
+{
+    struct ev_io *w = prepare_io(l, io, fd, events, fn);
+
+    w->events &= ~EV__IOFDSET; /* "this is another descriptor with the same number": it is not */
     ev_io_start(l->ev, w);
 }
 

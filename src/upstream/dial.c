@@ -143,7 +143,7 @@ static int start_attempt(struct dial *d, uint8_t index)
     struct attempt *a = &d->attempts[index];
     struct ip_port dst = { d->addrs[index], d->port };
     struct sockaddr_storage ss;
-    int fd = up_socket(d->env, d->memory->up, SOCK_STREAM, &dst);
+    int fd = socket_open(d->env, d->memory->up, SOCK_STREAM, &dst, true);
 
     if (fd < 0)
         return fd;

@@ -119,16 +119,22 @@ int socket_open(struct up_env *env, const struct upstream *up, int type, const s
         close(fd);
         return r;
     }
-    if (type == SOCK_STREAM) {
-        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-        set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES);
-    }
     return fd;
+}
+
+void socket_tune(int fd)
+{
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES);
 }
 
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst)
 {
-    return socket_open(env, up, type, dst, true);
+    int fd = socket_open(env, up, type, dst, true);
+
+    if (fd >= 0 && type == SOCK_STREAM)
+        socket_tune(fd);
+    return fd;
 }
 
 static int local_address(int fd, struct ip_port *out)

@@ -108,7 +108,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     UP_COUNT(env, streams_opened);
     s->guard = result->guard;
     s->state = STREAM_OPEN;
-    loop_io_start(env->opt.loop, &s->io, result->fd, 0, on_io);
+    loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, on_io);
     s->events->on_open(s->arg);
 }
 
@@ -162,6 +162,14 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
     return n == 0 && !s->send_failed ? 0 : stream_break(s);
 }
 
+/* Before the second send, since Nagle's algorithm holds nothing back before that: a connection that sends one request and reads
+ * the answer does without these system calls. */
+static void tune(struct up_stream *s)
+{
+    if (s->sends < 2 && ++s->sends == 2)
+        socket_tune(loop_io_fd(&s->io));
+}
+
 ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt)
 {
     struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt };
@@ -170,6 +178,7 @@ ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt
     assert((s->state == STREAM_OPEN || s->state == STREAM_BROKEN) && !s->shut);
     if (s->send_failed)
         return -ECONNRESET;
+    tune(s);
     n = sendmsg(loop_io_fd(&s->io), &msg, MSG_NOSIGNAL);
     UP_COUNT(s->env, send_calls);
     if (n >= 0) {

@@ -112,6 +112,7 @@ struct up_memory *env_memory(struct up_env *env, struct upstream *up);
 /** socket_open() - as up_socket(), but not bound to a device when @connected is false: then see socket_ifindex() */
 int socket_open(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst,
                 bool connected);
+void socket_tune(int fd); /* TCP: for a stream that goes on */
 /** socket_check() - may @dst be dialled? Return: 0, -ELOOP, -EACCES */
 int socket_check(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
 /** socket_ifindex() - the interface that a datagram to @dst must leave by; 0: any */
@@ -230,6 +231,7 @@ struct up_stream {
     };
     uint32_t guard;
     uint8_t state;    /* enum stream_state */
+    uint8_t sends;    /* 0, 1, or 2 for more */
     bool shut;        /* our FIN is out */
     bool send_failed; /* so the end of what arrives is no FIN */
 };

@@ -351,8 +351,7 @@ static void on_open(void *arg)
     assert_false(log->opened || log->closed);
     log->opened = true;
     log->opened_us = clock_now_us();
-    if (log->read_on_open)
-        up_stream_want(log->s, LOOP_READ);
+    up_stream_want(log->s, log->read_on_open ? LOOP_READ : 0);
 }
 
 static void on_readable(void *arg)
