@@ -123,7 +123,7 @@ size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out)
         b = landing_chunk(c->s);
     if (b == NULL) {
         COUNT(c->s, tcp_no_memory);
-        c->flags |= CONN_WANT_WRITE;
+        c->flags |= CONN_WANT_WRITE | CONN_STARVED;
         tcp_timer_set(c, TIMER_ACK,
                       NO_MEMORY_RETRY_US); /* no ACK may be on its way that would wake the writer */
         return 0;

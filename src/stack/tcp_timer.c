@@ -273,6 +273,7 @@ static void life_fires(struct tcp_conn *c)
 static void ack_fires(struct tcp_conn *c)
 {
     tcp_timer_clear(c, TIMER_ACK);
+    c->flags &= ~(uint32_t)CONN_STARVED;
     if (c->segs_unacked > 0)
         c->flags |= CONN_ACK_NOW;
     tcp_wake_writer(c);

@@ -177,6 +177,27 @@ static void small_writes_are_packed_and_pushed(void **state) /* SND-2, copy-brea
     lab_free(lab);
 }
 
+/* The ACK that leaves in the same turn must not take the retry with it. */
+static void a_writer_that_found_no_memory_is_woken_without_any_packet(void **state) /* MEM-3 */
+{
+    struct lab *lab = open_lab(100, true, NULL);
+    struct pool *blocks = lab->stack->blocks;
+    uint8_t *p;
+
+    (void)state;
+    lab_feed(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .len = 100 });
+    blocks[BLOCK_CHUNK64].fail_every = blocks[BLOCK_CHUNK16].fail_every = 1;
+    assert_int_equal(tcp_tx_space(lab->conn, &p), 0);
+    blocks[BLOCK_CHUNK64].fail_every = blocks[BLOCK_CHUNK16].fail_every = 0;
+    lab_batch(lab);
+    assert_int_equal(lab_count(lab, "ACK"), 1);
+    assert_int_equal(lab->writables, 0);
+    lab_run_us(lab, 2 * NO_MEMORY_RETRY_US);
+    assert_int_equal(lab->writables, 1);
+    assert_true(tcp_tx_space(lab->conn, &p) > 0);
+    lab_free(lab);
+}
+
 static void the_sender_does_not_dribble_into_a_small_window(void **state) /* SND-1 */
 {
     struct lab *lab = open_lab(100, true, NULL);
@@ -375,6 +396,7 @@ int main(void)
         cmocka_unit_test(super_segments_are_as_large_as_a_packet_can_be),
         cmocka_unit_test(bulk_copies_nothing),
         cmocka_unit_test(small_writes_are_packed_and_pushed),
+        cmocka_unit_test(a_writer_that_found_no_memory_is_woken_without_any_packet),
         cmocka_unit_test(the_sender_does_not_dribble_into_a_small_window),
         cmocka_unit_test(reading_stops_at_the_limit_and_resumes_at_two_thirds),
         cmocka_unit_test(a_closed_window_is_probed_for_ever_while_it_answers),
