@@ -98,23 +98,35 @@ struct flow_info {
 typedef void flow_fn(void *arg, const struct flow_info *info);
 void forward_flows(struct forward *f, flow_fn *fn, void *arg);
 
-#define FORWARD_COUNTERS(X)                                                                                  \
-    X(tcp_opened, "flow.tcp_opened")                                                                         \
-    X(tcp_failed, "flow.tcp_failed")                                                                         \
-    X(tcp_ended, "flow.tcp_ended")                                                                           \
-    X(tcp_reset_by_client, "flow.tcp_reset_by_client")                                                       \
-    X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream")                                                   \
-    X(tcp_idle, "flow.tcp_idle")                                                                             \
-    X(udp_opened, "flow.udp_opened")                                                                         \
-    X(udp_failed, "flow.udp_failed") X(udp_ended, "flow.udp_ended")                                          \
-        X(udp_idle_evicted, "flow.udp_idle_evicted") X(rejected, "flow.rejected") X(dropped, "flow.dropped") \
-            X(limit_tcp, "flow.limit_tcp") X(limit_udp, "flow.limit_udp")                                    \
-                X(limit_source, "flow.limit_source") X(loop, "flow.loop") X(no_sockets, "flow.no_sockets")   \
-                    X(dns_over_tcp, "flow.dns_over_tcp") X(udp_refused, "flow.udp_refused")                  \
-                        X(echo_replied, "flow.echo_replied") X(echo_dropped, "flow.echo_dropped")            \
-                            X(echo_rejected, "flow.echo_rejected") X(echo_proxied, "flow.echo_proxied")      \
-                                X(echo_undelivered, "flow.echo_undelivered") X(bytes_up, "flow.bytes_up")    \
-                                    X(bytes_down, "flow.bytes_down")
+/* clang-format off */
+#define FORWARD_COUNTERS(X) \
+    X(tcp_opened, "flow.tcp_opened") \
+    X(tcp_failed, "flow.tcp_failed") \
+    X(tcp_ended, "flow.tcp_ended") \
+    X(tcp_reset_by_client, "flow.tcp_reset_by_client") \
+    X(tcp_reset_by_upstream, "flow.tcp_reset_by_upstream") \
+    X(tcp_idle, "flow.tcp_idle") \
+    X(udp_opened, "flow.udp_opened") \
+    X(udp_failed, "flow.udp_failed") \
+    X(udp_ended, "flow.udp_ended") \
+    X(udp_idle_evicted, "flow.udp_idle_evicted") \
+    X(rejected, "flow.rejected") \
+    X(dropped, "flow.dropped") \
+    X(limit_tcp, "flow.limit_tcp") \
+    X(limit_udp, "flow.limit_udp") \
+    X(limit_source, "flow.limit_source") \
+    X(loop, "flow.loop") \
+    X(no_sockets, "flow.no_sockets") \
+    X(dns_over_tcp, "flow.dns_over_tcp") \
+    X(udp_refused, "flow.udp_refused") \
+    X(echo_replied, "flow.echo_replied") \
+    X(echo_dropped, "flow.echo_dropped") \
+    X(echo_rejected, "flow.echo_rejected") \
+    X(echo_proxied, "flow.echo_proxied") \
+    X(echo_undelivered, "flow.echo_undelivered") \
+    X(bytes_up, "flow.bytes_up") \
+    X(bytes_down, "flow.bytes_down")
+/* clang-format on */
 
 struct forward_counters {
 #define FORWARD_COUNTER_MEMBER(member, name) counter member;

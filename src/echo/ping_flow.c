@@ -417,8 +417,12 @@ void ping_on_error(struct ping_socket *s, const struct ping_error_record *e)
         if (s->shared) {
             o = ping_map_find(&p->map, ping_now_us(p), s->index, seq);
             f = o ? ping_table_at(&p->table, o->flow, o->generation) : NULL;
+        } else if (!s->raw) {
+            f = CONTAINER_OF(s, struct ping_flow, own);
         } else {
-            f = s->raw ? flow_of_id(p, id, s->v6) : CONTAINER_OF(s, struct ping_flow, own);
+            if (id < p->ids.low || id > p->ids.high)
+                return; /* of another worker, or another program: every raw socket hears of every error */
+            f = flow_of_id(p, id, s->v6);
         }
     }
     if (!f || id != f->wire_id || !ip_equal(&e->target, &f->key.target) ||

@@ -117,7 +117,7 @@ static const struct key_row {
       "1:21: stack.icmp.ttl: unknown value \"64\"; hop or transparent would work" },
     { "stack.icmp.relay-errors", "stack: {icmp: {relay-errors: false}}\n",
       "stack: {icmp: {relay-errors: some}}\n",
-      "1:30: stack.icmp.relay-errors: \"some\" is neither true nor false" },
+      "1:30: stack.icmp.relay-errors: \"some\" is neither true nor false; write one of these" },
     { "stack.icmp.max-flows", "stack: {icmp: {max-flows: 16384}}\n", "stack: {icmp: {max-flows: 16385}}\n",
       "1:27: stack.icmp.max-flows: \"16385\" is out of range; 1 to 16384 would work" },
     { "stack.icmp.delay", "stack: {icmp: {delay: none}}\n", "stack: {icmp: {delay: 5ms}}\n",

@@ -5,6 +5,10 @@
 Proxies listen on the addresses PROXY of the wire between gw and srv; targets have addresses of their own, behind srv. So a
 packet with a target's address on that wire is a leak, and one capture filter shows it. cli reaches the targets by gw's
 rule for what comes in from cli; a client in gw itself by a rule for the targets' addresses that spares marked sockets.
+
+With far() there is a second way out of gw, through two routers, for what shows every hop:
+
+    gw --wan1-- r1 ---- r2 ---- far (FAR)
 """
 import ipaddress
 
@@ -23,6 +27,15 @@ PROHIBITED = ("10.77.8.2", "fd77:8::2")    # srv answers: prohibited
 SILENT = ("10.77.8.3", "fd77:8::3")        # srv drops silently
 NO_ROUTE = ("10.78.0.1", "fd78::1")        # srv has no route
 
+R1 = ("10.77.3.2", "fd77:3::2")            # as seen from gw
+R2 = ("10.77.4.2", "fd77:4::2")
+FAR = ("10.77.10.1", "fd77:a::1")
+FAR_NOBODY = ("10.77.5.99", "fd77:5::99")      # on the wire of r2 and far, and nobody has it
+FAR_UNREACHABLE = ("10.77.10.8", "fd77:a::8")  # r2 answers: host unreachable
+FAR_PROHIBITED = ("10.77.10.9", "fd77:a::9")   # r2 answers: prohibited
+
+BEHIND_R2 = ("10.77.5.0/24", "10.77.10.0/24", "fd77:5::/64", "fd77:a::/64")
+FAR_NETWORKS = BEHIND_R2 + ("10.77.4.0/24", "fd77:4::/64")
 TARGETS4, TARGETS6 = "10.77.8.0/23", "fd77:8::/31"
 
 TABLE = 20
@@ -64,6 +77,31 @@ class Lab:
     def close(self):
         for ns in reversed(self.made):
             ns.remove()
+
+    def far(self, mtu=1500):
+        """Two routers and a host behind them, reached by gw directly; `mtu` is that of the wire between the routers."""
+        self.r1, self.r2, self.host = (self._namespace(k) for k in ("r1", "r2", "far"))
+        for (a, b), (a_name, b_name), net_, size in (((self.gw, self.r1), ("wan1", "in"), 3, 1500),
+                                                     ((self.r1, self.r2), ("out", "in"), 4, mtu),
+                                                     ((self.r2, self.host), ("out", "eth0"), 5, 1500)):
+            net.link(a, a_name, ["10.77.%d.1/24" % net_, "fd77:%d::1/64" % net_],
+                     b, b_name, ["10.77.%d.2/24" % net_, "fd77:%d::2/64" % net_], size)
+        for router in (self.r1, self.r2):
+            router.sysctl("net/ipv4/ip_forward", 1)
+            router.sysctl("net/ipv6/conf/all/forwarding", 1)
+            router.sysctl("net/ipv4/icmp_ratelimit", 0)
+            router.sysctl("net/ipv4/icmp_msgs_per_sec", 100000, missing_ok=True)
+            router.sysctl("net/ipv6/icmp/ratelimit", 0)
+            for family in ("ipv4", "ipv6"):      # an address that nobody has is given up after 0.6 s
+                router.sysctl("net/%s/neigh/out/retrans_time_ms" % family, 200)
+        self.gw.ip(*["route add %s via %s" % (d, R1[":" in d]) for d in FAR_NETWORKS])
+        self.r1.ip(*["route add %s via %s" % (d, R2[":" in d]) for d in BEHIND_R2])
+        self.r2.ip("route add 10.77.3.0/24 via 10.77.4.1", "route add fd77:3::/64 via fd77:4::1",
+                   "route add 10.77.10.0/24 via 10.77.5.2", "route add fd77:a::/64 via fd77:5::2",
+                   *["route add unreachable " + a for a in FAR_UNREACHABLE],
+                   *["route add prohibit " + a for a in FAR_PROHIBITED])
+        self.host.ip("route add default via 10.77.5.1", "route add default via fd77:5::1",
+                     *["addr add %s dev lo%s" % (a, " nodad" if ":" in a else "") for a in FAR])
 
     # ---- ways into the TUN ----
 
