@@ -253,10 +253,11 @@ static const char *parse_l4(const uint8_t *ip, const struct pkt_meta *meta, stru
 static const char *parse_v4(const uint8_t *d, size_t len, struct pkt_view *v)
 {
     uint16_t word = get_be16(d + 6);
+    size_t header = (d[0] & 0x0fu) * 4;
 
-    if (len < V4 || d[0] != 0x45 || get_be16(d + 2) != len)
+    if (header < V4 || len < header || get_be16(d + 2) != len)
         return "IPv4 lengths are wrong";
-    if (pkt_sum(d, V4, 0) != 0xffff)
+    if (pkt_sum(d, header, 0) != 0xffff)
         return "IPv4 header checksum is wrong";
     v->src = ip_from4(d + 12);
     v->dst = ip_from4(d + 16);
@@ -268,7 +269,7 @@ static const char *parse_v4(const uint8_t *d, size_t len, struct pkt_view *v)
     v->more = (word & 0x2000) != 0;
     v->offset = (word & 0x1fffu) * 8;
     v->fragment = v->more || v->offset > 0;
-    v->l4 = d + V4;
+    v->l4 = d + header;
     return NULL;
 }
 
