@@ -1,0 +1,112 @@
+"""What a byte and a connection cost, counted and not timed (tcp-stack.md section 10). The bounds are the spec's; where the
+device or the machine decides, as with what a client's kernel puts into one packet, the test says what was seen."""
+import threading
+
+from harness import check, client, servers, test
+from harness import lab as at
+
+PIECE = 64 << 10
+CALLS = ("loop.turns", "tun.read_calls", "tun.write_calls", "upstream.send_calls", "upstream.recv_calls")
+CONNECTIONS = 400
+
+
+class Counts:
+    """Counters of the gateway, as differences since it was made."""
+
+    def __init__(self, gw):
+        self.gw, self.before = gw, gw.status()["counters"]
+
+    def stop(self):
+        after = self.gw.status()["counters"]
+        self.now = {k: after[k] - self.before[k] for k in after}
+        return self
+
+    def __getitem__(self, name):
+        return self.now[name]
+
+    def calls(self):
+        """System calls of the packet path; what libev changes in the epoll set (a few for each flow) is not among them."""
+        return sum(self.now[k] for k in CALLS)
+
+
+def bound(wrong, what, value, most):
+    text = "%s: %.4g, at most %.4g" % (what, value, most)
+    if value > most:
+        wrong.append(text)
+    return text
+
+
+@test("bulk up and down stays within the counted bounds", limit=60, cases={"1 flow": 1, "16 flows": 16},
+      rows=["PERF-1", "PERF-2", "PERF-3", "PERF-4", "PERF-5", "PERF-12"])
+def _(t, flows):
+    lab = t.lab()
+    servers.iperf3(lab)
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)])
+    wrong = []
+    for way, more in (("up", []), ("down", ["-R"])):
+        n = Counts(gw)
+        lab.cli.run(["iperf3", "-c", at.TARGET[0], "-n", "1G", "-P", str(flows)] + more, timeout=60)
+        n.stop()
+        moved, side = n["stack.bytes_" + way], "rx" if way == "up" else "tx"
+        packets, carried = n["tun.%s_packets" % side], n["tun.%s_bytes" % side]
+        per_piece = ["%s %.2f" % (k, n[k] / (moved / PIECE)) for k in CALLS]
+        t.note("%s: %.1f KiB a packet; for each 64 KiB: %s" % (way, carried / packets / 1024, ", ".join(per_piece)))
+        t.note(bound(wrong, way + ": system calls for each 64 KiB (PERF-2)", n.calls() / (moved / PIECE),
+                     5.0 if flows == 1 else 4.0))
+        # Nothing in the laboratory (test_tcp_send); here small packets, disorder, and a slow far end take their part.
+        t.note(bound(wrong, way + ": share of bytes copied (PERF-1)", n["stack.payload_copied_bytes"] / moved, 0.02))
+        t.note(bound(wrong, way + ": bytes checksummed (PERF-5)", n["stack.payload_checksummed_bytes"], 0.001 * moved))
+        # A connection that has ended here is asked for in the other shards; nothing else goes there.
+        t.note(bound(wrong, way + ": packets handed to another worker (PERF-12)", n["ip.handoff_out"], n["tcp.unknown"]))
+        if way == "up":
+            t.note(bound(wrong, "up: pure ACKs for each packet received (PERF-3)", n["tcp.pure_acks"] / packets, 1.0))
+        else:
+            t.note(bound(wrong, "down: packets for each 32 KiB (PERF-4)", packets / (moved / (32 << 10)), 1.0))
+    check(not wrong, "; ".join(wrong))
+
+
+@test("a short connection is a counted number of system calls", rows=["PERF-14"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1)
+
+    def some(k):
+        for _ in range(k):
+            with client.tcp(lab.cli, at.TARGET[0], 7) as s:
+                s.sendall(b"x")
+                check(s.recv(1) == b"x", "one byte comes back")
+    some(20)
+    n = Counts(gw)
+    threads = [threading.Thread(target=some, args=(CONNECTIONS // 16,)) for _ in range(16)]
+    for x in threads:
+        x.start()
+    for x in threads:
+        x.join()
+    gw.wait_no_flows()
+    n.stop()
+    # TUN: SYN, ACK, byte, ACK, FIN, ACK in, and now and then a read that finds nothing; SYN-ACK, ACK, byte, ACK, FIN out. Upstream: one
+    # send, the byte and the end received; the handshake's four calls are the protocol's and not counted.
+    wrong = []
+    for name, most in (("tun.read_calls", 10), ("tun.write_calls", 5.5), ("upstream.send_calls", 1.1),
+                       ("upstream.recv_calls", 2.5), ("loop.turns", 10)):
+        t.note(bound(wrong, name + " for each connection (PERF-14)", n[name] / CONNECTIONS, most))
+    check(not wrong, "; ".join(wrong))
+
+
+@test("a round trip of one byte is six system calls", rows=["PERF-14"], limit=30)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1)
+    with client.tcp(lab.cli, at.TARGET[0], 7) as s:
+        for i in range(250):
+            if i == 50:                      # quick ACKs are over
+                n = Counts(gw)
+            s.sendall(b"x")
+            check(s.recv(1) == b"x", "the byte comes back")
+        n.stop()
+    # wait, read TUN, send; wait, receive, write TUN; and what the two questions for the counters take
+    calls = n.calls() / 200
+    t.note("%.2f system calls for each round trip" % calls)
+    check(calls <= 6.5, "%.2f system calls for each round trip, at most 6.5" % calls)
