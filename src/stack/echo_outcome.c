@@ -134,7 +134,7 @@ static enum echo_result send_about(struct stack *s, const struct echo_subject *q
 static enum echo_result send_error(struct stack *s, const struct echo_subject *q,
                                    const struct echo_outcome *o)
 {
-    struct icmp_error e;
+    struct icmp_error e = { 0 };
 
     if (!error_of(o, q->p.v6, &e))
         return EV_DROPPED;

@@ -80,12 +80,8 @@ static void init_send(struct tcp_conn *c, const struct tcp_request *r)
     tcp_cc_init(c);
 }
 
-struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r)
+void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request *r)
 {
-    struct tcp_conn *c = pool_get(&s->tcp->conns);
-
-    if (c == NULL)
-        return NULL;
     memset(c, 0, sizeof(*c));
     c->s = s;
     c->key = r->key;
@@ -99,7 +95,30 @@ struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r)
     tcp_set_mss(c);
     init_receive(c, r);
     init_send(c, r);
+}
+
+struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r)
+{
+    struct tcp_conn *c = pool_get(&s->tcp->conns);
+
+    if (c != NULL)
+        tcp_conn_init(c, s, r);
     return c;
+}
+
+void tcp_conn_opened(struct tcp_conn *c, uint32_t seq, uint32_t ack, uint16_t wnd)
+{
+    c->state = TCPS_ESTABLISHED;
+    c->snd_una = c->fack = c->rack_end = ack;
+    c->snd_wnd = (uint32_t)wnd << c->snd_wscale;
+    c->snd_wnd_max = max_u32(c->snd_wnd_max, c->snd_wnd);
+    c->snd_wl1 = seq;
+    c->backoff = 0;
+    c->flags = (c->flags & ~(uint32_t)CONN_SYNACK_DUE) | CONN_EV_OPEN;
+    c->progress_ms = now_ms(c->s);
+    tcp_timer_clear(c, TIMER_REXMIT);
+    tcp_timer_life(c);
+    COUNT(c->s, tcp_opened);
 }
 
 void tcp_conn_free(struct tcp_conn *c)

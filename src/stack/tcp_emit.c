@@ -44,12 +44,17 @@ static uint8_t *option(struct segment_out *o, uint32_t bytes)
     return p;
 }
 
-static void put_timestamp(struct segment_out *o, const struct tcp_conn *c)
+uint32_t tcp_tsval(const struct tcp_conn *c)
+{
+    return now_ms(c->s) + c->ts_offset;
+}
+
+static void put_timestamp(struct segment_out *o, const struct tcp_conn *c, uint32_t tsval)
 {
     uint8_t *p = option(o, TCP_TS_BYTES);
 
     put_be32(p, 0x0101080a);
-    put_be32(p + 4, now_ms(c->s) + c->ts_offset);
+    put_be32(p + 4, tsval);
     put_be32(p + 8, c->ts_recent);
 }
 
@@ -73,14 +78,14 @@ static void put_sacks(struct segment_out *o, const struct tcp_conn *c)
 
 /* SYN-6: MSS, then SACK-permitted and timestamp, then window scale; each only if it was offered, MSS
  * always. */
-static void put_syn_options(struct segment_out *o, const struct tcp_conn *c)
+static void put_syn_options(struct segment_out *o, const struct tcp_conn *c, uint32_t tsval)
 {
     uint32_t mss = c->s->cfg.mtu_bytes - TCP_HEADER - (c->flags & CONN_V6 ? 40 : 20); /* MSS-1 */
     bool sack = c->flags & CONN_SACK;
 
     put_be32(option(o, 4), 0x02040000 | min_u32(mss, UINT16_MAX));
     if (c->flags & CONN_TS) {
-        put_timestamp(o, c);
+        put_timestamp(o, c, tsval);
         if (sack)
             put_be16(o->options + 4, 0x0402);
     } else if (sack) {
@@ -146,7 +151,7 @@ static void fill(struct tcp_conn *c, struct segment_out *o, uint32_t seq, uint8_
     if (c->flags & CONN_ECE_DUE)
         o->flags |= TCP_ECE;
     if (c->flags & CONN_TS)
-        put_timestamp(o, c);
+        put_timestamp(o, c, tcp_tsval(c));
     if (sack_due(c))
         put_sacks(o, c);
     o->wnd = window_field(c);
@@ -200,12 +205,12 @@ void tcp_emit_rst(struct tcp_conn *c)
                              .flags = TCP_RST | TCP_ACK };
 
     if ((c->flags & CONN_TS) && !unanswered)
-        put_timestamp(&o, c);
+        put_timestamp(&o, c, tcp_tsval(c));
     COUNT(c->s, tcp_rst_sent);
     put_segment(c, &o, NULL, 0, 0, 0);
 }
 
-void tcp_emit_synack(struct tcp_conn *c)
+void tcp_emit_synack(struct tcp_conn *c, uint32_t tsval)
 {
     struct segment_out o = {
         .seq = c->snd_una,
@@ -214,7 +219,7 @@ void tcp_emit_synack(struct tcp_conn *c)
         .wnd = (uint16_t)(c->rcv_adv - c->rcv_nxt), /* at most 65,535, not scaled */
     };
 
-    put_syn_options(&o, c);
+    put_syn_options(&o, c, tsval);
     c->rack_tx_us = now_us32(c->s);
     put_segment(c, &o, NULL, 0, 0, 0);
     c->flags &= ~(uint32_t)(CONN_SYNACK_DUE | CONN_ACK_NOW);

@@ -320,7 +320,14 @@ _Static_assert(sizeof(struct piece) <= 24 && sizeof(struct interval) <= 24,
 _Static_assert(sizeof(struct tcp_conn) <= 384, "a connection is at most 384 bytes");
 _Static_assert(sizeof(struct tcp_cc_state) <= 40, "congestion control state is at most 40 bytes (CC-1)");
 
-enum { REQUEST_TS = 1, REQUEST_SACK = 2, REQUEST_WS = 4, REQUEST_ECN = 8, REQUEST_V6 = 16 };
+enum {
+    REQUEST_TS = 1,
+    REQUEST_SACK = 2,
+    REQUEST_WS = 4,
+    REQUEST_ECN = 8,
+    REQUEST_V6 = 16,
+    REQUEST_OPEN = 32 /* the client's ACK has come: a cookie's handshake is complete */
+};
 enum request_state {
     REQUEST_NEW,
     REQUEST_PENDING,
@@ -389,6 +396,7 @@ struct tcp_shard {
     bool table_used;      /* something was put in since its memory was last given back */
     uint16_t *per_source; /* half-open requests, by keyed hash of the source */
     uint32_t handshakes;  /* accepted requests whose client has not answered yet: half-open as well (SYN-3) */
+    uint64_t cookies_until_us; /* an ACK may bring back a cookie until then */
     struct pmtu_entry *pmtu;
     const struct tcp_cc_ops *cc;
     struct conn_list ready, out; /* callbacks to run; output to make */
@@ -431,12 +439,20 @@ void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_
                      const struct tcp_seg *seg, uint32_t iss_above);
 void tcp_request_input(struct stack *s, struct tcp_request *r, const struct packet *p,
                        const struct tcp_seg *seg);
+/* A segment of no connection: is it the ACK of a SYN-ACK that was a cookie? Then it is dealt with. */
+bool tcp_request_cookie_ack(struct stack *s, const struct packet *p, const struct flow_key *flow,
+                            const struct tcp_seg *seg);
 void tcp_half_open_enter(struct stack *s, const struct ip_addr *client);
 void tcp_half_open_leave(struct stack *s, const struct ip_addr *client);
 void tcp_request_events(struct stack *s); /* on_tcp_request and on_tcp_request_gone */
 bool tcp_request_pending(const struct tcp_shard *t);
 void tcp_request_timer(struct wheel_timer *timer, uint64_t now_us);
 void tcp_request_fini(struct stack *s);
+
+/* tcp_cookie.c */
+void tcp_cookie_send(struct stack *s, struct tcp_request *r); /* a SYN-ACK that is all we remember of @r */
+/* Return: whether @seg acknowledges a cookie of this flow; then @r says what its SYN offered. */
+bool tcp_cookie_check(struct stack *s, const struct tcp_seg *seg, struct tcp_request *r);
 
 /* tcp_timewait.c */
 void tcp_tw_enter(struct tcp_conn *c); /* takes the connection's place in the table */
@@ -447,6 +463,9 @@ void tcp_tw_timer(struct wheel_timer *timer, uint64_t now_us);
 
 /* tcp_conn.c */
 struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r);
+void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request *r);
+/* The client has acknowledged our SYN with @ack; @wnd is its header's, @seq the segment's. */
+void tcp_conn_opened(struct tcp_conn *c, uint32_t seq, uint32_t ack, uint16_t wnd);
 void tcp_conn_free(struct tcp_conn *c); /* returns all it holds */
 void tcp_conn_die(struct tcp_conn *c, int err,
                   bool rst);          /* on_tcp_closed(err) at batch end; @rst: tell the client */
@@ -537,7 +556,8 @@ void tcp_emit_data(struct tcp_conn *c, uint32_t seq, uint8_t flags, const struct
 void tcp_emit_ack(struct tcp_conn *c);
 void tcp_emit_probe(struct tcp_conn *c); /* below the window, so that it must be answered */
 void tcp_emit_rst(struct tcp_conn *c);
-void tcp_emit_synack(struct tcp_conn *c);
+void tcp_emit_synack(struct tcp_conn *c, uint32_t tsval); /* @tsval: if timestamps were agreed on */
+uint32_t tcp_tsval(const struct tcp_conn *c);             /* our clock, as the client sees it */
 uint32_t tcp_emit_mss(
     const struct tcp_conn *c); /* payload of a full segment, with the options that it would carry now */
 /* tcp_reply.c: segments of no connection */

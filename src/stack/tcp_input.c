@@ -151,18 +151,7 @@ static void establish(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     handshake_rtt(c, seg);
     tcp_half_open_leave(c->s, &c->key.client);
-    c->state = TCPS_ESTABLISHED;
-    c->snd_una = c->fack = seg->ack;
-    c->snd_wnd = (uint32_t)seg->wnd << c->snd_wscale;
-    c->snd_wnd_max = max_u32(c->snd_wnd_max, c->snd_wnd);
-    c->snd_wl1 = seg->seq;
-    c->backoff = 0;
-    c->flags = (c->flags & ~(uint32_t)CONN_SYNACK_DUE) | CONN_EV_OPEN;
-    c->rack_end = c->snd_una;
-    c->progress_ms = now_ms(c->s);
-    tcp_timer_clear(c, TIMER_REXMIT);
-    tcp_timer_life(c);
-    COUNT(c->s, tcp_opened);
+    tcp_conn_opened(c, seg->seq, seg->ack, seg->wnd);
 }
 
 /* Return: true when the segment completed the handshake and goes on as in ESTABLISHED (SYN-7, SYN-8). */
@@ -291,6 +280,8 @@ static void input_unknown(struct stack *s, const struct packet *p, const struct 
         tcp_request_syn(s, p, flow, hash, seg, 0);
         return;
     }
+    if (tcp_request_cookie_ack(s, p, flow, seg))
+        return;
     if (stack_pass_on(s, p)) /* STR-2 */
         return;
     COUNT(s, tcp_unknown);

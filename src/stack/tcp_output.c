@@ -260,7 +260,7 @@ static bool send_new(struct tcp_conn *c, uint32_t *turn)
 static bool output_synack(struct tcp_conn *c)
 {
     if (c->flags & CONN_SYNACK_DUE) {
-        tcp_emit_synack(c);
+        tcp_emit_synack(c, tcp_tsval(c));
         if (!(c->timers & TIMER_REXMIT)) {
             c->rexmit_kind = REXMIT_RTO;
             tcp_timer_set(c, TIMER_REXMIT, tcp_rto_us(c));

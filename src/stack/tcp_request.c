@@ -5,7 +5,8 @@
  * order of age and expires after 150 s (icmp.md TF5). Another SYN with the same number is swallowed, one with
  * a new number replaces the record, an RST ends it. A record that the embedder has seen and that ended by
  * itself waits on `gone` until on_tcp_request_gone() has been called, because packets are read at times when
- * no callback may run. */
+ * no callback may run. When half of the records are taken, a SYN is answered with a cookie (tcp_cookie.c),
+ * and its record is made when the client's ACK brings that back. */
 #include "tcp_impl.h"
 
 static void list_add(struct request_list *l, struct tcp_request *r)
@@ -116,32 +117,87 @@ static void request_fill(struct tcp_request *r, const struct packet *p, const st
         r->flags |= REQUEST_ECN;
 }
 
-void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
-                     const struct tcp_seg *seg, uint32_t iss_above)
+/* Return: a record on the list `fresh`, with the key and what goes with it; NULL: none to be had. */
+static struct tcp_request *request_new(struct stack *s, const struct tcp_request *from)
 {
     struct tcp_shard *t = s->tcp;
-    uint16_t *from_source = source_counter(s, &flow->client);
-    struct tcp_request *r = NULL;
+    struct tcp_request *r = pool_get(&t->requests);
 
-    (void)hash;
-    if (*from_source < s->cfg.max_half_open_per_source &&
-        t->requests.slab.in_use + t->handshakes < s->cfg.max_half_open)
-        r = pool_get(&t->requests);
-    if (r == NULL) { /* swallowed: the client's next SYN is the retry (TF4) */
-        COUNT(s, tcp_half_open_limit);
-        return;
-    }
-    memset(r, 0, sizeof(*r));
-    r->s = s;
-    tcp_key_of(flow, &r->key);
-    request_fill(r, p, seg);
-    r->iss = tcp_iss(s, &r->key);
-    if (iss_above != 0 && seq_le(r->iss, iss_above)) /* TW-2 */
-        r->iss = iss_above + 1;
-    ++*from_source;
+    if (r == NULL)
+        return NULL;
+    *r = *from;
+    ++*source_counter(s, &r->key.client);
     tcp_table_add(t, OWNER_REQUEST, &r->key);
     list_add(&t->fresh, r);
     COUNT(s, tcp_requests);
+    return r;
+}
+
+/* From half of the records on, clients have to show first that they exist: a cookie is sent, and the other
+ * half is for those that bring one back (SYN-3). */
+static bool is_crowded(const struct stack *s)
+{
+    return stack_half_open_count(s) >= (s->cfg.max_half_open + 1) / 2;
+}
+
+static bool has_room_for(struct stack *s, const struct ip_addr *client)
+{
+    return *source_counter(s, client) < s->cfg.max_half_open_per_source &&
+           stack_half_open_count(s) < s->cfg.max_half_open;
+}
+
+void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
+                     const struct tcp_seg *seg, uint32_t iss_above)
+{
+    struct tcp_request r = { .s = s };
+
+    (void)hash;
+    tcp_key_of(flow, &r.key);
+    request_fill(&r, p, seg);
+    if (*source_counter(s, &flow->client) >= s->cfg.max_half_open_per_source) {
+        COUNT(s, tcp_half_open_limit); /* swallowed: the client's next SYN is the retry (TF4) */
+        return;
+    }
+    if (is_crowded(s)) {
+        tcp_cookie_send(s, &r);
+        return;
+    }
+    r.iss = tcp_iss(s, &r.key);
+    if (iss_above != 0 && seq_le(r.iss, iss_above)) /* TW-2 */
+        r.iss = iss_above + 1;
+    if (request_new(s, &r) == NULL)
+        COUNT(s, tcp_half_open_limit);
+}
+
+/* What the segment brings besides is not kept: the client sends it again. */
+bool tcp_request_cookie_ack(struct stack *s, const struct packet *p, const struct flow_key *flow,
+                            const struct tcp_seg *seg)
+{
+    struct tcp_request r = { .s = s };
+
+    if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_ACK || s->now_us >= s->tcp->cookies_until_us)
+        return false;
+    tcp_key_of(flow, &r.key);
+    if (!tcp_cookie_check(s, seg, &r))
+        return false;
+    r.flags |= REQUEST_OPEN | (p->v6 ? REQUEST_V6 : 0);
+    r.tos = p->tos;
+    if (!has_room_for(s, &flow->client) || request_new(s, &r) == NULL)
+        COUNT(s, tcp_half_open_limit); /* what it sends next is the retry */
+    return true;
+}
+
+static bool rst_is_valid(struct tcp_request *r, const struct flow_key *flow, const struct tcp_seg *seg)
+{
+    uint32_t beyond = seg->seq - (r->irs + 1);
+
+    if (beyond == 0)
+        return true;
+    COUNT(r->s, tcp_out_of_window);
+    if ((r->flags & REQUEST_OPEN) && beyond <= UINT16_MAX &&
+        bucket_take(&r->s->rst_bucket, r->s->now_us, r->s->cfg.rst_per_second, r->s->cfg.rst_per_second))
+        tcp_reply_ack(r->s, flow, r->iss + 1, r->irs + 1, NULL); /* it may have sent data (RFC 5961) */
+    return false;
 }
 
 void tcp_request_input(struct stack *s, struct tcp_request *r, const struct packet *p,
@@ -151,12 +207,12 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
 
     tcp_flow_of(&r->key, &flow);
     if (seg->flags & TCP_RST) { /* RST-1: RCV.NXT would be IRS + 1 */
-        if (seg->seq != r->irs + 1) {
-            COUNT(s, tcp_out_of_window);
+        if (!rst_is_valid(r, &flow, seg))
             return;
-        }
         COUNT(s, tcp_rst_in);
         request_ends(r, REQUEST_RESET);
+    } else if ((seg->flags & TCP_ACK) && (r->flags & REQUEST_OPEN) && seg->ack == r->iss + 1) {
+        COUNT(s, tcp_duplicate);       /* data that comes too early; it will come again */
     } else if (seg->flags & TCP_ACK) { /* we have sent nothing that it could acknowledge */
         COUNT(s, tcp_bad_ack);
         tcp_reply_rst(s, &flow, seg, true);
@@ -267,8 +323,11 @@ int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out)
         return -ENOBUFS;
     }
     c->user = user;
+    if (r->flags & REQUEST_OPEN)
+        tcp_conn_opened(c, r->irs + 1, r->iss + 1, r->wnd);
+    else
+        tcp_half_open_enter(s, &c->key.client);
     request_free(r);
-    tcp_half_open_enter(s, &c->key.client);
     tcp_table_add(s->tcp, OWNER_CONN, &c->key);
     COUNT(s, tcp_accepted);
     tcp_ready(c);
@@ -290,8 +349,9 @@ static void reject_icmp(struct tcp_request *r, const struct flow_key *flow, enum
 static void reject_rst(struct tcp_request *r, const struct flow_key *flow)
 {
     const struct tcp_seg syn = { .seq = r->irs, .flags = TCP_SYN };
+    const struct tcp_seg ack = { .seq = r->irs + 1, .ack = r->iss + 1, .flags = TCP_ACK };
 
-    tcp_reply_rst(r->s, flow, &syn, false);
+    tcp_reply_rst(r->s, flow, r->flags & REQUEST_OPEN ? &ack : &syn, false);
 }
 
 void tcp_request_reject(struct tcp_request *r, enum stack_reject why)
@@ -301,8 +361,8 @@ void tcp_request_reject(struct tcp_request *r, enum stack_reject why)
     tcp_flow_of(&r->key, &flow);
     if (!is_gone(r)) {
         COUNT(r->s, tcp_rejected);
-        if (why == REJECT_RST)
-            reject_rst(r, &flow);
+        if (why == REJECT_RST || (why != REJECT_SILENT && (r->flags & REQUEST_OPEN)))
+            reject_rst(r, &flow); /* an ICMP error would not end what is open for the client (RFC 1122) */
         else if (why != REJECT_SILENT)
             reject_icmp(r, &flow, why);
     }
