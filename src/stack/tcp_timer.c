@@ -130,17 +130,18 @@ static void back_off(struct tcp_conn *c)
         c->backoff++;
 }
 
-/* MSS-3: two timeouts of full segments in a row may be a path that swallows large packets and says
+/* MSS-3: two timeouts of large segments in a row may be a path that swallows large packets and says
  * nothing. */
 static void suspect_black_hole(struct tcp_conn *c)
 {
     uint32_t floor = c->flags & CONN_V6 ? TCP_PMTU_MIN6 : TCP_PMTU_MIN4, next = max_u32(1024, floor);
+    uint32_t headers = (c->flags & CONN_V6 ? 60 : 40) + (c->flags & CONN_TS ? TCP_TS_BYTES : 0);
 
-    if (c->backoff < 2 || c->seg_head == NULL || c->seg_head->len < c->mss)
+    if (c->backoff < 2 || c->seg_head == NULL)
         return;
     if (c->backoff > 2)
         next = floor;
-    if (next >= c->pmtu)
+    if (next >= c->pmtu || c->seg_head->len + headers <= next) /* what is lost would fit there, too */
         return;
     c->pmtu = (uint16_t)next;
     tcp_set_mss(c);
