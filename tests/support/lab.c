@@ -303,6 +303,11 @@ void lab_feed(struct lab *lab, const struct lab_seg *s)
     pkt_fix_l4(&p);
     if (s->bad_checksum)
         p.data[p.l4 + 16] ^= 0x55;
+    if (s->flip_bit > 0) {
+        size_t bit = (s->flip_bit - 1) % (p.len * 8);
+
+        p.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
     if (s->gso_size > 0) {
         p.meta.gso = lab->opt.v6 ? PKT_GSO_TCP6 : PKT_GSO_TCP4;
         p.meta.gso_size = s->gso_size;

@@ -1,5 +1,5 @@
-/* test_tcp_sim.c - faces all of src/stack/tcp_*.c: streams over a link that loses, reorders, doubles and goes
- * dark, and memory that runs out (tcp-stack.md TST-4, TST-5, MEM-3, SEQ-8). */
+/* test_tcp_sim.c - faces all of src/stack/tcp_*.c: what a link may cost, and memory that runs out (tcp-stack.md TST-4, MEM-3).
+ * That streams are exact over every kind of link is shown by test_tcp_matrix.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,71 +11,6 @@
 
 #include "sim.h"
 #include "stack/tcp_impl.h"
-
-#define SEEDS 150
-
-/* Every value of the matrix of TST-5 is drawn by the seed. */
-static void draw(struct sim_options *o, uint64_t seed)
-{
-    static const double loss[] = { 0, 0.001, 0.01, 0.05, 0.2 };
-    struct prng r;
-
-    prng_seed(&r, seed + 1000);
-    sim_options_default(o);
-    o->seed = seed;
-    o->lab.v6 = prng_below(&r, 2);
-    o->lab.ts = prng_below(&r, 2);
-    o->lab.sack = prng_below(&r, 3) > 0;
-    o->lab.ws = prng_below(&r, 2) ? 7 : -1;
-    o->lab.config.offload_tso = prng_below(&r, 3) > 0;
-    o->lab.config.congestion = prng_below(&r, 2) ? TCP_CC_CUBIC : TCP_CC_NEWRENO;
-    o->link.loss = loss[prng_below(&r, 5)];
-    o->link.delay_us = prng_below(&r, 2) ? 5000 : 100;
-    o->link.jitter_us = prng_below(&r, 3) == 0 ? 500 : 0;
-    if (prng_below(&r, 3) == 0) {
-        o->link.reorder = 0.05;
-        o->link.duplicate = 0.02;
-    }
-    o->wrap = prng_below(&r, 3);
-    o->whole_down = prng_below(&r, 2);
-    o->merge_up = prng_below(&r, 2);
-    o->stalled_relay = prng_below(&r, 4) == 0;
-    o->down_after_up = prng_below(&r, 4) == 0;
-    o->batch_packets = 1 + prng_below(&r, 32);
-    o->up_bytes = prng_below(&r, 300000);
-    o->down_bytes = prng_below(&r, 300000);
-    o->client_window = prng_below(&r, 4) == 0 ? 8000 : 0;
-    o->deadline_us = 900ull * 1000000;
-}
-
-static bool streams_are_exact(uint64_t seed)
-{
-    struct sim_options o;
-    struct sim_result r;
-
-    draw(&o, seed);
-    r = sim_run(&o);
-    if (!r.done)
-        print_error("seed %llu (SIM_SEED=%llu runs it alone): %s after %.3f s\n", (unsigned long long)seed,
-                    (unsigned long long)seed, r.why, (double)r.took_us / 1e6);
-    return r.done;
-}
-
-static void both_streams_are_exact_over_any_link(void **state) /* TST-4, TST-5, SEQ-8; faults.md T17, T18 */
-{
-    const char *only = getenv("SIM_SEED"), *many = getenv("SIM_SEEDS");
-    uint64_t seeds = many != NULL ? strtoull(many, NULL, 10) : SEEDS;
-    int wrong = 0;
-
-    (void)state;
-    if (only != NULL) {
-        assert_true(streams_are_exact(strtoull(only, NULL, 10)));
-        return;
-    }
-    for (uint64_t seed = 0; seed < seeds; seed++)
-        wrong += !streams_are_exact(seed);
-    assert_int_equal(wrong, 0);
-}
 
 static void little_is_repeated_at_one_percent_loss(
     void **state) /* TST-4: retransmitted/lost < 1.5 with SACK */
@@ -160,6 +95,23 @@ static void a_blackout_is_survived(void **state) /* RTO-1, UTO-1 */
     (void)state;
 }
 
+/* Messages shorter than the MSS are too large for it as well. */
+static void a_path_that_swallows_large_packets_in_silence_is_found(void **state) /* MSS-3 */
+{
+    struct sim_options o;
+    struct sim_result r;
+
+    (void)state;
+    sim_options_default(&o);
+    o.message_bytes = 1200;
+    o.up_bytes = o.down_bytes = 12000;
+    o.link.narrow_mtu = 1100;
+    o.narrow_at_us = 30000;
+    r = sim_run(&o);
+    assert_true(r.done && r.too_big > 0);
+    assert_true(r.took_us < 10000000);
+}
+
 /* ---- memory that runs out ---------------------------------------------------------------------------- */
 
 struct failing {
@@ -226,11 +178,11 @@ static void pools_may_fail_at_any_time(void **state) /* MEM-3 */
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_streams_are_exact_over_any_link),
         cmocka_unit_test(little_is_repeated_at_one_percent_loss),
         cmocka_unit_test(what_arrives_out_of_order_is_kept),
         cmocka_unit_test(a_narrow_queue_is_filled_but_not_flooded),
         cmocka_unit_test(a_blackout_is_survived),
+        cmocka_unit_test(a_path_that_swallows_large_packets_in_silence_is_found),
         cmocka_unit_test(pools_may_fail_at_any_time),
     };
 
