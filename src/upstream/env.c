@@ -116,6 +116,7 @@ void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules)
 {
     assert(loop_is_mine(env->opt.loop));
     env->opt.rules = rules;
+    env->rules_number++;
     memset(env->local_at_us, 0, sizeof(env->local_at_us)); /* the uplink's address may be another one now */
 }
 

@@ -115,7 +115,7 @@ static int open_family(struct up_udp *u, int which, const struct ip_port *dst)
 
 static int check_target(struct up_udp *u, const struct ip_port *dst)
 {
-    const struct up_socket_rules *rules = u->env->opt.rules;
+    uint32_t rules = u->env->rules_number;
     int r;
 
     if (u->checked_rules == rules && !ip_is_none(&u->checked) && ip_equal(&u->checked, &dst->addr))

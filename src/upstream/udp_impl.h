@@ -58,7 +58,7 @@ struct up_udp {
     struct wheel_timer timer;    /* tells what happened inside a call: on_open of DIRECT, the end */
     uint32_t guard[2];
     struct ip_addr checked; /* DIRECT: the last target that socket_check() let pass ... */
-    const struct up_socket_rules *checked_rules; /* ... under these rules */
+    uint32_t checked_rules; /* ... under these: up_env.rules_number */
     int checked_ifindex;
     uint16_t junk_bytes; /* that the server sent on the control connection */
     uint8_t state;       /* enum udp_state */

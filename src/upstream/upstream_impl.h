@@ -84,6 +84,7 @@ struct udp_rx; /* udp_io.c */
 struct up_env {
     struct up_env_options opt;
     struct up_socket_rules no_rules; /* for a caller without any */
+    uint32_t rules_number; /* grows with each new set: memory of an old one may come back as a new one */
     struct up_memory *memories[MEMORY_BUCKETS];
     struct slab streams, handshakes, udps, probes, names, held;
     struct udp_rx *rx;

@@ -194,6 +194,26 @@ static void datagrams_leave_by_the_uplink_too(void **state) /* faults.md E1 */
     upstream_unref(up);
 }
 
+/* The second uplink change frees the memory of the first, and the third gets it again: what was learnt must not be taken for
+ * learnt under the new rules. */
+static void new_rules_count_even_where_old_ones_lay(void **state) /* faults.md E1 */
+{
+    struct up_rig *rig = *state;
+    struct upstream *up = rig_direct();
+    struct udp_log log;
+    struct peer peer;
+
+    peer_open(&peer, rig, "127.0.0.1", true);
+    udp_start(rig, &log, up);
+    assert_int_equal(udp_rig_send(&log, &peer.at, "x", 1, 0), 0);
+    rig->rules.refuse[rig->rules.refuses++] = (struct ip_prefix){ peer.at.addr, 128 };
+    up_env_set_rules(rig->env, &rig->rules);
+    assert_int_equal(udp_rig_send(&log, &peer.at, "x", 1, 0), -ELOOP);
+    up_udp_close(log.u);
+    peer_close(&peer);
+    upstream_unref(up);
+}
+
 /* ---- fingerprints ---- */
 
 static struct flow_key some_flow(uint32_t n)
@@ -347,6 +367,7 @@ int main(void)
         TEST(an_interface_by_name_is_a_promise),
         TEST(without_the_privilege_a_mark_is_left_out),
         TEST(datagrams_leave_by_the_uplink_too),
+        TEST(new_rules_count_even_where_old_ones_lay),
         TEST(fingerprints_are_found_until_they_are_removed),
         TEST(workers_share_fingerprints_without_waiting),
         TEST(an_empty_pool_fails_one_opening_alone),
