@@ -147,6 +147,24 @@ size_t echo_outcome_pack(const struct echo_outcome *o, void *out, size_t cap);
 /* The pointers of *out lie in @data; false: these bytes are no outcome. */
 bool echo_outcome_unpack(const void *data, size_t len, struct echo_outcome *out);
 
+/* The same in gVisor's shape: a handler that says whether it handled the message, and a Reply() that may be called again.
+ * Both kinds of echo message, both families; the memory is the caller's and outlives the stack. */
+struct forwarder_request {
+    struct echo_req *req; /* what it is; NULL after the callback */
+    const struct forwarder *owner;
+    bool replied;
+};
+typedef bool forwarder_fn(void *arg, struct forwarder_request *r);
+struct forwarder {
+    forwarder_fn *fn;
+    void *arg;
+    struct forwarder_request current; /* the one that may reply */
+};
+void forwarder_init(struct forwarder *f, struct stack *s, forwarder_fn *fn, void *arg);
+/** forwarder_reply() - the built-in reply, at most once. true: it is sent, now or by an earlier call; false: not a request,
+ * not sent, after the callback, or on a copy of the request */
+bool forwarder_reply(struct forwarder_request *r);
+
 /* ---- the interface (icmp.md 3.5, 6.3) ------------------------------------------------------------------------------ */
 
 /* All of these return -EBUSY inside an echo handler and -EAFNOSUPPORT for a family that the stack was built without. */
