@@ -561,6 +561,9 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(tcp_timeout, "tcp.timeout") \
     X(tcp_time_wait, "tcp.time_wait") \
     X(tcp_no_memory, "tcp.no_memory") \
+    X(tcp_pressure_refused, "tcp.pressure_refused") \
+    X(tcp_pressure_aborted, "tcp.pressure_aborted") \
+    X(tcp_orphan_ended, "tcp.orphan_ended") \
     X(tcp_unknown, "tcp.unknown") \
     X(tcp_syn_cookie, "tcp.syn_cookie") \
     X(payload_copied, "stack.payload_copied_bytes") \

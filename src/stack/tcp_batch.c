@@ -129,6 +129,7 @@ void tcp_batch_end(struct stack *s)
     struct tcp_shard *t = s->tcp;
     struct tcp_conn *c;
 
+    tcp_pressure_relieve(s);
     while (tcp_batch_pending(s)) {
         while ((c = pop(&t->ready)) != NULL)
             run_ready(c);

@@ -58,6 +58,8 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 
 #define COPY_BREAK_BYTES     2048u   /* received results below this are copied, not to spend a chunk */
 #define COMPACT_BYTES        16384u  /* held payload below this does not pin a slot (MEM-2) */
+#define COMPACT_PRESSED      49152u  /* nor below this, when memory is short */
+#define BUDGET_PRESSED       65536u  /* of a connection whose data waits while memory is short */
 #define UNSENT_BYTES         131072u /* queued beyond what can leave now: read later, it only gets cold */
 #define CHUNK_REUSE_BYTES    32768u /* a tail chunk with this much room is filled before a new one is taken */
 #define OOO_INTERVALS        128
@@ -396,7 +398,8 @@ struct tcp_shard {
     bool table_used;      /* something was put in since its memory was last given back */
     uint16_t *per_source; /* half-open requests, by keyed hash of the source */
     uint32_t handshakes;  /* accepted requests whose client has not answered yet: half-open as well (SYN-3) */
-    uint64_t cookies_until_us; /* an ACK may bring back a cookie until then */
+    uint64_t cookies_until_us;           /* an ACK may bring back a cookie until then */
+    uint64_t relief_at_us, orphan_at_us; /* not before: the next walk through all connections */
     struct pmtu_entry *pmtu;
     const struct tcp_cc_ops *cc;
     struct conn_list ready, out; /* callbacks to run; output to make */
@@ -453,6 +456,12 @@ void tcp_request_fini(struct stack *s);
 void tcp_cookie_send(struct stack *s, struct tcp_request *r); /* a SYN-ACK that is all we remember of @r */
 /* Return: whether @seg acknowledges a cookie of this flow; then @r says what its SYN offered. */
 bool tcp_cookie_check(struct stack *s, const struct tcp_seg *seg, struct tcp_request *r);
+
+/* tcp_pressure.c: LIM-1 */
+enum tcp_pressure { PRESSURE_NONE, PRESSURE_NO_GROWTH, PRESSURE_SHRINK, PRESSURE_REFUSE };
+enum tcp_pressure tcp_pressure(const struct stack *s);
+void tcp_pressure_relieve(struct stack *s); /* once a batch; may end connections */
+void tcp_orphan_make_room(struct stack *s); /* LIM-2: at the limit of connections the oldest orphan goes */
 
 /* tcp_timewait.c */
 void tcp_tw_enter(struct tcp_conn *c); /* takes the connection's place in the table */
@@ -519,7 +528,8 @@ uint32_t tcp_cc_initial(const struct tcp_conn *c);
 /* tcp_recv.c */
 void tcp_recv_data(struct tcp_conn *c, const struct tcp_seg *seg);
 void tcp_recv_consume(struct tcp_conn *c, uint32_t n);
-void tcp_recv_settle(struct tcp_conn *c); /* after callbacks: compact what stays (MEM-2), tune the budget */
+void tcp_recv_settle(struct tcp_conn *c);  /* after callbacks: compact what stays (MEM-2), tune the budget */
+void tcp_recv_compact(struct tcp_conn *c); /* out of slots that are far from full */
 void tcp_recv_clear(struct tcp_conn *c);
 uint32_t tcp_recv_window(const struct tcp_conn *c); /* bytes from rcv_nxt that we can offer now, edge kept */
 bool tcp_recv_update_due(const struct tcp_conn *c); /* WND-2 */

@@ -229,17 +229,17 @@ static void tune_budget(struct tcp_conn *c)
     uint32_t elapsed = now_ms(s) - c->rcv_round_ms, rtt = max_u32(c->srtt_us / 1000, ROUND_MIN_MS);
     uint32_t consumed = (uint32_t)c->bytes_up - c->rcv_round_mark;
 
-    if (elapsed < rtt)
+    if (elapsed < rtt || (consumed == 0 && (c->flags & CONN_BACKLOG))) /* tcp_pressure.c counts from there */
         return;
     if ((uint64_t)consumed * rtt / elapsed >= c->rcv_budget / 2 && c->rcv_budget < s->cfg.rcv_budget_max &&
-        s->block_bytes < s->cfg.buffer_cap_bytes / 10 * 6)
+        tcp_pressure(s) == PRESSURE_NONE)
         c->rcv_budget = min_u32(c->rcv_budget * 2, s->cfg.rcv_budget_max);
     c->rcv_round_ms = now_ms(s);
     c->rcv_round_mark = (uint32_t)c->bytes_up;
 }
 
 /* A small remainder must not pin a slot. Without memory for the copy it does. */
-static void compact_all(struct tcp_conn *c)
+static void compact_all(struct tcp_conn *c, uint32_t below)
 {
     struct pieces old = c->rcv;
     struct piece *p;
@@ -250,7 +250,7 @@ static void compact_all(struct tcp_conn *c)
 
         old.head = p->next;
         p->next = NULL;
-        if (p->block->class_ == BLOCK_SLOT && p->len < COMPACT_BYTES)
+        if (p->block->class_ == BLOCK_SLOT && p->len < below)
             done = append_copy(c, &c->rcv, block_data(p->block) + p->off, p->len);
         p->off += done;
         p->len -= done;
@@ -282,6 +282,14 @@ void tcp_recv_settle(struct tcp_conn *c)
         return;
     }
     if (!(c->flags & CONN_BACKLOG) || head_needs_compaction(c))
-        compact_all(c);
+        compact_all(c, COMPACT_BYTES);
     c->flags |= CONN_BACKLOG;
+    if (tcp_pressure(c->s) >= PRESSURE_SHRINK && c->rcv_budget > BUDGET_PRESSED)
+        c->rcv_budget = max_u32(c->rcv_budget / 2, BUDGET_PRESSED); /* tcp_recv_window() keeps the edge */
+}
+
+void tcp_recv_compact(struct tcp_conn *c)
+{
+    if (c->rcv_held > 0)
+        compact_all(c, COMPACT_PRESSED);
 }

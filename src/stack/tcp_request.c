@@ -146,12 +146,24 @@ static bool has_room_for(struct stack *s, const struct ip_addr *client)
            stack_half_open_count(s) < s->cfg.max_half_open;
 }
 
+/* LIM-1: swallowed, so that the client comes again when there may be memory. */
+static bool is_refused(struct stack *s)
+{
+    if (tcp_pressure(s) < PRESSURE_REFUSE)
+        return false;
+    COUNT(s, tcp_pressure_refused);
+    return true;
+}
+
 void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
                      const struct tcp_seg *seg, uint32_t iss_above)
 {
     struct tcp_request r = { .s = s };
 
     (void)hash;
+    if (is_refused(s))
+        return;
+    tcp_orphan_make_room(s);
     tcp_key_of(flow, &r.key);
     request_fill(&r, p, seg);
     if (*source_counter(s, &flow->client) >= s->cfg.max_half_open_per_source) {
@@ -180,6 +192,9 @@ bool tcp_request_cookie_ack(struct stack *s, const struct packet *p, const struc
     tcp_key_of(flow, &r.key);
     if (!tcp_cookie_check(s, seg, &r))
         return false;
+    if (is_refused(s))
+        return true;
+    tcp_orphan_make_room(s);
     r.flags |= REQUEST_OPEN | (p->v6 ? REQUEST_V6 : 0);
     r.tos = p->tos;
     if (!has_room_for(s, &flow->client) || request_new(s, &r) == NULL)

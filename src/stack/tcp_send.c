@@ -12,8 +12,15 @@ uint32_t tcp_send_limit(const struct tcp_conn *c)
     const struct stack_config *cfg = &c->s->cfg;
     uint32_t limit = cfg->snd_buffer_initial;
 
-    if (c->s->block_bytes < cfg->buffer_cap_bytes / 10 * 6) /* LIM-1 */
-        limit = max_u32(limit, min_u32(2 * c->cwnd, cfg->snd_buffer_max));
+    switch (tcp_pressure(c->s)) { /* LIM-1 */
+    case PRESSURE_NONE:
+        return max_u32(limit, min_u32(2 * c->cwnd, cfg->snd_buffer_max));
+    case PRESSURE_NO_GROWTH:
+        break;
+    case PRESSURE_SHRINK:
+    case PRESSURE_REFUSE: /* what its client does not take now can stay upstream */
+        return min_u32(limit, max_u32(limit / 4, 2 * (c->snd_nxt - c->snd_una)));
+    }
     return limit;
 }
 

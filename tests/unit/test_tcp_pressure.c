@@ -1,0 +1,313 @@
+/* test_tcp_pressure.c - faces src/stack/tcp_pressure.c: what gives way when memory runs short
+ * (tcp-stack.md LIM-1, LIM-2). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "lab.h"
+#include "stack/tcp_impl.h"
+
+#define STALLED 1000
+#define HEALTHY 10
+#define PART    28960u /* 20 segments of 1,448 */
+#define MSS     1448u
+
+struct flow {
+    uint16_t port;
+    uint32_t iss, seq; /* seq: the client's next byte */
+    struct tcp_conn *conn;
+    bool reset;
+    uint64_t sent, taken;
+};
+
+struct crowd {
+    struct flow stalled[STALLED], healthy[HEALTHY];
+    size_t most; /* memory in use, at its highest */
+    unsigned resets;
+};
+
+static struct flow *flow_of(struct crowd *w, uint16_t port)
+{
+    return port >= 20000 ? &w->healthy[port - 20000] : &w->stalled[port - 1000];
+}
+
+/* The client's view: what is acknowledged need not be sent again, and a reset is a reset. */
+static void watch(struct lab *lab, const struct lab_out *o)
+{
+    struct crowd *w = lab->hook_arg;
+    struct flow *f = flow_of(w, o->port);
+
+    if (o->flags & LAB_RST) {
+        f->reset = true;
+        w->resets++;
+    } else if (!(o->flags & LAB_SYN) && (int32_t)(o->ack - f->seq) > 0) {
+        f->seq = o->ack;
+    }
+}
+
+static void open_flow(struct lab *lab, struct flow *f, uint16_t port)
+{
+    f->port = port;
+    f->seq = 1;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = port });
+    f->iss = lab->iss;
+    f->conn = lab->conn;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .port = port });
+}
+
+static void send_part(struct lab *lab, struct flow *f, uint32_t len)
+{
+    lab->iss = f->iss;
+    lab_send(lab,
+             &(struct lab_seg){
+                 .flags = LAB_ACK, .seq = f->seq, .ack = 1, .port = f->port, .len = len, .gso_size = MSS });
+}
+
+static void note_memory(struct lab *lab, struct crowd *w)
+{
+    if (lab->stack->block_bytes > w->most)
+        w->most = lab->stack->block_bytes;
+}
+
+/* Whoever reads for it takes all at once. */
+static void healthy_turn(struct lab *lab, struct flow *f)
+{
+    size_t n;
+
+    assert_false(f->reset);
+    send_part(lab, f, PART);
+    f->sent += PART;
+    n = tcp_readable_bytes(f->conn);
+    tcp_consume(f->conn, n);
+    f->taken += n;
+    lab_batch(lab);
+}
+
+static struct lab *crowd_lab(struct crowd *w)
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    lab_options_default(&o);
+    o.ts = false;
+    o.stall = true;
+    o.config.max_tcp = 2048;
+    lab = lab_new(&o);
+    lab->keep_payload = false;
+    lab->hook = watch;
+    lab->hook_arg = w;
+    for (uint16_t i = 0; i < STALLED; i++)
+        open_flow(lab, &w->stalled[i], (uint16_t)(1000 + i));
+    for (uint16_t i = 0; i < HEALTHY; i++)
+        open_flow(lab, &w->healthy[i], (uint16_t)(20000 + i));
+    return lab;
+}
+
+/* LIM-1; faults.md T9, R3. The windows of all together are four times the memory. */
+static void stalled_upstreams_leave_memory_to_healthy_flows(void **state)
+{
+    static struct crowd w;
+    struct lab *lab = crowd_lab(&w);
+    uint64_t sent = 0, taken = 0;
+    size_t cap = lab->opt.config.buffer_cap_bytes;
+
+    (void)state;
+    for (int round = 0; round < 12; round++) {
+        for (int i = 0; i < STALLED; i++) {
+            if (!w.stalled[i].reset)
+                send_part(lab, &w.stalled[i], PART);
+            note_memory(lab, &w);
+            lab->now_us += 500;
+            if (i % 10 == 0)
+                healthy_turn(lab, &w.healthy[i / 10 % HEALTHY]);
+        }
+    }
+    for (int i = 0; i < HEALTHY; i++) {
+        sent += w.healthy[i].sent;
+        taken += w.healthy[i].taken;
+    }
+    print_message("memory at most %zu of %zu, %u resets, %llu of %llu bytes\n", w.most, cap, w.resets,
+                  (unsigned long long)taken, (unsigned long long)sent);
+    assert_true(w.most <= cap);
+    assert_true(taken * 10 > sent * 9);
+    assert_true(lab->stack->block_bytes <= cap / 100 * 95 + 65536);
+    assert_true(w.resets > 0 && w.resets < STALLED);
+    assert_int_equal(stack_counters(lab->stack)->tcp_pressure_aborted, w.resets);
+    lab_free(lab);
+}
+
+/* LIM-1: at 80 % the budget of a connection whose data waits shrinks; what it was told it may send stays. */
+static void an_edge_that_was_told_never_moves_back(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+    uint32_t edge;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_data(lab, 1, 1, 40000);
+    edge = lab->conn->rcv_adv;
+    lab->stack->block_bytes += o.config.buffer_cap_bytes / 100 * 85;
+    for (uint32_t seq = 40001; seq < 200000; seq += 20000) {
+        lab_data(lab, seq, 1, 20000);
+        assert_true((int32_t)(lab->conn->rcv_adv - edge) >= 0);
+        edge = lab->conn->rcv_adv;
+    }
+    assert_int_equal(lab->conn->rcv_budget, BUDGET_PRESSED);
+    assert_int_equal(lab->conn->rcv_held, 200000);
+    lab->stack->block_bytes -= o.config.buffer_cap_bytes / 100 * 85;
+    lab_read(lab, SIZE_MAX);
+    assert_int_equal(lab->got, 200000);
+    assert_false(lab->got_wrong);
+    lab_free(lab);
+}
+
+/* LIM-1: a counter for each step, and nobody who moves is ended. */
+static void at_95_percent_new_connections_wait_and_the_largest_stalled_one_ends(void **state)
+{
+    struct lab_options o;
+    struct tcp_conn *small, *large;
+    struct lab *lab;
+    size_t pretended;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    o.ts = false;
+    lab = lab_new(&o);
+    pretended = o.config.buffer_cap_bytes / 100 * 95;
+    lab_connect(lab);
+    small = lab->conn;
+    lab_data(lab, 1, 1, 10000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 7 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = 7, .seq = 1, .ack = 1 });
+    large = lab->conn;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = 7, .seq = 1, .ack = 1, .len = 50000 });
+    lab->stack->block_bytes += pretended;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 8 });
+    assert_int_equal(lab->requests, 2);
+    assert_int_equal(stack_counters(lab->stack)->tcp_pressure_refused, 1);
+    assert_int_equal(lab->closes, 0);
+    lab->now_us += 1100000;
+    tcp_consume(small, 100);
+    lab_clear(lab);
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ECONNABORTED);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_int_equal(lab->out[0].port, 7);
+    assert_int_equal(stack_counters(lab->stack)->tcp_pressure_aborted, 1);
+    lab->now_us += 500000;
+    lab_batch(lab); /* the small one has moved within the second */
+    assert_int_equal(lab->closes, 1);
+    lab->stack->block_bytes -= pretended;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 8 });
+    assert_int_equal(lab->requests, 3);
+    (void)large;
+    lab_free(lab);
+}
+
+/* LIM-1; faults.md T9: a client whose window is closed for ever, although it answers to probes. */
+static void a_closed_window_is_a_stall(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+    size_t pretended;
+
+    (void)state;
+    lab_options_default(&o);
+    lab = lab_new(&o);
+    pretended = o.config.buffer_cap_bytes / 100 * 95;
+    lab_connect(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+    lab_write(lab, 100000);
+    for (int i = 0; i < 10; i++) {
+        lab_run_us(lab, 1000000);
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+    }
+    assert_int_equal(lab->closes, 0);
+    lab->stack->block_bytes += pretended;
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    lab->stack->block_bytes -= pretended;
+    lab_free(lab);
+}
+
+/* faults.md T10: what is read from upstream for a slow client is bounded, and less when memory is short. */
+static void a_send_buffer_shrinks_under_pressure(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+    uint32_t calm;
+
+    (void)state;
+    lab_options_default(&o);
+    lab = lab_new(&o);
+    lab_connect(lab);
+    calm = tcp_send_limit(lab->conn);
+    assert_true(calm >= o.config.snd_buffer_initial);
+    lab->stack->block_bytes += o.config.buffer_cap_bytes / 100 * 85;
+    assert_int_equal(tcp_send_limit(lab->conn), o.config.snd_buffer_initial / 4);
+    lab->stack->block_bytes -= o.config.buffer_cap_bytes / 100 * 85;
+    assert_int_equal(tcp_send_limit(lab->conn), calm);
+    lab_free(lab);
+}
+
+/* LIM-2, CLS-4: orphans count against the limit, and make room when it is reached. */
+static void the_oldest_orphan_makes_room_for_a_new_connection(void **state)
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ts = false;
+    o.config.max_tcp = 3;
+    lab = lab_new(&o);
+    for (uint16_t port = 1; port <= 3; port++) {
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = port });
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = port, .seq = 1, .ack = 1 });
+        lab->now_us += 1000;
+        if (port < 3) {
+            tcp_release(lab->conn);
+            lab_batch(lab);
+            lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = port, .seq = 1, .ack = 2 });
+        }
+    }
+    assert_int_equal(stack_tcp_count(lab->stack), 3);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 4 });
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_int_equal(lab->out[0].port, 1);
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 1);
+    assert_int_equal(stack_counters(lab->stack)->tcp_orphan_ended, 1);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 5 });
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 6 }); /* nobody is left to go */
+    assert_int_equal(lab->outs, 0);
+    assert_int_equal(stack_counters(lab->stack)->tcp_orphan_ended, 2);
+    tcp_request_reject(lab->request, REJECT_SILENT);
+    lab_free(lab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stalled_upstreams_leave_memory_to_healthy_flows),
+        cmocka_unit_test(an_edge_that_was_told_never_moves_back),
+        cmocka_unit_test(at_95_percent_new_connections_wait_and_the_largest_stalled_one_ends),
+        cmocka_unit_test(a_closed_window_is_a_stall),
+        cmocka_unit_test(a_send_buffer_shrinks_under_pressure),
+        cmocka_unit_test(the_oldest_orphan_makes_room_for_a_new_connection),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
