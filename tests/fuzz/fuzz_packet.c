@@ -1,4 +1,5 @@
-/* fuzz_packet.c - a whole shard fed with packets, time and calls of its embedder (tcp-stack.md FUZ-1, 3 to 6; faults.md P13).
+/* fuzz_packet.c - a whole shard fed with packets, time and calls of its embedder (tcp-stack.md FUZ-1, FUZ-3, FUZ-4,
+ * FUZ-5, FUZ-6; faults.md P13).
  *
  * Input: one byte of configuration, one that makes pools fail, then records: an operation byte and what it needs. Packets
  * come raw or with their checksums put right, so that mutations reach the protocols. What the callbacks decide is drawn

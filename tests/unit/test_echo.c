@@ -149,7 +149,7 @@ static const struct owner_row {
     { "reject", LAB_TARGET, true, reject, ECHO_PASS, 1, 1, "icmp.rejected" },
 };
 
-static void who_answers(void **state)
+static void who_answers(void **state) /* tcp-stack.md IP-7 */
 {
     int wrong = 0;
 

@@ -74,7 +74,7 @@ static void plain(bool v6)
         }                                                                                                    \
     } while (0)
 
-static void short_packets_are_dropped(void **state) /* faults.md P1 */
+static void short_packets_are_dropped(void **state) /* faults.md P1; tcp-stack.md IP-1 */
 {
     struct ip_lab *lab = *state;
     int wrong = 0;
@@ -103,7 +103,7 @@ static void other_versions_are_dropped(void **state) /* faults.md P2 */
     assert_int_equal(wrong, 0);
 }
 
-static void lengths_that_lie_are_dropped(void **state) /* faults.md P3; icmp.md V6 */
+static void lengths_that_lie_are_dropped(void **state) /* faults.md P3; icmp.md V6; tcp-stack.md IP-1 */
 {
     struct ip_lab *lab = *state;
     int wrong = 0;
@@ -274,7 +274,7 @@ static void land_is_dropped(void **state) /* faults.md P6: source = destination 
     assert_int_equal(lab->outs, 0);
 }
 
-static void impossible_destinations_are_dropped(void **state) /* faults.md P7 */
+static void impossible_destinations_are_dropped(void **state) /* faults.md P7; tcp-stack.md IP-2 */
 {
     static const char *const many[] = { "224.0.0.1",  "224.0.0.251", "239.255.255.250", "255.255.255.255",
                                         "10.0.0.255", "10.0.0.0",    "127.0.0.1",       "0.0.0.0",

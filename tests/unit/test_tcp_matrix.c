@@ -127,7 +127,7 @@ static void set_impairment(struct sim_options *o, enum impairment i, struct prng
         l->bad_loss = 0.7;
         break;
     case CORRUPT:
-        l->corrupt = 0.03;
+        l->corrupt = 0.03; /* faults.md T19 */
         break;
     case ACK_THINNING:
         l->ack_thinning = 0.7;

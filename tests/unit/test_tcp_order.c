@@ -364,6 +364,33 @@ static void every_packet_of_a_connection_has_the_same_ip_header(void **state) /*
     lab_free(lab);
 }
 
+/* ---- ECN -------------------------------------------------------------------------------------------------- */
+
+static void a_syn_that_asks_for_accurate_ecn_gets_the_classic_one(
+    void **state) /* tcp-stack.md ECN-2; RFC 9768 section 3.1.1 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN | LAB_ECE | LAB_CWR, .ae = true });
+    assert_int_equal(lab_count(lab, "SYN,ACK,ECE"),
+                     1); /* ECE alone: "classic" to a client that offers both */
+    lab_ack(lab, 1, 1);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .len = 100, .ae = true });
+    lab_write(lab, 1000);
+    assert_int_equal(lab->got, 100);
+    assert_int_equal(lab_last(lab)->tos & 3, 2);
+    lab_free(lab);
+    o.config.ecn = false;
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN | LAB_ECE | LAB_CWR, .ae = true });
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 1);
+    lab_free(lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +403,7 @@ int main(void)
         cmocka_unit_test(windows_are_scaled_as_agreed),
         cmocka_unit_test(errors_are_soft_but_for_two_during_the_handshake),
         cmocka_unit_test(every_packet_of_a_connection_has_the_same_ip_header),
+        cmocka_unit_test(a_syn_that_asks_for_accurate_ecn_gets_the_classic_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
