@@ -18,6 +18,8 @@
 #define DRAIN_POLL_US 20000
 #define DRAIN_MAX_MS  5000
 
+static const char client_gave_up[] = "client gave up while the upstream was being opened";
+
 /* ---- ending ---------------------------------------------------------------------------------------------------- */
 
 static void flow_end(struct tcp_flow *t, const char *why)
@@ -149,12 +151,15 @@ static void on_up_open(void *arg)
 {
     struct tcp_flow *t = arg;
     struct tcp_conn *conn;
+    int r = tcp_request_accept(t->request, t, &conn);
 
-    if (tcp_request_accept(t->request, t, &conn) != 0) {
+    if (r != 0) {
         tcp_request_reject(t->request, REJECT_SILENT);
-        FCOUNT(t->f, limit_tcp);
         up_stream_reset(t->up);
-        flow_end(t, "no memory for a connection");
+        if (r == -ENOBUFS)
+            FCOUNT(t->f, limit_tcp);
+        FCOUNT(t->f, tcp_failed);
+        flow_end(t, r == -ENOBUFS ? "no memory for a connection" : client_gave_up);
         return;
     }
     t->conn = conn;
@@ -376,8 +381,7 @@ void tcp_flow_on_gone(void *user, int err)
     if (t->up)
         up_stream_reset(t->up);
     FCOUNT(t->f, tcp_failed);
-    flow_end(t, err == -ECONNRESET ? "client gave up while the upstream was being opened"
-                                   : "client's request expired");
+    flow_end(t, err == -ECONNRESET ? client_gave_up : "client's request expired");
 }
 
 void tcp_flow_on_open(void *user)
@@ -397,6 +401,8 @@ void tcp_flow_on_readable(void *user)
 {
     struct tcp_flow *t = user;
 
+    if (t->state == TCP_FLOW_DRAIN) /* its 5 s are not the client's to prolong */
+        return;
     t->active_ms = forward_now_ms(t->f);
     if (!t->want_write) /* the upstream takes no more now: on_up_writable goes on */
         pump_up(t);

@@ -73,6 +73,32 @@ def _(t, target):
     gw.wait_no_flows()
 
 
+@test("a client that sends on and reads nothing does not keep a broken connection", rows=["S17", "CLS-2"], limit=40)
+def _(t):
+    lab = t.lab()
+    payload = b"".join(stream_blocks(100000))
+    server = FaultServer(t, lab.srv, at.PROXY[0], 2000, handshake([send(payload), read(3), reset()]))
+    gw = lab.gateway(proxies=[server.proxy()])
+    with lab.cli.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.settimeout(10)
+        s.connect((at.TARGET[0], 80))
+        s.sendall(b"now")
+        check(server.wait_connections(1)[0].ended.wait(5), "the server has not reset")
+        start = time.monotonic()
+        within(t.slow(8), lambda: knocks_in_vain(s), "the end", every=0.5)
+        t.note("ended %.1f s after the server was gone" % (time.monotonic() - start))
+    gw.wait_no_flows()
+
+
+def knocks_in_vain(s):
+    """One more byte; True once the connection is gone."""
+    try:
+        return s.send(b".") == 0
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
 @test("the server ends in the middle of a reply: the client sees an end", rows=["S16"])
 def _(t):
     lab = t.lab()
