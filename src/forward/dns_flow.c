@@ -1,5 +1,7 @@
 /* dns_flow.c - DNS datagrams over TCP, for a way out that carries no UDP (RFC 1035 section 4.2.2; config.md proxies[].udp).
- * One stream for each question: the client's resolver sees a datagram go out and one come back, as ever. */
+ * One stream for each question: the client's resolver sees a datagram go out and one come back, as ever. It lives as long as a
+ * DNS flow that nothing happens on: a client port that goes on asking keeps its flow, and without a time-out of their own
+ * a silent server would soon hold all the questions that there is room for. */
 #include "forward_impl.h"
 
 static void query_free(struct dns_query *q)
@@ -10,6 +12,7 @@ static void query_free(struct dns_query *q)
     for (at = &u->queries; *at != q; at = &(*at)->next)
         ;
     *at = q->next;
+    wheel_cancel(u->f->wheel, &q->timer);
     slab_put(&u->f->queries, q);
 }
 
@@ -86,6 +89,12 @@ static void on_closed(void *arg, const struct up_failure *why)
 
 static const struct up_stream_events query_events = { on_open, on_readable, on_writable, on_closed };
 
+static void on_timer(struct wheel_timer *t, uint64_t now_us)
+{
+    (void)now_us;
+    query_end(CONTAINER_OF(t, struct dns_query, timer));
+}
+
 void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
                   const struct ip_port *shown, const uint8_t *message, size_t len)
 {
@@ -105,6 +114,8 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
         slab_put(&f->queries, q);
         return;
     }
+    q->timer.fn = on_timer;
+    wheel_set(f->wheel, &q->timer, loop_now_us(f->loop) + (uint64_t)f->opt.dns_idle_timeout_ms * 1000);
     q->next = u->queries;
     u->queries = q;
     FCOUNT(f, dns_over_tcp);

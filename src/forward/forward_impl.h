@@ -110,6 +110,7 @@ struct dns_query {
     struct udp_flow *flow;
     struct dns_query *next;
     struct up_stream *up;
+    struct wheel_timer timer;        /* a server that never answers */
     struct ip_port shown;            /* whom the client asked */
     uint16_t sent, message_len, got; /* of the 2 + message_len bytes; of the answer with its length */
     uint8_t buf[4096 + 2];           /* the question, then the answer (RFC 1035 section 4.2.2) */

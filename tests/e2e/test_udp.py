@@ -3,7 +3,7 @@ import socket
 import struct
 import time
 
-from faultd import METHOD_NONE, FaultServer, UdpRelay, cut_after, greet, half, hang, reply, request, send, wait
+from faultd import METHOD_NONE, FaultServer, UdpRelay, cut_after, greet, half, handshake, hang, reply, request, send, wait
 from harness import Failure, check, check_equal, client, servers, test, within
 from harness import lab as at
 from harness.bystander import bystanders, rules as bystander_rules
@@ -181,6 +181,20 @@ def _(t, proxy):
     only.check_nothing()
     t.note("refused after %.0f ms, later %.0f ms" % (first * 1e3, again * 1e3))
     gw.check_alive()
+
+
+@test("a name server that is silent over TCP holds no question longer than an idle DNS flow", rows=["U6", "G3"])
+def _(t):
+    lab = t.lab()
+    server = FaultServer(t, lab.srv, at.PROXY[0], 2000, handshake([hang()]))
+    gw = lab.gateway(proxies=[server.proxy(udp=False)], stack={"udp": {"dns-idle-timeout": "1s"}})
+    with client.udp(lab.cli, at.TARGET[0], 53) as s:
+        def first_is_over():
+            s.send(b"\0\1\1\0\0\1\0\0\0\0\0\0\1a\0\0\1\0\1")
+            return server.connections and server.connections[0].ended.is_set()
+        within(t.slow(3), first_is_over, "the end of the first question", every=0.3)
+        check(not server.connections[-1].ended.wait(0.1), "the latest question has ended, too")
+    gw.wait_no_flows(kind="udp")
 
 
 @test("what was learned of an upstream without UDP is asked once, not per datagram", rows=["U6"])
