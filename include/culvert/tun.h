@@ -11,6 +11,7 @@
 #include "culvert/loop.h"
 
 enum { TUN_QUEUES_MAX = 64, TUN_ADDRESSES_MAX = 16 };
+enum { TUN_WRITE_RANGES = 135 }; /* headers and a row of 128 datagrams, with room to spare */
 
 /* AUTO takes what the kernel has; ON fails when it has not even TSO; OFF asks for no virtio-net header at all. */
 enum tun_offload { TUN_OFFLOAD_AUTO, TUN_OFFLOAD_ON, TUN_OFFLOAD_OFF };
@@ -71,7 +72,7 @@ int tun_queue_fd(const struct tun *t, uint32_t queue); /* non-blocking; for loop
  * device for ever (faults.md V4). */
 ssize_t tun_read(struct tun *t, uint32_t queue, void *packet, size_t cap, struct pkt_meta *meta);
 /** tun_write() - one packet [worker]; without offload in force @meta must ask for none and checksums must be complete
- * @iov:    headers and payload ranges, at most 15, not changed
+ * @iov:    headers and payload ranges, at most TUN_WRITE_RANGES, not changed
  * Return: 0 or -errno: -EAGAIN, -ENOBUFS, -EIO (link down) and the like mean "lost on the way", never a broken queue.
  * -EINVAL is a mistake of ours (faults.md V2): counted, and in debug builds the end. */
 int tun_write(struct tun *t, uint32_t queue, const struct iovec *iov, int iovcnt,

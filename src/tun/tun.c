@@ -9,10 +9,6 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum {
-    IOV_MAX_OURS = 136
-}; /* the header, the packet's headers and up to 128 datagrams of a row, with room to spare */
-
 const struct counter_desc tun_counter_descs[] = {
     { "tun.rx_packets", offsetof(struct tun_counters, rx_packets) },
     { "tun.rx_bytes", offsetof(struct tun_counters, rx_bytes) },
@@ -178,12 +174,14 @@ static size_t iov_bytes(const struct iovec *iov, int iovcnt)
 
 /* What is wrong with this packet here, or NULL. The MTU is the largest one ever: a smaller one is followed by the stack within
  * a second (faults.md V11), and what it emitted before that is not a mistake. */
-static const char *write_fault(const struct tun *t, const struct iovec *iov, size_t len,
+static const char *write_fault(const struct tun *t, const struct iovec *iov, int iovcnt, size_t len,
                                const struct pkt_meta *meta)
 {
     bool offload = t->rung <= TUN_RUNG_TSO;
 
-    if (len == 0 || iov[0].iov_len == 0)
+    if (iovcnt > TUN_WRITE_RANGES)
+        return "in more ranges than one write takes";
+    if (len == 0 || iov[0].iov_len == 0) /* a count of 0 or less has none, too */
         return "no bytes";
     if (!offload && (meta->needs_csum || meta->gso != PKT_GSO_NONE))
         return "offload that is not in force";
@@ -212,13 +210,12 @@ int tun_write(struct tun *t, uint32_t queue, const struct iovec *iov, int iovcnt
 {
     struct tun_queue *q = &t->queue[queue];
     size_t len = iov_bytes(iov, iovcnt);
-    struct iovec all[IOV_MAX_OURS];
+    struct iovec all[1 + TUN_WRITE_RANGES]; /* the virtio-net header goes first */
     uint8_t hdr[VNET_HDR_LEN];
     const char *why;
     ssize_t n;
 
-    assert(iovcnt > 0 && iovcnt < IOV_MAX_OURS);
-    if ((why = write_fault(t, iov, len, meta)) != NULL)
+    if ((why = write_fault(t, iov, iovcnt, len, meta)) != NULL)
         return refuse_packet(q, why);
     if (atomic_load_explicit(
             &t->down, memory_order_relaxed)) /* the kernel would say the same, at the price of a call */

@@ -12,6 +12,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,6 +240,48 @@ static void each_rung_carries_packets_of_both_families_both_ways(void **state) /
         check_segmented_send(lab->tun);
         close_tun(lab);
     }
+}
+
+static sigjmp_buf after_abort;
+
+static void on_abort(int signo)
+{
+    (void)signo;
+    siglongjmp(after_abort, 1);
+}
+
+/* In a debug build a mistake of ours is the end, so a child makes it. Return: how often it was counted there */
+static int mistakes_counted(struct tun *t, const struct iovec *iov, int count)
+{
+    struct pkt_meta meta = { 0 };
+    pid_t pid = fork();
+    int status = 0;
+
+    if (pid == 0) {
+        signal(SIGABRT, on_abort);
+        if (sigsetjmp(after_abort, 1) == 0 && tun_write(t, 0, iov, count, &meta) != -EINVAL)
+            _exit(100);
+        _exit((int)tun_counters(t, 0)->tx_invalid);
+    }
+    assert_true(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void a_packet_in_too_many_pieces_is_counted_and_not_written(void **state) /* faults.md V2 */
+{
+    static uint8_t packet[20] = { 0x45 };
+    struct tun_lab *lab = need_tun(state);
+    struct tun_options opt = tun_lab_options();
+    struct iovec iov[2 * TUN_WRITE_RANGES];
+
+    for (size_t i = 0; i < ARRAY_LEN(iov); i++)
+        iov[i] = (struct iovec){ packet, i == 0 ? sizeof(packet) : 1 };
+    open_tun(lab, &opt, 1);
+    assert_int_equal(mistakes_counted(lab->tun, iov, ARRAY_LEN(iov)), 1);
+    assert_int_equal(mistakes_counted(lab->tun, iov, TUN_WRITE_RANGES + 1), 1);
+    assert_int_equal(mistakes_counted(lab->tun, iov, 0), 1);
+    assert_int_equal(tun_write(lab->tun, 0, iov, TUN_WRITE_RANGES, &(struct pkt_meta){ 0 }), 0);
+    close_tun(lab);
 }
 
 static void a_super_segment_of_datagrams_arrives_as_its_segments(void **state) /* VN-6 */
@@ -623,6 +666,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_rung_carries_packets_of_both_families_both_ways, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_packet_in_too_many_pieces_is_counted_and_not_written, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_super_segment_of_datagrams_arrives_as_its_segments, setup,
                                         teardown),
