@@ -144,7 +144,7 @@ static int workers_open(struct gateway *g, struct err *err)
         .echo_guard = g->echo_guard,
         .echo_said = g->echo_said,
         .tun_is_default = c->route.auto_route && g->setup.netlink != NULL,
-        .rules_of_sockets = &g->rules,
+        .rules_of_sockets = &g->first_rules,
     };
     struct config_shares shares;
     int r = random_bytes(&setup.stack.steer_key, sizeof(setup.stack.steer_key));
@@ -201,6 +201,7 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
         goto undo;
     }
     gateway_socket_rules(g, &g->rules);
+    g->first_rules = g->rules;
     if ((r = workers_open(g, err)) != 0 || (r = workers_start(g, err)) != 0 ||
         (r = gateway_routes_open(g, err)) != 0)
         goto undo;

@@ -12,8 +12,9 @@ struct gateway {
     struct tun *tun;
     struct route *route;
     struct netlink_watch *watch;
-    struct loop_timer uplink_timer; /* a burst of netlink events is looked at once */
-    struct up_socket_rules rules;   /* what the workers started with */
+    struct loop_timer uplink_timer;     /* a burst of netlink events is looked at once */
+    struct up_socket_rules first_rules; /* what the workers start with, and read: never changed after that */
+    struct up_socket_rules rules;       /* the latest; main's own */
     struct own_flows *own;
     struct echo_guard *echo_guard;
     _Atomic uint8_t *echo_said; /* forward.h */

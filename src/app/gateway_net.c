@@ -118,7 +118,6 @@ static void on_uplink_settled(struct loop_timer *t)
     if (now.ifindex4 != g->rules.ifindex4 || now.ifindex6 != g->rules.ifindex6)
         log_info("uplink changed: new flows leave by interface %d (IPv4), %d (IPv6)", now.ifindex4,
                  now.ifindex6);
-    g->rules = now;
     for (uint32_t i = 0; i < g->worker_count; i++) {
         struct up_socket_rules *copy = malloc(sizeof(*copy));
 
@@ -127,6 +126,7 @@ static void on_uplink_settled(struct loop_timer *t)
         *copy = now;
         worker_set_socket_rules(g->workers[i], copy);
     }
+    g->rules = now;
 }
 
 static void on_netlink(void *arg, enum netlink_event what, int ifindex)
