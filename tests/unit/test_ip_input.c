@@ -12,9 +12,9 @@
 static struct pkt pkt; /* the packet of the running test */
 
 /* The counter that rose by one between two looks, among the reasons of the IP layer; "" for none. */
-static const char *const reasons[] = { "ip.short",      "ip.version",  "ip.malformed", "ip.checksum",
-                                       "ip.bad_src",    "ip.bad_dst",  "ip.options",   "ip.proto",
-                                       "ip.ext_header", "udp.length",  "udp.checksum", "tcp.checksum",
+static const char *const reasons[] = { "ip.short",      "ip.version",     "ip.malformed", "ip.checksum",
+                                       "ip.bad_src",    "ip.bad_dst",     "ip.options",   "ip.proto",
+                                       "ip.ext_header", "udp.length",     "udp.checksum", "tcp.checksum",
                                        "tcp.malformed", "icmp.rx.invalid" };
 
 struct look {
