@@ -1,6 +1,8 @@
 """Start, end, and everything in between that a process must survive (faults.md sections 11 and 12)."""
+import errno
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -212,13 +214,32 @@ def _(t):
     idle_connections(t, 10000, rounds=3)
 
 
-def idle_connections(t, n, rounds=1):
+@test("SIGTERM with 10,000 connections open: an end within 2 s, and a reset for each", rows=["X1"], limit=120)
+def _(t):
+    need_descriptors(11000)
+    lab = t.lab()
+    gw = lab.gateway(proxies=[servers.Holder(lab)], limits={"memory": "256MiB", "per-source": 20000}, log={"level": "warning"})
+    held = client.open_many(lab.cli, (at.TARGET[0], 80), 10000)
+    check_equal(len(held), 10000, "connections open at once")
+    start = time.monotonic()
+    check_equal(gw.terminate(), 0, "exit status")
+    t.note("ended in %.2f s" % (time.monotonic() - start))
+    ends = [s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for s in held]
+    for s in held:
+        s.close()
+    check_equal(ends.count(errno.ECONNRESET), 10000, "connections that were reset")
+
+
+def need_descriptors(need):
     import resource
-    need = n + 1000
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < need:
         raise Skip("the hard limit of descriptors is %d" % hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def idle_connections(t, n, rounds=1):
+    need_descriptors(n + 1000)
     lab = t.lab()
     holder = servers.Holder(lab)
     gw = lab.gateway(proxies=[holder], limits={"memory": "256MiB", "per-source": 20000}, log={"level": "warning"})
