@@ -377,10 +377,12 @@ void tcp_request_flow(const struct tcp_request *r, struct flow_key *out);
 void tcp_request_set_user(struct tcp_request *r, void *user); /* for on_tcp_request_gone */
 /** tcp_request_accept() - send the SYN-ACK; the request becomes a connection when the client answers
  * @user: for the connection's callbacks
- * Return: 0; then on_tcp_open or on_tcp_closed comes. -ENOBUFS: no connection to be had; the request is still there. */
+ * Return: 0; then on_tcp_open or on_tcp_closed comes. -ENOBUFS: no connection to be had; the request is still there. -ESTALE: it was
+ * decided before, in this batch. -ECONNRESET: the client took it back, on_tcp_request_gone is on its way. */
 int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out);
-/** tcp_request_reject() - turn the SYN down in this way, and forget it */
-void tcp_request_reject(struct tcp_request *r, enum stack_reject why);
+/** tcp_request_reject() - turn the SYN down in this way, and forget it
+ * Return: 0; -ESTALE: it was decided before, in this batch (later there is no request to ask about). */
+int tcp_request_reject(struct tcp_request *r, enum stack_reject why);
 /* After REJECT_SILENT the client's next SYN is a new request. */
 
 /** tcp_peek() - in-order bytes that have not been consumed, without copying

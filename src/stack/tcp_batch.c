@@ -140,4 +140,5 @@ void tcp_batch_end(struct stack *s)
         if (c != NULL)
             run_output(c);
     }
+    tcp_request_reap(s);
 }

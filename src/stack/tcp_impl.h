@@ -333,9 +333,10 @@ enum {
 enum request_state {
     REQUEST_NEW,
     REQUEST_PENDING,
-    REQUEST_RESET,
-    REQUEST_EXPIRED
-}; /* the last two: not yet told */
+    REQUEST_RESET,   /* not yet told */
+    REQUEST_EXPIRED, /* not yet told */
+    REQUEST_DONE,    /* decided: every verb fails until the batch ends, then it is no more (icmp.md TF7) */
+};
 
 struct tcp_request { /* SYN record */
     struct tcp_key key;
@@ -403,7 +404,8 @@ struct tcp_shard {
     struct pmtu_entry *pmtu;
     const struct tcp_cc_ops *cc;
     struct conn_list ready, out; /* callbacks to run; output to make */
-    struct request_list fresh, pending, gone;
+    struct request_list fresh, pending, gone, done;
+    uint32_t requests_done;     /* on the list of that name: no longer half-open */
     struct block *landing;      /* what tcp_tx_space() offers; the shard's until it is known how much came */
     struct tcp_conn *space_for; /* debug: tcp_tx_commit() belongs to this one */
     struct block *space;        /* the block that was offered */
@@ -448,6 +450,7 @@ bool tcp_request_cookie_ack(struct stack *s, const struct packet *p, const struc
 void tcp_half_open_enter(struct stack *s, const struct ip_addr *client);
 void tcp_half_open_leave(struct stack *s, const struct ip_addr *client);
 void tcp_request_events(struct stack *s); /* on_tcp_request and on_tcp_request_gone */
+void tcp_request_reap(struct stack *s);   /* those that were decided are gone now */
 bool tcp_request_pending(const struct tcp_shard *t);
 void tcp_request_timer(struct wheel_timer *timer, uint64_t now_us);
 void tcp_request_fini(struct stack *s);

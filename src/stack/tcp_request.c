@@ -41,14 +41,16 @@ static struct request_list *list_of(struct tcp_shard *t, const struct tcp_reques
         return &t->pending;
     case REQUEST_RESET:
     case REQUEST_EXPIRED:
+        return &t->gone;
+    case REQUEST_DONE:
         break;
     }
-    return &t->gone;
+    return &t->done;
 }
 
 static bool is_gone(const struct tcp_request *r)
 {
-    return r->state == REQUEST_RESET || r->state == REQUEST_EXPIRED;
+    return r->state == REQUEST_RESET || r->state == REQUEST_EXPIRED || r->state == REQUEST_DONE;
 }
 
 static uint16_t *source_counter(struct stack *s, const struct ip_addr *source)
@@ -84,6 +86,28 @@ static void request_free(struct tcp_request *r)
         request_unlist(r);
     list_remove(list_of(t, r), r);
     pool_put(&t->requests, r);
+}
+
+/* Decided. Whoever decides a second time in the same turn gets an error, not the memory of another request. */
+static void request_done(struct tcp_request *r)
+{
+    struct tcp_shard *t = r->s->tcp;
+
+    if (!is_gone(r))
+        request_unlist(r);
+    list_remove(list_of(t, r), r);
+    r->state = REQUEST_DONE;
+    list_add(&t->done, r);
+    t->requests_done++;
+}
+
+void tcp_request_reap(struct stack *s)
+{
+    struct tcp_shard *t = s->tcp;
+
+    while (t->done.head != NULL)
+        request_free(t->done.head);
+    t->requests_done = 0;
 }
 
 /* It ends by itself: silently if the embedder has not heard of it yet. */
@@ -243,6 +267,16 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
 
 /* ---- time and events --------------------------------------------------------------------------------- */
 
+static void reject_rst(struct tcp_request *r)
+{
+    const struct tcp_seg syn = { .seq = r->irs, .flags = TCP_SYN };
+    const struct tcp_seg ack = { .seq = r->irs + 1, .ack = r->iss + 1, .flags = TCP_ACK };
+    struct flow_key flow;
+
+    tcp_flow_of(&r->key, &flow);
+    tcp_reply_rst(r->s, &flow, r->flags & REQUEST_OPEN ? &ack : &syn, false);
+}
+
 static void arm_timer(struct stack *s)
 {
     struct tcp_shard *t = s->tcp;
@@ -259,8 +293,10 @@ void tcp_request_timer(struct wheel_timer *timer, uint64_t now_us)
     struct tcp_request *r;
 
     t->s->now_us = now_us;
-    while ((r = t->pending.head) != NULL && (int32_t)(r->expires_ms - now_ms(t->s)) <= 0)
+    while ((r = t->pending.head) != NULL && (int32_t)(r->expires_ms - now_ms(t->s)) <= 0) {
+        reject_rst(r); /* TF5: whoever had it forgot it; the client need not guess */
         request_ends(r, REQUEST_EXPIRED);
+    }
     arm_timer(t->s);
 }
 
@@ -303,6 +339,7 @@ void tcp_request_fini(struct stack *s)
 
     while ((r = t->fresh.head) != NULL)
         request_free(r);
+    tcp_request_reap(s);
     while ((r = t->pending.head) != NULL)
         request_ends(r, REQUEST_RESET);
     while ((r = t->gone.head) != NULL) {
@@ -331,7 +368,7 @@ int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out)
     struct tcp_conn *c;
 
     if (is_gone(r))
-        return -ECONNRESET;
+        return r->state == REQUEST_DONE ? -ESTALE : -ECONNRESET;
     c = tcp_conn_new(s, r);
     if (c == NULL) {
         COUNT(s, tcp_conn_limit);
@@ -342,7 +379,7 @@ int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out)
         tcp_conn_opened(c, r->irs + 1, r->iss + 1, r->wnd);
     else
         tcp_half_open_enter(s, &c->key.client);
-    request_free(r);
+    request_done(r);
     tcp_table_add(s->tcp, OWNER_CONN, &c->key);
     COUNT(s, tcp_accepted);
     tcp_ready(c);
@@ -361,25 +398,20 @@ static void reject_icmp(struct tcp_request *r, const struct flow_key *flow, enum
     icmp_send_error_for(r->s, flow, l4, sizeof(l4), &r->key.target, why, 0);
 }
 
-static void reject_rst(struct tcp_request *r, const struct flow_key *flow)
-{
-    const struct tcp_seg syn = { .seq = r->irs, .flags = TCP_SYN };
-    const struct tcp_seg ack = { .seq = r->irs + 1, .ack = r->iss + 1, .flags = TCP_ACK };
-
-    tcp_reply_rst(r->s, flow, r->flags & REQUEST_OPEN ? &ack : &syn, false);
-}
-
-void tcp_request_reject(struct tcp_request *r, enum stack_reject why)
+int tcp_request_reject(struct tcp_request *r, enum stack_reject why)
 {
     struct flow_key flow;
 
+    if (r->state == REQUEST_DONE)
+        return -ESTALE;
     tcp_flow_of(&r->key, &flow);
     if (!is_gone(r)) {
         COUNT(r->s, tcp_rejected);
         if (why == REJECT_RST || (why != REJECT_SILENT && (r->flags & REQUEST_OPEN)))
-            reject_rst(r, &flow); /* an ICMP error would not end what is open for the client (RFC 1122) */
+            reject_rst(r); /* an ICMP error would not end what is open for the client (RFC 1122) */
         else if (why != REJECT_SILENT)
             reject_icmp(r, &flow, why);
     }
-    request_free(r);
+    request_done(r);
+    return 0;
 }

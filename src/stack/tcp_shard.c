@@ -128,7 +128,7 @@ uint32_t stack_tcp_count(const struct stack *s)
 
 uint32_t stack_half_open_count(const struct stack *s)
 {
-    return s->tcp->requests.slab.in_use + s->tcp->handshakes;
+    return s->tcp->requests.slab.in_use - s->tcp->requests_done + s->tcp->handshakes;
 }
 
 /* Keys are spread over the whole table, so that a crowd touches all of its pages; when nobody is left they
