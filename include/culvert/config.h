@@ -79,6 +79,7 @@ struct config {
     struct serve_options serve;
     const char *api_unix;       /* path of the control socket; NULL: none */
     bool api_unix_set;          /* the file names it, so failing to open it is an error */
+    struct config_held *held;   /* private: what is counted and given back by config_free() */
     struct config_store *store; /* private: strings and lists */
 };
 

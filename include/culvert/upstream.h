@@ -1,5 +1,5 @@
 /* upstream.h - byte streams and datagrams to the internet through one configured way out.
- * Knows     its protocols (direct, SOCKS5) and its sockets; has never heard of a packet or a rule.
+ * Knows     its protocols (direct, SOCKS5, SOCKS4, HTTP CONNECT, each in TLS or not) and its sockets; has never heard of a packet or a rule.
  * Threads   [worker] from the worker that runs env->loop; exceptions are marked [any] and [main].
  * Lifetime  open .. close; on_closed is the last call, and what `arg` points to must live until it or close() returns.
  *           close() is the end at once: no callback comes after it, not even on_closed.
@@ -11,10 +11,19 @@
 
 #include "culvert/base.h"
 #include "culvert/loop.h"
+#include "culvert/tls.h"
 
 /* ---- the configured ways out ---------------------------------------------------------------------------------- */
 
-enum upstream_kind { UPSTREAM_DIRECT, UPSTREAM_REJECT, UPSTREAM_REJECT_DROP, UPSTREAM_SOCKS5 };
+enum upstream_kind {
+    UPSTREAM_DIRECT,
+    UPSTREAM_REJECT,
+    UPSTREAM_REJECT_DROP,
+    UPSTREAM_SOCKS5,
+    UPSTREAM_SOCKS4,  /* IPv4 addresses only; username is a hint, no password */
+    UPSTREAM_SOCKS4A, /* and names */
+    UPSTREAM_HTTP,    /* CONNECT */
+};
 enum upstream_udp { UPSTREAM_UDP_AUTO, UPSTREAM_UDP_ON, UPSTREAM_UDP_OFF };
 
 struct upstream_options { /* filled by config; copied by upstream_new() */
@@ -23,8 +32,12 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     struct host_port server;
     const char *username, *password; /* NULL: no login; 1..255 bytes each (RFC 1929) */
     enum upstream_udp udp;
-    uint32_t routing_mark;   /* 0: the process's (up_socket_rules) */
-    char interface_name[16]; /* "": the process's */
+    bool secure;                  /* TLS around the connection to the server; wants `tls` */
+    struct tls_settings *tls;     /* upstream_new() takes a reference */
+    const char *tls_name;         /* whom the certificate must be for, and SNI; NULL: the server */
+    uint32_t half_close_delay_ms; /* faults.md L12: silence after our FIN before it is passed on; 0: 2 s */
+    uint32_t routing_mark;        /* 0: the process's (up_socket_rules) */
+    char interface_name[16];      /* "": the process's */
     const struct ip_prefix
         *allow; /* destinations that it may dial, names included: others are -EACCES; none: all */
     size_t allows;
@@ -37,7 +50,8 @@ struct upstream *upstream_ref(struct upstream *up);                          /* 
 void upstream_unref(struct upstream *up); /* [any] NULL is fine; forgets its secrets at 0 */
 const char *upstream_name(const struct upstream *up);
 enum upstream_kind upstream_kind(const struct upstream *up);
-/** upstream_parse_url() - "socks5://user:pw@host:port#name" into options (config.md: --proxy URL); socks5h is the same
+/** upstream_parse_url() - "socks5://user:pw@host:port#name" into options (config.md: --proxy URL)
+ * socks5, socks5h (the same), socks4, socks4a, http; inside TLS (.secure, and .tls left to the caller): https, socks5+tls
  * @storage: holds the copied strings, 1,024 bytes. Return: 0, or -EINVAL with a sentence in @err. */
 int upstream_parse_url(const char *url, char storage[1024], struct upstream_options *out, struct err *err);
 
@@ -96,7 +110,7 @@ int up_socket(struct up_env *env, const struct upstream *up, int type, const str
  * An unreachable, silent or broken proxy is -EHOSTUNREACH whatever the socket said (design.md section 6). */
 struct up_failure {
     int err;           /* -errno */
-    const char *stage; /* "resolve", "connect", "method", "login", "request", "stream"; static text */
+    const char *stage; /* "resolve", "connect", "tls", "method", "login", "request", "stream"; static text */
     bool proxy_fault;  /* the way out failed, not the target: counts against its health */
     char text
         [200]; /* a sentence without secrets: "office (192.0.2.10:1080) wants a login; set username and password" */
@@ -126,7 +140,7 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len);
 /** up_stream_sendv() - as much as goes. Return: bytes taken, -EAGAIN, -errno. No SIGPIPE. */
 ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt);
 void up_stream_want(struct up_stream *s,
-                    unsigned events);         /* LOOP_READ | LOOP_WRITE; from on_open on LOOP_READ, until changed */
+                    unsigned events); /* LOOP_READ | LOOP_WRITE; from on_open on LOOP_READ, until changed */
 void up_stream_shutdown(struct up_stream *s); /* our FIN, after what was sent */
 void up_stream_close(struct up_stream *s);    /* NULL is fine */
 void up_stream_reset(struct up_stream *s);    /* as close, but RST (linger 0) */
@@ -182,6 +196,7 @@ int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void 
 struct up_counters {
     counter streams_opened, streams_failed, udp_opened, udp_failed, bytes_up, bytes_down, datagrams_up,
         datagrams_down;
+    counter tls_failed, tls_timeout, tls_truncated;
     counter socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent, datagrams_held;
     counter send_calls, recv_calls;
 };

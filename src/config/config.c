@@ -350,6 +350,7 @@ void config_free(struct config *c)
     if (c == NULL)
         return;
     rules_unref(c->rules);
+    cfg_release(c);
     store = c->store; /* which holds c itself */
     cfg_store_free(store);
 }

@@ -166,6 +166,7 @@ struct cfg_read {
     size_t path_len;
     bool no_memory;                       /* somewhere an allocation failed; the load ends with -ENOMEM */
     const struct cfg_node *secret_inside; /* the first secret that stands in the file itself; NULL: none */
+    struct tls_ca *system_ca;             /* NULL: not asked for yet; held by the configuration */
     struct cfg_targets *targets;
     struct cfg_nodes rules; /* its items, read when all names are known */
     /* Where things stand, for the checks at the end; NULL: not in the file. */
@@ -204,8 +205,10 @@ extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint
     cfg_mtu, cfg_choice, cfg_choice_only, cfg_dns_enable, cfg_duration, cfg_duration_or_off, cfg_auto_size,
     cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_socket_path, cfg_true_only, cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
-    cfg_excludes, cfg_allow, cfg_listen, cfg_host;                           /* address.c */
-extern const struct cfg_type cfg_user, cfg_password, cfg_users;              /* secret.c */
+    cfg_excludes, cfg_allow, cfg_listen, cfg_host;              /* address.c */
+extern const struct cfg_type cfg_user, cfg_password, cfg_users; /* secret.c */
+extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_key, cfg_tls_sni, cfg_tls_alpn,
+    cfg_tls_pin, cfg_tls_skip;                                               /* tls.c */
 extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list; /* proxy.c */
 extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_text;  /* ruleset.c */
 /* Not built yet: named in the reference, never read (value.c). */
@@ -223,10 +226,29 @@ enum cfg_number cfg_parse_number(const char *text, uint64_t min, uint64_t max, u
  * Return: at most @max bytes in the store; NULL: could not be read, and that was reported. Never in a message. */
 const char *cfg_read_secret(struct cfg_read *r, const struct cfg_node *v, size_t max);
 
+enum { CFG_PINS_MAX = 16 };
+struct cfg_tls {
+    struct tls_options options;
+    const char *sni;
+    const char *alpn[TLS_ALPN_MAX];
+    uint8_t pins[CFG_PINS_MAX][TLS_PIN_BYTES];
+    uint32_t half_close_delay_ms;                          /* 0: not in the file */
+    int no_resume_choice;                                  /* 1: sessions are not resumed */
+    const struct cfg_node *used, *certificate_at, *key_at; /* NULL: not in the file */
+};
+
 struct cfg_proxy { /* what one entry of `proxies` fills */
     struct upstream_options options;
+    struct cfg_tls tls;
     const struct cfg_node *at; /* its name, or the URL */
 };
+
+/** cfg_tls_finish() - p->options.tls from p->tls, if the proxy is to be inside TLS (tls.c) */
+void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_node *at);
+/* What is counted is given back with the configuration. */
+void cfg_hold_ca(struct cfg_read *r, struct tls_ca *ca);
+void cfg_hold_tls(struct cfg_read *r, struct tls_settings *tls);
+void cfg_release(struct config *c);
 
 /** cfg_proxies_finish() - DIRECT, REJECT, REJECT-DROP and the proxies into config->upstreams; names must be distinct */
 void cfg_proxies_finish(struct cfg_read *r);

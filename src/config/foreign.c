@@ -129,7 +129,7 @@ static const struct cfg_foreign foreign[] = {
     { "proxies[]", "http-opts", "type socks5 runs over TCP" },
     { "proxies[]", "grpc-opts", "type socks5 runs over TCP" },
     { "proxies[]", "xhttp-opts", "type socks5 runs over TCP" },
-    { "proxies[]", "reality-opts", "tls will verify certificates" },
+    { "proxies[]", "reality-opts", "tls verifies certificates" },
     { "proxies[]", "ech-opts", "leave it out" },
     { "proxies[]", "flow", "leave it out" },
     { "proxies[]", "packet-encoding", "leave it out" },
@@ -145,8 +145,8 @@ static const struct cfg_foreign foreign[] = {
     { "proxies[]", "obfs", "leave it out" },
     { "proxies[]", "obfs-password", "leave it out" },
     { "proxies[]", "obfs-opts", "leave it out" },
-    { "proxies[]", "certificate", "tls.certificate will do that" },
-    { "proxies[]", "private-key", "tls.private-key will do that" },
+    { "proxies[]", "certificate", "tls.certificate does that" },
+    { "proxies[]", "private-key", "tls.private-key does that" },
 };
 
 const struct cfg_foreign *cfg_foreign_find(const char *where, const char *name)

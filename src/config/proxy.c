@@ -105,7 +105,30 @@ struct cfg_proxy *cfg_proxy_url(struct cfg_read *r, const char *url, const struc
     }
     if (!name_valid(r, p->options.name, at))
         return NULL;
+    cfg_tls_finish(r, p, at);
     return p;
+}
+
+static bool is_socks4(const struct cfg_proxy *p)
+{
+    return p->options.kind == UPSTREAM_SOCKS4 || p->options.kind == UPSTREAM_SOCKS4A;
+}
+
+static void check_login(struct cfg_read *r, const struct cfg_proxy *p, const struct cfg_node *v)
+{
+    const struct cfg_node *password = cfg_map_get(v, "password");
+
+    if (is_socks4(p) && password != NULL)
+        cfg_error(r, password, "SOCKS4 has no password; leave it out, or use type socks5");
+    else if (is_socks4(p))
+        return;
+    else if (p->options.username != NULL && password == NULL)
+        cfg_error(r, v, "has a username and no password; a login is both (RFC 1929)");
+    else if (p->options.password != NULL && cfg_map_get(v, "username") == NULL)
+        cfg_error(r, v, "has a password and no username; a login is both (RFC 1929)");
+    else if (p->options.kind == UPSTREAM_HTTP && p->options.username != NULL &&
+             strchr(p->options.username, ':') != NULL)
+        cfg_error(r, cfg_map_get(v, "username"), "holds a colon, which ends a user name in HTTP (RFC 7617)");
 }
 
 static void read_proxy(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
@@ -123,10 +146,8 @@ static void read_proxy(struct cfg_read *r, const struct cfg_key *k, const struct
     if (p == NULL)
         return;
     cfg_read_section(r, k->section, v, p);
-    if (p->options.username != NULL && cfg_map_get(v, "password") == NULL)
-        cfg_error(r, v, "has a username and no password; a login is both (RFC 1929)");
-    else if (p->options.password != NULL && cfg_map_get(v, "username") == NULL)
-        cfg_error(r, v, "has a password and no username; a login is both (RFC 1929)");
+    check_login(r, p, v);
+    cfg_tls_finish(r, p, v);
 }
 
 /* Groups are not built yet; their names are known, so that rules which use them are no mistakes of their own. */

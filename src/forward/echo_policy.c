@@ -289,6 +289,9 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         c = choose(f, verdict.echo, true, v6);
         break;
     case UPSTREAM_SOCKS5:
+    case UPSTREAM_SOCKS4:
+    case UPSTREAM_SOCKS4A:
+    case UPSTREAM_HTTP:
         c = choose(f, verdict.echo, false, v6);
         break;
     }

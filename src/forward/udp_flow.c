@@ -417,6 +417,9 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
         }
         break;
     case UPSTREAM_SOCKS5:
+    case UPSTREAM_SOCKS4:
+    case UPSTREAM_SOCKS4A:
+    case UPSTREAM_HTTP:
         break;
     }
     a->alias = !ip_port_equal(&target, &d->target);
@@ -520,6 +523,9 @@ static bool refused_by_rule(struct forward *f, struct udp_request *r, const stru
         udp_request_reject(r, REJECT_TTL_EXCEEDED);
         return true;
     case UPSTREAM_SOCKS5:
+    case UPSTREAM_SOCKS4:
+    case UPSTREAM_SOCKS4A:
+    case UPSTREAM_HTTP:
         break;
     }
     return false;

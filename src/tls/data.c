@@ -174,10 +174,13 @@ ssize_t tls_sendv(struct tls *t, const struct iovec *iov, int iovcnt)
     return taken;
 }
 
-void tls_shutdown(struct tls *t)
+int tls_shutdown(struct tls *t)
 {
     if (t->state != TLS_STATE_OPEN || t->our_end || t->send_broken)
-        return;
+        return 0;
+    if (tls_flush(t) == -EAGAIN)
+        return -EAGAIN;
     t->our_end = true;
     (void)mbedtls_ssl_close_notify(&t->ssl); /* when the socket is full, tls_flush() sends the rest */
+    return 0;
 }

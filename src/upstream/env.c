@@ -29,6 +29,9 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("upstream.loop_refused", loop_refused),
     UP_COUNTER("upstream.send_calls", send_calls),
     UP_COUNTER("upstream.recv_calls", recv_calls),
+    UP_COUNTER("tls.failed", tls_failed),
+    UP_COUNTER("tls.timeout", tls_timeout),
+    UP_COUNTER("tls.truncated", tls_truncated),
     UP_COUNTER("socks.udp_malformed", socks_udp_malformed),
     UP_COUNTER("socks.timeout", socks_timeout),
     { NULL, 0 },
@@ -49,6 +52,8 @@ static int init_pools(struct up_env *env, const struct up_env_options *o)
         (r = slab_init(&env->udps, sizeof(struct up_udp), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
         (r = slab_init(&env->handshakes, sizeof(struct handshake), handshakes)) != 0 ||
         (r = slab_init(&env->probes, sizeof(struct probe), PROBES_MAX)) != 0 ||
+        (r = slab_init(&env->secures, sizeof(struct secure),
+                       at_most((uint64_t)o->max_streams + HANDSHAKES_MAX, UINT32_MAX / 2))) != 0 ||
         (r = slab_init(&env->names, sizeof(struct udp_name), UDP_NAMES_POOL)) != 0 ||
         (r = slab_init(&env->held, sizeof(struct udp_held), UDP_HELD_POOL)) != 0)
         return r;
@@ -73,6 +78,13 @@ int up_env_new(const struct up_env_options *opt, struct up_env **out)
     return 0;
 }
 
+static void memory_free(struct up_memory *m)
+{
+    tls_context_free(m->tls);
+    upstream_unref(m->up);
+    free(m);
+}
+
 void up_env_free(struct up_env *env)
 {
     if (!env)
@@ -84,12 +96,13 @@ void up_env_free(struct up_env *env)
 
             env->memories[i] = m->next;
             probe_free(env, m->probe);
-            upstream_unref(m->up);
-            free(m);
+            memory_free(m);
         }
     }
     assert(env->streams.in_use == 0 && env->udps.in_use == 0);
     udp_rx_free(env->rx);
+    tls_worker_free(env->tls);
+    slab_fini(&env->secures);
     slab_fini(&env->held);
     slab_fini(&env->names);
     slab_fini(&env->probes);
@@ -101,8 +114,8 @@ void up_env_free(struct up_env *env)
 
 bool up_env_trim(struct up_env *env)
 {
-    struct slab *const all[] = { &env->streams, &env->udps,  &env->handshakes,
-                                 &env->probes,  &env->names, &env->held };
+    struct slab *const all[] = { &env->streams, &env->udps, &env->handshakes, &env->probes,
+                                 &env->names,   &env->held, &env->secures };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -168,8 +181,7 @@ static void sweep_memories(struct up_env *env)
                 continue;
             }
             *at = m->next;
-            upstream_unref(m->up);
-            free(m);
+            memory_free(m);
         }
     }
 }

@@ -1,7 +1,8 @@
-/* handshake.c - from nothing to a connected descriptor: dial, then SOCKS5 where the way out speaks it, all under one deadline.
+/* handshake.c - from nothing to a connected descriptor: dial, TLS, then what the proxy speaks; all under one deadline.
  *
- * How it works. The dial hands over a descriptor; socks5_step() says what to send and how many bytes to read. We read exactly
- * the bytes of the answer under way, so what follows the last answer stays in the kernel for the stream (faults.md S4, S11).
+ * How it works. The dial hands over a descriptor; talk_step() says what to send and how many bytes to read. We read exactly
+ * the bytes of the answer under way, so what follows the last answer stays in the kernel (or in TLS) for the stream
+ * (faults.md S4, S11). Where the end of an answer cannot be known before (HTTP), we look at the bytes before we take them.
  * After sending we wait for readiness instead of trying: an answer takes a round trip.
  *
  * What always holds. A handshake ends in exactly one call of its function, or in handshake_cancel(). A failure inside
@@ -29,9 +30,9 @@ static const char *server_text(const struct handshake *h, char out[SERVER_TEXT_M
 
     if (!ip_is_none(&h->dial.peer.addr))
         where = ip_port_text(&h->dial.peer, address);
-    else if (up->kind == UPSTREAM_SOCKS5 && !up->server.name)
+    else if (upstream_is_proxy(up) && !up->server.name)
         where = ip_port_text(&(struct ip_port){ up->server.addr, up->server.port }, address);
-    if (up->kind == UPSTREAM_SOCKS5)
+    if (upstream_is_proxy(up))
         snprintf(out, SERVER_TEXT_MAX, "%.40s (%.80s)", up->name, where);
     else
         snprintf(out, SERVER_TEXT_MAX, "%.120s", where);
@@ -40,7 +41,7 @@ static const char *server_text(const struct handshake *h, char out[SERVER_TEXT_M
 
 static const char *dialled_name(const struct handshake *h)
 {
-    return h->memory->up->kind == UPSTREAM_SOCKS5 ? h->memory->up->server.name : h->target_name;
+    return upstream_is_proxy(h->memory->up) ? h->memory->up->server.name : h->target_name;
 }
 
 /* ---- the end ---- */
@@ -51,6 +52,7 @@ static void release(struct handshake *h)
     struct up_env *env = h->env;
 
     wheel_cancel(env->opt.wheel, &h->deadline);
+    secure_free(h->secure);
     dial_cancel(&h->dial);
     h->memory->users--;
     slab_put(&env->handshakes, h);
@@ -68,13 +70,16 @@ static int drop_io(struct handshake *h)
 
 static void succeed(struct handshake *h)
 {
-    struct handshake_result result = { .bound = h->socks.bound, .peer = h->dial.peer };
+    struct handshake_result result = { .bound = talk_bound(&h->talk),
+                                       .secure = h->secure,
+                                       .peer = h->dial.peer };
     handshake_fn *fn = h->fn;
     void *arg = h->arg;
 
     up_memory_good(h->env, h->memory);
     result.guard = h->guard;
     result.fd = drop_io(h);
+    h->secure = NULL;
     release(h);
     fn(arg, &result);
 }
@@ -163,7 +168,7 @@ static bool is_our_own_trouble(int err)
 
 static void note_dial_failure(struct handshake *h, int err)
 {
-    bool proxy = h->memory->up->kind == UPSTREAM_SOCKS5;
+    bool proxy = upstream_is_proxy(h->memory->up);
     char server[SERVER_TEXT_MAX];
 
     if (h->dial.addr_count == 0)
@@ -174,46 +179,71 @@ static void note_dial_failure(struct handshake *h, int err)
                 server_text(h, server), dial_text(err));
 }
 
-/* ---- SOCKS5 ---- */
+/* ---- the proxy's answers ---- */
 
-static void note_socks_failure(struct handshake *h)
+static void note_talk_failure(struct handshake *h)
 {
+    struct talk_failure f = talk_failure(&h->talk);
     char server[SERVER_TEXT_MAX];
     struct up_memory *m = h->memory;
 
-    up_fail(&h->why, h->socks.err, socks5_stage(&h->socks), h->socks.proxy_fault, "%s %s",
-            server_text(h, server), h->socks.why);
-    if (h->socks.login_fault) {
+    up_fail(&h->why, f.err, talk_stage(&h->talk), f.proxy_fault, "%s %s", server_text(h, server), f.why);
+    if (f.login_fault) {
         m->bad_until_us = env_now_us(h->env) + BAD_LOGIN_US;
-        snprintf(m->bad_why, sizeof(m->bad_why), "%s", h->socks.why);
+        snprintf(m->bad_why, sizeof(m->bad_why), "%s", f.why);
     }
-    if (!h->socks.proxy_fault)
+    if (!f.proxy_fault)
         up_memory_good(h->env, m); /* it answered, if only to refuse */
-    if (h->socks.err == -EOPNOTSUPP)
+    if (f.err == -EOPNOTSUPP)
         m->no_udp_until_us = env_now_us(h->env) + 60 * SECOND_US; /* faults.md U6 */
 }
 
 static void server_gone(struct handshake *h, bool reset)
 {
-    socks5_gone(&h->socks, reset);
-    note_socks_failure(h);
+    talk_gone(&h->talk, reset);
+    note_talk_failure(h);
     tell_failure(h);
 }
 
-/* Return: all of it is out. Otherwise the rest waits for readiness, or the handshake has ended. */
-static bool flush(struct handshake *h)
+static ssize_t send_out(struct handshake *h)
 {
-    ssize_t n =
-        send(loop_io_fd(&h->io), h->out + h->out_off, (size_t)(h->out_len - h->out_off), MSG_NOSIGNAL);
+    struct iovec rest = { h->out + h->out_off, (size_t)(h->out_len - h->out_off) };
+    ssize_t n;
 
-    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+    if (h->secure)
+        return rest.iov_len > 0 ? tls_sendv(h->secure->tls, &rest, 1) : tls_flush(h->secure->tls);
+    n = send(loop_io_fd(&h->io), rest.iov_base, rest.iov_len, MSG_NOSIGNAL);
+    return n < 0 ? (errno == EINTR ? -EAGAIN : -errno) : n;
+}
+
+static bool has_unsent(const struct handshake *h)
+{
+    return h->out_off < h->out_len || (h->secure && tls_unsent(h->secure->tls));
+}
+
+/* What is left waits for readiness, or the handshake has ended. */
+static void flush(struct handshake *h)
+{
+    ssize_t n = send_out(h);
+
+    if (n < 0 && n != -EAGAIN) {
         server_gone(h, true);
-        return false;
+        return;
     }
     if (n > 0)
         h->out_off = (uint16_t)(h->out_off + n);
-    loop_io_set(h->env->opt.loop, &h->io, h->out_off < h->out_len ? LOOP_WRITE : LOOP_READ);
-    return h->out_off == h->out_len;
+    loop_io_set(h->env->opt.loop, &h->io, has_unsent(h) ? LOOP_WRITE : LOOP_READ);
+}
+
+/* Bytes that were only looked at are taken now, those that the step has used; the others are the stream's. */
+static void take_peeked(struct handshake *h, size_t unused)
+{
+    size_t used = h->peeked - unused;
+
+    h->peeked = 0;
+    h->in_len = 0;
+    if (used > 0)
+        (void)recv(loop_io_fd(&h->io), h->in, used, 0);
 }
 
 /* Steps until an answer is missing. Return: whether more of the same answer should be read at once. */
@@ -222,62 +252,139 @@ static bool run_steps(struct handshake *h)
     for (;;) {
         struct span in = { h->in, h->in_len };
         struct buf out;
-        enum socks5_step step;
+        enum talk_step step;
 
         buf_init(&out, h->out, sizeof(h->out));
-        step = socks5_step(&h->socks, &in, &out);
+        step = talk_step(&h->talk, &in, &out);
         memmove(h->in, in.data, in.len);
         h->in_len = (uint16_t)in.len;
+        if (h->peeked > 0 && step != TALK_AGAIN)
+            take_peeked(h, in.len);
         if (out.len > 0) {
             h->out_len = (uint16_t)out.len;
             h->out_off = 0;
-            (void)flush(h); /* an answer cannot be there yet */
+            flush(h); /* an answer cannot be there yet */
             return false;
         }
         switch (step) {
-        case SOCKS5_AGAIN:
+        case TALK_AGAIN:
             continue;
-        case SOCKS5_NEED_INPUT:
+        case TALK_NEED_INPUT:
             return true;
-        case SOCKS5_DONE:
+        case TALK_DONE:
             succeed(h);
             return false;
-        case SOCKS5_BROKEN:
-            note_socks_failure(h);
+        case TALK_BROKEN:
+            note_talk_failure(h);
             tell_failure(h);
             return false;
         }
     }
 }
 
+/* Return: bytes now in h->in; 0 their end; -EAGAIN; -errno. *wanted: how many were asked for. */
+static ssize_t read_some(struct handshake *h, size_t *wanted)
+{
+    struct span in = { h->in, h->in_len };
+    size_t missing = talk_missing(&h->talk, &in);
+    bool look = missing == TALK_LOOK && !h->secure;
+    ssize_t n;
+
+    *wanted = missing = look ? sizeof(h->in) : missing == TALK_LOOK ? 1 : missing;
+    assert(h->in_len + missing <= sizeof(h->in));
+    if (h->secure)
+        return tls_recv(h->secure->tls, h->in + h->in_len, missing);
+    n = recv(loop_io_fd(&h->io), h->in + h->in_len, missing, look ? MSG_PEEK : 0);
+    if (look && n > 0)
+        h->peeked = (uint16_t)n;
+    return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
+}
+
 static void read_answer(struct handshake *h)
 {
-    size_t missing;
+    size_t wanted;
     ssize_t n;
 
     do {
-        struct span in = { h->in, h->in_len };
-
-        missing = socks5_missing(&h->socks, &in);
-        assert(h->in_len + missing <= sizeof(h->in));
-        n = recv(loop_io_fd(&h->io), h->in + h->in_len, missing, 0);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        n = read_some(h, &wanted);
+        if (n == -EAGAIN)
             return;
         if (n <= 0) {
             server_gone(h, n < 0);
             return;
         }
         h->in_len = (uint16_t)(h->in_len + n);
-    } while (run_steps(h) && (size_t)n == missing);
+    } while (run_steps(h) && (size_t)n == wanted);
 }
+
+/* ---- TLS ---- */
+
+static void note_tls_failure(struct handshake *h)
+{
+    char server[SERVER_TEXT_MAX];
+
+    UP_COUNT(h->env, tls_failed);
+    up_fail(&h->why, -EHOSTUNREACH, "tls", true, "%s %s", server_text(h, server), tls_why(h->secure->tls));
+}
+
+static void start_talk(struct handshake *h)
+{
+    h->talking = true;
+    loop_io_set(h->env->opt.loop, &h->io, LOOP_READ);
+    run_steps(h);
+}
+
+void handshake_secure_step(struct handshake *h)
+{
+    struct loop *loop = h->env->opt.loop;
+
+    switch (tls_handshake(h->secure->tls, env_now_us(h->env))) {
+    case TLS_DONE:
+        start_talk(h);
+        break;
+    case TLS_WANT_READ:
+        loop_io_set(loop, &h->io, LOOP_READ);
+        break;
+    case TLS_WANT_WRITE:
+        loop_io_set(loop, &h->io, LOOP_WRITE);
+        break;
+    case TLS_LATER:
+        loop_io_set(loop, &h->io, 0);
+        secure_again(h->secure);
+        break;
+    case TLS_QUEUED: /* wake() goes on; meanwhile the server is silent, too */
+        loop_io_set(loop, &h->io, 0);
+        break;
+    case TLS_BROKEN:
+        note_tls_failure(h);
+        tell_failure(h);
+        break;
+    }
+}
+
+static void start_secure(struct handshake *h, int fd)
+{
+    int r = secure_new(h->env, h->memory, fd, h, &h->secure);
+
+    if (r == 0) {
+        handshake_secure_step(h);
+        return;
+    }
+    up_fail(&h->why, -ENOMEM, "tls", false, "no memory for TLS");
+    tell_failure(h);
+}
+
+/* ---- events ---- */
 
 static void on_io(struct loop_io *io, unsigned events)
 {
     struct handshake *h = CONTAINER_OF(io, struct handshake, io);
 
     (void)events;
-    if (h->out_off < h->out_len)
-        (void)flush(h);
+    if (!h->talking)
+        handshake_secure_step(h);
+    else if (has_unsent(h))
+        flush(h);
     else
         read_answer(h);
 }
@@ -294,17 +401,17 @@ static void on_dialled(struct dial *d, int fd, uint32_t guard, int err)
     h->guard = guard;
     h->connected = true;
     loop_io_start(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
-    if (h->memory->up->kind == UPSTREAM_DIRECT)
-        succeed(h);
+    if (h->memory->up->tls)
+        start_secure(h, fd);
     else
-        run_steps(h);
+        start_talk(h);
 }
 
 /* ---- time ---- */
 
 static void note_timeout(struct handshake *h)
 {
-    bool proxy = h->memory->up->kind == UPSTREAM_SOCKS5;
+    bool proxy = upstream_is_proxy(h->memory->up);
     const char *stage = handshake_stage(h);
     char server[SERVER_TEXT_MAX];
 
@@ -316,11 +423,15 @@ static void note_timeout(struct handshake *h)
             h->dial.peer = (struct ip_port){ h->dial.addrs[0], h->dial.port };
         up_fail(&h->why, proxy ? -EHOSTUNREACH : -ETIMEDOUT, stage, proxy, "%s did not answer in time",
                 server_text(h, server));
+    } else if (!h->talking) {
+        UP_COUNT(h->env, tls_timeout);
+        up_fail(&h->why, -EHOSTUNREACH, stage, true, "%s did not finish the TLS handshake in time",
+                server_text(h, server));
     } else {
         UP_COUNT(h->env, socks_timeout);
-        up_fail(&h->why, -EHOSTUNREACH, stage, h->socks.state != SOCKS5_REPLY || h->in_len > 0,
+        up_fail(&h->why, -EHOSTUNREACH, stage, !talk_asked(&h->talk) || h->in_len > 0,
                 "%s did not finish its answer to our %s in time", server_text(h, server),
-                h->socks.state == SOCKS5_METHOD ? "greeting" : stage);
+                talk_greets(&h->talk) ? "greeting" : stage);
     }
 }
 
@@ -338,7 +449,9 @@ const char *handshake_stage(const struct handshake *h)
 {
     if (h->dial.resolving)
         return "resolve";
-    return h->connected ? socks5_stage(&h->socks) : "connect";
+    if (!h->connected)
+        return "connect";
+    return h->talking ? talk_stage(&h->talk) : "tls";
 }
 
 /* ---- the beginning ---- */
@@ -362,7 +475,7 @@ static int take_target(struct handshake *h, const struct host_port *target, stru
 static int start(struct handshake *h, const struct host_port *target)
 {
     struct up_memory *m = h->memory;
-    bool direct = m->up->kind == UPSTREAM_DIRECT;
+    bool direct = !upstream_is_proxy(m->up);
     char server[SERVER_TEXT_MAX];
     int r;
 
@@ -400,7 +513,7 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
         return r;
     }
     m->users++;
-    socks5_init(&h->socks, goal, &m->up->login, &checked);
+    talk_init(&h->talk, m->up->kind, goal, &m->up->login, &checked);
     r = start(h, &checked);
     if (r == -EMFILE || r == -ENOMEM) {
         release(h);

@@ -32,6 +32,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     struct probe *p = arg;
 
     p->handshake = NULL;
+    secure_free(result->secure);
     if (result->fd >= 0)
         socket_close(p->env, result->fd, result->guard);
     tell_all(p, result->fd >= 0 ? 0 : result->why->err);
@@ -40,14 +41,14 @@ static void on_handshake(void *arg, const struct handshake_result *result)
 /* The first probe of an upstream: asks it, or knows the answer. */
 static void start(struct probe *p, uint64_t timeout_us)
 {
-    enum upstream_kind kind = p->memory->up->kind;
+    const struct upstream *up = p->memory->up;
 
     p->later.fn = on_later;
     p->memory->probe = p;
-    if (kind == UPSTREAM_SOCKS5)
+    if (upstream_is_proxy(up))
         p->err =
             handshake_open(p->env, p->memory, SOCKS5_HELLO, NULL, timeout_us, on_handshake, p, &p->handshake);
-    else if (kind != UPSTREAM_DIRECT)
+    else if (up->kind != UPSTREAM_DIRECT)
         p->err = -ECONNREFUSED;
     if (!p->handshake)
         wheel_set(p->env->opt.wheel, &p->later, env_now_us(p->env));

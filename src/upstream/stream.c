@@ -1,4 +1,4 @@
-/* stream.c - an open byte stream: nothing but a socket, since the handshake is a separate object that is gone by then.
+/* stream.c - an open byte stream: nothing but a socket, or TLS around one (secure.c): the handshake is gone by then.
  *
  * What always holds. Data goes straight between the socket and the caller's memory. A stream whose sending failed has been
  * reset: Linux then hands out what had arrived and ends with a 0 that looks like an orderly end, which must not reach the
@@ -15,10 +15,23 @@ static void free_stream(struct up_stream *s)
     slab_put(&s->env->streams, s);
 }
 
+/* @politely: with a close_notify, if it goes. */
+static void drop_secure(struct up_stream *s, bool politely)
+{
+    if (!s->is_secure || s->state != STREAM_OPEN)
+        return;
+    if (politely)
+        (void)tls_shutdown(s->secure->tls);
+    secure_free(s->secure);
+    s->secure = NULL;
+    s->is_secure = false;
+}
+
 static void close_socket(struct up_stream *s, bool reset)
 {
     int fd = loop_io_fd(&s->io);
 
+    drop_secure(s, !reset);
     loop_io_stop(s->env->opt.loop, &s->io);
     if (reset) {
         struct linger now = { .l_onoff = 1, .l_linger = 0 };
@@ -69,6 +82,7 @@ static int stream_break(struct up_stream *s)
     struct up_env *env = s->env;
 
     if (s->state == STREAM_OPEN) {
+        drop_secure(s, false);
         s->state = STREAM_BROKEN;
         s->next_broken = env->broken;
         env->broken = s;
@@ -150,14 +164,19 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
     ssize_t n;
 
     assert(s->state == STREAM_OPEN || s->state == STREAM_BROKEN);
-    n = recv(loop_io_fd(&s->io), to, len, 0);
-    UP_COUNT(s->env, recv_calls);
+    if (s->is_secure) {
+        n = secure_recv(s->secure, to, len);
+    } else {
+        n = recv(loop_io_fd(&s->io), to, len, 0);
+        n = n < 0 ? -errno : n;
+        UP_COUNT(s->env, recv_calls);
+    }
     if (n > 0) {
         counter_add(&s->env->cnt.bytes_down, (uint64_t)n);
         s->memory->health.last_good_us = env_now_us(s->env);
         return n;
     }
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    if (n == -EAGAIN || n == -EINTR)
         return -EAGAIN;
     return n == 0 && !s->send_failed ? 0 : stream_break(s);
 }
@@ -170,31 +189,50 @@ static void tune(struct up_stream *s)
         socket_tune(loop_io_fd(&s->io));
 }
 
-ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt)
+static ssize_t send_plain(struct up_stream *s, const struct iovec *iov, int iovcnt)
 {
     struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt };
+    ssize_t n = sendmsg(loop_io_fd(&s->io), &msg, MSG_NOSIGNAL);
+
+    UP_COUNT(s->env, send_calls);
+    if (n >= 0)
+        return n;
+    return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM /* faults.md R4 */
+               ? -EAGAIN
+               : -ECONNRESET;
+}
+
+ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt)
+{
     ssize_t n;
 
     assert((s->state == STREAM_OPEN || s->state == STREAM_BROKEN) && !s->shut);
-    if (s->send_failed)
+    if (s->send_failed || s->state == STREAM_BROKEN)
         return -ECONNRESET;
     tune(s);
-    n = sendmsg(loop_io_fd(&s->io), &msg, MSG_NOSIGNAL);
-    UP_COUNT(s->env, send_calls);
-    if (n >= 0) {
-        counter_add(&s->env->cnt.bytes_up, (uint64_t)n);
-        return n;
+    if (s->is_secure) {
+        n = tls_sendv(s->secure->tls, iov, iovcnt);
+        secure_update(s->secure);
+    } else {
+        n = send_plain(s, iov, iovcnt);
     }
-    if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM) /* faults.md R4 */
-        return -EAGAIN;
-    s->send_failed = true; /* on_closed follows what recv still has */
-    return -ECONNRESET;
+    if (n >= 0)
+        counter_add(&s->env->cnt.bytes_up, (uint64_t)n);
+    else if (n != -EAGAIN)
+        s->send_failed = true; /* on_closed follows what recv still has */
+    return n;
 }
 
 void up_stream_want(struct up_stream *s, unsigned events)
 {
-    if (s->state == STREAM_OPEN)
+    if (s->state != STREAM_OPEN)
+        return;
+    if (s->is_secure) {
+        s->secure->want = (uint8_t)events;
+        secure_update(s->secure);
+    } else {
         loop_io_set(s->env->opt.loop, &s->io, events);
+    }
 }
 
 void up_stream_shutdown(struct up_stream *s)
@@ -202,6 +240,10 @@ void up_stream_shutdown(struct up_stream *s)
     if (s->state != STREAM_OPEN || s->shut)
         return;
     s->shut = true;
+    if (s->is_secure) {
+        secure_end(s->secure);
+        return;
+    }
     (void)shutdown(loop_io_fd(&s->io), SHUT_WR); /* ENOTCONN: it was reset, which the next recv says */
 }
 

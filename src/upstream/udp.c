@@ -167,8 +167,11 @@ static void on_direct_open(struct wheel_timer *t, uint64_t now_us)
 
 static bool has_no_udp(const struct up_env *env, const struct upstream *up, const struct up_memory *m)
 {
-    return up->udp == UPSTREAM_UDP_OFF ||
-           (up->kind == UPSTREAM_SOCKS5 && m->no_udp_until_us > env_now_us(env));
+    if (!upstream_is_proxy(up))
+        return up->udp == UPSTREAM_UDP_OFF;
+    /* Inside TLS there is none either: the datagrams would leave in the clear. */
+    return up->udp == UPSTREAM_UDP_OFF || up->kind != UPSTREAM_SOCKS5 || up->tls ||
+           m->no_udp_until_us > env_now_us(env);
 }
 
 int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,

@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SECRET_MAX = 255 }; /* one length byte (RFC 1929 section 2) */
+enum {
+    SECRET_MAX = 255,           /* one length byte (RFC 1929 section 2) */
+    HALF_CLOSE_DELAY_MS = 2000, /* faults.md L12 */
+};
 
 static bool secret_fits(const char *s)
 {
@@ -13,18 +16,33 @@ static bool secret_fits(const char *s)
     return len >= 1 && len <= SECRET_MAX;
 }
 
+static bool is_direct_or_reject(enum upstream_kind kind)
+{
+    return kind == UPSTREAM_DIRECT || kind == UPSTREAM_REJECT || kind == UPSTREAM_REJECT_DROP;
+}
+
 static bool login_is_valid(const struct upstream_options *opt)
 {
+    if (opt->kind == UPSTREAM_SOCKS4 || opt->kind == UPSTREAM_SOCKS4A)
+        return !opt->password && (!opt->username || secret_fits(opt->username));
     if (!opt->username && !opt->password)
         return true;
     return secret_fits(opt->username) && secret_fits(opt->password);
+}
+
+/* What was to be inside TLS never goes without it. */
+static bool tls_is_valid(const struct upstream_options *opt)
+{
+    if (opt->secure != (opt->tls != NULL) || (opt->secure && is_direct_or_reject(opt->kind)))
+        return false;
+    return !opt->tls_name || (opt->tls_name[0] != '\0' && strlen(opt->tls_name) <= 255);
 }
 
 /* The server's name in the spelling that resolvers get; "" when it is an address. */
 static int server_name(const struct upstream_options *opt, char out[256])
 {
     out[0] = '\0';
-    if (opt->kind != UPSTREAM_SOCKS5)
+    if (is_direct_or_reject(opt->kind))
         return 0;
     if (opt->server.port == 0)
         return -EINVAL;
@@ -69,10 +87,10 @@ int upstream_new(const struct upstream_options *opt, struct upstream **out)
     struct upstream *up;
     size_t bytes;
 
-    if (!opt->name || !login_is_valid(opt) || server_name(opt, server) != 0)
+    if (!opt->name || !login_is_valid(opt) || !tls_is_valid(opt) || server_name(opt, server) != 0)
         return -EINVAL;
     bytes = sizeof(*up) + text_bytes(opt->name) + text_bytes(server) + text_bytes(opt->username) +
-            text_bytes(opt->password) + opt->allows * sizeof(*opt->allow);
+            text_bytes(opt->password) + text_bytes(opt->tls_name) + opt->allows * sizeof(*opt->allow);
     up = calloc(1, bytes);
     if (!up)
         return -ENOMEM;
@@ -88,6 +106,9 @@ int upstream_new(const struct upstream_options *opt, struct upstream **out)
     up->server.name = put_text(&cursor, server[0] ? server : NULL);
     up->login.username = put_text(&cursor, opt->username);
     up->login.password = put_text(&cursor, opt->password);
+    up->tls_name = put_text(&cursor, opt->tls_name);
+    up->tls = opt->tls ? tls_settings_ref(opt->tls) : NULL;
+    up->half_close_delay_ms = opt->half_close_delay_ms > 0 ? opt->half_close_delay_ms : HALF_CLOSE_DELAY_MS;
     *out = up;
     return 0;
 }
@@ -102,6 +123,7 @@ void upstream_unref(struct upstream *up)
 {
     if (!up || atomic_fetch_sub_explicit(&up->refs, 1, memory_order_acq_rel) != 1)
         return;
+    tls_settings_unref(up->tls);
     explicit_bzero(up, up->bytes);
     free(up);
 }

@@ -5,7 +5,9 @@
  *     up_memory    what this worker has learned about one upstream: health, last good address, "no UDP here"
  *     up_env       one a worker: pools, receive buffers, memories
  *     dial         racing TCP connects to one host (dial.c)
- *     handshake    a dial, then SOCKS5 if the way out speaks it; ends in a descriptor or a failure (handshake.c)
+ *     handshake    a dial, then TLS, then what the proxy speaks; ends in a descriptor or a failure (handshake.c)
+ *     talk         what is said to the proxy: SOCKS5, SOCKS4 or HTTP, without I/O (talk.h)
+ *     secure       TLS around a connection, from the handshake into the stream (secure.c)
  *     up_stream    96 bytes for each open stream; the handshake is a separate object that is given back when it is open
  *     up_udp       an association (udp.c) */
 #ifndef CULVERT_UPSTREAM_IMPL_H
@@ -17,7 +19,7 @@
 #include <unistd.h>
 
 #include "culvert/upstream.h"
-#include "socks5.h"
+#include "talk.h"
 
 #define SECOND_US UINT64_C(1000000)
 
@@ -30,6 +32,9 @@ struct upstream {
     const char *name;
     struct host_port server; /* a name is normalised and lives in text */
     struct socks5_login login;
+    struct tls_settings *tls; /* NULL: plain; one reference */
+    const char *tls_name;
+    uint32_t half_close_delay_ms;
     uint32_t routing_mark;
     char interface_name[16];
     struct ip_prefix *allow; /* in text; NULL: all */
@@ -38,6 +43,11 @@ struct upstream {
     _Alignas(8) char text[]; /* the prefixes, then names and secrets */
 };
 
+/** upstream_is_proxy() - is there a server of ours between us and the target? */
+static inline bool upstream_is_proxy(const struct upstream *up)
+{
+    return up->kind != UPSTREAM_DIRECT && up->kind != UPSTREAM_REJECT && up->kind != UPSTREAM_REJECT_DROP;
+}
 /** upstream_allows() - may it dial this destination? */
 bool upstream_allows(const struct upstream *up, const struct ip_addr *dst);
 
@@ -63,8 +73,9 @@ struct up_memory {
     struct ip_addr addrs[UP_ADDRS_MAX];
     uint8_t addr_count; /* the server's name as it was last answered, for when it fails (faults.md S18) */
     char bad_why[120];
-    struct probe *probe; /* running; NULL: none */
-    uint32_t users;      /* handshakes, streams and associations that point here */
+    struct tls_context *tls; /* sessions to resume; NULL until the first dial */
+    struct probe *probe;     /* running; NULL: none */
+    uint32_t users;          /* handshakes, streams and associations that point here */
 };
 
 void up_memory_good(struct up_env *env, struct up_memory *m);
@@ -86,7 +97,8 @@ struct up_env {
     struct up_socket_rules no_rules; /* for a caller without any */
     uint32_t rules_number; /* grows with each new set: memory of an old one may come back as a new one */
     struct up_memory *memories[MEMORY_BUCKETS];
-    struct slab streams, handshakes, udps, probes, names, held;
+    struct slab streams, handshakes, udps, probes, names, held, secures;
+    struct tls_worker *tls; /* NULL until the first dial with TLS */
     struct udp_rx *rx;
     struct up_stream *broken; /* streams whose error is to be told, newest first */
     struct wheel_timer broken_timer;
@@ -177,6 +189,7 @@ void dial_order(struct ip_addr *addrs, size_t n, const struct ip_addr *first, bo
 struct handshake_result {
     int fd; /* the receiver's now; -1: failed, see why */
     uint32_t guard;
+    struct secure *secure; /* TLS around fd: the receiver's too; NULL: plain */
     struct ip_port bound, peer;
     const struct up_failure *why;
 };
@@ -194,12 +207,14 @@ struct handshake {
     uint32_t guard;
     bool connected; /* io is ours */
     bool failed;    /* before handshake_open() returned: told by the deadline timer */
-    bool heard;     /* a byte of the answer under way has arrived */
+    bool talking;   /* the dial, and TLS if any, are through */
     struct up_failure why;
-    struct socks5 socks;
+    struct secure *secure; /* NULL: plain */
+    struct talk talk;
     uint16_t in_len, out_len, out_off;
-    uint8_t in[SOCKS5_IN_MAX];
-    uint8_t out[SOCKS5_OUT_MAX];
+    uint16_t peeked; /* bytes of `in` that are still in the socket */
+    uint8_t in[TALK_IN_MAX];
+    uint8_t out[TALK_OUT_MAX];
     char target_name[256];
 };
 
@@ -228,15 +243,44 @@ struct up_stream {
     void *arg;
     union {
         struct handshake *handshake;   /* OPENING */
-        struct up_stream *next_broken; /* BROKEN */
+        struct secure *secure;         /* OPEN, with is_secure */
+        struct up_stream *next_broken; /* BROKEN; TLS is gone then */
     };
     uint32_t guard;
-    uint8_t state;    /* enum stream_state */
-    uint8_t sends;    /* 0, 1, or 2 for more */
-    bool shut;        /* our FIN is out */
-    bool send_failed; /* so the end of what arrives is no FIN */
+    uint8_t state;        /* enum stream_state */
+    uint8_t sends;        /* 0, 1, or 2 for more */
+    bool shut : 1;        /* our FIN is out */
+    bool send_failed : 1; /* so the end of what arrives is no FIN */
+    bool is_secure : 1;
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 96, "an idle stream is cheap (PERF-9)");
+
+/* TLS around one connection: first a handshake's, then a stream's. */
+struct secure {
+    struct tls *tls;
+    struct up_env *env;
+    int fd;
+    struct wheel_timer
+        timer; /* the next step; then: bytes that no descriptor announces, and the half close */
+    struct handshake *handshake;
+    struct up_stream *stream;
+    uint64_t heard_us; /* when the stream last got bytes, or its FIN was asked for */
+    uint8_t want;      /* of the stream's owner: LOOP_READ, LOOP_WRITE */
+    bool end_held;     /* the owner's FIN waits for silence (faults.md L12) */
+};
+/** secure_new() - TLS as a client, around a connected descriptor; nothing is sent yet. Return: 0, -ENOMEM, -EIO */
+int secure_new(struct up_env *env, struct up_memory *m, int fd, struct handshake *h, struct secure **out);
+void secure_free(struct secure *c); /* NULL is fine; not the descriptor */
+/** secure_again() - handshake_secure_step() runs in the next turn */
+void secure_again(struct secure *c);
+void handshake_secure_step(struct handshake *h);
+/* The stream's side. secure_update() after anything that changed what is waited for. */
+void secure_attach(struct secure *c, struct up_stream *s);
+ssize_t secure_recv(struct secure *c, void *to,
+                    size_t len); /* as up_stream_recv(), the break left to the caller */
+void secure_update(struct secure *c);
+void secure_end(struct secure *c); /* our FIN, in time */
+void secure_on_io(struct loop_io *io, unsigned events);
 
 void stream_tell_broken(struct wheel_timer *t, uint64_t now_us);
 

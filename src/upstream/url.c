@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { STORAGE_BYTES = 1024, SECRET_MAX = 255, DEFAULT_PORT = 1080 };
+enum { STORAGE_BYTES = 1024, SECRET_MAX = 255 };
 
 struct text { /* a part of the URL */
     const char *at;
@@ -78,37 +78,69 @@ static int decode(struct store *store, struct text t, const char *what, const ch
     return 0;
 }
 
+static const struct scheme {
+    const char *name;
+    enum upstream_kind kind;
+    bool secure;
+    uint16_t port; /* where none is given */
+} schemes[] = {
+    { "socks5", UPSTREAM_SOCKS5, false, 1080 },    { "socks5h", UPSTREAM_SOCKS5, false, 1080 },
+    { "socks5+tls", UPSTREAM_SOCKS5, true, 1080 }, { "socks4", UPSTREAM_SOCKS4, false, 1080 },
+    { "socks4a", UPSTREAM_SOCKS4A, false, 1080 },  { "http", UPSTREAM_HTTP, false, 80 },
+    { "https", UPSTREAM_HTTP, true, 443 },
+};
+
 /* Which kinds there are, and which ones are known by name only. */
 static int parse_scheme(struct text *url, struct upstream_options *o, struct err *err)
 {
-    static const char *const later[] = { "http",       "https",     "socks4", "socks4a",  "socks5s",
-                                         "socks5+tls", "masque",    "ss",     "trojan",   "vmess",
-                                         "vless",      "hysteria2", "tuic",   "wireguard" };
+    static const char *const later[] = { "socks5s", "masque",    "ss",   "trojan",   "vmess",
+                                         "vless",   "hysteria2", "tuic", "wireguard" };
     const char *colon = memmem(url->at, url->len, "://", 3);
     size_t len = colon ? (size_t)(colon - url->at) : 0;
 
     if (len == 0 || len > 16)
         return err_set(err, -EINVAL,
                        "a proxy is written socks5://HOST:PORT or socks5://USER:PASSWORD@HOST:PORT");
-    if ((len == 6 && strncasecmp(url->at, "socks5", 6) == 0) ||
-        (len == 7 && strncasecmp(url->at, "socks5h", 7) == 0)) {
-        o->kind = UPSTREAM_SOCKS5;
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+        if (strlen(schemes[i].name) != len || strncasecmp(url->at, schemes[i].name, len) != 0)
+            continue;
+        o->kind = schemes[i].kind;
+        o->secure = schemes[i].secure;
+        o->server.port = schemes[i].port;
         *url = (struct text){ colon + 3, url->len - len - 3 };
         return 0;
     }
     for (size_t i = 0; i < ARRAY_LEN(later); i++) {
         if (strlen(later[i]) == len && strncasecmp(url->at, later[i], len) == 0)
-            return err_set(err, -EINVAL, "%s:// is not supported yet; socks5:// is", later[i]);
+            return err_set(err, -EINVAL,
+                           "%s:// is not supported yet; socks5://, socks5+tls://, http:// and https:// are",
+                           later[i]);
     }
-    return err_set(err, -EINVAL, "\"%.*s://\" is no kind of proxy that we know; write socks5://", (int)len,
-                   url->at);
+    return err_set(err, -EINVAL, "\"%.*s://\" is no kind of proxy that we know; write socks5:// or http://",
+                   (int)len, url->at);
+}
+
+/* SOCKS4 has a user name that is no secret, and no password. */
+static int parse_user(struct text login, struct store *store, struct upstream_options *o, struct err *err)
+{
+    int r;
+
+    if (memchr(login.at, ':', login.len))
+        return err_set(err, -EINVAL, "SOCKS4 has no password; write USER@, or socks5://");
+    r = decode(store, login, "user name", &o->username, err);
+    if (r == 0 && (o->username[0] == '\0' || strlen(o->username) > SECRET_MAX))
+        return err_set(err, -EINVAL, "the user name must have 1 to 255 bytes");
+    return r;
 }
 
 static int parse_login(struct text login, struct store *store, struct upstream_options *o, struct err *err)
 {
-    struct text password = cut(&login, ':', false);
+    struct text password;
     int r;
 
+    if (o->kind == UPSTREAM_SOCKS4 || o->kind == UPSTREAM_SOCKS4A)
+        return parse_user(login, store, o, err);
+    password = cut(&login, ':', false);
     if (!password.at)
         return err_set(err, -EINVAL, "the URL has a user name without a password; write USER:PASSWORD@");
     if ((r = decode(store, login, "user name", &o->username, err)) != 0 ||
@@ -160,7 +192,6 @@ static int parse_server(struct text server, struct store *store, struct upstream
     if (port.at && memchr(port.at, ':', port.len))
         return err_set(err, -EINVAL,
                        "an IPv6 address is written in brackets, as in socks5://[2001:db8::1]:1080");
-    o->server.port = DEFAULT_PORT;
     if ((port.at && (r = parse_port(port, &o->server.port, err)) != 0) ||
         (r = decode(store, server, "host", &host, err)) != 0)
         return r;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DATA        SOURCE_DIR "/tests/unit/data"
 #define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
 #define MATCH       "rules: ['MATCH,DIRECT']\n"
 
@@ -131,7 +132,7 @@ static const struct key_row {
       "1:15: dns.enable: \"no\" is neither true nor false; write one of these" },
     { "proxies", "proxies: socks5://192.0.2.1:1080#a\nrules: ['MATCH,a']\n", "proxies: {}\n" MATCH,
       "1:10: proxies: the key \"name\" is missing; a name would work\n"
-      "1:10: proxies: the key \"type\" is missing; socks5 would work\n"
+      "1:10: proxies: the key \"type\" is missing; socks5, socks4, socks4a or http would work\n"
       "1:10: proxies: the key \"server\" is missing; an address or a host name would work\n"
       "1:10: proxies: the key \"port\" is missing; a port would work" },
     { "proxies[].name", PROXY(""), "proxies: [{name: 'a,b', type: socks5, server: h, port: 1}]\n" MATCH,
@@ -156,6 +157,46 @@ static const struct key_row {
     { "proxies[].routing-mark", PROXY(", routing-mark: 2"), PROXY(", routing-mark: -2"),
       "1:69: proxies[0].routing-mark: \"-2\" is no mark; a number from 1 to 0xffffffff would work, as in "
       "0x1b6" },
+    { "proxies[].tls", PROXY(", tls: true"), PROXY(", tls: maybe"),
+      "1:60: proxies[0].tls: is neither true nor false nor a map; one of these would work" },
+    { "proxies[].tls.sni", PROXY(", tls: {sni: a.test}"), PROXY(", tls: {sni: 'a b'}"),
+      "1:66: proxies[0].tls.sni: \"a b\" is no host name; a name such as proxy.example.net would work" },
+    { "proxies[].tls.alpn", PROXY(", tls: {alpn: [h2, http/1.1]}"), PROXY(", tls: {alpn: ''}"),
+      "1:67: proxies[0].tls.alpn: has 0 bytes; 1 to 255 would work" },
+    { "proxies[].tls.ca", PROXY(", tls: {ca: " DATA "/ca.pem}"), PROXY(", tls: {ca: /none}"),
+      "1:65: proxies[0].tls.ca: the file \"/none\" cannot be read: there is no such file" }, /* faults.md L16 */
+    { "proxies[].tls.pin-sha256",
+      PROXY(", tls: {pin-sha256: 'r4bnBmRCZr5xAVMLgTFpKKuaG5oy1SAmP4EVtMVOSyM='}"),
+      PROXY(", tls: {pin-sha256: [abc]}"),
+      "1:74: proxies[0].tls.pin-sha256[0]: \"abc\" is no SHA-256 in base64 (44 characters with a final =)" },
+    { "proxies[].tls.certificate",
+      PROXY(", tls: {certificate: " DATA "/ca.pem, private-key: " DATA "/key.pem}"),
+      PROXY(", tls: {certificate: " DATA "/ca.pem}"),
+      "1:74: proxies[0]: a certificate and its private key belong together; set both certificate and "
+      "private-key" },
+    { "proxies[].tls.private-key",
+      PROXY(", tls: {certificate: " DATA "/ca.pem, private-key: {file: " DATA "/key.pem}}"),
+      PROXY(", tls: {private-key: /none}"),
+      "1:74: proxies[0].tls.private-key: the file \"/none\" cannot be read: there is no such file\n"
+      "1:74: proxies[0]: a certificate and its private key belong together; set both certificate and "
+      "private-key" }, /* faults.md L16 */
+    { "proxies[].tls.min-version", PROXY(", tls: {min-version: 1.2}"), PROXY(", tls: {min-version: 1.1}"),
+      "1:74: proxies[0].tls.min-version: unknown value \"1.1\"; did you mean \"1.2\"?" },
+    { "proxies[].tls.resume", PROXY(", tls: {resume: false}"), PROXY(", tls: {resume: maybe}"),
+      "1:69: proxies[0].tls.resume: unknown value \"maybe\"; true or false would work" },
+    { "proxies[].tls.skip-cert-verify", PROXY(", tls: {skip-cert-verify: false}"),
+      PROXY(", tls: {skip-cert-verify: 1}"),
+      "1:79: proxies[0].tls.skip-cert-verify: is neither true nor false; write one of these" },
+    { "proxies[].tls.half-close-delay", PROXY(", tls: {half-close-delay: 500ms}"),
+      PROXY(", tls: {half-close-delay: 2h}"),
+      "1:79: proxies[0].tls.half-close-delay: \"2h\" is out of range; 1ms to 1m would work" },
+    { "proxies[].sni", PROXY(", tls: true, sni: a.test"), PROXY(", sni: a.test"),
+      "1:60: proxies[0]: a key of TLS at a proxy without TLS; tls: true beside it would work" },
+    { "proxies[].alpn", PROXY(", alpn: h2, tls: true"), PROXY(", tls: true, alpn: ''"),
+      "1:72: proxies[0].alpn: has 0 bytes; 1 to 255 would work" },
+    { "proxies[].skip-cert-verify", PROXY(", tls: true, skip-cert-verify: false"),
+      PROXY(", tls: true, skip-cert-verify: x"),
+      "1:84: proxies[0].skip-cert-verify: is neither true nor false; write one of these" },
     { "rules", "rules: MATCH,DIRECT\n", "rules: ['MATCH,DIREKT']\n",
       "1:16: rules[0]: no proxy is called \"DIREKT\"; did you mean \"DIRECT\"?" },
     { "rules[].via", "rules: {via: DIRECT}\n", "rules: {via: nowhere}\n",
@@ -386,16 +427,11 @@ static void every_key_that_the_specification_names_is_known(void **state)
         "dns.proxy-server-nameserver: x",
         "dns.block-types: x",
         "dns.default-nameserver: x",
-        "proxies.tls: x",
         "proxies.dialer-proxy: x",
         "proxies.pool: x",
         "proxies.tcp-fast-open: x",
         "proxies.pipelining: x",
         "proxies.token: x",
-        "proxies.sni: x",
-        "proxies.servername: x",
-        "proxies.alpn: x",
-        "proxies.skip-cert-verify: x",
         "proxies.fingerprint: x",
         "proxy-groups: x",
         "rule-providers: x",
@@ -544,7 +580,8 @@ static void all_mistakes_of_a_file_are_named_in_one_run_in_their_order(void **st
           "work\n"
           "t.yaml:6:46: proxies[0].port: \"0\" is out of range; 1 to 65535 would work\n"
           "t.yaml:7:12: proxies[1]: the name \"a\" is there twice; the first is on line 6, column 12\n"
-          "t.yaml:7:21: proxies[1].type: \"ss\" is not supported yet; socks5 would work\n"
+          "t.yaml:7:21: proxies[1].type: \"ss\" is not supported yet; socks5, socks4, socks4a or http would "
+          "work\n"
           "t.yaml:7:45: proxies[1]: the key \"cipher\" of mihomo is not supported; type socks5 has none\n"
           "t.yaml:9:24: rules[0]: no proxy is called \"b\"; a name from proxies, DIRECT, REJECT or "
           "REJECT-DROP would work\n"
@@ -581,7 +618,8 @@ static void other_spellings_of_mihomo_are_understood(void **state) /* config.md 
         { PROXY(", client-fingerprint: chrome"),
           "t.yaml:1:75: warning: proxies[0].client-fingerprint: has no effect here; remove it" },
         { "proxies: [{name: a, type: vmess, server: h, port: 1, uuid: x}]\n" MATCH,
-          "t.yaml:1:27: proxies[0].type: \"vmess\" is not supported; socks5 would work\n"
+          "t.yaml:1:27: proxies[0].type: \"vmess\" is not supported; socks5, socks4, socks4a or http would "
+          "work\n"
           "t.yaml:1:54: proxies[0]: the key \"uuid\" of mihomo is not supported; type socks5 has username "
           "and password" },
     };

@@ -61,15 +61,49 @@ static void a_url_is_read(void **state)
     assert_int_equal(wrong, 0);
 }
 
+static void a_scheme_is_a_kind_and_whether_it_is_inside_tls(void **state)
+{
+    static const struct {
+        const char *url;
+        enum upstream_kind kind;
+        bool secure;
+        uint16_t port;
+    } rows[] = {
+        { "socks5h://h", UPSTREAM_SOCKS5, false, 1080 },
+        { "SOCKS5+TLS://h:2", UPSTREAM_SOCKS5, true, 2 },
+        { "http://u:p@h", UPSTREAM_HTTP, false, 80 },
+        { "https://u:p@h", UPSTREAM_HTTP, true, 443 },
+        { "http://[::1]:3128", UPSTREAM_HTTP, false, 3128 },
+        { "socks4://bob@h", UPSTREAM_SOCKS4, false, 1080 },
+        { "socks4a://h:9", UPSTREAM_SOCKS4A, false, 9 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct upstream_options o;
+        struct upstream *up;
+        char storage[1024];
+        struct err err = { "" };
+
+        assert_int_equal(upstream_parse_url(rows[i].url, storage, &o, &err), 0);
+        assert_int_equal(o.kind, rows[i].kind);
+        assert_int_equal(o.secure, rows[i].secure);
+        assert_int_equal(o.server.port, rows[i].port);
+        /* What must be inside TLS is nothing without it. */
+        assert_int_equal(upstream_new(&o, &up), rows[i].secure ? -EINVAL : 0);
+        if (!rows[i].secure)
+            upstream_unref(up);
+    }
+}
+
 static const struct bad_row {
     const char *url, *says;
 } bad[] = {
     { "", "socks5://HOST:PORT" },
     { "192.0.2.10:1080", "socks5://HOST:PORT" },
     { "://x", "socks5://HOST:PORT" },
-    { "http://192.0.2.10:8080", "http:// is not supported yet" },
-    { "https://192.0.2.10", "https:// is not supported yet" },
-    { "socks4a://192.0.2.10", "socks4a:// is not supported yet" },
+    { "socks4://bob:hunter2@192.0.2.10", "SOCKS4 has no password" },
+    { "socks4://@192.0.2.10", "1 to 255 bytes" },
     { "ss://YWVz@192.0.2.10:8388", "ss:// is not supported yet" },
     { "masque://exit.example.net", "masque:// is not supported yet" },
     { "gopher://192.0.2.10", "\"gopher://\" is no kind" },
@@ -183,6 +217,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_url_is_read),
+        cmocka_unit_test(a_scheme_is_a_kind_and_whether_it_is_inside_tls),
         cmocka_unit_test(a_mistake_is_a_sentence_without_secrets),
         cmocka_unit_test(a_login_of_256_bytes_is_refused),
         cmocka_unit_test(a_url_that_is_too_long_is_refused),
