@@ -186,6 +186,41 @@ static void a_hang_up_wakes_a_writer(void **state)
     assert_int_equal(lab->seen, LOOP_READ | LOOP_WRITE);
 }
 
+static struct lab *heir;
+
+static void io_hands_over(struct loop_io *io, unsigned events)
+{
+    struct lab *lab = heir;
+    int fd = loop_io_fd(io);
+    char byte;
+
+    (void)events;
+    note(lab, 'h');
+    assert_int_equal(read(fd, &byte, 1), 1);
+    loop_io_stop(lab->loop, io);
+    loop_io_resume(lab->loop, &lab->io, fd, LOOP_READ, io_stops);
+    assert_int_equal(write(lab->pair[1], "y", 1), 1);
+}
+
+static void a_descriptor_changes_hands_and_is_watched_on(void **state)
+{
+    struct lab *lab = *state;
+    struct loop_io first;
+
+    memset(&first, 0, sizeof(first));
+    heir = lab;
+    loop_io_start(lab->loop, &first, lab->pair[0], LOOP_READ, io_hands_over);
+    assert_int_equal(write(lab->pair[1], "x", 1), 1);
+    loop_run(lab->loop);
+    assert_string_equal(lab->trace, "h");
+    assert_int_equal(lab->seen, LOOP_READ);
+    loop_io_stop(lab->loop,
+                 &lab->io); /* what nobody watched before, and other events, are told to the kernel as ever */
+    loop_io_resume(lab->loop, &lab->io, lab->pair[1], LOOP_WRITE, io_stops);
+    loop_run(lab->loop);
+    assert_int_equal(lab->seen, LOOP_READ | LOOP_WRITE);
+}
+
 /* ---- timers ---- */
 
 static uint64_t fired_at_us;
@@ -379,6 +414,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(interest_zero_is_quiet_even_after_a_hang_up, setup, teardown),
         cmocka_unit_test_setup_teardown(an_interest_that_is_set_again_is_served_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_hang_up_wakes_a_writer, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_descriptor_changes_hands_and_is_watched_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_timer_never_fires_before_its_deadline, setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_start_of_a_timer_counts, setup, teardown),
         cmocka_unit_test_setup_teardown(messages_of_four_threads_all_arrive_each_threads_in_order, setup,
