@@ -42,14 +42,10 @@ BY_CONSTRUCTION = {
 }
 
 WAITING = {
-    "LIM-1": "of the pressure ladder the first rung is built: buffers stop growing",
     "RTO-3": "F-RTO and undoing of needless reductions",
     "TST-6": "replay of recorded traces",
     "UP-2": "the count of upstream writes a batch",
-    "PERF-8": "the count of pool operations",
-    "FUZ-7": "a fuzz target for cookies and the table of SYNs",
     "faults.md T20": "a million connections in sequence",
-    "faults.md R3": "the memory cap with 20,000 flows",
     "faults.md R9": "100,000 idle flows that wake up",
     "faults.md R10": "a flow at line rate beside 1,000 small ones",
     "faults.md E12": "300 ms of jitter, then 5 s of black-out",
