@@ -122,6 +122,14 @@ static bool take_record(const struct cmsghdr *c, struct ping_error_record *out)
     return true;
 }
 
+/* Does all of @c lie inside the control bytes? The kernel's does. */
+static bool is_whole(const struct msghdr *m, const struct cmsghdr *c)
+{
+    size_t at = (size_t)((const uint8_t *)c - (const uint8_t *)m->msg_control);
+
+    return c->cmsg_len >= CMSG_LEN(0) && c->cmsg_len <= m->msg_controllen - at;
+}
+
 bool ping_read_error(const struct msghdr *m, struct span data, struct ping_error_record *out)
 {
     struct ping_error_record e = { .quoted = data };
@@ -130,7 +138,7 @@ bool ping_read_error(const struct msghdr *m, struct span data, struct ping_error
     struct ip_port p;
     bool found = false;
 
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(walk); c; c = CMSG_NXTHDR(walk, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(walk); c && is_whole(m, c); c = CMSG_NXTHDR(walk, c)) {
         if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
             (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR)) {
             found = take_record(c, &e) || found;
