@@ -127,7 +127,7 @@ static const struct owner_row {
     unsigned calls, replies;
     const char *counted;
 } owners[] = {
-    /* icmp.md 2.3 */
+    /* icmp.md O1, O2, O3, O8 to O14, O16, O17, O19 */
     { "O1", LAB_GATEWAY, false, NULL, ECHO_PASS, 0, 1, "icmp.tx.echo_reply" },
     { "O1 v6", LAB_GATEWAY6, false, NULL, ECHO_PASS, 0, 1, "icmp.tx.echo_reply" },
     { "O2", LAB_GATEWAY, true, no_verb, ECHO_PASS, 1, 1, "icmp.tx.echo_reply" },
@@ -304,7 +304,7 @@ static void the_reply_is_the_request_turned_round(void **state) /* icmp.md R1 to
             assert_int_equal(lab->results[0], EV_SENT);
         }
     }
-    assert_int_equal(ip_lab_count(lab, "stack.payload_copied_bytes"), 0); /* R11 */
+    assert_int_equal(ip_lab_count(lab, "stack.payload_copied_bytes"), 0); /* icmp.md R11 */
 }
 
 static void a_reply_without_any_address_of_ours(void **state) /* icmp.md R2, J2: no address lookup */

@@ -413,7 +413,7 @@ static void a_flood_of_incomplete_datagrams_hurts_only_its_source(
     }
 }
 
-static void many_sources_push_out_the_oldest(void **state) /* faults.md F3: oldest go first */
+static void many_sources_push_out_the_oldest(void **state) /* faults.md F3; icmp.md F6: oldest go first */
 {
     struct ip_lab *lab = *state;
     char src[32];
@@ -509,6 +509,45 @@ static void a_reassembled_echo_is_answered_in_fragments(
     assert_int_equal(lab->echoes, 2);
 }
 
+/* icmp.md F7, F9: an echo request to a temporary address, whose later piece says other things than the first. */
+static void marks_are_those_of_the_first_piece(void **state)
+{
+    static const uint8_t route[] = { 7, 7, 4, 0, 0, 0, 0, 0 };
+    struct ip_lab *lab = *state;
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        for (int last_first = 0; last_first < 2; last_first++) {
+            static struct pkt first, last;
+
+            pkt_echo(&whole, v6 ? LAB_CLIENT6 : LAB_CLIENT, v6 ? LAB_TARGET6 : LAB_TARGET, 1, 2, data, 1000);
+            pkt_fragment(&whole, 0, 504, true, 7, &first);
+            pkt_fragment(&whole, 504, 504, false, 7, &last);
+            if (!v6)
+                pkt_insert_options(&first, route, sizeof(route));
+            first.data[v6 ? 7 : 8] = 33;
+            last.data[v6 ? 7 : 8] = 44;
+            if (v6) {
+                put_be16(first.data, 0x62a0);
+            } else {
+                first.data[1] = 0x2a;
+                pkt_fix_ip(&first);
+                pkt_fix_ip(&last);
+            }
+            ip_lab_clear(lab);
+            lab->echoes = 0;
+            ip_lab_input(lab, last_first ? &last : &first);
+            assert_int_equal(lab->echoes, 0);
+            ip_lab_input(lab, last_first ? &first : &last);
+            assert_int_equal(lab->echoes, 1);
+            assert_int_equal(lab->echo.ttl, 33);
+            assert_int_equal(lab->echo.tos, 0x2a);
+            assert_int_equal(lab->echo.flags, ECHO_TEMPORARY | ECHO_REASSEMBLED);
+            assert_int_equal(lab->echo.ip_header_len, v6 ? 40 : 20 + sizeof(route));
+            assert_int_equal(lab->echo.payload_len, 1000);
+        }
+    }
+}
+
 static void a_fragmented_syn_is_a_syn(void **state) /* faults.md F8 */
 {
     struct ip_lab *lab = *state;
@@ -571,6 +610,7 @@ int main(void)
         T(ids_of_different_sources_and_protocols_do_not_mix),
         T(time_runs_out_after_30_and_60_seconds),
         T(a_reassembled_echo_is_answered_in_fragments),
+        T(marks_are_those_of_the_first_piece),
         T(a_fragmented_syn_is_a_syn),
         T(pieces_are_lost_when_memory_is_and_nothing_leaks),
     };

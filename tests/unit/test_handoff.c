@@ -203,6 +203,35 @@ static void an_error_about_a_flow_walks_past_every_shard(void **state) /* tcp-st
         assert_int_equal(ip_lab_count(rig->shard[i], "icmp.in"), 1);
 }
 
+/* icmp.md F10: pieces and whole requests of any id, wherever they arrive, meet in one shard. */
+static void echo_between_two_addresses_meets_in_one_shard(void **state)
+{
+    struct rig *rig = *state;
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        const char *client = v6 ? LAB_CLIENT6 : LAB_CLIENT, *target = v6 ? LAB_TARGET6 : LAB_TARGET;
+        unsigned owners = 0;
+
+        for (uint32_t i = 0; i < SHARDS; i++)
+            rig->shard[i]->echoes = 0;
+        for (uint16_t id = 0; id < 8; id++) {
+            pkt_echo(&pkt, client, target, id, 1, data, 2000);
+            pkt_fragment(&pkt, 0, 1000, true, id, &piece);
+            ip_lab_input(rig->shard[id % SHARDS], &piece);
+            pkt_fragment(&pkt, 1000, 1008, false, id, &piece);
+            ip_lab_input(rig->shard[(id + 1) % SHARDS], &piece);
+            pkt_echo(&pkt, client, target, id, 2, data, 100);
+            ip_lab_input(rig->shard[(id + 2) % SHARDS], &pkt);
+            carry(rig);
+        }
+        for (uint32_t i = 0; i < SHARDS; i++) {
+            assert_true(rig->shard[i]->echoes == 0 || rig->shard[i]->echoes == 16);
+            owners += rig->shard[i]->echoes > 0;
+        }
+        assert_int_equal(owners, 1);
+    }
+}
+
 static void a_full_ring_drops_and_counts_and_sends_nothing(
     void **state) /* tcp-stack.md STR-2: never an RST */
 {
@@ -250,6 +279,7 @@ int main(void)
         T(an_unknown_segment_asks_every_shard_once_and_is_refused_once),
         T(a_syn_stays_where_it_arrived),
         T(an_error_about_a_flow_walks_past_every_shard),
+        T(echo_between_two_addresses_meets_in_one_shard),
         T(a_full_ring_drops_and_counts_and_sends_nothing),
         T(walks_have_a_budget),
     };

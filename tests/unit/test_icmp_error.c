@@ -187,6 +187,52 @@ static void too_big_carries_the_mtu_and_spends_no_token(void **state) /* icmp.md
     ip_lab_free(lab);
 }
 
+static void every_error_of_ours_spends_the_bucket(void **state) /* icmp.md L2 */
+{
+    static const uint8_t bad_option[] = { 7, 7, 3, 0, 0, 0, 0, 0 },
+                         bad_chain[] = { 58, 0, 0x80, 0, 0, 0, 0, 0 };
+
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct ip_lab *lab = ip_lab_new();
+        bool v6 = i % 2;
+        const char *client = v6 ? LAB_CLIENT6 : LAB_CLIENT, *gateway = v6 ? LAB_GATEWAY6 : LAB_GATEWAY;
+        static const uint8_t types[] = { 3, 1, 3, 1, 11, 3, 12, 4 };
+
+        lab->cfg.icmp_errors_burst = 1;
+        lab->cfg.echo_hop = true;
+        lab->ev.on_udp_request = NULL;
+        ip_lab_start(lab);
+        for (int again = 0; again < 2; again++) {
+            switch (i / 2) {
+            case 0: /* port unreachable */
+                pkt_udp(&pkt, client, 4000, gateway, 9, "x", 1);
+                break;
+            case 1:
+                pkt_udp(&pkt, client, 4000, v6 ? LAB_TARGET6 : LAB_TARGET, 9, "x", 1);
+                break;
+            case 2: /* time exceeded */
+                pkt_echo(&pkt, client, v6 ? LAB_TARGET6 : LAB_TARGET, 1, 1, "x", 1);
+                pkt.data[v6 ? 7 : 8] = 1;
+                pkt_fix_ip(&pkt);
+                break;
+            default: /* parameter problem */
+                pkt_echo(&pkt, client, gateway, 1, 1, "x", 1);
+                if (v6)
+                    pkt_insert_ext(&pkt, 60, bad_chain, sizeof(bad_chain), 0);
+                else
+                    pkt_insert_options(&pkt, bad_option, sizeof(bad_option));
+                break;
+            }
+            ip_lab_input(lab, &pkt);
+            assert_int_equal(lab->outs, 1);
+        }
+        assert_int_equal(ip_lab_out(lab, 0).type, types[i]);
+        assert_int_equal(ip_lab_count(lab, "icmp.tx.rate_limited"), 1);
+        ip_lab_free(lab);
+    }
+}
+
 static void quotes_are_cut_at_576_and_1280(void **state) /* icmp.md U7, J1 */
 {
     static uint8_t data[60000];
@@ -244,6 +290,7 @@ int main(void)
         cmocka_unit_test(every_type_and_code_is_survived_and_never_answered),
         T(errors_are_never_sent_about_errors),
         cmocka_unit_test(too_big_carries_the_mtu_and_spends_no_token),
+        cmocka_unit_test(every_error_of_ours_spends_the_bucket),
         T(quotes_are_cut_at_576_and_1280),
         T(errors_about_packets_that_are_gone_quote_a_rebuilt_header),
     };
