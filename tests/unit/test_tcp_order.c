@@ -324,6 +324,52 @@ static void errors_are_soft_but_for_two_during_the_handshake(void **state) /* tc
     assert_int_equal(wrong, 0);
 }
 
+static void a_learned_mtu_is_forgotten_after_ten_minutes(void **state) /* tcp-stack.md ICM-3 */
+{
+    struct lab *lab = open_lab(NULL);
+    struct flow_key flow;
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    tcp_conn_flow(lab->conn, &flow);
+    tcp_icmp_error(lab->stack, &flow, 1 + lab->iss, false, 3, 4, 1400);
+    lab_batch(lab);
+    assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
+    lab_ack(lab, 1, 1 + 10 * MSS);
+    lab_run_us(lab, 599ull * 1000000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 41000 });
+    assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
+    lab_run_us(lab, 2ull * 1000000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 41001 });
+    assert_int_equal(lab_info(lab).mss_bytes, MSS);
+    lab_free(lab);
+}
+
+/* The client's clock of milliseconds goes half around in 24.9 days: what it says then looks older than what it said before. */
+static void after_24_days_of_silence_no_timestamp_is_old(
+    void **state) /* tcp-stack.md TS-1; RFC 7323 section 5.5; faults.md T17 */
+{
+    static const struct {
+        uint64_t days;
+        uint32_t back;
+        bool taken;
+    } rows[] = { { 1, 1000, false }, { 23, 2000000000, false }, { 25, 2000000000, true }, { 25, 1, true } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab *lab = open_lab(NULL);
+        uint32_t before = (uint32_t)(lab->now_us / 1000) + lab->ts_base;
+
+        lab_data(lab, 1, 1, 100);
+        lab->now_us += rows[i].days * 86400 * 1000000;
+        lab_send(lab,
+                 &(struct lab_seg){
+                     .flags = LAB_ACK, .seq = 101, .ack = 1, .len = 50, .tsval = before - rows[i].back });
+        assert_int_equal(lab->got, rows[i].taken ? 150 : 100);
+        lab_free(lab);
+    }
+}
+
 /* ---- what we send ---------------------------------------------------------------------------------------- */
 
 static uint32_t label_of(struct lab *lab, uint16_t port)
@@ -402,6 +448,8 @@ int main(void)
         cmocka_unit_test(an_old_segment_does_not_change_the_window),
         cmocka_unit_test(windows_are_scaled_as_agreed),
         cmocka_unit_test(errors_are_soft_but_for_two_during_the_handshake),
+        cmocka_unit_test(a_learned_mtu_is_forgotten_after_ten_minutes),
+        cmocka_unit_test(after_24_days_of_silence_no_timestamp_is_old),
         cmocka_unit_test(every_packet_of_a_connection_has_the_same_ip_header),
         cmocka_unit_test(a_syn_that_asks_for_accurate_ecn_gets_the_classic_one),
     };

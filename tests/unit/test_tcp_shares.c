@@ -151,6 +151,34 @@ static void recovery_sends_in_proportion_to_what_arrives(
     lab_free(lab);
 }
 
+static void on_one_hop_packets_are_large(
+    void **state) /* tcp-stack.md CC-4: at 100 us, 40 segments a packet on average */
+{
+    struct lab_options o;
+    struct lab *lab;
+    size_t packets = 0;
+    uint64_t bytes = 0;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ws = 10;
+    lab = lab_new(&o);
+    lab->keep_payload = false;
+    lab_connect(lab);
+    lab_write(lab, 16u << 20);
+    while (lab_info(lab).unacked > 0) {
+        for (size_t i = 0; i < lab->outs; i++) {
+            packets += lab->out[i].len > 0;
+            bytes += lab->out[i].len;
+        }
+        lab->outs = 0;
+        lab->now_us += 100;
+        lab_ack(lab, 1, next_ack(lab));
+    }
+    assert_true(bytes / packets >= 40 * MSS);
+    lab_free(lab);
+}
+
 /* ---- turns ------------------------------------------------------------------------------------------------ */
 
 static void queue_for(struct tcp_conn *c, size_t bytes)
@@ -276,6 +304,7 @@ int main(void)
         cmocka_unit_test(cubic_keeps_seven_tenths_and_newreno_a_half),
         cmocka_unit_test(the_first_two_duplicates_let_new_segments_out),
         cmocka_unit_test(recovery_sends_in_proportion_to_what_arrives),
+        cmocka_unit_test(on_one_hop_packets_are_large),
         cmocka_unit_test(connections_take_turns_of_four_large_packets),
         cmocka_unit_test(a_deadline_that_moves_away_moves_no_timer),
         cmocka_unit_test(one_ack_at_most_for_a_super_segment),
