@@ -558,6 +558,7 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(tcp_rexmit_tlp, "tcp.rexmit_tlp") \
     X(tcp_rto, "tcp.rto") \
     X(tcp_spurious, "tcp.spurious") \
+    X(tcp_undone, "tcp.undone") \
     X(tcp_zero_probe, "tcp.zero_window_probe") \
     X(tcp_keepalive_probe, "tcp.keepalive_probe") \
     X(tcp_timeout, "tcp.timeout") \

@@ -2,12 +2,17 @@
  * 3.10.7.4, fifth; RFC 6298; RFC 7323 section 4). What it has not received is tcp_loss.c's concern. */
 #include "tcp_impl.h"
 
+#define MIN_RTT_SHIFT 18 /* 262 s: how long the shortest round trip counts (RFC 8985 section 6.2) */
+
 void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_us)
 {
     uint32_t r = min_u32(max_u32(rtt_us, 1), RTO_MAX_US), off;
 
     if (c->min_rtt_us == 0 || r < c->min_rtt_us)
         c->min_rtt_us = r;
+    else if (now_ms(c->s) >> MIN_RTT_SHIFT !=
+             c->last_rx_ms >> MIN_RTT_SHIFT) /* the path may be another one */
+        c->min_rtt_us = min_u32(r, 2 * c->min_rtt_us);
     if (c->srtt_us == 0) { /* RFC 6298 section 2.2 */
         c->srtt_us = r;
         c->rttvar_us = r / 2;
@@ -70,17 +75,17 @@ struct timing {
     uint32_t tx_us; /* of the newest segment acknowledged */
 };
 
-/* Takes everything below @ack from the list. Return: bytes newly delivered. */
-static uint32_t clean_segments(struct tcp_conn *c, uint32_t ack, struct timing *t)
+/* Takes everything that @in acknowledges from the list. Return: bytes newly delivered. */
+static uint32_t clean_segments(struct tcp_conn *c, const struct tcp_seg *in, struct timing *t)
 {
-    uint32_t delivered = 0, n;
+    uint32_t delivered = 0, ack = in->ack, n;
     struct segment *seg;
 
     while ((seg = c->seg_head) != NULL && seq_lt(seg->seq, ack)) {
         n = min_u32(seg->len, ack - seg->seq);
         t->ambiguous |= seg->rexmits > 0;
         if (!(seg->flags & SEG_SACKED)) {
-            tcp_rack_delivered(c, seg);
+            tcp_rack_delivered(c, seg, in);
             t->measured = true;
             t->tx_us = seg->tx_us;
         }
@@ -111,7 +116,7 @@ static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)
     struct timing timing = { 0 };
 
     c->snd_una = seg->ack;
-    delivered = clean_segments(c, seg->ack, &timing);
+    delivered = clean_segments(c, seg, &timing);
     take_sample(c, seg, &timing);
     tcp_send_acked(c);
     if (seq_lt(c->snd_end, seg->ack))
@@ -148,7 +153,7 @@ static void ecn_echo(struct tcp_conn *c, uint32_t acked)
 {
     if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_lt(c->snd_una - acked, c->recover))
         return;
-    c->ssthresh = c->s->tcp->cc->reduce(c);
+    c->ssthresh = c->s->tcp->cc->reduce(c, true);
     c->cwnd = c->ssthresh;
     c->recover = c->snd_nxt;
     c->flags |= CONN_CWR_DUE;
@@ -178,6 +183,7 @@ void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg)
         ecn_echo(c, acked);
     if (acked > 0 || delivered > 0 || duplicate) {
         c->flags |= CONN_LOSS_CHECK;
+        tcp_loss_judge(c, seg, acked);
         tcp_loss_acked(c, acked, delivered);
     }
     if (c->flags & CONN_PROBING)

@@ -58,11 +58,11 @@ static void newreno_acked(struct tcp_conn *c, uint32_t acked)
     c->cwnd += reno_step(c, acked);
 }
 
-static uint32_t newreno_reduce(struct tcp_conn *c)
+static uint32_t newreno_reduce(struct tcp_conn *c, bool mark)
 {
     end_first_slow_start(c);
     c->cc.rest = 0;
-    return max_u32(used_window(c) / 2, 2u * c->mss);
+    return max_u32(mark ? used_window(c) / 5 * 4 : used_window(c) / 2, 2u * c->mss);
 }
 
 /* ---- CUBIC ------------------------------------------------------------------------------------------- */
@@ -122,7 +122,7 @@ static void cubic_acked(struct tcp_conn *c, uint32_t acked)
         c->cwnd += (uint32_t)((uint64_t)(target - c->cwnd) * min_u32(acked, c->cwnd) / c->cwnd);
 }
 
-static uint32_t cubic_reduce(struct tcp_conn *c)
+static uint32_t cubic_reduce(struct tcp_conn *c, bool mark)
 {
     struct tcp_cc_state *q = &c->cc;
 
@@ -132,7 +132,7 @@ static uint32_t cubic_reduce(struct tcp_conn *c)
         q->w_max = (uint32_t)((uint64_t)c->cwnd * 17 / 20);
     else
         q->w_max = c->cwnd;
-    return max_u32((uint32_t)((uint64_t)used_window(c) * 7 / 10), 2u * c->mss);
+    return max_u32((uint32_t)((uint64_t)used_window(c) * (mark ? 17 : 14) / 20), 2u * c->mss);
 }
 
 const struct tcp_cc_ops *tcp_cc_select(enum tcp_congestion which)

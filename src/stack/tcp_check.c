@@ -78,7 +78,7 @@ void tcp_check(const struct tcp_conn *c)
     check_send_queue(c);
     check_receive(c);
     check_timers(c);
-    assert(c->rec == NULL || (c->flags & CONN_RECOVERY));
+    assert(c->rec == NULL || c->rec->over || (c->flags & (CONN_RECOVERY | CONN_LOSS)));
     assert(c->cwnd >= c->mss || (c->flags & CONN_RECOVERY));
 }
 

@@ -193,12 +193,6 @@ struct segment {
     uint8_t rexmits; /* 255 means that or more */
 };
 
-/* State of loss recovery (RFC 9937, RFC 6675): exists between entering and leaving. */
-struct recovery {
-    uint32_t flight; /* when it began (RecoverFS) */
-    uint32_t prr_delivered, prr_out;
-};
-
 enum {
     CONN_TS = 1u << 0,
     CONN_SACK = 1u << 1,
@@ -253,6 +247,25 @@ struct tcp_cc_state {
     uint32_t rest;
     uint8_t samples, css_rounds;
     bool in_css, done; /* done: the first slow start is over */
+};
+
+enum frto { FRTO_OFF, FRTO_FIRST, FRTO_SECOND }; /* the ACK that it waits for */
+
+/* State of loss recovery (RFC 9937, RFC 6675) and what it has cost: exists from entering until a round trip
+ * after leaving. */
+struct recovery {
+    uint32_t flight; /* when it began (RecoverFS) */
+    uint32_t prr_delivered, prr_out;
+    uint32_t cwnd, ssthresh; /* before, to be restored if it was needless */
+    struct tcp_cc_state cc;
+    uint32_t start, until; /* snd_una when it began; over: where waiting for DSACKs ends */
+    uint32_t repeated;     /* bytes sent again that no DSACK has reported as needless */
+    uint32_t tsval;        /* of the first retransmission */
+    uint8_t frto;          /* enum frto */
+    bool again;            /* something was sent again, */
+    bool judged;           /* and the ACK that came next has been looked at */
+    bool original;         /* an ACK brings what was never repeated */
+    bool over;             /* left */
 };
 
 struct tcp_conn {
@@ -501,15 +514,20 @@ bool tcp_segment_split(struct tcp_conn *c, struct segment *seg,
 struct block *tcp_block_at(struct block *b, uint32_t seq); /* the chunk that holds @seq, from @b on */
 /* Marks what @seg reports; returns bytes newly delivered. @dsack: its first block told of a duplicate */
 uint32_t tcp_sack_input(struct tcp_conn *c, const struct tcp_seg *seg, bool *dsack);
-void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg);
+/* @in: the ACK that reports @seg */
+void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg, const struct tcp_seg *in);
 
 /* tcp_loss.c */
 uint32_t tcp_pipe(const struct tcp_conn *c); /* bytes believed to be on their way (RFC 6675) */
 void tcp_loss_detect(struct tcp_conn *c);    /* after a batch's ACKs: RACK or NewReno, then PRR */
 void tcp_loss_acked(struct tcp_conn *c, uint32_t acked,
-                    uint32_t delivered);   /* an ACK came: cwnd, end of recovery */
-void tcp_loss_timeout(struct tcp_conn *c); /* RTO-2 */
-void tcp_loss_probe(struct tcp_conn *c);   /* TLP */
+                    uint32_t delivered); /* an ACK came: cwnd, end of recovery */
+void tcp_loss_judge(struct tcp_conn *c, const struct tcp_seg *seg,
+                    uint32_t acked);                                   /* was it needless? RTO-3 */
+void tcp_loss_repeated(struct tcp_conn *c, const struct segment *seg); /* it has just left again */
+void tcp_loss_dsack(struct tcp_conn *c, const struct tcp_sack *b);     /* it came twice */
+void tcp_loss_timeout(struct tcp_conn *c);                             /* RTO-2 */
+void tcp_loss_probe(struct tcp_conn *c);                               /* TLP */
 void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool dsack);
 void tcp_loss_sent(struct tcp_conn *c, uint32_t bytes); /* PRR counts what leaves */
 
@@ -517,8 +535,9 @@ void tcp_loss_sent(struct tcp_conn *c, uint32_t bytes); /* PRR counts what leave
 struct tcp_cc_ops {
     const char *name;
     void (*acked)(struct tcp_conn *c,
-                  uint32_t acked);          /* new data acknowledged outside recovery, cwnd was in use */
-    uint32_t (*reduce)(struct tcp_conn *c); /* congestion: the new ssthresh */
+                  uint32_t acked); /* new data acknowledged outside recovery, cwnd was in use */
+    /* congestion: the new ssthresh. @mark: no loss but an ECN mark, which stands for a shorter queue (RFC 8511) */
+    uint32_t (*reduce)(struct tcp_conn *c, bool mark);
 };
 const struct tcp_cc_ops *tcp_cc_select(enum tcp_congestion which);
 void tcp_cc_init(struct tcp_conn *c);

@@ -4,7 +4,8 @@
  * segment is lost when something sent later has arrived and a reordering window has passed since (RACK, RFC
  * 8985 section 6); a tail is probed (TLP, section 7). Without SACK, three duplicate ACKs or a partial ACK
  * tell (RFC 5681 section 3.2, RFC 6582 section 3.2). In fast recovery cwnd follows what is delivered (PRR,
- * RFC 9937); after a timeout it starts from one segment. */
+ * RFC 9937); after a timeout it starts from one segment. What turns out to have been late and not lost (by
+ * timestamps, F-RTO or DSACKs) gets back the rate that it cost. */
 #include "tcp_impl.h"
 
 #define DUP_THRESH 3
@@ -30,39 +31,60 @@ static void mark_lost(struct tcp_conn *c, struct segment *seg)
 
 /* ---- entering and leaving ---------------------------------------------------------------------------- */
 
+/* What a reduction takes is kept until it is known to have been needed. Return: NULL: no memory. */
+static struct recovery *begin_episode(struct tcp_conn *c)
+{
+    struct recovery *rec = c->rec;
+
+    if (rec != NULL && !rec->over) /* a timeout in recovery: what was before that counts */
+        return rec;
+    if (rec == NULL)
+        rec = pool_get(&c->s->tcp->recoveries);
+    if (rec == NULL)
+        COUNT(c->s, tcp_no_memory);
+    else
+        *rec =
+            (struct recovery){ .cwnd = c->cwnd, .ssthresh = c->ssthresh, .cc = c->cc, .start = c->snd_una };
+    c->rec = rec;
+    return rec;
+}
+
 /* Without memory for PRR's state cwnd falls to ssthresh at once. */
 static void enter_recovery(struct tcp_conn *c)
 {
-    struct recovery *rec = pool_get(&c->s->tcp->recoveries);
+    struct recovery *rec = begin_episode(c);
 
     c->flags = (c->flags & ~(uint32_t)CONN_TLP_OUT) | CONN_RECOVERY;
-    c->ssthresh = c->s->tcp->cc->reduce(c);
+    c->ssthresh = c->s->tcp->cc->reduce(c, false);
     c->recover = c->snd_nxt;
-    c->rec = rec;
     if (rec == NULL) {
-        COUNT(c->s, tcp_no_memory);
         c->cwnd = c->ssthresh;
         return;
     }
-    *rec = (struct recovery){
-        .flight = max_u32(c->snd_nxt - c->snd_una - c->sacked + c->delivered, c->mss),
-    };
+    rec->flight = max_u32(c->snd_nxt - c->snd_una - c->sacked + c->delivered, c->mss);
 }
 
-static void drop_recovery(struct tcp_conn *c)
+static void drop_record(struct tcp_conn *c)
 {
     if (c->rec != NULL)
         pool_put(&c->s->tcp->recoveries, c->rec);
     c->rec = NULL;
-    c->flags &= ~(uint32_t)(CONN_RECOVERY | CONN_LOSS);
 }
 
+/* What was repeated may still be reported as needless, for another round trip. */
 static void leave_recovery(struct tcp_conn *c)
 {
     if (c->flags & CONN_RECOVERY)
         c->cwnd = c->ssthresh;
-    drop_recovery(c);
+    c->flags &= ~(uint32_t)(CONN_RECOVERY | CONN_LOSS);
     c->dupacks = 0;
+    if (c->rec == NULL)
+        return;
+    c->rec->over = true;
+    c->rec->until = c->snd_nxt;
+    c->rec->frto = FRTO_OFF;
+    if (!(c->flags & CONN_SACK) || !c->rec->again)
+        drop_record(c);
 }
 
 void tcp_loss_acked(struct tcp_conn *c, uint32_t acked, uint32_t delivered)
@@ -73,9 +95,111 @@ void tcp_loss_acked(struct tcp_conn *c, uint32_t acked, uint32_t delivered)
     c->loss_news |= LOSS_ADVANCED;
     if ((c->flags & (CONN_RECOVERY | CONN_LOSS)) && seq_le(c->recover, c->snd_una))
         leave_recovery(c);
+    if (c->rec != NULL && c->rec->over && seq_le(c->rec->until, c->snd_una))
+        drop_record(c);
     c->recover = seq_max(c->recover, c->snd_una); /* never far behind: numbers wrap */
     if (!(c->flags & CONN_RECOVERY))
         tcp_cc_acked(c, acked);
+}
+
+/* ---- it was needless --------------------------------------------------------------------------------- */
+
+/* What we took for lost was only late (RFC 4015): everything as it was, and the rate too. */
+static void undo(struct tcp_conn *c)
+{
+    const struct recovery *rec = c->rec;
+
+    COUNT(c->s, tcp_undone);
+    c->cwnd = max_u32(c->cwnd, rec->cwnd);
+    c->ssthresh = rec->ssthresh;
+    c->cc = rec->cc;
+    c->backoff = 0;
+    c->pmtu = (uint16_t)min_u32(tcp_pmtu_get(c->s, &c->key.client), UINT16_MAX); /* no black hole, either */
+    tcp_set_mss(c);
+    if (!rec->over) {
+        for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next)
+            seg->flags &= (uint8_t) ~(SEG_LOST | SEG_RETRANS);
+        c->lost = c->retrans = 0;
+        c->rack_tx_us = c->seg_head != NULL ? c->seg_head->tx_us : now_us32(c->s);
+        c->rack_end = c->snd_una; /* what arrived late is no measure of what is missing */
+    }
+    c->flags = (c->flags & ~(uint32_t)(CONN_RECOVERY | CONN_LOSS)) | CONN_RESTART;
+    c->dupacks = 0;
+    drop_record(c);
+}
+
+/* RFC 3522: the first ACK that advances answers the original, not what we sent again. */
+static bool answers_the_original(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    struct recovery *rec = c->rec;
+
+    if (!rec->again || rec->judged || !(c->flags & CONN_TS) || !seg->opt.has_ts)
+        return false;
+    rec->judged = true;
+    return seg->opt.tsecr != 0 && seq_lt(seg->opt.tsecr, rec->tsval);
+}
+
+static bool has_new_data(const struct tcp_conn *c)
+{
+    return c->snd_end != c->snd_nxt && !(c->flags & CONN_FIN_SENT) &&
+           seq_lt(c->snd_nxt, c->snd_una + c->snd_wnd);
+}
+
+/* RFC 5682 section 3.1, with SACK: the first ACK lets new data leave instead of old; if the next one brings
+ * what was never repeated, nothing was lost. */
+static bool frto_says_spurious(struct tcp_conn *c, uint32_t acked)
+{
+    struct recovery *rec = c->rec;
+
+    switch ((enum frto)rec->frto) {
+    case FRTO_OFF:
+        break;
+    case FRTO_FIRST:
+        rec->frto = acked > 0 && seq_lt(c->snd_una, c->recover) && has_new_data(c) ? FRTO_SECOND : FRTO_OFF;
+        break;
+    case FRTO_SECOND:
+        rec->frto = FRTO_OFF;
+        return rec->original;
+    }
+    return false;
+}
+
+void tcp_loss_judge(struct tcp_conn *c, const struct tcp_seg *seg, uint32_t acked)
+{
+    bool spurious;
+
+    if (c->rec == NULL || c->rec->over)
+        return;
+    spurious = acked > 0 && answers_the_original(c, seg);
+    if (!spurious && (c->flags & CONN_LOSS))
+        spurious = frto_says_spurious(c, acked);
+    c->rec->original = false;
+    if (spurious)
+        undo(c);
+}
+
+void tcp_loss_repeated(struct tcp_conn *c, const struct segment *seg)
+{
+    struct recovery *rec = c->rec;
+
+    if (rec == NULL || rec->over)
+        return;
+    if (!rec->again)
+        rec->tsval = tcp_tsval(c);
+    rec->again = true;
+    rec->repeated += seg->len;
+}
+
+/* RFC 3708: when all that was repeated came twice, nothing was lost. */
+void tcp_loss_dsack(struct tcp_conn *c, const struct tcp_sack *b)
+{
+    struct recovery *rec = c->rec;
+
+    if (rec == NULL || !rec->again || seq_lt(b->start, rec->start) || seq_lt(c->recover, b->end))
+        return;
+    rec->repeated -= min_u32(rec->repeated, b->end - b->start);
+    if (rec->repeated == 0)
+        undo(c);
 }
 
 /* ---- detection --------------------------------------------------------------------------------------- */
@@ -188,7 +312,7 @@ void tcp_loss_detect(struct tcp_conn *c)
         newreno_detect(c);
     if (c->lost > 0 && !(c->flags & (CONN_RECOVERY | CONN_LOSS)))
         enter_recovery(c);
-    if (c->rec != NULL)
+    if (c->rec != NULL && (c->flags & CONN_RECOVERY))
         prr_update(c);
     c->delivered = c->loss_news = 0;
     if (wait_us > 0) {
@@ -206,11 +330,13 @@ void tcp_loss_detect(struct tcp_conn *c)
 void tcp_loss_timeout(struct tcp_conn *c)
 {
     bool again = (c->flags & CONN_LOSS) && c->backoff > 0;
+    struct recovery *rec = begin_episode(c);
 
     if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_le(c->recover, c->snd_una))
-        c->ssthresh = c->s->tcp->cc->reduce(c);
-    drop_recovery(c);
-    c->flags = (c->flags & ~(uint32_t)CONN_TLP_OUT) | CONN_LOSS;
+        c->ssthresh = c->s->tcp->cc->reduce(c, false);
+    if (rec != NULL)
+        rec->frto = (c->flags & CONN_SACK) && (!again || c->sacked == 0) ? FRTO_FIRST : FRTO_OFF;
+    c->flags = (c->flags & ~(uint32_t)(CONN_TLP_OUT | CONN_RECOVERY)) | CONN_LOSS;
     c->recover = c->snd_nxt;
     c->cwnd = c->mss;
     c->dupacks = 0;
@@ -251,6 +377,6 @@ void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool dsac
     } else if (seq_lt(c->recover, seg->ack)) {
         c->flags &= ~(uint32_t)CONN_TLP_OUT;
         if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)))
-            c->cwnd = c->ssthresh = c->s->tcp->cc->reduce(c);
+            c->cwnd = c->ssthresh = c->s->tcp->cc->reduce(c, false);
     }
 }

@@ -91,6 +91,7 @@ static void emit_again(struct tcp_conn *c, struct segment *seg, uint32_t mss)
     if (seg->rexmits < UINT8_MAX)
         seg->rexmits++;
     tcp_loss_sent(c, seg->len);
+    tcp_loss_repeated(c, seg);
 }
 
 static void count_again(struct tcp_conn *c)
@@ -112,6 +113,8 @@ static bool send_lost(struct tcp_conn *c, uint32_t *turn)
 {
     uint32_t mss = tcp_emit_mss(c), most;
 
+    if (c->rec != NULL && c->rec->frto == FRTO_SECOND) /* new data first: its ACKs will tell */
+        return false;
     for (struct segment *seg = c->seg_head; seg != NULL && c->lost > 0; seg = seg->next) {
         uint32_t left = cwnd_left(c, mss);
 

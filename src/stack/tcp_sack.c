@@ -61,7 +61,21 @@ static bool sent_after(uint32_t tx1, uint32_t end1, uint32_t tx2, uint32_t end2)
 }
 
 /* RFC 8985 section 6.2, steps 2 and 3. */
-void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg)
+/* The client's clock tells which transmission arrived; without one, a time below the shortest that was ever
+ * seen does. */
+static bool is_the_first_that_arrived(const struct tcp_conn *c, const struct segment *seg,
+                                      const struct tcp_seg *in)
+{
+    uint32_t age_us = now_us32(c->s) - seg->tx_us;
+
+    if (seg->rexmits == 0)
+        return false;
+    if ((c->flags & CONN_TS) && in->opt.has_ts && seq_lt(in->opt.tsecr, tcp_tsval(c) - age_us / 1000 - 1))
+        return true;
+    return age_us < c->min_rtt_us;
+}
+
+void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg, const struct tcp_seg *in)
 {
     uint32_t end = seg->seq + seg->len, rtt = now_us32(c->s) - seg->tx_us;
 
@@ -69,7 +83,9 @@ void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg)
         c->fack = end;
     else if (seq_lt(end, c->fack) && seg->rexmits == 0)
         c->flags |= CONN_REORDER;
-    if (seg->rexmits > 0 && rtt < c->min_rtt_us) /* the first transmission was the one that arrived */
+    if (seg->rexmits == 0 && c->rec != NULL && seq_lt(seg->seq, c->recover))
+        c->rec->original = true;
+    if (is_the_first_that_arrived(c, seg, in))
         return;
     c->rack_rtt_us = rtt;
     if (sent_after(seg->tx_us, end, c->rack_tx_us, c->rack_end)) {
@@ -78,7 +94,7 @@ void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg)
     }
 }
 
-static uint32_t mark_sacked(struct tcp_conn *c, struct segment *seg)
+static uint32_t mark_sacked(struct tcp_conn *c, struct segment *seg, const struct tcp_seg *in)
 {
     if (seg->flags & SEG_LOST)
         c->lost -= seg->len;
@@ -86,7 +102,7 @@ static uint32_t mark_sacked(struct tcp_conn *c, struct segment *seg)
         c->retrans -= seg->len;
     seg->flags = (uint8_t)((seg->flags & ~(SEG_LOST | SEG_RETRANS)) | SEG_SACKED);
     c->sacked += seg->len;
-    tcp_rack_delivered(c, seg);
+    tcp_rack_delivered(c, seg, in);
     return seg->len;
 }
 
@@ -110,7 +126,7 @@ static struct segment *cut_out(struct tcp_conn *c, struct segment *seg, uint32_t
     return seg;
 }
 
-static uint32_t mark_range(struct tcp_conn *c, uint32_t start, uint32_t end)
+static uint32_t mark_range(struct tcp_conn *c, uint32_t start, uint32_t end, const struct tcp_seg *in)
 {
     uint32_t delivered = 0;
 
@@ -123,7 +139,7 @@ static uint32_t mark_range(struct tcp_conn *c, uint32_t start, uint32_t end)
         part = cut_out(c, seg, seq_max(start, seg->seq), seq_min(end, seg_end));
         if (part == NULL)
             continue;
-        delivered += mark_sacked(c, part);
+        delivered += mark_sacked(c, part, in);
         seg = part;
     }
     return delivered;
@@ -150,6 +166,7 @@ static bool dsack_input(struct tcp_conn *c, const struct tcp_sack *b)
     if (c->reo_mult < UINT8_MAX)
         c->reo_mult++;
     COUNT(c->s, tcp_spurious);
+    tcp_loss_dsack(c, b);
     return true;
 }
 
@@ -166,7 +183,7 @@ uint32_t tcp_sack_input(struct tcp_conn *c, const struct tcp_seg *seg, bool *dsa
 
         if (!seq_lt(b->start, b->end) || seq_lt(c->snd_nxt, b->end) || seq_le(b->end, c->snd_una))
             continue; /* nothing that we sent */
-        delivered += mark_range(c, b->start, b->end);
+        delivered += mark_range(c, b->start, b->end, seg);
     }
     return delivered;
 }
