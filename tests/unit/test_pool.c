@@ -83,7 +83,7 @@ static void the_rx_slot_is_there_even_when_no_other_can_be_had(void **state)
     for (int i = 0; i < 10; i++)
         ip_lab_input(lab, &p);
     assert_int_equal(lab->gots, 10);
-    assert_memory_equal(lab->got[9].bytes, "hello", 5);
+    assert_memory_equal(lab->got[9].data.iov_base, "hello", 5);
 }
 
 static void nothing_is_in_use_when_nothing_is_held(void **state) /* tcp-stack.md MEM-1 */
