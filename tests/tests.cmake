@@ -31,6 +31,14 @@ endforeach()
 
 target_link_libraries(test_vsock PRIVATE culvert_vsock)
 
+# Programs that embed the stack, as docs/examples shows them: they link to nothing else.
+file(GLOB examples CONFIGURE_DEPENDS docs/examples/*.c)
+foreach(source IN LISTS examples)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(example_${name} ${source})
+    target_link_libraries(example_${name} PRIVATE stack)
+endforeach()
+
 file(GLOB tree_tests CONFIGURE_DEPENDS tests/unit/test_*.py)
 foreach(source IN LISTS tree_tests)
     get_filename_component(name ${source} NAME_WE)
