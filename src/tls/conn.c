@@ -63,7 +63,7 @@ static const char *alert_text(uint8_t alert, bool *config)
         bool config;
         const char *text;
     } known[] = {
-        { 40, true, "refused our offer: no cipher in common, or it wants a client certificate" },
+        { 40, true, "refused our offer: no version or cipher in common, or it wants a client certificate" },
         { 42, true, "does not accept our certificate" },
         { 43, true, "does not accept our kind of certificate" },
         { 44, true, "says that our certificate was revoked" },
@@ -131,10 +131,20 @@ static void protocol_sentence(struct tls *t, int err)
                  (unsigned)-err);
 }
 
+/* Some faults of a certificate mbedTLS notes after verify_callback() has run: what it may be used for. */
+static void add_flags(struct tls *t)
+{
+    uint32_t flags = t->report.seen ? mbedtls_ssl_get_verify_result(&t->ssl) : 0;
+
+    if (flags != UINT32_MAX && !t->context->settings->skip_verify)
+        t->report.flags |= flags;
+}
+
 void tls_fail(struct tls *t, int err)
 {
     if (t->state == TLS_STATE_BROKEN)
         return;
+    add_flags(t);
     if (err == MBEDTLS_ERR_SSL_ALLOC_FAILED || err == MBEDTLS_ERR_X509_ALLOC_FAILED ||
         err == MBEDTLS_ERR_MPI_ALLOC_FAILED) {
         snprintf(t->why, sizeof(t->why), "cannot be reached: no memory for TLS");

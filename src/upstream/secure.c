@@ -104,12 +104,6 @@ void secure_again(struct secure *c)
 
 /* ---- under a stream ---- */
 
-void secure_attach(struct secure *c, struct up_stream *s)
-{
-    c->handshake = NULL;
-    c->stream = s;
-}
-
 static uint64_t end_due_us(const struct secure *c)
 {
     return c->heard_us + (uint64_t)c->stream->memory->up->half_close_delay_ms * 1000;
@@ -129,6 +123,14 @@ void secure_update(struct secure *c)
     } else {
         wheel_cancel(env->opt.wheel, &c->timer);
     }
+}
+
+void secure_attach(struct secure *c, struct up_stream *s)
+{
+    c->handshake = NULL;
+    c->stream = s;
+    c->want = LOOP_READ;
+    secure_update(c);
 }
 
 ssize_t secure_recv(struct secure *c, void *to, size_t len)

@@ -122,7 +122,12 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     UP_COUNT(env, streams_opened);
     s->guard = result->guard;
     s->state = STREAM_OPEN;
-    loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, on_io);
+    loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, result->secure ? secure_on_io : on_io);
+    if (result->secure) {
+        s->is_secure = true;
+        s->secure = result->secure;
+        secure_attach(s->secure, s);
+    }
     s->events->on_open(s->arg);
 }
 

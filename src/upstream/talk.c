@@ -88,14 +88,14 @@ void talk_gone(struct talk *t, bool reset)
 
 struct talk_failure talk_failure(const struct talk *t)
 {
-    const struct socks5 *s = &t->socks5;
-    struct talk_failure f = { s->err, s->proxy_fault, s->login_fault, "" };
+    struct talk_failure f = { 0 };
 
     if (t->kind == UPSTREAM_HTTP)
         return t->http.failure;
     if (is_socks4(t))
         return t->socks4.failure;
-    snprintf(f.why, sizeof(f.why), "%s", s->why);
+    f = (struct talk_failure){ t->socks5.err, t->socks5.proxy_fault, t->socks5.login_fault, "" };
+    snprintf(f.why, sizeof(f.why), "%s", t->socks5.why);
     return f;
 }
 
