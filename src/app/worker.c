@@ -54,8 +54,8 @@ static void give_back(void *arg, void *memory, size_t bytes)
     madvise(memory, bytes, MADV_DONTNEED);
 }
 
-/* Memory that no flow has used for a second or two goes back to the system. The timer runs only while there has been traffic
- * or there is more to give. */
+/* Memory that no flow has used for a second or two goes back to the system. The timer runs only while packets come, flows'
+ * timers fire (what ends for want of packets), or there is more to give. */
 static void on_trim(struct loop_timer *t)
 {
     struct worker *w = CONTAINER_OF(t, struct worker, trim);
@@ -65,6 +65,12 @@ static void on_trim(struct loop_timer *t)
     more = up_env_trim(w->env) || more;
     more = (w->echo && echo_proxy_trim(w->echo)) || more;
     if (more)
+        loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
+}
+
+static void trim_soon(struct worker *w)
+{
+    if (!loop_timer_active(&w->trim))
         loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
 }
 
@@ -79,8 +85,7 @@ static void on_tun_readable(struct loop_io *io, unsigned events)
 
     (void)events;
     w->rx_turn = turn;
-    if (!loop_timer_active(&w->trim))
-        loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
+    trim_soon(w);
     for (int i = 0; i < most; i++) {
         struct pkt_meta meta;
         ssize_t n = tun_read(w->tun, w->index, stack_rx_slot(w->stack), STACK_SLOT_BYTES, &meta);
@@ -113,6 +118,7 @@ static void take_handoffs(struct worker *w)
             stack_input_handoff(w->stack, loop_now_us(w->loop), record->origin, record + 1, record->len,
                                 &record->meta);
             ring_pop(ring);
+            trim_soon(w);
         }
         more = more || left < 0;
     }
@@ -137,6 +143,7 @@ static void on_timer(struct loop_timer *t)
     struct worker *w = CONTAINER_OF(t, struct worker, timer);
 
     w->timer_us = UINT64_MAX;
+    trim_soon(w);
     stack_advance(w->stack, loop_now_us(w->loop));
 }
 

@@ -230,6 +230,26 @@ def _(t):
     check_equal(ends.count(errno.ECONNRESET), 10000, "connections that were reset")
 
 
+@test("UDP flows that end by their idle time-out give their memory back, though no packet comes any more", rows=["G4"], limit=60)
+def _(t):
+    if t.sanitized:
+        raise Skip("a sanitizer keeps memory of its own")
+    need_descriptors(5000)
+    lab = t.lab()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1, limits={"memory": "256MiB", "per-source": 20000},
+                     log={"level": "warning"}, stack={"udp": {"idle-timeout": "5s"}})    # longer than it takes to come to rest
+    for s in [client.udp(lab.cli, at.TARGET[0], 9) for _ in range(4000)]:
+        s.send(b"x" * 1000)
+        s.close()
+    most = gw.resources().rss_kib
+    gw.wait_no_flows(kind="udp")
+    packets, end = gw.counter("tun.rx_packets"), time.monotonic() + 5
+    within(6, lambda: gw.resources().rss_kib < most or time.monotonic() > end, "memory back", every=0.2)
+    now, packets = gw.resources().rss_kib, gw.counter("tun.rx_packets") - packets
+    t.note("RSS %d KiB with 4,000 flows, %d without; %d packets meanwhile" % (most, now, packets))
+    check(now < most, "RSS %d KiB afterwards, %d with the flows" % (now, most))
+
+
 def need_descriptors(need):
     import resource
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
