@@ -127,6 +127,7 @@ static void run_output(struct tcp_conn *c)
 void tcp_batch_end(struct stack *s)
 {
     struct tcp_shard *t = s->tcp;
+    uint64_t acks = counter_read(&s->cnt.tcp_pure_acks);
     struct tcp_conn *c;
 
     tcp_pressure_relieve(s);
@@ -141,4 +142,5 @@ void tcp_batch_end(struct stack *s)
             run_output(c);
     }
     tcp_request_reap(s);
+    tcp_check_acks(s, acks);
 }

@@ -30,6 +30,7 @@ static void check_send_queue(const struct tcp_conn *c)
     uint32_t fin = c->flags & CONN_FIN_SENT ? 1 : 0, end = c->snd_end;
 
     assert(seq_le(c->snd_una, c->snd_nxt) && seq_le(c->snd_nxt, c->snd_end + fin));
+    assert(c->state == TCPS_SYN_RECEIVED || c->snd_nxt - c->snd_una <= c->snd_wnd_max + fin);
     for (const struct block *b = c->snd_head; b != NULL; b = b->next) {
         assert(b->fill > 0 && b->fill <= b->bytes);
         assert(seq_lt(c->snd_una, b->seq + b->fill));
@@ -65,9 +66,20 @@ static void check_receive(const struct tcp_conn *c)
     assert(c->ooo == NULL || bytes == c->ooo->bytes);
 }
 
+/* The wheel's node stands at the earliest deadline or before it; what is overdue is due now. */
+static void check_deadline(const struct tcp_conn *c, enum tcp_timer which, uint32_t at)
+{
+    uint32_t node = (uint32_t)(c->timer.deadline_us / 1000), now = now_ms(c->s);
+
+    assert(!(c->timers & which) || seq_le(node, seq_lt(at, now) ? now : at));
+}
+
 static void check_timers(const struct tcp_conn *c)
 {
     assert(c->timers == 0 || wheel_is_set(&c->timer));
+    check_deadline(c, TIMER_REXMIT, c->rexmit_at);
+    check_deadline(c, TIMER_ACK, c->ack_at);
+    check_deadline(c, TIMER_LIFE, c->life_at);
 }
 
 void tcp_check(const struct tcp_conn *c)
@@ -80,6 +92,21 @@ void tcp_check(const struct tcp_conn *c)
     check_timers(c);
     assert(c->rec == NULL || c->rec->over || (c->flags & (CONN_RECOVERY | CONN_LOSS)));
     assert(c->cwnd >= c->mss || (c->flags & CONN_RECOVERY));
+    assert(c->rec == NULL || c->rec->frto == FRTO_OFF || (c->flags & CONN_LOSS));
+}
+
+/* Nobody is left, so nothing may be. */
+void tcp_check_empty(const struct tcp_shard *t)
+{
+    assert(t->conns.slab.in_use == 0 && t->requests.slab.in_use == 0);
+    assert(t->segments.slab.in_use == 0 && t->pieces.slab.in_use == 0);
+    assert(t->ooo.slab.in_use == 0 && t->recoveries.slab.in_use == 0);
+}
+
+/* A connection acknowledges once a batch; many more is a conversation with itself. */
+void tcp_check_acks(const struct stack *s, uint64_t before)
+{
+    assert(counter_read(&s->cnt.tcp_pure_acks) - before <= 100 + 2ull * s->tcp->conns.slab.in_use);
 }
 
 #endif

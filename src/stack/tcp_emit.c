@@ -129,6 +129,8 @@ static uint16_t window_field(struct tcp_conn *c)
 {
     uint32_t field = tcp_recv_window(c) >> c->rcv_wscale;
 
+    /* the edge on the wire is that of before, or less than one step short of it */
+    assert(seq_lt(c->rcv_adv, c->rcv_nxt + ((field + 1) << c->rcv_wscale)));
     c->rcv_adv = seq_max(c->rcv_adv, c->rcv_nxt + (field << c->rcv_wscale));
     return (uint16_t)field;
 }

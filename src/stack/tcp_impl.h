@@ -615,8 +615,19 @@ static inline void tcp_check(const struct tcp_conn *c)
 {
     (void)c;
 }
+static inline void tcp_check_empty(const struct tcp_shard *t)
+{
+    (void)t;
+}
+static inline void tcp_check_acks(const struct stack *s, uint64_t before)
+{
+    (void)s;
+    (void)before;
+}
 #else
 void tcp_check(const struct tcp_conn *c);
+void tcp_check_empty(const struct tcp_shard *t);
+void tcp_check_acks(const struct stack *s, uint64_t before);
 #endif
 
 #endif

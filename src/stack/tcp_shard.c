@@ -102,6 +102,7 @@ void tcp_fini(struct stack *s)
     if (t->landing != NULL)
         block_put(s, t->landing);
     t->landing = NULL;
+    tcp_check_empty(t);
 }
 
 static void lower_mtu(struct tcp_conn *c, void *arg)
