@@ -3,6 +3,7 @@
  * A ping socket is not connected, so it is not bound to the uplink: each request says by which interface it leaves. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -49,6 +50,16 @@ static uint32_t share_of(uint32_t whole, uint32_t workers)
     return share > 0 ? share : 1;
 }
 
+/* Sockets that pings may have to themselves: few where descriptors are, for those are shared with TCP. */
+static uint32_t own_sockets(uint32_t usual)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur / 16 > usual)
+        return usual;
+    return (uint32_t)(files.rlim_cur / 16);
+}
+
 int worker_echo_open(struct worker *w, const struct worker_setup *setup)
 {
     const struct forward_options *f = &setup->forward;
@@ -66,7 +77,7 @@ int worker_echo_open(struct worker *w, const struct worker_setup *setup)
     o.max_flows = share_of(f->echo_max_flows, w->count);
     if (o.max_per_source > o.max_flows)
         o.max_per_source = o.max_flows;
-    o.pool_after = share_of(o.pool_after, w->count);
+    o.pool_after = share_of(own_sockets(o.pool_after), w->count);
     o.share = w->index;
     o.shares = w->count;
     o.seed = setup->seed;

@@ -29,6 +29,25 @@ void ping_flow_close(struct ping_flow *f)
     ping_table_remove(&p->table, f);
 }
 
+void ping_flow_socket_broke(struct ping_socket *s)
+{
+    struct ping_table *t = &s->proxy->table;
+
+    if (!s->shared && !s->raw) {
+        ping_flow_close(CONTAINER_OF(s, struct ping_flow, own));
+        return;
+    }
+    for (uint32_t i = 0; i < t->flows.touched; i++) {
+        struct ping_flow *f = slab_at(&t->flows, i);
+
+        if (f->live && f->sock == s)
+            ping_flow_close(f);
+    }
+    ping_socket_close(s); /* the next flow opens it again; raw: the next probe */
+    if (s->raw)
+        echo_proxy_probe(s->proxy);
+}
+
 /* The timer is not moved with each packet: it looks when it fires (X11). */
 static void on_idle(struct wheel_timer *t, uint64_t now_us)
 {

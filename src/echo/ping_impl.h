@@ -127,9 +127,10 @@ struct ping_socket {
     struct loop_io io;
     int fd; /* -1: none */
     bool v6, raw, shared;
-    uint16_t index;   /* of a shared one */
-    uint16_t wire_id; /* the kernel's, host order; raw: each flow has its own */
-    int mtu_mode;     /* what IP_MTU_DISCOVER is set to, -1: not yet */
+    uint16_t index;    /* of a shared one */
+    uint16_t wire_id;  /* the kernel's, host order; raw: each flow has its own */
+    int mtu_mode;      /* what IP_MTU_DISCOVER is set to, -1: not yet */
+    uint8_t bad_reads; /* in a row */
 };
 
 struct ping_flow {
@@ -337,6 +338,8 @@ struct ping_flow *ping_flow_open(struct echo_proxy *p, const struct ping_key *ke
 void ping_flow_close(struct ping_flow *f);
 /** ping_flow_tell() - an error about request @seq of @f to its client, if the limits allow */
 void ping_flow_tell(struct ping_flow *f, uint16_t seq, const struct ping_error_record *e);
+/** ping_flow_socket_broke() - a socket that cannot be read any more: it and its flows are closed (X25) */
+void ping_flow_socket_broke(struct ping_socket *s);
 /** ping_on_message(), ping_on_error() - what a socket has read. @late_us: how long a message lay in the kernel's queue */
 void ping_on_message(struct ping_socket *s, const struct ip_addr *source, const struct ping_message *m,
                      uint64_t late_us);

@@ -28,6 +28,7 @@
 #define CONTROL_BYTES 256
 #define READS_EACH    16 /* batches for one event, so that a flood cannot starve the loop's other work */
 #define ERRORS_EACH   256
+#define BAD_READS_MAX 3    /* in a row, then a socket is broken (X25) */
 #define QUOTED_BYTES  2048 /* of an error's payload: quotes go to PING_QUOTE_MAX */
 
 #ifndef ICMP_FILTER
@@ -166,6 +167,7 @@ int ping_socket_open(struct echo_proxy *p, struct ping_socket *s, bool v6, enum 
     s->v6 = v6;
     s->raw = kind == ECHO_SOCKET_RAW;
     s->mtu_mode = -1;
+    s->bad_reads = 0;
     s->fd = p->opt.make_socket ? p->opt.make_socket(p->opt.socket_arg, family, kind, &is_marked)
                                : plain_socket(family, kind);
     if (s->fd < 0) {
@@ -405,9 +407,14 @@ static bool read_batch(struct ping_socket *s)
         take_message(s, i);
     if (p->reading != s)
         return false;
-    if (n < 0 && errno != EAGAIN && errno != EINTR)
-        return ping_socket_drain(s, NULL) && p->reading == s; /* a pending error; the next read works again */
-    return n == PING_RX_BATCH;
+    if (n >= 0 || errno == EAGAIN || errno == EINTR) {
+        s->bad_reads = n >= 0 ? 0 : s->bad_reads;
+        return n == PING_RX_BATCH;
+    }
+    if (++s->bad_reads < BAD_READS_MAX) /* most likely a pending error, which this call has taken */
+        return ping_socket_drain(s, NULL);
+    ping_flow_socket_broke(s);
+    return false;
 }
 
 void ping_socket_on_ready(struct loop_io *io, unsigned events)

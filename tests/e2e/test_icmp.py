@@ -240,6 +240,19 @@ def _(t):
     check_equal(gw.counter("icmp_proxy.ttl_expired"), 2)
 
 
+@test("an ICMP error that runs out of hops is not answered, and is never proxied", rows=["icmp X32", "icmp X8"])
+def _(t):
+    lab, gw = direct(t)
+    for ttl in (2, 64):
+        p = Pinger(t, lab, ttl=ttl)
+        body = struct.pack("!BBHI", 3, 1, 0, 0) + p.request(1, 1)
+        p.socket.sendto(body[:2] + struct.pack("!H", icmp_checksum(body)) + body[4:], (at.FAR[0], 0))
+        body = struct.pack("!BBHHH", 0, 0, 0, 1, 1)         # nor is a reply that nobody asked for
+        p.socket.sendto(body[:2] + struct.pack("!H", icmp_checksum(body)) + body[4:], (at.FAR[0], 0))
+        check_equal(list(p.messages(0.4)), [], "answers at TTL %d" % ttl)
+    check_equal(gw.counter("icmp_proxy.flows_created"), 0)
+
+
 PATH = {False: ["10.77.1.1", GATEWAY[0], at.R1[0], at.R2[0], at.FAR[0]],
         True: ["fd77:1::1", GATEWAY[1], at.R1[1], at.R2[1], at.FAR[1]]}
 

@@ -1,5 +1,6 @@
 /* test_echo_proxy.c - the echo proxy against the kernel of a network namespace of its own. Its targets are addresses of that
  * namespace's "lo", so replies are the kernel's own; routes of kind unreachable and prohibit make its errors. */
+#include <fcntl.h>
 #include <linux/rtnetlink.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -524,6 +525,39 @@ static void a_reply_to_a_flow_that_is_gone_is_dropped(void **state) /* icmp.md X
     assert_int_equal(count(g, "drops_generation"), 1);
 }
 
+static void a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses(void **state) /* icmp.md X25 */
+{
+    struct echo_proxy_options o;
+    struct ping_flow *f;
+    int null;
+    RIG(g);
+
+    options(g, &o);
+    o.pool_after = 1;
+    start(g, &o);
+    assert_int_equal(ask(g), ECHO_PROXY_SENT); /* a socket of its own */
+    g->ask.client = addr("10.9.9.8");
+    assert_int_equal(ask(g), ECHO_PROXY_SENT); /* a shared one */
+    answers(g, 2);
+    null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    for (uint32_t i = 0; i < 2; i++) {
+        f = slab_at(&g->proxy->table.flows, i);
+        ping_socket_on_ready(&f->sock->io, LOOP_READ); /* nothing to read is no error */
+        assert_int_equal(echo_proxy_flows(g->proxy), 2 - i);
+        loop_io_stop(g->loop, &f->sock->io);
+        assert_true(dup2(null, f->sock->fd) >= 0);
+        for (int n = 0; f->live && n < 10; n++)
+            ping_socket_on_ready(&f->sock->io, LOOP_READ);
+        assert_int_equal(echo_proxy_flows(g->proxy), 1 - i);
+    }
+    close(null);
+    g->ask.seq = 2; /* both kinds are opened again */
+    assert_int_equal(ask(g), ECHO_PROXY_SENT);
+    g->ask.client = addr("10.9.9.9");
+    assert_int_equal(ask(g), ECHO_PROXY_SENT);
+    answers(g, 4);
+}
+
 /* ---- rights, loops, uplinks ---- */
 
 static void without_the_right_the_mode_is_off_until_it_comes_back(void **state) /* icmp.md X1, X3, X4 */
@@ -718,6 +752,7 @@ int main(void)
         TEST(no_descriptor_or_id_means_a_second_of_rest_and_nothing_else),
         TEST(many_flows_share_few_sockets_and_never_mix),
         TEST(a_reply_to_a_flow_that_is_gone_is_dropped),
+        TEST(a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses),
         TEST(without_the_right_the_mode_is_off_until_it_comes_back),
         TEST(raw_sockets_do_the_same_with_ids_of_ours),
         TEST(nothing_starts_that_would_come_back_through_the_tun),
