@@ -54,10 +54,11 @@ static void start(const char *dst)
 /* A chain of @n destination option headers of 8 bytes; each holds a PadN of 4. */
 static void chain_of(uint8_t *chain, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        static const uint8_t one[8] = { DEST, 0, 1, 4, 0, 0, 0, 0 };
-
-        memcpy(chain + i * 8, one, 8);
+    memset(chain, 0, n * 8);
+    for (uint8_t *h = chain; h < chain + n * 8; h += 8) {
+        h[0] = DEST;
+        h[2] = 1;
+        h[3] = 4;
     }
 }
 
