@@ -230,6 +230,15 @@ static void idle_restart(struct tcp_conn *c) /* CC-3 */
         tcp_cc_restart(c);
 }
 
+/* Memory is out. With nothing on its way no ACK will bring us back here, and a FIN alone has no other timer. */
+static void retry_soon(struct tcp_conn *c)
+{
+    if (c->seg_head != NULL)
+        return;
+    c->flags |= CONN_STARVED;
+    tcp_timer_set(c, TIMER_ACK, NO_MEMORY_RETRY_US);
+}
+
 static bool send_new(struct tcp_conn *c, uint32_t *turn)
 {
     uint32_t mss = tcp_emit_mss(c);
@@ -246,8 +255,10 @@ static bool send_new(struct tcp_conn *c, uint32_t *turn)
             return false;
         if (*turn == 0)
             return true;
-        if (!send_packet(c, len, mss))
+        if (!send_packet(c, len, mss)) {
+            retry_soon(c);
             return false;
+        }
         *turn -= min_u32(*turn, max_u32(len, 1));
         c->flags &= ~(uint32_t)CONN_TLP_SEND;
         mss = tcp_emit_mss(c); /* the first packet may have settled a DSACK */

@@ -175,6 +175,29 @@ static void pools_may_fail_at_any_time(void **state) /* MEM-3 */
     assert_int_equal(wrong, 0);
 }
 
+static void a_fin_without_memory_leaves_later(void **state) /* MEM-3, CLS-3 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 1 });
+    lab->stack->tcp->segments.fail_every = 1;
+    tcp_release(lab->conn);
+    lab_batch(lab);
+    lab_run_us(lab, 100000);
+    assert_int_equal(lab_count(lab, "FIN,ACK"), 0);
+    lab->stack->tcp->segments.fail_every = 0;
+    lab_run_us(lab, 20000);
+    assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
+    lab_ack(lab, 2, 2);
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_free(lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +207,7 @@ int main(void)
         cmocka_unit_test(a_blackout_is_survived),
         cmocka_unit_test(a_path_that_swallows_large_packets_in_silence_is_found),
         cmocka_unit_test(pools_may_fail_at_any_time),
+        cmocka_unit_test(a_fin_without_memory_leaves_later),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
