@@ -115,6 +115,8 @@ static void protocol_sentence(struct tls *t, int err)
         snprintf(t->why, sizeof(t->why), "%s", stranger);
     else if (t->flooded)
         snprintf(t->why, sizeof(t->why), "sends TLS records without data, which is limited");
+    else if (t->watch.alert[0] == MBEDTLS_SSL_ALERT_LEVEL_FATAL)
+        alert_sentence(t);
     else if (t->reset || t->truncated)
         snprintf(t->why, sizeof(t->why), "%s the connection%s", t->reset ? "reset" : "closed",
                  t->state == TLS_STATE_OPENING ? when : " without the end that TLS has for it");
@@ -131,6 +133,19 @@ static void protocol_sentence(struct tls *t, int err)
                  (unsigned)-err);
 }
 
+/* A server that refuses us says so and closes while we are still sending: what it said is read before it is forgotten. */
+static void look_for_alert(struct tls *t)
+{
+    uint8_t rest[512];
+    ssize_t n = 1;
+
+    for (int i = 0; i < 4 && n > 0; i++) {
+        n = t->io->recv(t->arg, rest, sizeof(rest));
+        if (n > 0)
+            record_watch(&t->watch, rest, (size_t)n);
+    }
+}
+
 /* Some faults of a certificate mbedTLS notes after verify_callback() has run: what it may be used for. */
 static void add_flags(struct tls *t)
 {
@@ -145,6 +160,8 @@ void tls_fail(struct tls *t, int err)
     if (t->state == TLS_STATE_BROKEN)
         return;
     add_flags(t);
+    if (t->reset && t->state == TLS_STATE_OPENING)
+        look_for_alert(t);
     if (err == MBEDTLS_ERR_SSL_ALLOC_FAILED || err == MBEDTLS_ERR_X509_ALLOC_FAILED ||
         err == MBEDTLS_ERR_MPI_ALLOC_FAILED) {
         snprintf(t->why, sizeof(t->why), "cannot be reached: no memory for TLS");
