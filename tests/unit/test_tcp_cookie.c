@@ -247,6 +247,24 @@ static void the_client_may_reset_while_the_dial_lasts(void **state) /* RST-1 */
     lab_free(lab);
 }
 
+static void an_open_request_that_nobody_decides_is_reset(void **state) /* TF5 */
+{
+    struct lab *lab = crowded_default();
+
+    (void)state;
+    shake_hands(lab);
+    lab_clear(lab);
+    lab_run_us(lab, 151000000);
+    assert_int_equal(lab->gone_err, -ETIMEDOUT);
+    assert_int_equal(lab->gones, 33);
+    assert_int_equal(lab_count(lab, "RST"), 1);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 32);
+    assert_int_equal(stack_half_open_count(lab->stack), 0);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN }); /* the crowd is gone: a record again */
+    assert_int_equal(lab->requests, 34);
+    lab_free(lab);
+}
+
 /* ---- the flood --------------------------------------------------------------------------------------- */
 
 struct flood {
@@ -334,6 +352,7 @@ int main(void)
         cmocka_unit_test(the_first_data_may_bring_the_cookie_back),
         cmocka_unit_test(a_refused_dial_resets_what_the_client_holds_open),
         cmocka_unit_test(the_client_may_reset_while_the_dial_lasts),
+        cmocka_unit_test(an_open_request_that_nobody_decides_is_reset),
         cmocka_unit_test(honest_clients_connect_in_a_flood),
     };
 
