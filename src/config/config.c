@@ -201,6 +201,7 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
 static void struct_defaults(struct config *c)
 {
     stack_config_defaults(&c->stack);
+    c->stack.echo_endpoint_shadows = false; /* a ping of ours must not hide a client's (icmp.md 2.3) */
     forward_options_defaults(&c->forward);
     c->tun.fd = -1;
     c->tun.txqueuelen = 4096; /* tun.h, STR-5 */
