@@ -57,7 +57,6 @@ ICMP_ROWS = ([f"{name}{n}" for name, last in ICMP.items() for n in range(1, last
              + span("M", 1, 5) + span("M", 10, 18))
 ICMP_WAITING = {row: "part D: echo through the tunnel" for row in span("T", 1, 17) + ["M13"]}
 ICMP_WAITING["M18"] = "part E: fake-IP addresses"
-ICMP_WAITING["X25"] = "a ping socket whose read fails for good"
 
 ICMP_NAMED = re.compile(r"icmp\.md([^;\"\n]*(?:\n \*[^;\"\n]*)?)")
 ICMP_STEP = re.compile(r"( to )?\b(TF|UF|[VORBLFPUWAJMXETN])(\d+)\b")
