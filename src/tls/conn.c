@@ -248,6 +248,18 @@ void tls_new_session(struct tls *t)
     else if (!c->settings->skip_verify && t->report.leaf_to_s < until_s)
         until_s = t->report.leaf_to_s;
     c->session_until_s = until_s;
+    wake_queue(c);
+}
+
+/* Its sessions come later, as tickets: one without a ticket is of no use (faults.md L10). */
+static bool speaks_1_3(const struct tls *t)
+{
+#if MBEDTLS_VERSION_MAJOR >= 3
+    return mbedtls_ssl_get_version_number(&t->ssl) == MBEDTLS_SSL_VERSION_TLS1_3;
+#else
+    (void)t;
+    return false;
+#endif
 }
 
 static void opened(struct tls *t)
@@ -263,7 +275,7 @@ static void opened(struct tls *t)
         c->count.resumed++;
     if (!c->settings->server)
         c->resume_refused = t->offered_session && full;
-    if (full || !t->offered_session)
+    if ((full || !t->offered_session) && !speaks_1_3(t))
         tls_new_session(t);
     leave_full(t);
 }

@@ -99,6 +99,10 @@ static int set_tickets(struct tls_context *c)
         mbedtls_ssl_conf_session_tickets(&c->conf, c->settings->resume
                                                        ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
                                                        : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
+#if defined(MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED) /* 3.6.1 on: silent unless asked for */
+        mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
+            &c->conf, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+#endif
         return 0;
     }
     if (!c->settings->resume)

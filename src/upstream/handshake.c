@@ -300,6 +300,14 @@ static ssize_t read_some(struct handshake *h, size_t *wanted)
     return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
 }
 
+static void note_tls_failure(struct handshake *h)
+{
+    char server[SERVER_TEXT_MAX];
+
+    UP_COUNT(h->env, tls_failed);
+    up_fail(&h->why, -EHOSTUNREACH, "tls", true, "%s %s", server_text(h, server), tls_why(h->secure->tls));
+}
+
 static void read_answer(struct handshake *h)
 {
     size_t wanted;
@@ -309,6 +317,11 @@ static void read_answer(struct handshake *h)
         n = read_some(h, &wanted);
         if (n == -EAGAIN)
             return;
+        if (n < 0 && h->secure) { /* TLS 1.3 refuses our certificate only now */
+            note_tls_failure(h);
+            tell_failure(h);
+            return;
+        }
         if (n <= 0) {
             server_gone(h, n < 0);
             return;
@@ -318,14 +331,6 @@ static void read_answer(struct handshake *h)
 }
 
 /* ---- TLS ---- */
-
-static void note_tls_failure(struct handshake *h)
-{
-    char server[SERVER_TEXT_MAX];
-
-    UP_COUNT(h->env, tls_failed);
-    up_fail(&h->why, -EHOSTUNREACH, "tls", true, "%s %s", server_text(h, server), tls_why(h->secure->tls));
-}
 
 static void start_talk(struct handshake *h)
 {

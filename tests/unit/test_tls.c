@@ -212,13 +212,16 @@ static void a_client_certificate_is_shown_and_asked_for(void **state)
         struct tls_options opt = { .certificate = rows[i].id->certificate, .private_key = rows[i].id->key };
         struct tls_lab lab;
         struct tls_pair p;
+        char in[10];
         bool ok;
 
         tls_lab_init(&lab, &opt, "localhost", pki_server(), false);
         tls_pair_open(&lab, &p);
         ok = tls_pair_handshake(&p);
         assert_int_equal(ok, rows[i].says == NULL);
-        if (!ok && p.client.step != TLS_BROKEN)
+        if (!ok && p.client.step == TLS_DONE) /* TLS 1.3: the client was through before the server looked */
+            assert_int_equal(tls_recv(p.client.tls, in, sizeof(in)), -ECONNRESET);
+        else if (!ok && p.client.step != TLS_BROKEN)
             assert_int_equal(tls_handshake(p.client.tls, 0), TLS_BROKEN);
         if (!ok) {
             assert_non_null(strstr(tls_why(p.client.tls), rows[i].says));
@@ -314,6 +317,7 @@ static void four_full_handshakes_at_once_and_the_others_resume(void **state) /* 
     struct tls_options opt = { .resume = true };
     struct tls_pair p[10];
     struct tls_lab lab;
+    char in;
 
     (void)state;
     tls_lab_init(&lab, &opt, "localhost", pki_server(), true);
@@ -325,8 +329,10 @@ static void four_full_handshakes_at_once_and_the_others_resume(void **state) /* 
     tls_free(p[9].client.tls); /* one gives up while it waits */
     p[9].client.tls = NULL;
     assert_true(tls_pair_handshake(&p[0]));
+    assert_int_equal(tls_recv(p[0].client.tls, &in, 1),
+                     -EAGAIN); /* TLS 1.3: its ticket comes now (faults.md L10) */
     for (int i = 4; i < 9; i++) {
-        assert_int_equal(p[i].client.woken, 1);
+        assert_true(p[i].client.woken >= 1);
         assert_true(tls_pair_handshake(&p[i]));
         assert_true(tls_resumed(p[i].client.tls));
     }
@@ -371,11 +377,13 @@ static void a_session_that_the_server_does_not_know_costs_a_full_handshake(
     struct tls_lab first, second;
     struct tls_context *keep;
     struct tls_pair p;
+    char in;
 
     (void)state;
     tls_lab_init(&first, &opt, "localhost", pki_server(), true);
     tls_pair_open(&first, &p);
     assert_true(tls_pair_handshake(&p));
+    assert_int_equal(tls_recv(p.client.tls, &in, 1), -EAGAIN);
     tls_pair_free(&p);
     tls_lab_init(&second, &opt, "localhost", pki_server(),
                  true); /* the server was started anew: other ticket keys */
@@ -384,6 +392,7 @@ static void a_session_that_the_server_does_not_know_costs_a_full_handshake(
     tls_pair_open(&second, &p);
     assert_true(tls_pair_handshake(&p));
     assert_false(tls_resumed(p.client.tls));
+    assert_int_equal(tls_recv(p.client.tls, &in, 1), -EAGAIN);
     tls_pair_free(&p);
     tls_pair_open(&second, &p);
     assert_true(tls_pair_handshake(&p));
@@ -397,6 +406,15 @@ static void a_session_that_the_server_does_not_know_costs_a_full_handshake(
 /* ---- strangers, and records that break the rules ------------------------------------------------------------------------- */
 
 #define BYTES(text) (text), sizeof(text) - 1
+
+static enum tls_step handshake_ends(struct tls *t)
+{
+    enum tls_step step = TLS_LATER;
+
+    for (uint64_t turn = 0; turn < 20 && step != TLS_BROKEN; turn++)
+        step = tls_handshake(t, turn);
+    return step;
+}
 
 static void what_answers_instead_of_tls_is_named(void **state) /* faults.md L5, L6 */
 {
@@ -438,7 +456,7 @@ static void what_answers_instead_of_tls_is_named(void **state) /* faults.md L5, 
         mem_pipe_put(&p.down, rows[i].answer, rows[i].len);
         p.down.ended = true;
         p.down.piece = i % 2;
-        if (tls_handshake(p.client.tls, i) != TLS_BROKEN || !strstr(tls_why(p.client.tls), rows[i].says)) {
+        if (handshake_ends(p.client.tls) != TLS_BROKEN || !strstr(tls_why(p.client.tls), rows[i].says)) {
             print_error("row %zu: \"%s\", not \"%s\"\n", i, tls_why(p.client.tls), rows[i].says);
             wrong++;
         }
