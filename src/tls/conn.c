@@ -29,6 +29,7 @@ static int on_recv(void *arg, unsigned char *to, size_t len)
         return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
     }
     n = t->io->recv(t->arg, to, len);
+    t->dry = n == -EAGAIN;
     if (n > 0) {
         record_watch(&t->watch, to, (size_t)n);
         return (int)n;

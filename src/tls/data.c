@@ -21,13 +21,19 @@ static int broken(struct tls *t, int e)
 /* Return: bytes, 0 for their end, or -errno. */
 static ssize_t recv_some(struct tls *t, uint8_t *to, size_t len)
 {
-    for (;;) {
-        int n = mbedtls_ssl_read(&t->ssl, to, len);
+    for (int silent = 0;;) {
+        int n;
+
+        t->dry = false;
+        n = mbedtls_ssl_read(&t->ssl, to, len);
 
         if (n > 0) {
             t->watch.count = 0;
             return n;
         }
+        /* A message that was no data, as a ticket of 1.3, is "again" although the socket is not empty. */
+        if (n == MBEDTLS_ERR_SSL_WANT_READ && !t->dry && ++silent < 2 * TLS_IDLE_RECORDS_MAX)
+            continue;
         if (n == MBEDTLS_ERR_SSL_WANT_READ || n == MBEDTLS_ERR_SSL_WANT_WRITE)
             return -EAGAIN;
 #if MBEDTLS_VERSION_MAJOR >= 3 && defined(MBEDTLS_SSL_PROTO_TLS1_3)

@@ -135,6 +135,7 @@ struct tls {
     bool queued, counted_full, offered_session;
     bool their_end;                 /* close_notify came */
     bool truncated, reset, flooded; /* the end without it; a broken socket; too many records */
+    bool dry;                       /* the last read found the socket empty */
     bool our_end, send_broken;
     bool config_fault;
     char why[160];
