@@ -224,8 +224,10 @@ static void a_client_certificate_is_shown_and_asked_for(void **state)
         else if (!ok && p.client.step != TLS_BROKEN)
             assert_int_equal(tls_handshake(p.client.tls, 0), TLS_BROKEN);
         if (!ok) {
-            assert_non_null(strstr(tls_why(p.client.tls), rows[i].says));
-            assert_true(tls_config_fault(p.client.tls));
+            /* A server by mbedTLS 3.6 encrypts this alert so that nobody can read it. */
+            if (!tls_has_1_3() && !strstr(tls_why(p.client.tls), rows[i].says))
+                fail_msg("\"%s\"", tls_why(p.client.tls));
+            assert_int_equal(tls_config_fault(p.client.tls), !tls_has_1_3());
         }
         tls_pair_free(&p);
         tls_lab_fini(&lab);
