@@ -299,9 +299,10 @@ const char *ip_lab_sum_error(const struct ip_lab *lab)
     static char text[160];
     const struct stack_counters *c = stack_counters(lab->s);
     uint64_t in = c->ip_in + c->ip_handoff_in + c->frag_done;
-    uint64_t gone = c->tcp_in + c->udp_in + c->icmp_in + c->ip_down + c->ip_short + c->ip_version + c->ip_malformed +
-                    c->ip_checksum + c->ip_bad_src + c->ip_bad_dst + c->ip_options + c->ip_proto +
-                    c->ip_ext_header + c->frag_in + c->frag_malformed + c->frag_overlap + c->frag_no_memory;
+    uint64_t gone = c->tcp_in + c->udp_in + c->icmp_in + c->ip_down + c->ip_short + c->ip_version +
+                    c->ip_malformed + c->ip_checksum + c->ip_bad_src + c->ip_bad_dst + c->ip_options +
+                    c->ip_proto + c->ip_ext_header + c->frag_in + c->frag_malformed + c->frag_overlap +
+                    c->frag_no_memory;
 
     if (in == gone)
         return NULL;

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DATA        SOURCE_DIR "/tests/unit/data"
 #define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
@@ -628,6 +629,13 @@ static void other_spellings_of_mihomo_are_understood(void **state) /* config.md 
     assert_int_equal(lab_check_rows(rows, ARRAY_LEN(rows)), 0);
 }
 
+/* A key that others can read earns a warning, and a checkout does not keep a file's mode beyond its x bit. */
+static int close_key_file(void **state)
+{
+    (void)state;
+    return chmod(DATA "/key.pem", 0600);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -642,5 +650,5 @@ int main(void)
         cmocka_unit_test(other_spellings_of_mihomo_are_understood),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, close_key_file, NULL);
 }
