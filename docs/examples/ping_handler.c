@@ -2,9 +2,10 @@
  *
  *     ping_handler DEVICE ADDRESS [none | pass | consume | reply]
  *
- * ADDRESS is the stack's own, as in 10.9.0.2/24; give it more than once for both families. The device is made here and
- * yours to configure: ip address add 10.9.0.1/24 dev DEVICE; ip link set DEVICE up. Then ping ADDRESS, which is assigned
- * to the stack, and any other address behind the device, which is not: the stack takes those because it is promiscuous.
+ * ADDRESS is the stack's own, as in 10.9.0.2/24; give it more than once for both families. The device is made
+ * here and yours to configure: ip address add 10.9.0.1/24 dev DEVICE; ip link set DEVICE up. Then ping ADDRESS,
+ * which is assigned to the stack, and any other address behind the device, which is not: the stack takes those
+ * because it is promiscuous.
  *
  *     handler    assigned address          any other address
  *     none       the stack replies         IPv6: the stack replies; IPv4: silence
@@ -12,8 +13,8 @@
  *     consume    asked; silence            asked; silence
  *     reply      asked; replied once       asked; replied once, from the address that was pinged
  *
- * The end of standard input ends the program; it then says what was counted. Everything it needs is libculvert (src/stack and
- * src/base): the stack has no thread, clock or descriptor of its own, so all of those are here.
+ * The end of standard input ends the program; it then says what was counted. Everything it needs is libculvert
+ * (src/stack and src/base): the stack has no thread, clock or descriptor of its own, so all of those are here.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +45,7 @@ static uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* ---- the handler: this is what the program is about --------------------------------------------------------- */
+/* ---- the handler: this is what the program is about ---------------------------------------------------- */
 
 static enum echo_verdict on_echo(void *arg, struct echo_req *r)
 {
@@ -62,7 +63,7 @@ static enum echo_verdict on_echo(void *arg, struct echo_req *r)
     return strcmp(p->mode, "pass") == 0 ? ECHO_PASS : ECHO_CONSUMED;
 }
 
-/* ---- the rest of an embedder --------------------------------------------------------------------------------- */
+/* ---- the rest of an embedder --------------------------------------------------------------------------- */
 
 static int emit(void *arg, const struct iovec *iov, int iovcnt, const struct pkt_meta *meta)
 {

@@ -1,12 +1,15 @@
 /* stack.h - a userspace TCP/IP stack for gateways: packets in, byte streams and datagrams out, and back.
  *
- * Knows     IPv4, IPv6, ICMP, UDP and passive TCP for ANY destination address. It has no clock, socket, thread or allocator of
- *           its own: time is an argument (monotonic microseconds), memory is handed over once, packets leave by a callback.
- * Threads   one stack is one shard, used by one thread. Many stacks may live in one process; they share nothing.
- * Calls     callbacks run only inside stack_batch_end() and stack_advance(), except emit, handoff and all of echo (handlers,
- *           endpoints, observers), which may run inside any call. Every function below may be called from every callback
- *           except emit and handoff.
- * Lifetime  a request is borrowed until completed or its on_..._gone; a connection until its on_tcp_closed (the last call). */
+ * Knows     IPv4, IPv6, ICMP, UDP and passive TCP for ANY destination address. It has no clock, socket,
+ *           thread or allocator of its own: time is an argument (monotonic microseconds), memory is handed
+ *           over once, packets leave by a callback.
+ * Threads   one stack is one shard, used by one thread. Many stacks may live in one process; they share
+ *           nothing.
+ * Calls     callbacks run only inside stack_batch_end() and stack_advance(), except emit, handoff and all of
+ *           echo (handlers, endpoints, observers), which may run inside any call. Every function below may be
+ *           called from every callback except emit and handoff.
+ * Lifetime  a request is borrowed until completed or its on_..._gone; a connection until its on_tcp_closed
+ *           (the last call). */
 #ifndef CULVERT_STACK_H
 #define CULVERT_STACK_H
 
@@ -34,7 +37,7 @@ enum stack_reject {
     REJECT_TTL_EXCEEDED,     /* 11/0, v6 3/0 */
 };
 
-/* ---- echo (icmp.md 3) -------------------------------------------------------------------------------------- */
+/* ---- echo (icmp.md 3) ---------------------------------------------------------------------------------- */
 
 enum ip_family { IP_FAMILY_4 = 4, IP_FAMILY_6 = 6 };
 enum echo_verdict { ECHO_PASS, ECHO_CONSUMED };
@@ -50,7 +53,8 @@ enum echo_result {
     EV_POSTED, /* on its way to the shard that owns the token */
 };
 enum { ECHO_TEMPORARY = 1, ECHO_BROADCAST = 2, ECHO_MULTICAST = 4, ECHO_REASSEMBLED = 8, ECHO_IS_REPLY = 16 };
-/* (generation, shard, slot), 32, 16 and 16 bits; 0 is none. Not given twice within 2^32 detaches of a slot. */
+/* (generation, shard, slot), 32, 16 and 16 bits; 0 is none. Not given twice within 2^32 detaches of a
+ * slot. */
 typedef uint64_t echo_token;
 
 struct echo_req { /* valid only inside the callback; every pointer dies with it */
@@ -67,28 +71,32 @@ struct echo_req { /* valid only inside the callback; every pointer dies with it 
     struct stack *stack; /* whose request this is; a copy of this struct carries no right to answer */
 };
 
-/* An echo handler; runs in stack_input(). It must not block. Any verb may be called in it; the interface stays as it is
- * while it runs (stack_add_address() and its kin return -EBUSY). */
+/* An echo handler; runs in stack_input(). It must not block. Any verb may be called in it; the interface
+ * stays as it is while it runs (stack_add_address() and its kin return -EBUSY). */
 typedef enum echo_verdict echo_handler(void *arg, struct echo_req *r);
 enum { ECHO_KIND_REQUEST = 1, ECHO_KIND_REPLY = 2 };
 /** stack_set_echo_handler() - ask @fn about echo messages of this family; NULL: nobody
- * @kinds: ECHO_KIND_*; replies are those that no endpoint waits for. Takes effect with the next message, in one piece.
+ * @kinds: ECHO_KIND_*; replies are those that no endpoint waits for. Takes effect with the next message, in
+ *         one piece.
  * Return: 0; -EAFNOSUPPORT: the stack was built without this family. */
 int stack_set_echo_handler(struct stack *s, enum ip_family family, uint32_t kinds, echo_handler *fn,
                            void *arg);
 
 /* The synchronous verbs: one of them takes effect, once, whatever the verdict says (icmp.md W3, W4). */
-/** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md 2.4) */
+/** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md
+ * 2.4) */
 enum echo_result echo_reply(struct echo_req *r);
-/** echo_reject() - an ICMP error that quotes the request, now (icmp.md 3.3); REJECT_SILENT: nothing, and counted so */
+/** echo_reject() - an ICMP error that quotes the request, now (icmp.md 3.3); REJECT_SILENT: nothing, and
+ * counted so */
 enum echo_result echo_reject(struct echo_req *r, enum stack_reject why);
 enum echo_result echo_reject_too_big(struct echo_req *r, uint32_t mtu_bytes);
 enum echo_result echo_expire(struct echo_req *r); /* time exceeded in transit (icmp.md X30) */
 
 enum { ECHO_KEEP_PAYLOAD = 1, ECHO_KEEP_HEADER = 2, ECHO_ALLOW_DUP = 4 };
 /** echo_detach() - the right to answer later; lives config.echo_token_ms, then nothing is sent
- * @keep: PAYLOAD: for replies with the request's own payload; HEADER: its IP header, for exact quotes; both: the whole
- *        datagram. ALLOW_DUP: may be completed any number of times until it expires. Nothing else is copied.
+ * @keep: PAYLOAD: for replies with the request's own payload; HEADER: its IP header, for exact quotes; both:
+ *        the whole datagram. ALLOW_DUP: may be completed any number of times until it expires. Nothing else
+ *        is copied.
  * Return: 0: caps met (4,096 tokens and 4 MiB kept in a shard), or the right to answer is used up. */
 echo_token echo_detach(struct echo_req *r, uint32_t keep);
 static inline uint32_t echo_token_shard(echo_token t)
@@ -110,8 +118,9 @@ struct echo_outcome {
     enum stack_reject why; /* REJECT */
     uint8_t type, code;    /* ERROR: ICMP of the client's family */
     uint32_t info; /* ERROR: bytes 4 to 7, host order: the MTU of a too-big; for 12/0 the pointer << 24 */
-    /* REPLY: who answered; none: the address that was asked. Others: the offender; none: our gateway address, else the
-     * address that was asked. An address that is neither of these nor assigned needs the spoofing switch. */
+    /* REPLY: who answered; none: the address that was asked. Others: the offender; none: our gateway address,
+     * else the address that was asked. An address that is neither of these nor assigned needs the spoofing
+     * switch. */
     struct ip_addr source;
     const uint8_t *payload; /* REPLY: what came back; NULL: the request's own, kept by the token */
     uint32_t payload_len;
@@ -121,15 +130,16 @@ struct echo_outcome {
     uint8_t ttl;  /* REPLY: 0: the stack's own */
     bool has_tos; /* REPLY: else the request's */
     uint8_t tos;
-    bool
-        relayed; /* errors: another router's words, limited by who relays them: not the stack's bucket (icmp.md E13) */
+    bool relayed; /* errors: another router's words, whose limit is its relay's affair (icmp.md E13) */
 };
 
 /** echo_complete() - answer a detached request [the thread of @s]
- * Another shard's token goes to events.echo_post and comes back as EV_POSTED, or EV_DROPPED when it has no room.
+ * Another shard's token goes to events.echo_post and comes back as EV_POSTED, or EV_DROPPED when it has no
+ * room.
  * Return: EV_STALE: unknown, expired or spent, or its destination is no longer ours (icmp.md A6). */
 enum echo_result echo_complete(struct stack *s, echo_token token, const struct echo_outcome *o);
-/** echo_post() - the same from [any] thread: always by events.echo_post; @s: any shard of the group, still there */
+/** echo_post() - the same from [any] thread: always by events.echo_post; @s: any shard of the group, still
+ * there */
 enum echo_result echo_post(const struct stack *s, echo_token token, const struct echo_outcome *o);
 
 /* Which echo an outcome belongs to when there is no token: as the client sent it. */
@@ -137,7 +147,8 @@ struct echo_addr {
     struct ip_addr client, target;
     uint16_t id, seq;
 };
-/** echo_inject() - send an outcome to a client: late or duplicate replies, errors of a proxied echo (icmp.md 4.4, 4.5)
+/** echo_inject() - send an outcome to a client: late or duplicate replies, errors of a proxied echo (icmp.md
+ * 4.4, 4.5)
  * REPLY needs o->payload (or payload_len 0); ERROR, EXPIRE and REJECT without a quote rebuild one from @a. */
 enum echo_result echo_inject(struct stack *s, const struct echo_outcome *o, const struct echo_addr *a);
 
@@ -147,8 +158,9 @@ size_t echo_outcome_pack(const struct echo_outcome *o, void *out, size_t cap);
 /* The pointers of *out lie in @data; false: these bytes are no outcome. */
 bool echo_outcome_unpack(const void *data, size_t len, struct echo_outcome *out);
 
-/* The same in gVisor's shape: a handler that says whether it handled the message, and a Reply() that may be called again.
- * Both kinds of echo message, both families; the memory is the caller's and outlives the stack. */
+/* The same in gVisor's shape: a handler that says whether it handled the message, and a Reply() that may be
+ * called again. Both kinds of echo message, both families; the memory is the caller's and outlives the
+ * stack. */
 struct forwarder_request {
     struct echo_req *req; /* what it is; NULL after the callback */
     const struct forwarder *owner;
@@ -161,26 +173,31 @@ struct forwarder {
     struct forwarder_request current; /* the one that may reply */
 };
 void forwarder_init(struct forwarder *f, struct stack *s, forwarder_fn *fn, void *arg);
-/** forwarder_reply() - the built-in reply, at most once. true: it is sent, now or by an earlier call; false: not a request,
+/** forwarder_reply() - the built-in reply, at most once. true: it is sent, now or by an earlier call; false:
+ * not a request,
  * not sent, after the callback, or on a copy of the request */
 bool forwarder_reply(struct forwarder_request *r);
 
-/* ---- the interface (icmp.md 3.5, 6.3) ------------------------------------------------------------------------------ */
+/* ---- the interface (icmp.md 3.5, 6.3) ------------------------------------------------------------------ */
 
-/* All of these return -EBUSY inside an echo handler and -EAFNOSUPPORT for a family that the stack was built without. */
+/* All of these return -EBUSY inside an echo handler and -EAFNOSUPPORT for a family that the stack was built
+ * without. */
 enum {
     ADDRESS_PRIVACY = 1
 }; /* of limited life (RFC 8981): we speak as another one if we can; answered like any other */
 /** stack_add_address() - an address is ours from the next packet on; config.max_addresses of them
- * @onlink_len: of its prefix, in the 16-byte form, for broadcast addresses and the choice of a source; 0: the address alone
- * Return: 0; -EEXIST; -EINVAL: not a unicast address; -ENOBUFS. The first of a family is the gateway address. */
+ * @onlink_len: of its prefix, in the 16-byte form, for broadcast addresses and the choice of a source; 0: the
+ *              address alone
+ * Return: 0; -EEXIST; -EINVAL: not a unicast address; -ENOBUFS. The first of a family is the gateway
+ * address. */
 int stack_add_address(struct stack *s, const struct ip_addr *a, uint8_t onlink_len, uint32_t flags);
 int stack_remove_address(struct stack *s,
                          const struct ip_addr *a); /* 0 or -ENOENT; tokens for it become stale */
-/* Echo to an address of a local prefix: asked of the handler, else as config.echo_temporary says; answered by the stack
- * itself; neither answered nor asked. */
+/* Echo to an address of a local prefix: asked of the handler, else as config.echo_temporary says; answered by
+ * the stack itself; neither answered nor asked. */
 enum local_echo { LOCAL_ECHO_HANDLER, LOCAL_ECHO_REPLY, LOCAL_ECHO_SUPPRESS };
-/** stack_add_local_prefix() - all its addresses are ours, without being counted, even when not promiscuous; again: changes
+/** stack_add_local_prefix() - all its addresses are ours, without being counted, even when not promiscuous;
+ * again: changes
  * @echo. The longest prefix decides. Return: 0; -EINVAL; -ENOBUFS (config.max_local_prefixes). */
 int stack_add_local_prefix(struct stack *s, const struct ip_prefix *p, enum local_echo echo);
 int stack_remove_local_prefix(struct stack *s, const struct ip_prefix *p); /* 0 or -ENOENT */
@@ -192,13 +209,14 @@ void stack_set_icmp_limits(struct stack *s, uint32_t errors_per_second, uint32_t
 void stack_set_echo_limits(struct stack *s, bool limited, uint32_t replies_per_second,
                            uint32_t replies_burst);
 
-/** stack_observe() - show @fn every unfragmented datagram that arrives, before its addresses and checksum are judged
+/** stack_observe() - show @fn every unfragmented datagram that arrives, before its addresses and checksum are
+ * judged
  * [inside stack_input()]; borrowed, changes nothing. Return: 0 or -ENOBUFS (8 observers). */
 typedef void stack_observer(void *arg, const uint8_t *packet, size_t len);
 int stack_observe(struct stack *s, stack_observer *fn, void *arg);
 void stack_unobserve(struct stack *s, stack_observer *fn, void *arg);
 
-/* ---- ICMP endpoints: a ping from inside the stack ---------------------------------------------------------------- */
+/* ---- ICMP endpoints: a ping from inside the stack ------------------------------------------------------ */
 
 struct icmp_endpoint;
 struct icmp_bind {
@@ -227,14 +245,16 @@ struct icmp_request {
     const void *payload;
     size_t payload_len;
 };
-/** icmp_endpoint_open() - wait for echo replies with this id; echo requests never reach it (icmp.md section 1)
- * Return: 0; -EADDRINUSE; -EADDRNOTAVAIL: local is not assigned, and spoofing is off; -EAFNOSUPPORT; -ENOBUFS (256). */
+/** icmp_endpoint_open() - wait for echo replies with this id; echo requests never reach it (icmp.md section
+ * 1)
+ * Return: 0; -EADDRINUSE; -EADDRNOTAVAIL: local is not assigned, and spoofing is off; -EAFNOSUPPORT; -ENOBUFS
+ * (256). */
 int icmp_endpoint_open(struct stack *s, const struct icmp_bind *b, icmp_reply_fn *fn, void *user,
                        struct icmp_endpoint **out);
 enum echo_result icmp_endpoint_send(struct icmp_endpoint *e, const struct icmp_request *r);
 void icmp_endpoint_close(struct icmp_endpoint *e);
 
-/* ---- what the embedder is told ------------------------------------------------------------------------------- */
+/* ---- what the embedder is told ------------------------------------------------------------------------- */
 
 /* One datagram, or a row of them: what one client socket sent to one target within a batch, in order. */
 struct udp_datagram {
@@ -249,11 +269,11 @@ struct udp_datagram {
 
 struct stack_events {
     void *driver; /* the `arg` of emit and handoff; NULL: stack_init()'s arg serves them, too */
-    /* One packet or super-segment: up to STACK_EMIT_IOV ranges, the first holds all headers; valid until it returns.
-     * 0, or -errno: then it counts as sent and lost. */
+    /* One packet or super-segment: up to STACK_EMIT_IOV ranges, the first holds all headers; valid until it
+     * returns. 0, or -errno: then it counts as sent and lost. */
     int (*emit)(void *arg, const struct iovec *iov, int iovcnt, const struct pkt_meta *meta);
-    /* This packet belongs to @to_shard, or may; give it to that shard's stack_input_handoff() with the same @origin.
-     * false: no room, the packet is dropped and counted. NULL with one shard. */
+    /* This packet belongs to @to_shard, or may; give it to that shard's stack_input_handoff() with the same
+     * @origin. false: no room, the packet is dropped and counted. NULL with one shard. */
     bool (*handoff)(void *arg, uint32_t to_shard, uint32_t origin, const void *packet, size_t len,
                     const struct pkt_meta *meta);
 
@@ -264,31 +284,32 @@ struct stack_events {
     void (*on_tcp_open)(void *user);     /* the client's ACK completed the handshake */
     void (*on_tcp_readable)(void *user); /* new in-order bytes or the client's FIN; at most once a batch */
     void (*on_tcp_writable)(void *user); /* the send buffer was full and has fallen below 2/3 */
-    /* 0: both directions ended in order; -ECONNRESET: client's RST; -ETIMEDOUT: user or keep-alive timeout; -ECONNABORTED: ours */
+    /* 0: both directions ended in order; -ECONNRESET: client's RST; -ETIMEDOUT: user or keep-alive timeout;
+     * -ECONNABORTED: ours */
     void (*on_tcp_closed)(void *user, int err);
 
     void (*on_udp_request)(
         void *arg, struct udp_request *r);   /* once per client port until decided; holds the newest 16 */
     void (*on_udp_request_gone)(void *user); /* expired undecided */
     void (*on_udp_datagram)(void *user, const struct udp_datagram *d); /* or a row of them */
-    /* A datagram to a broadcast address or a joined group; nobody can be its endpoint, udp_inject() can answer it (icmp.md UF6).
-     * Runs in stack_input(). NULL: such are dropped. */
+    /* A datagram to a broadcast address or a joined group; nobody can be its endpoint, udp_inject() can
+     * answer it (icmp.md UF6). Runs in stack_input(). NULL: such are dropped. */
     void (*on_udp_broadcast)(void *arg, const struct udp_datagram *d, bool multicast);
 
-    /* The first echo handler of both families, for requests; NULL: the built-in reply for assigned addresses, for others
-     * as config.echo_temporary says. Later: stack_set_echo_handler(). */
+    /* The first echo handler of both families, for requests; NULL: the built-in reply for assigned addresses,
+     * for others as config.echo_temporary says. Later: stack_set_echo_handler(). */
     echo_handler *on_echo;
-    /* Have shard @to_shard call echo_complete(); may run on any thread that calls echo_post(). Copies what it keeps
-     * (echo_outcome_pack()). false: no room. NULL: tokens are completed on their own shard only. */
+    /* Have shard @to_shard call echo_complete(); may run on any thread that calls echo_post(). Copies what it
+     * keeps (echo_outcome_pack()). false: no room. NULL: tokens are completed on their own shard only. */
     bool (*echo_post)(void *driver, uint32_t to_shard, echo_token token, const struct echo_outcome *o);
 };
 
 #define STACK_EMIT_IOV 132 /* headers, and up to 128 USO segments or 4 TCP ranges */
 
-/* ---- the stack ---------------------------------------------------------------------------------------------------- */
+/* ---- the stack ----------------------------------------------------------------------------------------- */
 
-/* Echo to an address that is not assigned, when no handler decided (icmp.md 2.3): IPv6 is answered and IPv4 is not, as in gVisor;
- * neither; both. */
+/* Echo to an address that is not assigned, when no handler decided (icmp.md 2.3): IPv6 is answered and IPv4
+ * is not, as in gVisor; neither; both. */
 enum stack_echo_temporary { ECHO_TEMPORARY_COMPAT, ECHO_TEMPORARY_SUPPRESS, ECHO_TEMPORARY_REPLY };
 enum tcp_congestion { TCP_CC_CUBIC, TCP_CC_NEWRENO };
 
@@ -319,10 +340,9 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50; rate UINT32_MAX: no limit */
     enum stack_echo_temporary echo_temporary;           /* ECHO_TEMPORARY_COMPAT */
     bool
-        echo_endpoint_shadows; /* an ICMP endpoint hides requests with its id from the handler (icmp.md O4); true */
+        echo_endpoint_shadows; /* endpoints hide requests with their id from the handler (icmp.md O4); true */
     bool echo_ignore_broadcast; /* broadcast and multicast requests are not answered (icmp.md B7); false */
-    bool
-        echo_hop; /* TTL 1 or less to an address that is not assigned: time exceeded, as a router says (icmp.md 4.7); false */
+    bool echo_hop; /* time exceeded for TTL 1 or less to what is not assigned (icmp.md 4.7); false */
     bool echo_reply_limited; /* built-in replies have a bucket of their own (icmp.md L4); false */
     uint32_t echo_replies_per_second, echo_replies_burst; /* 1,000 and 50 */
     uint32_t echo_token_ms;  /* life of a detached request: 10,000; 1,000 to 60,000 */
@@ -341,9 +361,11 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
 };
 void stack_config_defaults(struct stack_config *c);
 
-/** stack_memory_bytes() - address space that stack_init() wants for this configuration; most of it is never touched */
+/** stack_memory_bytes() - address space that stack_init() wants for this configuration; most of it is never
+ * touched */
 size_t stack_memory_bytes(const struct stack_config *c);
-/** stack_init() - build a stack inside @memory (zeroed, page-aligned, stack_memory_bytes() long, the caller's until the end)
+/** stack_init() - build a stack inside @memory (zeroed, page-aligned, stack_memory_bytes() long, the caller's
+ * until the end)
  * Return: the stack, at the front of @memory; NULL when the configuration contradicts itself. */
 struct stack *stack_init(void *memory, const struct stack_config *c, const struct stack_events *ev, void *arg,
                          uint64_t now_us);
@@ -351,7 +373,8 @@ void stack_fini(
     struct stack *s); /* on_tcp_closed(-ECONNABORTED), on_..._gone for all that lives; sends nothing */
 
 #define STACK_SLOT_BYTES 65536
-/** stack_rx_slot() - where the next packet may be read to: STACK_SLOT_BYTES; never NULL. The same until stack_input() keeps it. */
+/** stack_rx_slot() - where the next packet may be read to: STACK_SLOT_BYTES; never NULL. The same until
+ * stack_input() keeps it. */
 uint8_t *stack_rx_slot(struct stack *s);
 /** stack_input() - one packet or super-segment that lies in the current rx slot
  * Bad packets are counted and dropped. Protocol work that can wait is done by stack_batch_end(). */
@@ -359,7 +382,8 @@ void stack_input(struct stack *s, uint64_t now_us, size_t len, const struct pkt_
 /** stack_input_handoff() - a packet from another shard; copied from @packet */
 void stack_input_handoff(struct stack *s, uint64_t now_us, uint32_t origin, const void *packet, size_t len,
                          const struct pkt_meta *meta);
-/** stack_batch_end() - after a batch of input and after work on sockets: callbacks, then ACKs and data; once a loop turn */
+/** stack_batch_end() - after a batch of input and after work on sockets: callbacks, then ACKs and data; once
+ * a loop turn */
 void stack_batch_end(struct stack *s, uint64_t now_us);
 uint64_t stack_next_deadline(const struct stack *s); /* microseconds; UINT64_MAX: none */
 void stack_advance(struct stack *s,
@@ -371,16 +395,17 @@ void stack_set_mtu(struct stack *s,
                    uint32_t mtu_bytes); /* the device's MTU changed: new flows, and old ones never above it */
 uint64_t stack_now_us(const struct stack *s); /* the last time that was passed in */
 
-/* ---- TCP ------------------------------------------------------------------------------------------------------------ */
+/* ---- TCP ----------------------------------------------------------------------------------------------- */
 
 void tcp_request_flow(const struct tcp_request *r, struct flow_key *out);
 void tcp_request_set_user(struct tcp_request *r, void *user); /* for on_tcp_request_gone */
 /** tcp_request_accept() - send the SYN-ACK; the request becomes a connection when the client answers
- * In a crowd of SYNs (from half of config.max_half_open on) requests come with their handshake complete: on_tcp_open follows at once,
- * and rejecting one is an RST unless it is silent.
+ * In a crowd of SYNs (from half of config.max_half_open on) requests come with their handshake complete:
+ * on_tcp_open follows at once, and rejecting one is an RST unless it is silent.
  * @user: for the connection's callbacks
- * Return: 0; then on_tcp_open or on_tcp_closed comes. -ENOBUFS: no connection to be had; the request is still there. -ESTALE: it was
- * decided before, in this batch. -ECONNRESET: the client took it back, on_tcp_request_gone is on its way. */
+ * Return: 0; then on_tcp_open or on_tcp_closed comes. -ENOBUFS: no connection to be had; the request is still
+ * there. -ESTALE: it was decided before, in this batch. -ECONNRESET: the client took it back,
+ * on_tcp_request_gone is on its way. */
 int tcp_request_accept(struct tcp_request *r, void *user, struct tcp_conn **out);
 /** tcp_request_reject() - turn the SYN down in this way, and forget it
  * Return: 0; -ESTALE: it was decided before, in this batch (later there is no request to ask about). */
@@ -388,21 +413,23 @@ int tcp_request_reject(struct tcp_request *r, enum stack_reject why);
 /* After REJECT_SILENT the client's next SYN is a new request. */
 
 /** tcp_peek() - in-order bytes that have not been consumed, without copying
- * Return: number of ranges (<= @max); valid until the next call on this connection that consumes, or the end of the callback. */
+ * Return: number of ranges (<= @max); valid until the next call on this connection that consumes, or the end
+ * of the callback. */
 int tcp_peek(const struct tcp_conn *c, struct iovec *iov, int max);
 size_t tcp_readable_bytes(const struct tcp_conn *c);
 void tcp_consume(struct tcp_conn *c, size_t n); /* opens the window; n <= what tcp_peek() showed */
 bool tcp_at_eof(const struct tcp_conn *c);      /* client's FIN came and all bytes before it are consumed */
 /** tcp_tx_space() - memory to receive into, for bytes to the client
- * Return: its length (0: send buffer full, on_tcp_writable will come, or not sendable). Between this and tcp_tx_commit() no
- * other call into the stack. */
+ * Return: its length (0: send buffer full, on_tcp_writable will come, or not sendable). Between this and
+ * tcp_tx_commit() no other call into the stack. */
 size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out);
 void tcp_tx_commit(struct tcp_conn *c, size_t n); /* queue the first n bytes; 0 gives the space back */
 size_t tcp_tx_queued(const struct tcp_conn *c);   /* queued or unacknowledged */
 void tcp_shutdown(struct tcp_conn *c);            /* FIN after what is queued; again: no effect */
 void tcp_abort(struct tcp_conn *c);               /* RST; on_tcp_closed(-ECONNABORTED) comes at batch end */
 /** tcp_release() - the embedder has no more interest: no callback after this
- * What is queued and the FIN are still delivered (CLS-4); client bytes unread or arriving later bring a RST. */
+ * What is queued and the FIN are still delivered (CLS-4); client bytes unread or arriving later bring a
+ * RST. */
 void tcp_release(struct tcp_conn *c);
 void tcp_conn_flow(const struct tcp_conn *c, struct flow_key *out);
 
@@ -416,7 +443,7 @@ struct tcp_info {         /* a snapshot (tcp-stack.md TST-3) */
 };
 void tcp_conn_info(const struct tcp_conn *c, struct tcp_info *out);
 
-/* ---- UDP ------------------------------------------------------------------------------------------------------------ */
+/* ---- UDP ----------------------------------------------------------------------------------------------- */
 
 void udp_request_first(const struct udp_request *r,
                        struct udp_datagram *out); /* the oldest held; borrowed until the callback returns */
@@ -432,31 +459,37 @@ void udp_request_reject(struct udp_request *r,
                         enum stack_reject why); /* its held datagrams: one error for each, limited */
 
 /** udp_send() - a datagram to the endpoint's client, from @source; checksum and fragments are ours
- * @gso_size: > 0: @iov is a row of datagrams of this size, one a range, the last may be shorter; <= 128, <= 65,507 bytes in all
- * Return: 0, or -EMSGSIZE, -EAFNOSUPPORT (families differ), -EADDRNOTAVAIL (spoofing is off, and @source is neither assigned
- * nor whom the client asked), or what emit said; all counted. */
+ * @gso_size: > 0: @iov is a row of datagrams of this size, one a range, the last may be shorter; <= 128, <=
+ *            65,507 bytes in all
+ * Return: 0, or -EMSGSIZE, -EAFNOSUPPORT (families differ), -EADDRNOTAVAIL (spoofing is off, and @source is
+ * neither assigned nor whom the client asked), or what emit said; all counted. */
 int udp_send(struct udp_endpoint *e, const struct ip_port *source, const struct iovec *iov, int iovcnt,
              uint16_t gso_size);
-/** udp_inject() - a datagram without an endpoint, from an assigned address, or any while spoofing; returns as udp_send() */
+/** udp_inject() - a datagram without an endpoint, from an assigned address, or any while spoofing; returns as
+ * udp_send() */
 int udp_inject(struct stack *s, const struct ip_port *from, const struct ip_port *to, const struct iovec *iov,
                int iovcnt);
 void udp_endpoint_close(struct udp_endpoint *e); /* the next datagram is a new request */
-/** udp_endpoint_error() - tell the client that its last datagram to @target failed: an ICMP error that quotes a rebuilt header
+/** udp_endpoint_error() - tell the client that its last datagram to @target failed: an ICMP error that quotes
+ * a rebuilt header
  * @offender: who said so; none: the target itself. @mtu: for too-big only, else 0 and @why decides */
 void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, const struct ip_addr *offender,
                         enum stack_reject why, uint32_t mtu);
 
-/* ---- counters and pools ------------------------------------------------------------------------------------------------ */
+/* ---- counters and pools -------------------------------------------------------------------------------- */
 
-/* One line a counter: member, name. Every packet that comes in goes exactly one way at the IP layer (faults.md G6):
+/* One line a counter: member, name. Every packet that comes in goes exactly one way at the IP layer
+ * (faults.md G6):
  *   ip_in + ip_handoff_in + frag_done = tcp_in + udp_in + icmp_in
- *     + ip_down + ip_short + ip_version + ip_malformed + ip_checksum + ip_bad_src + ip_bad_dst + ip_options + ip_proto + ip_ext_header
- *     + frag_in + frag_malformed + frag_overlap + frag_no_memory
- * frag_in are held or repeated pieces, frag_done the datagrams made of them. Above it each protocol has its own reasons. */
+ *     + ip_down + ip_short + ip_version + ip_malformed + ip_checksum + ip_bad_src + ip_bad_dst
+ *     + ip_options + ip_proto + ip_ext_header + frag_in + frag_malformed + frag_overlap + frag_no_memory
+ * frag_in are held or repeated pieces, frag_done the datagrams made of them. Above it each protocol has its
+ * own reasons. */
 /* clang-format off */
 /* Of one family. What became of echo requests, when their answers are immediate (icmp.md 2.8):
  *   rx.echo_request = tx.echo_reply + handler_consumed + rejected + detached + suppressed_temporary
- *     + tx.no_route + tx.rate_limited + tx.dropped        (the last three count ICMP errors about other packets, too) */
+ *     + tx.no_route + tx.rate_limited + tx.dropped        (the last three count ICMP errors about other
+ *     packets, too) */
 #define STACK_ICMP_COUNTERS(X, f) \
     X(icmp##f##_rx_echo_request, "icmp" #f ".rx.echo_request") \
     X(icmp##f##_rx_echo_reply, "icmp" #f ".rx.echo_reply") \
@@ -484,9 +517,9 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(icmp##f##_detached, "icmp" #f ".detached") \
     X(icmp##f##_detach_expired, "icmp" #f ".detach_expired") \
     X(icmp##f##_detach_refused, "icmp" #f ".detach_refused") \
-    X(icmp##f##_injected, "icmp" #f ".injected") /* outcomes of echo_complete() and echo_inject() that were sent */ \
+    X(icmp##f##_injected, "icmp" #f ".injected") /* outcomes that were sent, of tokens or injected */ \
     X(icmp##f##_endpoint_in, "icmp" #f ".endpoint.in") /* echo replies */ \
-    X(icmp##f##_endpoint_malformed, "icmp" #f ".endpoint.malformed") /* echo requests that an endpoint shadowed */ \
+    X(icmp##f##_endpoint_malformed, "icmp" #f ".endpoint.malformed") /* requests that one shadowed */ \
     X(icmp##f##_stale, "icmp" #f ".stale")
 
 #define STACK_COUNTERS(X) \
@@ -593,7 +626,8 @@ struct stack_pool_info {
     uint64_t failed; /* asked for at the limit */
 };
 size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
-/** stack_trim() - give back memory where nothing has lived since the trim before; a second or so apart, off the packet path
+/** stack_trim() - give back memory where nothing has lived since the trim before; a second or so apart, off
+ * the packet path
  * @give_back: releases whole pages, which read as zero afterwards (the stack makes no system call itself)
  * Return: true when another call would find more. */
 bool stack_trim(struct stack *s, slab_give_back_fn *give_back, void *arg);

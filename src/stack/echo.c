@@ -1,8 +1,9 @@
 /* echo.c - echo requests: who answers them, the handler's verdict, and its verbs (icmp.md 2.3, 3.1, 3.3).
  *
- * A request is lent to the handler for the time of one callback. The right to answer belongs to the one struct echo_req
- * inside the shard, so neither a copy of it nor a call that comes too late sends anything. At most one answer leaves for
- * each request: a verb, or the built-in reply when the handler passed. What is answered later is echo_token.c's. */
+ * A request is lent to the handler for the time of one callback. The right to answer belongs to the one
+ * struct echo_req inside the shard, so neither a copy of it nor a call that comes too late sends anything. At
+ * most one answer leaves for each request: a verb, or the built-in reply when the handler passed. What is
+ * answered later is echo_token.c's. */
 #include "echo_impl.h"
 
 static bool is_temporary(const struct packet *p)
@@ -10,7 +11,7 @@ static bool is_temporary(const struct packet *p)
     return !p->local && !p->by_prefix && !p->broadcast && !p->multicast;
 }
 
-/* ---- verbs -------------------------------------------------------------------------------------------------------------- */
+/* ---- verbs --------------------------------------------------------------------------------------------- */
 
 enum echo_result echo_right_to_answer(const struct echo_req *r)
 {
@@ -81,7 +82,7 @@ enum echo_result echo_expire(struct echo_req *r)
     return answer_with_error(r, REJECT_TTL_EXCEEDED, 0);
 }
 
-/* ---- input -------------------------------------------------------------------------------------------------------------- */
+/* ---- input --------------------------------------------------------------------------------------------- */
 
 static void fill_request(struct stack *s, const struct packet *p, bool is_reply, struct echo_req *r)
 {
@@ -215,7 +216,7 @@ bool echo_is_in_callback(const struct stack *s)
     return s->echo != NULL && s->echo->current != NULL;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 int stack_set_echo_handler(struct stack *s, enum ip_family family, uint32_t kinds, echo_handler *fn,
                            void *arg)

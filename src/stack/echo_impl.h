@@ -1,4 +1,5 @@
-/* echo_impl.h - what echo.c (who answers), echo_token.c (answers that come later) and echo_outcome.c share. */
+/* echo_impl.h - what echo.c (who answers), echo_token.c (answers that come later) and echo_outcome.c
+ * share. */
 #ifndef CULVERT_ECHO_IMPL_H
 #define CULVERT_ECHO_IMPL_H
 
@@ -28,8 +29,9 @@ struct echo_shard {
     bool answered;                /* a verb was used on it */
 };
 
-/* The request that an outcome is about. The packet's addresses and marks always hold; its l4 points at 8 bytes, the
- * request's ICMP header; its ip and ip_len are what may be quoted, NULL when that must be made up. */
+/* The request that an outcome is about. The packet's addresses and marks always hold; its l4 points at 8
+ * bytes, the request's ICMP header; its ip and ip_len are what may be quoted, NULL when that must be made
+ * up. */
 struct echo_subject {
     struct packet p;
     const uint8_t *payload; /* NULL: not kept */
@@ -40,7 +42,8 @@ struct echo_subject {
 };
 struct echo_subject echo_subject_of(const struct stack *s, const struct packet *p);
 
-/* The built-in reply to a request, or another one in its place: @o, may be NULL, overrides (icmp.md 2.4, A8). */
+/* The built-in reply to a request, or another one in its place: @o, may be NULL, overrides (icmp.md 2.4,
+ * A8). */
 enum echo_result echo_send_reply(struct stack *s, const struct echo_subject *q, const struct echo_outcome *o);
 enum echo_result echo_send_outcome(struct stack *s, const struct echo_subject *q,
                                    const struct echo_outcome *o);

@@ -1,7 +1,8 @@
-/* echo_outcome.c - from what became of an echo to the packet that its client gets (icmp.md 2.4, 3.2 A8, 4.4, 4.5).
+/* echo_outcome.c - from what became of an echo to the packet that its client gets (icmp.md 2.4, 3.2 A8, 4.4,
+ * 4.5).
  *
- * One way out for all of them: the built-in reply, a completed token, an injected late reply. Id, sequence number and
- * addressee come from the request and from nowhere else. */
+ * One way out for all of them: the built-in reply, a completed token, an injected late reply. Id, sequence
+ * number and addressee come from the request and from nowhere else. */
 #include "echo_impl.h"
 
 struct echo_subject echo_subject_of(const struct stack *s, const struct packet *p)
@@ -76,7 +77,7 @@ enum echo_result echo_send_reply(struct stack *s, const struct echo_subject *q, 
     return EV_SENT;
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------------------------------------- */
 
 static bool error_of(const struct echo_outcome *o, bool v6, struct icmp_error *out)
 {
@@ -100,7 +101,8 @@ static bool error_of(const struct echo_outcome *o, bool v6, struct icmp_error *o
     return true;
 }
 
-/* Only what is an error of the family may be sent as one: an outcome must not become a reply, or a redirect. */
+/* Only what is an error of the family may be sent as one: an outcome must not become a reply, or a
+ * redirect. */
 static bool is_sound(const struct icmp_error *e, bool v6)
 {
     if (v6)
@@ -157,7 +159,7 @@ enum echo_result echo_send_outcome(struct stack *s, const struct echo_subject *q
     return r;
 }
 
-/* ---- without a token ------------------------------------------------------------------------------------------------------ */
+/* ---- without a token ----------------------------------------------------------------------------------- */
 
 enum echo_result echo_inject(struct stack *s, const struct echo_outcome *o, const struct echo_addr *a)
 {
@@ -180,7 +182,7 @@ enum echo_result echo_inject(struct stack *s, const struct echo_outcome *o, cons
     return echo_send_outcome(s, &q, o);
 }
 
-/* ---- as bytes --------------------------------------------------------------------------------------------------------------- */
+/* ---- as bytes ------------------------------------------------------------------------------------------ */
 
 /* What a record begins with; the payload and the quote follow. */
 struct packed {

@@ -1,8 +1,9 @@
 /* echo_token.c - echo requests that are answered later (icmp.md 3.2).
  *
- * A token names a place in this shard and the generation of its last use, so one that is spent, expired or made up finds
- * nothing. Only what echo_detach() was asked to keep is copied: the IP header, the payload, or both, which then are the
- * datagram as it came. The packet that leaves is built here, on the shard that owns the token, whoever completes it. */
+ * A token names a place in this shard and the generation of its last use, so one that is spent, expired or
+ * made up finds nothing. Only what echo_detach() was asked to keep is copied: the IP header, the payload, or
+ * both, which then are the datagram as it came. The packet that leaves is built here, on the shard that owns
+ * the token, whoever completes it. */
 #include "echo_impl.h"
 
 #define KEPT_BYTES_MAX ((size_t)4 << 20)
@@ -38,7 +39,7 @@ static void on_expiry(struct wheel_timer *t, uint64_t now_us)
     forget(d);
 }
 
-/* ---- what is kept -------------------------------------------------------------------------------------------------------- */
+/* ---- what is kept -------------------------------------------------------------------------------------- */
 
 /* From where to where of the packet: its IP header begins at ip, its payload behind the ICMP header. */
 static size_t range_to_keep(const struct packet *p, uint32_t keep, const uint8_t **from)
@@ -125,7 +126,7 @@ echo_token echo_detach(struct echo_req *r, uint32_t keep)
     return (uint64_t)++e->places[at].generation << 32 | (uint64_t)s->cfg.shard << 16 | (at + 1);
 }
 
-/* ---- completion ---------------------------------------------------------------------------------------------------------- */
+/* ---- completion ---------------------------------------------------------------------------------------- */
 
 static struct detached *find(struct stack *s, echo_token token)
 {
@@ -161,7 +162,7 @@ enum echo_result echo_complete(struct stack *s, echo_token token, const struct e
     return result;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 void echo_forget_all(struct stack *s)
 {

@@ -1,9 +1,9 @@
 /* endpoint_icmp.c - ICMP endpoints: who sends echo requests from inside the stack and waits for the replies.
  *
- * An endpoint is bound to an echo id and, if it likes, to a local and a remote address. It receives echo replies only
- * (icmp.md section 1). The most exact one gets a reply: both addresses, then the remote, then the local, then neither
- * (N3; the id stands in for the local port, N5). A request that meets an endpoint's id is the endpoint's to discard while
- * config.echo_endpoint_shadows is set (O4, O15). */
+ * An endpoint is bound to an echo id and, if it likes, to a local and a remote address. It receives echo
+ * replies only (icmp.md section 1). The most exact one gets a reply: both addresses, then the remote, then
+ * the local, then neither (N3; the id stands in for the local port, N5). A request that meets an endpoint's
+ * id is the endpoint's to discard while config.echo_endpoint_shadows is set (O4, O15). */
 #include "echo_impl.h"
 
 #define ENDPOINTS 256
@@ -63,7 +63,7 @@ static struct icmp_endpoint *find_for(const struct stack *s, const struct packet
     return NULL;
 }
 
-/* ---- what arrives ------------------------------------------------------------------------------------------------------ */
+/* ---- what arrives -------------------------------------------------------------------------------------- */
 
 bool icmp_endpoint_shadows(struct stack *s, const struct packet *p)
 {
@@ -116,7 +116,7 @@ void icmp_endpoint_error(struct stack *s, const struct packet *quoted, const str
     e->fn(e->user, &r);
 }
 
-/* ---- the embedder's side ----------------------------------------------------------------------------------------------- */
+/* ---- the embedder's side ------------------------------------------------------------------------------- */
 
 int icmp_endpoint_open(struct stack *s, const struct icmp_bind *b, icmp_reply_fn *fn, void *user,
                        struct icmp_endpoint **out)
@@ -181,7 +181,7 @@ enum echo_result icmp_endpoint_send(struct icmp_endpoint *e, const struct icmp_r
     return EV_SENT;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 size_t icmp_endpoint_memory_bytes(void)
 {

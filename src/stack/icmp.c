@@ -1,8 +1,9 @@
 /* icmp.c - ICMP messages that arrive: checked, counted and sorted (RFC 792, RFC 4443; icmp.md 2.1 and 2.9).
  *
- * Echo requests and replies go to echo.c, errors to icmp_error.c. Everything else is counted and nothing more: a tunnel has
- * no neighbours and no groups to discover, and nobody's clock or mask is asked here. What belongs to neighbour or group
- * discovery must look as its RFC says even so, else it counts as invalid (U1, U2). */
+ * Echo requests and replies go to echo.c, errors to icmp_error.c. Everything else is counted and nothing
+ * more: a tunnel has no neighbours and no groups to discover, and nobody's clock or mask is asked here. What
+ * belongs to neighbour or group discovery must look as its RFC says even so, else it counts as invalid (U1,
+ * U2). */
 #include "ip_impl.h"
 
 #define ICMP_HEADER       8
@@ -120,7 +121,8 @@ static void input_v6(struct stack *s, struct packet *p)
     }
 }
 
-/* The IP layer's own count comes last: a request with a bad IPv4 option is malformed IP, not ICMP (icmp.md P6). */
+/* The IP layer's own count comes last: a request with a bad IPv4 option is malformed IP, not ICMP (icmp.md
+ * P6). */
 void icmp_input(struct stack *s, struct packet *p)
 {
     if (p->l4_len < ICMP_HEADER || !checksum_is_right(p)) {

@@ -1,9 +1,11 @@
-/* icmp_error.c - ICMP errors, ours and theirs (RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 2.4, RFC 5927).
+/* icmp_error.c - ICMP errors, ours and theirs (RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 2.4, RFC
+ * 5927).
  *
- * Ours: never about another error, a later fragment or a packet to many; 576 (IPv4) or 1280 bytes (IPv6) at most; one
- * token bucket for both families, which too-big messages do not spend, for without them nothing would get through.
- * The sender is the gateway address of the family or, without one, the address that the packet went to (icmp.md J2).
- * Theirs: the quote must name a flow from the address that the error was sent to; what it quotes is read with bounds. */
+ * Ours: never about another error, a later fragment or a packet to many; 576 (IPv4) or 1280 bytes (IPv6) at
+ * most; one token bucket for both families, which too-big messages do not spend, for without them nothing
+ * would get through. The sender is the gateway address of the family or, without one, the address that the
+ * packet went to (icmp.md J2). Theirs: the quote must name a flow from the address that the error was sent
+ * to; what it quotes is read with bounds. */
 #include "ip_impl.h"
 
 #define ICMP_HEADER   8
@@ -40,7 +42,7 @@ static const struct type_code codes_v6[] = {
     [REJECT_TTL_EXCEEDED] = { ICMP6_TIME_EXCEEDED, 0 },
 };
 
-/* ---- out ------------------------------------------------------------------------------------------------------------- */
+/* ---- out ----------------------------------------------------------------------------------------------- */
 
 static bool is_error_type(bool v6, uint8_t type)
 {
@@ -209,7 +211,7 @@ bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uin
     return icmp_send_chosen(s, &p, &e) == EV_SENT;
 }
 
-/* ---- in ------------------------------------------------------------------------------------------------------------------ */
+/* ---- in ------------------------------------------------------------------------------------------------ */
 
 /* The packet of ours that an error quotes. */
 struct quoted {
@@ -218,7 +220,8 @@ struct quoted {
     uint32_t seq;      /* TCP */
 };
 
-/* The quote's own header; @rest begins at its L4 header afterwards. Only what we send: no options, no extension headers. */
+/* The quote's own header; @rest begins at its L4 header afterwards. Only what we send: no options, and before
+ * IPv6's first piece a fragment header. */
 static bool quoted_header(bool v6, struct span *rest, struct ip_addr *src, struct ip_addr *dst,
                           uint8_t *proto)
 {
@@ -277,8 +280,9 @@ static bool is_ours(struct stack *s, const struct packet *p, const struct quoted
     return ip_equal(&q->flow.target, &p->dst) && ip_may_send_from(s, &q->flow.target, NULL);
 }
 
-/* The error's sender is whoever it likes to be; that it was sent to the address which the quoted packet came from, and the
- * quoted sequence number (tcp_icmp_error()), are what a stranger off the path has to guess (RFC 5927 section 4). */
+/* The error's sender is whoever it likes to be; that it was sent to the address which the quoted packet came
+ * from, and the quoted sequence number (tcp_icmp_error()), are what a stranger off the path has to guess (RFC
+ * 5927 section 4). */
 void icmp_error_input(struct stack *s, const struct packet *p)
 {
     struct icmp_error e = { .type = p->l4[0], .code = p->l4[1], .word = get_be32(p->l4 + 4) };

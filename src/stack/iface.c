@@ -1,9 +1,11 @@
-/* iface.c - the stack's one interface: addresses, on-link prefixes, prefixes that are local as a whole, and the switches.
+/* iface.c - the stack's one interface: addresses, on-link prefixes, prefixes that are local as a whole, and
+ * the switches.
  *
- * How it works: everything is an entry (address, length) in one hash table, an address being an entry of full length. A
- * packet asks three things: is its source a broadcast address, is its destination one of ours, does a local prefix hold
- * it. Each is one look for every *length* that is in use, not for every address, so a packet costs the same with none and
- * with a million of them (icmp.md M1, M3). A packet for an address that is not here makes nothing (M2).
+ * How it works: everything is an entry (address, length) in one hash table, an address being an entry of full
+ * length. A packet asks three things: is its source a broadcast address, is its destination one of ours, does
+ * a local prefix hold it. Each is one look for every *length* that is in use, not for every address, so a
+ * packet costs the same with none and with a million of them (icmp.md M1, M3). A packet for an address that
+ * is not here makes nothing (M2).
  *
  * What always holds
  * - an entry is in the table while it is an address, or some address's on-link prefix, or a local prefix;
@@ -28,7 +30,7 @@ struct iface_entry {
     struct iface_entry *members;            /* of an on-link prefix: its addresses, the oldest first */
 };
 
-/* ---- the table ------------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------- */
 
 static struct ip_addr masked(const struct ip_addr *a, unsigned len)
 {
@@ -98,7 +100,7 @@ static void drop_if_idle(struct iface *f, struct iface_entry *e)
     pool_put(&f->entries, e);
 }
 
-/* ---- lengths in use ------------------------------------------------------------------------------------------------- */
+/* ---- lengths in use ------------------------------------------------------------------------------------ */
 
 static void length_add(struct iface_lengths *l, unsigned len)
 {
@@ -131,7 +133,7 @@ static int shortest(const struct ip_addr *a)
     return ip_is4(a) ? V4_LEN : 0;
 }
 
-/* ---- what a packet asks --------------------------------------------------------------------------------------------- */
+/* ---- what a packet asks -------------------------------------------------------------------------------- */
 
 bool iface_is_assigned(struct iface *f, const struct ip_addr *a)
 {
@@ -180,7 +182,7 @@ bool iface_is_local_prefix(struct iface *f, const struct ip_addr *a, enum local_
     return false;
 }
 
-/* ---- what we send from ---------------------------------------------------------------------------------------------- */
+/* ---- what we send from --------------------------------------------------------------------------------- */
 
 const struct ip_addr *iface_gateway(const struct iface *f, const struct ip_addr *like)
 {
@@ -204,7 +206,7 @@ const struct ip_addr *iface_source_for(struct iface *f, const struct ip_addr *pe
     return iface_gateway(f, peer);
 }
 
-/* ---- addresses -------------------------------------------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------------------------------------- */
 
 static bool is_locked(const struct stack *s)
 {
@@ -309,7 +311,7 @@ int stack_remove_address(struct stack *s, const struct ip_addr *a)
     return 0;
 }
 
-/* ---- local prefixes ------------------------------------------------------------------------------------------------- */
+/* ---- local prefixes ------------------------------------------------------------------------------------ */
 
 int stack_add_local_prefix(struct stack *s, const struct ip_prefix *p, enum local_echo echo)
 {
@@ -346,7 +348,7 @@ int stack_remove_local_prefix(struct stack *s, const struct ip_prefix *p)
     return 0;
 }
 
-/* ---- switches --------------------------------------------------------------------------------------------------------- */
+/* ---- switches ------------------------------------------------------------------------------------------ */
 
 int stack_set_promiscuous(struct stack *s, bool on)
 {
@@ -371,7 +373,7 @@ int stack_set_up(struct stack *s, bool up)
     return 0;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 static uint32_t entries_max(const struct stack_config *c)
 {

@@ -21,7 +21,7 @@ enum {
     NEXT_DEST_OPTIONS = 60,
 };
 
-/* ---- input -------------------------------------------------------------------------------------------------------- */
+/* ---- input --------------------------------------------------------------------------------------------- */
 
 /* One packet from the device (or put together from fragments) up to its protocol, or dropped and counted.
  * @slot: where it lies, if it may be kept there; NULL: whoever keeps it copies. */
@@ -38,8 +38,8 @@ static inline bool stack_has_family(const struct stack *s, const struct ip_addr 
 {
     return stack_family_is_on(s, ip_is4(a) ? IP_FAMILY_4 : IP_FAMILY_6);
 }
-/* A packet copied into a block of its size; an IPv6 header that makes it longer than any block begins in the headroom.
- * *out: where it lies now. NULL: no memory. */
+/* A packet copied into a block of its size; an IPv6 header that makes it longer than any block begins in the
+ * headroom. *out: where it lies now. NULL: no memory. */
 struct block *ip_copy(struct stack *s, const uint8_t *packet, size_t len, const uint8_t **out);
 /* Bytes of header that a protocol cannot do without. */
 size_t ip_min_l4(uint8_t proto);
@@ -58,11 +58,12 @@ enum ext_place {
 /* Walk the extension headers of an IPv6 packet, beginning with @next at p->l4 (RFC 8200 section 4). */
 enum ext_verdict ip_ext_walk(struct stack *s, struct packet *p, uint8_t next, enum ext_place place);
 
-/* What a reply to this echo request carries. False: an option is wrong, its sender was told (icmp.md 2.7, P6). */
+/* What a reply to this echo request carries. False: an option is wrong, its sender was told (icmp.md 2.7,
+ * P6). */
 bool ip_options_for_reply(struct stack *s, struct packet *p, struct ip_options *out);
 void ip_options_copied(const struct ip_options *all, struct ip_options *out);
 
-/* ---- the interface (iface.c, observe.c) ------------------------------------------------------------------------------ */
+/* ---- the interface (iface.c, observe.c) ---------------------------------------------------------------- */
 
 /* Lookups; each costs one look for every length in use, whatever the number of addresses. */
 bool iface_is_assigned(struct iface *f, const struct ip_addr *a);
@@ -79,7 +80,7 @@ static inline const struct ip_addr *ip_gateway(const struct stack *s, const stru
 }
 void observers_show(struct stack *s, const uint8_t *packet, size_t len);
 
-/* ---- fragments ------------------------------------------------------------------------------------------------------ */
+/* ---- fragments ----------------------------------------------------------------------------------------- */
 
 /* What one fragment says of itself; its data are p->l4 and p->l4_len. */
 struct fragment {
@@ -92,7 +93,7 @@ void frag_input(struct stack *s, struct packet *p, const struct fragment *f);
 size_t frag_memory_bytes(const struct stack_config *c);
 void frag_init(struct stack *s, void *memory);
 
-/* ---- ICMP ------------------------------------------------------------------------------------------------------------ */
+/* ---- ICMP ---------------------------------------------------------------------------------------------- */
 
 /* Types that are sent or read here; codes stand where they are used (RFC 792, RFC 4443). */
 enum {
@@ -128,8 +129,9 @@ enum {
     ICMP6_MLD2_REPORT = 143,
 };
 
-/* An ICMP error of this type and code, with these 4 bytes behind its checksum, about @p; limited, and with the exceptions of
- * icmp.md U7. Return: EV_SENT; EV_RATE_LIMITED; EV_NO_ROUTE: no address to send it from; EV_DROPPED: not allowed, or lost. */
+/* An ICMP error of this type and code, with these 4 bytes behind its checksum, about @p; limited, and with
+ * the exceptions of icmp.md U7. Return: EV_SENT; EV_RATE_LIMITED; EV_NO_ROUTE: no address to send it from;
+ * EV_DROPPED: not allowed, or lost. */
 enum echo_result icmp_send_raw(struct stack *s, const struct packet *p, uint8_t type, uint8_t code,
                                uint32_t word);
 /* The same with its sender chosen: none: as icmp_send_raw() does; @limited: it spends the stack's bucket. */
@@ -144,7 +146,8 @@ bool icmp_may_answer(const struct packet *p, uint8_t type, uint8_t code);
 /* Type, code and word for @why; mtu > 0: too big. False: REJECT_SILENT. */
 bool icmp_error_for(bool v6, enum stack_reject why, uint32_t mtu, struct icmp_error *out);
 enum echo_result icmp_reject(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu);
-/* The IP header of a datagram that its sender sent and that we no longer have: V6_HEADER bytes of room at @h; its length. */
+/* The IP header of a datagram that its sender sent and that we no longer have: V6_HEADER bytes of room at @h;
+ * its length. */
 size_t icmp_rebuild_header(const struct stack *s, const struct flow_key *f, size_t l4_len, uint8_t *h);
 void icmp_error_input(struct stack *s, const struct packet *p);
 void echo_input(struct stack *s, struct packet *p);       /* a request, checked */
@@ -152,7 +155,8 @@ void echo_reply_input(struct stack *s, struct packet *p); /* a reply, checked */
 
 bool echo_is_in_callback(const struct stack *s);
 
-/* ICMP endpoints (endpoint_icmp.c): has one bound itself to this request's id; does one wait for this reply? */
+/* ICMP endpoints (endpoint_icmp.c): has one bound itself to this request's id; does one wait for this
+ * reply? */
 bool icmp_endpoint_shadows(struct stack *s, const struct packet *p);
 bool icmp_endpoint_reply(struct stack *s, const struct packet *p);
 /* An error about an echo request of ours: addresses and ICMP header of @quoted as we sent them. */
@@ -165,7 +169,7 @@ size_t echo_memory_bytes(void);
 void echo_init(struct stack *s, void *memory);
 void echo_forget_all(struct stack *s); /* every token is stale from now on (icmp.md A7) */
 
-/* ---- UDP -------------------------------------------------------------------------------------------------------------- */
+/* ---- UDP ----------------------------------------------------------------------------------------------- */
 
 size_t udp_memory_bytes(const struct stack_config *c);
 void udp_init(struct stack *s, void *memory);

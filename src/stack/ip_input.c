@@ -1,9 +1,10 @@
-/* ip_input.c - from bytes to a checked packet, and to the protocol that it is for (icmp.md 2.1 gives the order).
+/* ip_input.c - from bytes to a checked packet, and to the protocol that it is for (icmp.md 2.1 gives the
+ * order).
  *
- * Every packet leaves this file on exactly one way: delivered to TCP, UDP or ICMP; held as a fragment; or dropped with
- * one counter. Lengths are compared before any byte is read, and everything behind the packet's own length is padding
- * that nobody sees again. IPv4 options are walked with bounds and otherwise ignored; a source route is refused
- * (RFC 9293 section 3.9.2.1). Jumbograms are not taken: no TUN device makes them. */
+ * Every packet leaves this file on exactly one way: delivered to TCP, UDP or ICMP; held as a fragment; or
+ * dropped with one counter. Lengths are compared before any byte is read, and everything behind the packet's
+ * own length is padding that nobody sees again. IPv4 options are walked with bounds and otherwise ignored; a
+ * source route is refused (RFC 9293 section 3.9.2.1). Jumbograms are not taken: no TUN device makes them. */
 #include "ip_impl.h"
 
 enum { OPTION_END = 0, OPTION_NOP = 1, OPTION_LSRR = 131, OPTION_SSRR = 137 };
@@ -30,7 +31,7 @@ struct block *ip_copy(struct stack *s, const uint8_t *packet, size_t len, const 
     return b;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------------------------ */
+/* ---- addresses ----------------------------------------------------------------------------------------- */
 
 /* Groups that every host is in; we join no others. */
 static bool is_joined(const struct ip_addr *a)
@@ -104,9 +105,10 @@ static bool addresses_pass(struct stack *s, struct packet *p, bool fragment)
     return true;
 }
 
-/* ---- delivery --------------------------------------------------------------------------------------------------------- */
+/* ---- delivery ------------------------------------------------------------------------------------------ */
 
-/* A packet that seems to come from where it goes to would be answered to ourselves (RFC 9293 section 3.9.2.3). */
+/* A packet that seems to come from where it goes to would be answered to ourselves (RFC 9293 section
+ * 3.9.2.3). */
 static bool is_land(const struct packet *p)
 {
     if (!ip_equal(&p->src, &p->dst))
@@ -167,9 +169,10 @@ static void deliver(struct stack *s, struct packet *p)
         udp_input(s, p);
 }
 
-/* ---- IPv4 -------------------------------------------------------------------------------------------------------------- */
+/* ---- IPv4 ---------------------------------------------------------------------------------------------- */
 
-/* False when the packet asks to be routed by its source. What cannot be parsed ends the walk: options are not ours to use. */
+/* False when the packet asks to be routed by its source. What cannot be parsed ends the walk: options are not
+ * ours to use. */
 static bool options_pass(const uint8_t *options, size_t len)
 {
     struct span rest = { options, len };
@@ -238,7 +241,7 @@ static void v4_input(struct stack *s, struct packet *p, size_t len)
         deliver(s, p);
 }
 
-/* ---- IPv6 ---------------------------------------------------------------------------------------------------------------- */
+/* ---- IPv6 ---------------------------------------------------------------------------------------------- */
 
 static bool is_mapped(const uint8_t be[16])
 {
@@ -263,7 +266,8 @@ static bool v6_addresses(struct stack *s, struct packet *p)
 
 static void v6_walk(struct stack *s, struct packet *p, uint8_t next, enum ext_place place);
 
-/* p->l4 is at a fragment header. One that is the whole datagram is read as if the header were not there (RFC 6946). */
+/* p->l4 is at a fragment header. One that is the whole datagram is read as if the header were not there (RFC
+ * 6946). */
 static void v6_fragment(struct stack *s, struct packet *p)
 {
     const uint8_t *h = p->l4;

@@ -1,8 +1,9 @@
 /* ip_options.c - IPv4 options of echo requests (RFC 791 section 3.1, RFC 2113; icmp.md 2.7).
  *
- * The handler and every quote see the header as it came; what a reply carries is made in a buffer of its own: our address
- * recorded, our time stamped, options that we do not know left out. A bad option names the octet that is wrong, as Linux
- * does: the pointer's own octet for record route and timestamp, the option's first for a length that cannot be. */
+ * The handler and every quote see the header as it came; what a reply carries is made in a buffer of its own:
+ * our address recorded, our time stamped, options that we do not know left out. A bad option names the octet
+ * that is wrong, as Linux does: the pointer's own octet for record route and timestamp, the option's first
+ * for a length that cannot be. */
 #include "ip_impl.h"
 
 enum {

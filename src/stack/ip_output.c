@@ -1,9 +1,10 @@
 /* ip_output.c - the last step of every packet that the stack sends: IP header, checksum, fragments, emit.
  *
- * The L4 header lies in its sender's memory with room in front of it for ours; payload is never moved (DN-2). When the
- * device fills in checksums we store the sum of the pseudo-header, which is what it continues from (VN-4), else we sum
- * the payload ourselves and count the bytes. TCP always carries DF and fits (RFC 6864 section 4: its id may then be
- * anything, so 0); what is larger than the MTU and may be cut is cut here (RFC 791 section 2.3, RFC 8200 section 4.5). */
+ * The L4 header lies in its sender's memory with room in front of it for ours; payload is never moved (DN-2).
+ * When the device fills in checksums we store the sum of the pseudo-header, which is what it continues from
+ * (VN-4), else we sum the payload ourselves and count the bytes. TCP always carries DF and fits (RFC 6864
+ * section 4: its id may then be anything, so 0); what is larger than the MTU and may be cut is cut here (RFC
+ * 791 section 2.3, RFC 8200 section 4.5). */
 #include "ip_impl.h"
 
 #define FRAG_RANGES (STACK_EMIT_IOV - 1)
@@ -18,7 +19,8 @@ static size_t ranges_len(const struct iovec *v, int n)
     return sum;
 }
 
-/* The sum over ranges that follow @offset bytes: a range at an odd place has its bytes in the other halves of the words. */
+/* The sum over ranges that follow @offset bytes: a range at an odd place has its bytes in the other halves of
+ * the words. */
 static uint32_t ranges_sum(struct stack *s, uint32_t sum, size_t offset, const struct iovec *v, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -112,7 +114,7 @@ static int emit(struct stack *s, const struct iovec *iov, int n, const struct pk
     return r;
 }
 
-/* ---- whole packets ------------------------------------------------------------------------------------------------- */
+/* ---- whole packets ------------------------------------------------------------------------------------- */
 
 static void meta_for_offload(struct pkt_meta *m, const struct ip_out *o, size_t ip_len, size_t l4_len)
 {
@@ -154,7 +156,7 @@ static int output_whole(struct stack *s, const struct ip_out *o, uint8_t *l4, si
     return emit(s, iov, 1 + ranges, &meta, ip_len + total);
 }
 
-/* ---- fragments ------------------------------------------------------------------------------------------------------ */
+/* ---- fragments ----------------------------------------------------------------------------------------- */
 
 /* A place in a row of ranges. */
 struct cursor {
@@ -189,7 +191,8 @@ static int cursor_take(struct cursor *c, size_t len, struct iovec *out, int max)
     return used;
 }
 
-/* Headers of one fragment: IP, for IPv6 the fragment header, and in the first one the L4 header. Returns their length. */
+/* Headers of one fragment: IP, for IPv6 the fragment header, and in the first one the L4 header. Returns
+ * their length. */
 static size_t fragment_headers(const struct ip_out *o, uint8_t *h, uint32_t id, size_t offset, size_t len,
                                bool more)
 {
@@ -220,8 +223,8 @@ static size_t path_mtu(const struct stack *s, const struct ip_out *o)
     return o->path_mtu != 0 && o->path_mtu < s->cfg.mtu_bytes ? o->path_mtu : s->cfg.mtu_bytes;
 }
 
-/* An IPv6 datagram that must be cut is cut so that it passes everywhere, for no router can cut it again and a lost piece
- * loses all of it (RFC 8200 section 5, RFC 8900 section 6.1). */
+/* An IPv6 datagram that must be cut is cut so that it passes everywhere, for no router can cut it again and a
+ * lost piece loses all of it (RFC 8200 section 5, RFC 8900 section 6.1). */
 static size_t fragment_mtu(const struct stack *s, const struct ip_out *o)
 {
     size_t mtu = path_mtu(s, o);

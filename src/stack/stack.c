@@ -1,9 +1,10 @@
 /* stack.c - one shard: its configuration, its memory, and the calls that move it: input, batch end, time.
  *
- * How it works: stack_input() takes a packet as far as it can go without calling the embedder; stack_batch_end() then
- * runs callbacks and lets the connections that were touched send, so that all input of a batch is seen before any answer
- * leaves (tcp-stack.md BAT-1). Timers share one wheel. The stack lives at the front of the region that it was given; the
- * rest are pools and tables, whose untouched pages cost nothing. */
+ * How it works: stack_input() takes a packet as far as it can go without calling the embedder;
+ * stack_batch_end() then runs callbacks and lets the connections that were touched send, so that all input of
+ * a batch is seen before any answer leaves (tcp-stack.md BAT-1). Timers share one wheel. The stack lives at
+ * the front of the region that it was given; the rest are pools and tables, whose untouched pages cost
+ * nothing. */
 #include "ip_impl.h"
 
 #define PAGE_BYTES    4096
@@ -139,7 +140,7 @@ void stack_fini(struct stack *s)
         slab_fini(&s->pools[i]->slab);
 }
 
-/* ---- input ---------------------------------------------------------------------------------------------------- */
+/* ---- input --------------------------------------------------------------------------------------------- */
 
 /* Time only goes forward here, whatever the callers' clocks do to each other. */
 static void set_now(struct stack *s, uint64_t now_us)
@@ -184,7 +185,7 @@ void stack_input_handoff(struct stack *s, uint64_t now_us, uint32_t origin, cons
     ip_input(s, packet, len, meta, NULL, origin, false);
 }
 
-/* ---- batches and time -------------------------------------------------------------------------------------------- */
+/* ---- batches and time ---------------------------------------------------------------------------------- */
 
 void stack_batch_end(struct stack *s, uint64_t now_us)
 {
@@ -254,7 +255,7 @@ uint64_t stack_now_us(const struct stack *s)
     return s->now_us;
 }
 
-/* ---- limits and numbers ------------------------------------------------------------------------------------------- */
+/* ---- limits and numbers -------------------------------------------------------------------------------- */
 
 void bucket_fill(struct bucket *b, uint64_t now_us, uint32_t burst)
 {
@@ -270,7 +271,8 @@ bool bucket_take(struct bucket *b, uint64_t now_us, uint32_t rate, uint32_t burs
         return true;
     if (rate == 0 || burst == 0)
         return false;
-    /* `rate` tokens a second are `rate` millionths a microsecond; a long pause must not overflow the product. */
+    /* `rate` tokens a second are `rate` millionths a microsecond; a long pause must not overflow the
+     * product. */
     b->credit = elapsed >= full / rate + 1 ? full : b->credit + elapsed * rate;
     if (b->credit > full)
         b->credit = full;

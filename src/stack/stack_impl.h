@@ -1,5 +1,5 @@
-/* stack_impl.h - the inside of a shard: what the IP half and the TCP half of src/stack share.
- * The IP half: stack.c pool.c csum.c ip_*.c frag.c icmp*.c udp.c. The TCP half: tcp_*.c. They meet only here. */
+/* stack_impl.h - the inside of a shard: what the IP half and the TCP half of src/stack share. The IP half:
+ * stack.c pool.c csum.c ip_*.c frag.c icmp*.c udp.c. The TCP half: tcp_*.c. They meet only here. */
 #ifndef CULVERT_STACK_IMPL_H
 #define CULVERT_STACK_IMPL_H
 
@@ -9,7 +9,7 @@
 
 #include "culvert/stack.h"
 
-/* ---- memory: pools inside the region that stack_init() was given (tcp-stack.md 1.2) ----------------------------- */
+/* ---- memory: pools inside the region that stack_init() was given (tcp-stack.md 1.2) -------------------- */
 
 #define PAGE_BYTES      4096
 #define STACK_POOLS_MAX 24
@@ -26,8 +26,9 @@ void pool_put(struct pool *p, void *object);
 uint32_t pool_index(const struct pool *p, const void *object); /* 0..limit-1: for tokens and tables */
 void *pool_at(const struct pool *p, uint32_t index);
 
-/* A piece of packet memory: a slot that a packet was read into, or a chunk of the send queue or of compacted data.
- * The block's own header lies in its headroom; `data` never moves. All blocks together obey config.buffer_cap_bytes. */
+/* A piece of packet memory: a slot that a packet was read into, or a chunk of the send queue or of compacted
+ * data. The block's own header lies in its headroom; `data` never moves. All blocks together obey
+ * config.buffer_cap_bytes. */
 #define BLOCK_HEADROOM 128
 enum block_class { BLOCK_CHUNK2, BLOCK_CHUNK16, BLOCK_CHUNK64, BLOCK_SLOT, BLOCK_CLASSES };
 struct block {
@@ -50,7 +51,7 @@ enum block_class block_class_for(size_t bytes);
 /* The only function that copies payload in userspace (PERF-1 counts it). */
 void payload_copy(struct stack *s, void *to, const void *from, size_t len);
 
-/* ---- packets ------------------------------------------------------------------------------------------------------ */
+/* ---- packets ------------------------------------------------------------------------------------------- */
 
 /* A checked view of one packet; made by ip_input.c, borrowed by everything above until it returns. */
 struct packet {
@@ -86,8 +87,8 @@ struct ip_options {
     uint8_t len;
 };
 
-/* What goes out. The L4 header is built by the caller with its checksum field 0; ip_output() puts the IP header in front of it and
- * the checksum in (pseudo-header sum only, when the device fills the rest). */
+/* What goes out. The L4 header is built by the caller with its checksum field 0; ip_output() puts the IP
+ * header in front of it and the checksum in (pseudo-header sum only, when the device fills the rest). */
 struct ip_out {
     struct ip_addr src, dst;
     uint8_t proto, ttl, tos;
@@ -102,13 +103,15 @@ struct ip_out {
 };
 /** ip_output() - send one packet or super-segment
  * @l4: header, with at least 48 writable bytes before it (IP header goes there); @l4_len its length
- * Packets over the MTU without gso_size are fragmented (UDP, ICMP; IPv4 without df, IPv6 always may) by this function.
+ * Packets over the MTU without gso_size are fragmented (UDP, ICMP; IPv4 without df, IPv6 always may) by this
+ * function.
  * Return: 0 or -errno; counted either way. */
 int ip_output(struct stack *s, const struct ip_out *o, uint8_t *l4, size_t l4_len,
               const struct iovec *payload, int ranges);
 #define IP_OUT_HEADROOM 64
 
-/** icmp_send_error() - an ICMP error about @p, limited and with the exceptions of icmp.md U7; @mtu for too-big
+/** icmp_send_error() - an ICMP error about @p, limited and with the exceptions of icmp.md U7; @mtu for
+ * too-big
  * Return: true when it was sent. */
 bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject why, uint32_t mtu);
 /** The same about a packet that is gone: headers are rebuilt. @l4: at least its first 8 bytes */
@@ -117,11 +120,12 @@ bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uin
 
 /* Fill one row of the pool table; returns 1, or 0 when there is no room. */
 
-/* ---- doors between the halves ----------------------------------------------------------------------------------- */
+/* ---- doors between the halves -------------------------------------------------------------------------- */
 
 void tcp_input(struct stack *s,
                struct packet *p); /* TCP header not yet looked at; may take references on p->slot */
-/* An ICMP error whose quote names a TCP flow of ours (ICM-1..3): type and code, too-big's MTU, the quoted sequence number. */
+/* An ICMP error whose quote names a TCP flow of ours (ICM-1..3): type and code, too-big's MTU, the quoted
+ * sequence number. */
 void tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
                     uint8_t code, uint32_t mtu);
 void tcp_batch_end(struct stack *s); /* callbacks, then output, for connections touched since the last call */
@@ -134,12 +138,15 @@ void tcp_mtu_changed(struct stack *s);
 bool tcp_trim(struct stack *s, slab_give_back_fn *give_back, void *arg); /* as stack_trim(), for its tables */
 
 void udp_input(struct stack *s, struct packet *p);
-/* A too-big whose quote names a mapping of ours; @mtu 0: another error, which UDP clients of ours have no use for. */
+/* A too-big whose quote names a mapping of ours; @mtu 0: another error, which UDP clients of ours have no use
+ * for. */
 void udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu);
 void icmp_input(struct stack *s, struct packet *p);
 
-/* Pass a packet to another shard. STR-2: TCP that this shard does not know walks on until it is back at its origin.
- * Return: true when it is out of our hands (or dropped because a ring is full, counted); false: it has come round, it is unknown. */
+/* Pass a packet to another shard. STR-2: TCP that this shard does not know walks on until it is back at its
+ * origin.
+ * Return: true when it is out of our hands (or dropped because a ring is full, counted); false: it has come
+ * round, it is unknown. */
 bool stack_pass_on(struct stack *s, const struct packet *p);
 bool icmp_owner_took_it(struct stack *s, const struct packet *p); /* an echo request, or a piece of one */
 bool stack_hand_to(struct stack *s, const struct packet *p, uint32_t shard);

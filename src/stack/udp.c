@@ -1,14 +1,18 @@
-/* udp.c - UDP mappings: a datagram that nothing knows becomes a request, an accepted request an endpoint (icmp.md 6.2).
+/* udp.c - UDP mappings: a datagram that nothing knows becomes a request, an accepted request an endpoint
+ * (icmp.md 6.2).
  *
- * How it works: udp_input() (udp_io.c) verifies and queues; udp_batch_end() gives each datagram to the endpoint that it
- * matches, in order of arrival. One that matches nothing makes a request, keyed by the client's address and port, which
- * holds up to 16 datagrams until it is decided; an endpoint accepted for one 4-tuple lets go of those for other targets,
- * which then ask again. Lookups happen at delivery, so whatever a callback opened or closed holds for the next datagram.
+ * How it works: udp_input() (udp_io.c) verifies and queues; udp_batch_end() gives each datagram to the
+ * endpoint that it matches, in order of arrival. One that matches nothing makes a request, keyed by the
+ * client's address and port, which holds up to 16 datagrams until it is decided; an endpoint accepted for one
+ * 4-tuple lets go of those for other targets, which then ask again. Lookups happen at delivery, so whatever a
+ * callback opened or closed holds for the next datagram.
  *
  * What always holds
  * - a node is in the table until it is closed; an open node with held datagrams is on the list `opened`;
- * - held datagrams lie in blocks of their own size and never pin a slot, and all together hold an eighth of the buffers;
- * - each block is put back exactly once: by the delivery, the rejection or the drop that took it from its queue. */
+ * - held datagrams lie in blocks of their own size and never pin a slot, and all together hold an eighth of
+ *   the buffers;
+ * - each block is put back exactly once: by the delivery, the rejection or the drop that took it from its
+ *   queue. */
 #include "udp_impl.h"
 
 #define HELD_MAX          16 /* datagrams a request; design.md section 6 */
@@ -18,7 +22,7 @@
 #define REQUESTS_MAX      4096
 #define REQUESTS_MIN      64
 
-/* ---- queues and tables ------------------------------------------------------------------------------------------------ */
+/* ---- queues and tables --------------------------------------------------------------------------------- */
 
 void udp_queue_append(struct udp_queue *q, struct block *b)
 {
@@ -104,7 +108,7 @@ static void take_out(struct udp_shard *u, struct udp_node *n)
     *at = n->chain;
 }
 
-/* ---- what a node holds ------------------------------------------------------------------------------------------------- */
+/* ---- what a node holds --------------------------------------------------------------------------------- */
 
 static size_t block_room(const struct stack *s, const struct block *b)
 {
@@ -190,9 +194,10 @@ static void leave_callback(struct udp_node *n)
         pool_put(&n->s->udp->nodes, n);
 }
 
-/* ---- delivery ---------------------------------------------------------------------------------------------------------- */
+/* ---- delivery ------------------------------------------------------------------------------------------ */
 
-/* The first row of @q. @n is busy meanwhile, so that it may be closed by its callback. Return: datagrams of @q that it was */
+/* The first row of @q. @n is busy meanwhile, so that it may be closed by its callback. Return: datagrams of
+ * @q that it was */
 static uint32_t deliver(struct udp_node *n, struct udp_queue *q)
 {
     struct stack *s = n->s;
@@ -323,7 +328,7 @@ bool udp_batch_pending(const struct stack *s)
     return s->udp->ready.count > 0 || s->udp->opened != NULL;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------------ */
+/* ---- requests ------------------------------------------------------------------------------------------ */
 
 void udp_request_first(const struct udp_request *r, struct udp_datagram *out)
 {
@@ -332,8 +337,8 @@ void udp_request_first(const struct udp_request *r, struct udp_datagram *out)
     udp_item_show(udp_item(n->held.first), out);
 }
 
-/* RFC 8201 section 5.2: the client is who says it, and no less than every link of IPv6 has. A mapping that is handed from
- * shard to shard keeps what its owner knows. */
+/* RFC 8201 section 5.2: the client is who says it, and no less than every link of IPv6 has. A mapping that is
+ * handed from shard to shard keeps what its owner knows. */
 void udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu)
 {
     struct udp_node *n = find(s->udp, flow);
@@ -355,7 +360,8 @@ void udp_request_set_user(struct udp_request *r, void *user)
     ((struct udp_node *)r)->user = user;
 }
 
-/* The endpoint is for the target that was asked for, alone: it gets that key, and what is for others asks again. */
+/* The endpoint is for the target that was asked for, alone: it gets that key, and what is for others asks
+ * again. */
 static void narrow_to_flow(struct udp_node *n)
 {
     struct udp_shard *u = n->s->udp;
@@ -425,7 +431,7 @@ void udp_endpoint_close(struct udp_endpoint *e)
     node_close(n);
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 static uint32_t max_requests(const struct stack_config *c)
 {

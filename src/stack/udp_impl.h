@@ -63,13 +63,13 @@ void udp_queue_unlink(struct udp_queue *q, struct block *before,
 
 /* udp_io.c: read a datagram's addresses from its packet. */
 struct flow_key udp_item_key(const struct udp_item *i);
-/* A copy of a waiting datagram in a block of its size, so that it pins no slot; the block itself when it fits well already.
- * Takes @b; NULL: no memory, and @b is gone. */
+/* A copy of a waiting datagram in a block of its size, so that it pins no slot; the block itself when it fits
+ * well already. Takes @b; NULL: no memory, and @b is gone. */
 struct block *udp_item_compact(struct stack *s, struct block *b);
 void udp_item_show(const struct udp_item *i, struct udp_datagram *out);
 /** udp_row_take() - put the first of @q, and those behind it that make a row with it, into @row
- * A row has one client, one target, one TTL and TOS, and datagrams of one size; the last may be shorter. What belongs to the
- * same two ends but does not fit the row ends it, so that their order is kept.
+ * A row has one client, one target, one TTL and TOS, and datagrams of one size; the last may be shorter. What
+ * belongs to the same two ends but does not fit the row ends it, so that their order is kept.
  * Return: how many blocks, linked in @row; @iov, of UDP_ROW_RANGES, and @out say what they hold. */
 uint32_t udp_row_take(struct udp_queue *q, struct udp_queue *row, struct iovec *iov,
                       struct udp_datagram *out);

@@ -1,9 +1,10 @@
 /* udp_io.c - UDP packets: verified on the way in, built on the way out (RFC 768, RFC 8200 section 8.1).
  *
- * In: length and checksum are right before anybody hears of a datagram (icmp.md UF2). The owner of a client's port is
- * named by a keyed hash that all shards share, whatever queue the kernel chose (design.md 3.3). A super-packet of
- * datagrams (USO) stays one all the way. Out: a row of equal datagrams leaves as one super-packet when the device takes
- * those, one by one when it does not; what is larger than the MTU is cut into fragments by ip_output(). */
+ * In: length and checksum are right before anybody hears of a datagram (icmp.md UF2). The owner of a client's
+ * port is named by a keyed hash that all shards share, whatever queue the kernel chose (design.md 3.3). A
+ * super-packet of datagrams (USO) stays one all the way. Out: a row of equal datagrams leaves as one
+ * super-packet when the device takes those, one by one when it does not; what is larger than the MTU is cut
+ * into fragments by ip_output(). */
 #include "udp_impl.h"
 
 #define V4_DATA_MAX      (IP_MAX - V4_HEADER - UDP_HEADER) /* 65,507 */
@@ -16,7 +17,7 @@
 _Static_assert(sizeof(struct block) + sizeof(struct udp_item) <= BLOCK_HEADROOM - V6_HEADER,
                "headroom is shared");
 
-/* ---- in ------------------------------------------------------------------------------------------------------------- */
+/* ---- in ------------------------------------------------------------------------------------------------ */
 
 static bool checksum_is_right(struct stack *s, const struct packet *p)
 {
@@ -112,7 +113,7 @@ void udp_input(struct stack *s, struct packet *p)
     udp_queue_append(&s->udp->ready, b);
 }
 
-/* ---- datagrams that wait ------------------------------------------------------------------------------------------------ */
+/* ---- datagrams that wait ------------------------------------------------------------------------------- */
 
 static const uint8_t *item_header(const struct udp_item *i)
 {
@@ -182,7 +183,7 @@ void udp_item_reject(struct stack *s, const struct udp_item *i, enum stack_rejec
     icmp_send_error(s, &p, why, 0);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------------------- */
 
 #define ROW_LOOK_AHEAD 64 /* waiting datagrams that are looked at for one row: two batches of the device */
 
@@ -197,7 +198,8 @@ static bool same_ends(const struct udp_item *a, const struct udp_item *b)
     return flow_key_equal(&x, &y);
 }
 
-/* Does @i go on with a row of @size? It may be of that size, a row of its own of that size, or shorter and the end. */
+/* Does @i go on with a row of @size? It may be of that size, a row of its own of that size, or shorter and
+ * the end. */
 static bool continues(const struct udp_item *first, const struct udp_item *i, size_t size)
 {
     if (i->ttl != first->ttl || i->tos != first->tos || i->data.iov_len == 0)
@@ -239,7 +241,7 @@ uint32_t udp_row_take(struct udp_queue *q, struct udp_queue *row, struct iovec *
     return row->count;
 }
 
-/* ---- out ------------------------------------------------------------------------------------------------------------------ */
+/* ---- out ----------------------------------------------------------------------------------------------- */
 
 /* What a too-big taught us is believed for ten minutes (RFC 8201 section 4). */
 static uint32_t path_mtu(struct udp_node *n)
@@ -280,7 +282,8 @@ static int send_one(struct udp_node *n, const struct ip_port *source, const stru
     return send_datagram(n->s, &o, source, n->key.client_port, iov, iovcnt, len);
 }
 
-/* Is this row what the device takes as one super-packet: equal sizes, the last may be shorter, and each fits the MTU? */
+/* Is this row what the device takes as one super-packet: equal sizes, the last may be shorter, and each fits
+ * the MTU? */
 static bool is_super(struct udp_node *n, const struct iovec *iov, int iovcnt, uint16_t gso_size, size_t len)
 {
     size_t headers = UDP_HEADER + (ip_is4(&n->key.client) ? V4_HEADER : V6_HEADER), mtu = path_mtu(n);

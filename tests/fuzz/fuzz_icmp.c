@@ -1,9 +1,9 @@
-/* fuzz_icmp.c - any bytes as ICMP messages, IPv4 options and quoted packets: what fuzz_packet.c reaches only by luck, because
- * here lengths and checksums are right.
+/* fuzz_icmp.c - any bytes as ICMP messages, IPv4 options and quoted packets: what fuzz_packet.c reaches only
+ * by luck, because here lengths and checksums are right.
  *
- * The first byte of a record says what its bytes are: a message, a message behind IPv4 options, an error that quotes them, or
- * an outcome. Promises: every packet that leaves is one that a careful host takes; no error answers an error; every request is
- * accounted for once (icmp.md 2.8); no packet memory is left behind. */
+ * The first byte of a record says what its bytes are: a message, a message behind IPv4 options, an error that
+ * quotes them, or an outcome. Promises: every packet that leaves is one that a careful host takes; no error
+ * answers an error; every request is accounted for once (icmp.md 2.8); no packet memory is left behind. */
 #include "ip_lab.h"
 #include "stack/ip_impl.h"
 

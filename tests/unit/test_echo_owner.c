@@ -1,4 +1,5 @@
-/* test_echo_owner.c - who owns an echo request: endpoints, handlers, observers, switches (icmp.md 2.1, 2.3, 3.1, 3.3). */
+/* test_echo_owner.c - who owns an echo request: endpoints, handlers, observers, switches (icmp.md 2.1, 2.3,
+ * 3.1, 3.3). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,7 +40,7 @@ static void reply_once(struct ip_lab *lab, struct echo_req *r)
     lab->results[0] = (int)echo_reply(r);
 }
 
-/* ---- endpoints -------------------------------------------------------------------------------------------------------- */
+/* ---- endpoints ----------------------------------------------------------------------------------------- */
 
 static unsigned replies_seen;
 static struct icmp_reply last_reply;
@@ -219,7 +220,7 @@ static void endpoints_are_refused_with_a_reason(void **state)
     assert_int_equal(open, 256);
 }
 
-/* ---- observers --------------------------------------------------------------------------------------------------------- */
+/* ---- observers ----------------------------------------------------------------------------------------- */
 
 static unsigned seen;
 static size_t seen_len;
@@ -270,7 +271,7 @@ static void an_observer_sees_and_changes_nothing(void **state) /* icmp.md O7, 2.
     assert_int_equal(stack_observe(lab->s, observer, &arg), -ENOBUFS);
 }
 
-/* ---- handlers ------------------------------------------------------------------------------------------------------------ */
+/* ---- handlers ------------------------------------------------------------------------------------------ */
 
 static void replies_are_offered_to_those_who_ask(
     void **state) /* icmp.md O20; TestICMPForwarderReplyNonEchoRequest */
@@ -404,7 +405,7 @@ static void consumed_or_not_a_verb_is_the_answer(void **state) /* icmp.md O18, W
     assert_null(lab->echo_ptr->payload);                   /* W1: gone with the callback */
 }
 
-/* ---- rejecting --------------------------------------------------------------------------------------------------------- */
+/* ---- rejecting ----------------------------------------------------------------------------------------- */
 
 static enum stack_reject why;
 
@@ -468,7 +469,7 @@ static void rejections_say_why(void **state) /* icmp.md 3.3, J1, J2, J3, J4 */
     assert_int_equal(lab->outs, 0);
 }
 
-/* ---- addresses that come and go ------------------------------------------------------------------------------------ */
+/* ---- addresses that come and go ------------------------------------------------------------------------ */
 
 static void an_address_that_becomes_permanent_is_answered(void **state) /* icmp.md O24, O25 */
 {

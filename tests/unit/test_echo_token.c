@@ -1,4 +1,5 @@
-/* test_echo_token.c - echo requests that are answered later, outcomes, and their way between threads (icmp.md 3.2, X28). */
+/* test_echo_token.c - echo requests that are answered later, outcomes, and their way between threads (icmp.md
+ * 3.2, X28). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -298,7 +299,7 @@ static void what_is_no_longer_ours_is_stale(void **state) /* icmp.md A6 */
     }
 }
 
-/* ---- other threads ------------------------------------------------------------------------------------------------------ */
+/* ---- other threads ------------------------------------------------------------------------------------- */
 
 #define RECORD_MAX 4096
 

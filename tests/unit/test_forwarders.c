@@ -1,4 +1,5 @@
-/* test_forwarders.c - the TCP and UDP forwarders beside the echo handler: icmp.md 6.1 to 6.3, rows that no other test has. */
+/* test_forwarders.c - the TCP and UDP forwarders beside the echo handler: icmp.md 6.1 to 6.3, rows that no
+ * other test has. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +21,7 @@ static struct ip_addr addr(const char *text)
     return a;
 }
 
-/* ---- TCP ------------------------------------------------------------------------------------------------------------------- */
+/* ---- TCP ----------------------------------------------------------------------------------------------- */
 
 struct tcp_side {
     struct tcp_request *request;
@@ -202,7 +203,7 @@ static void refusing_before_the_handshake_has_many_ways(void **state) /* icmp.md
     }
 }
 
-/* ---- UDP -------------------------------------------------------------------------------------------------------------------- */
+/* ---- UDP ----------------------------------------------------------------------------------------------- */
 
 static void datagram(struct ip_lab *lab, const char *dst, uint16_t dport, const char *data)
 {
@@ -305,7 +306,7 @@ static void datagrams_to_many_are_shown_and_answered_without_an_endpoint(void **
     }
 }
 
-/* ---- the way to the client ------------------------------------------------------------------------------------------- */
+/* ---- the way to the client ----------------------------------------------------------------------------- */
 
 static int send_bytes(struct ip_lab *lab, size_t len)
 {

@@ -1,4 +1,5 @@
-/* test_iface.c - the interface: addresses, local prefixes, switches, and what a lookup costs (icmp.md 3.5, 6.3). */
+/* test_iface.c - the interface: addresses, local prefixes, switches, and what a lookup costs (icmp.md 3.5,
+ * 6.3). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,7 +38,7 @@ static size_t ping(struct ip_lab *lab, const char *src, const char *dst)
     return lab->outs;
 }
 
-/* ---- cost -------------------------------------------------------------------------------------------------------------- */
+/* ---- cost ---------------------------------------------------------------------------------------------- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -143,7 +144,7 @@ static void a_broadcast_address_is_found_by_its_prefix(void **state) /* icmp.md 
     assert_int_equal(ping(lab, LAB_CLIENT, "10.0.0.255"), 1);
 }
 
-/* ---- local prefixes ----------------------------------------------------------------------------------------------------- */
+/* ---- local prefixes ------------------------------------------------------------------------------------ */
 
 static void prefixes_are_local_without_being_counted(void **state) /* icmp.md M4 */
 {
@@ -196,7 +197,7 @@ static void the_longest_local_prefix_decides(void **state) /* icmp.md M4 */
     assert_int_equal(ping(lab, LAB_CLIENT, "198.51.100.7"), 1);
 }
 
-/* ---- sources --------------------------------------------------------------------------------------------------------------- */
+/* ---- sources ------------------------------------------------------------------------------------------- */
 
 static void ignore_reply(void *user, const struct icmp_reply *r)
 {
@@ -240,7 +241,7 @@ static void we_speak_as_an_address_of_ours(void **state) /* icmp.md M5, R1, J2 *
     assert_int_equal(ip_lab_count(lab, "icmp4.tx.no_route"), 1);
 }
 
-/* ---- switches ------------------------------------------------------------------------------------------------------------- */
+/* ---- switches ------------------------------------------------------------------------------------------ */
 
 static void promiscuous_is_switched_at_run_time(void **state) /* icmp.md N1; TestPromiscuousMode */
 {

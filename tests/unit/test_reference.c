@@ -1,5 +1,5 @@
-/* test_reference.c - the reference stacks' own tests, re-created (icmp.md section 7). The name of the original stands at each;
- * every one runs for both families. */
+/* test_reference.c - the reference stacks' own tests, re-created (icmp.md section 7). The name of the
+ * original stands at each; every one runs for both families. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -107,8 +107,8 @@ static void registered_endpoint_does_not_suppress_reply(void **state)
 }
 
 static void temporary_address_suppresses_reply(void **state)
-/* TestICMPEchoTemporaryAddressSuppressesReply; icmp.md O8. Spoofing is on, so that there is a way back: what keeps the
- * reply in is the rule, and with the rule off the same packet is answered. */
+/* TestICMPEchoTemporaryAddressSuppressesReply; icmp.md O8. Spoofing is on, so that there is a way back: what
+ * keeps the reply in is the rule, and with the rule off the same packet is answered. */
 {
     (void)state;
     for (int mode = 0; mode < 2; mode++) {
@@ -185,7 +185,8 @@ static void forwarder_reply_to_a_reply(void **state)
 }
 
 static void forwarder_reply_overrides_suppression(void **state)
-/* TestICMPEchoForwarderReplyOverridesTemporaryAddressSuppression; icmp.md O11, R2: also with no address at all */
+/* TestICMPEchoForwarderReplyOverridesTemporaryAddressSuppression; icmp.md O11, R2: also with no address at
+ * all */
 {
     (void)state;
     for (int i = 0; i < 8; i++) {
@@ -238,7 +239,8 @@ static void icmp_rate_limit(void **state) /* TestIcmpRateLimit; icmp.md L4, L7 *
 }
 
 static void checksum_validation(void **state)
-/* ipv6 TestICMPChecksumValidationSimple, WithPayload, MultipleViews; TestICMPCounts; icmp.md V4, 2.8, U1 to U6 */
+/* ipv6 TestICMPChecksumValidationSimple, WithPayload, MultipleViews; TestICMPCounts; icmp.md V4, 2.8, U1 to
+ * U6 */
 {
     static const struct {
         uint8_t type, code, ttl;
