@@ -170,7 +170,8 @@ static void each_refusal_looks_like_what_it_is(void **state)
     assert_int_equal(wrong, 0);
 }
 
-static void syn_ack_is_resent_after_1_3_7_15_and_31_seconds(void **state) /* SYN-4, RFC 6298 section 2.1; icmp.md TF6 */
+static void syn_ack_is_resent_after_1_3_7_15_and_31_seconds(
+    void **state) /* SYN-4, RFC 6298 section 2.1; icmp.md TF6 */
 {
     static const uint64_t at_ms[] = { 1000, 3000, 7000, 15000, 31000 };
     struct lab *lab = lab_with(NULL);
