@@ -14,7 +14,7 @@
 
 static const char *why_skipped;
 
-struct ip_addr rig_addr(const char *text)
+struct ip_addr echo_rig_addr(const char *text)
 {
     struct ip_addr a;
 
@@ -96,8 +96,8 @@ int rig_setup(void **state)
     assert_int_equal(echo_guard_new(&g->guard), 0);
     rig_options(g, &o);
     rig_start(g, &o);
-    g->ask = (struct echo_proxy_request){ .client = rig_addr("10.9.9.9"),
-                                          .target = rig_addr("192.0.2.1"),
+    g->ask = (struct echo_proxy_request){ .client = echo_rig_addr("10.9.9.9"),
+                                          .target = echo_rig_addr("192.0.2.1"),
                                           .id = 77,
                                           .seq = 1,
                                           .ttl = 64,
@@ -160,8 +160,8 @@ void rig_answers(struct echo_rig *g, unsigned n)
 
 void rig_use_v6(struct echo_rig *g)
 {
-    g->ask.client = rig_addr("fd00::9");
-    g->ask.target = rig_addr("2001:db8::1");
+    g->ask.client = echo_rig_addr("fd00::9");
+    g->ask.target = echo_rig_addr("2001:db8::1");
 }
 
 /* ---- the namespace ---- */

@@ -31,7 +31,7 @@ int rig_teardown(void **state);
     if (!g)                                                                                                  \
     skip()
 
-struct ip_addr rig_addr(const char *text);
+struct ip_addr echo_rig_addr(const char *text);
 void rig_options(struct echo_rig *g,
                  struct echo_proxy_options *o); /* the defaults, and the rig's callbacks */
 void rig_start(struct echo_rig *g, const struct echo_proxy_options *o); /* in place of the proxy that runs */

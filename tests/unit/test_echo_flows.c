@@ -18,7 +18,7 @@ static void flows_of_two_clients_have_kernel_ids_of_their_own(void **state) /* i
 {
     RIG(g);
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
-    g->ask.client = rig_addr("10.9.9.8");
+    g->ask.client = echo_rig_addr("10.9.9.8");
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 2);
     g->ask.seq = 2;
@@ -67,7 +67,7 @@ static void a_responder_that_is_gone_takes_its_flows_with_it(void **state) /* ic
 {
     RIG(g);
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
-    g->ask.client = rig_addr("10.9.9.8");
+    g->ask.client = echo_rig_addr("10.9.9.8");
     g->ask.responder = 2;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     echo_proxy_responder_gone(g->proxy, 1);
@@ -88,14 +88,14 @@ static void no_descriptor_or_id_means_a_second_of_rest_and_nothing_else(void **s
     for (size_t i = 0; i < ARRAY_LEN(errors); i++) {
         g->make_result = errors[i];
         g->proxy->backoff_until_us = 0;
-        g->ask.client = rig_addr("10.9.9.8");
+        g->ask.client = echo_rig_addr("10.9.9.8");
         assert_int_equal(rig_ask(g), ECHO_PROXY_DROPPED);
         assert_int_equal(rig_count(g, "drops_socket"), i + 1);
         g->make_result = 0;
         assert_int_equal(rig_ask(g), ECHO_PROXY_DROPPED);
         assert_int_equal(rig_count(g, "drops_backoff"), i + 1);
     }
-    g->ask.client = rig_addr("10.9.9.9"); /* the flow that lives goes on */
+    g->ask.client = echo_rig_addr("10.9.9.9"); /* the flow that lives goes on */
     g->ask.seq = 2;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 2);
@@ -143,7 +143,7 @@ static void a_reply_to_a_flow_that_is_gone_is_dropped(void **state) /* icmp.md X
     rig_start(g, &o);
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     ping_flow_close(slab_at(&g->proxy->table.flows, 0));
-    g->ask.client = rig_addr("10.9.9.8"); /* the same place, another flow */
+    g->ask.client = echo_rig_addr("10.9.9.8"); /* the same place, another flow */
     g->ask.seq = 9;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 1);
@@ -164,7 +164,7 @@ static void a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses(void **
     o.pool_after = 1;
     rig_start(g, &o);
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT); /* a socket of its own */
-    g->ask.client = rig_addr("10.9.9.8");
+    g->ask.client = echo_rig_addr("10.9.9.8");
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT); /* a shared one */
     rig_answers(g, 2);
     null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -181,7 +181,7 @@ static void a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses(void **
     close(null);
     g->ask.seq = 2; /* both kinds are opened again */
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
-    g->ask.client = rig_addr("10.9.9.9");
+    g->ask.client = echo_rig_addr("10.9.9.9");
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 4);
 }
@@ -224,7 +224,7 @@ static void raw_sockets_do_the_same_with_ids_of_ours(void **state) /* icmp.md 4.
         if (i == 20)
             rig_use_v6(g);
         if (i > 20) {
-            g->ask.client = rig_addr("fd00::9");
+            g->ask.client = echo_rig_addr("fd00::9");
             g->ask.id = (uint16_t)i;
         }
         assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
@@ -269,7 +269,7 @@ static void flows_of_a_vanished_uplink_are_closed(void **state) /* icmp.md X36 *
     g->ifindex = 1;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     g->ifindex = 0;
-    g->ask.client = rig_addr("10.9.9.8");
+    g->ask.client = echo_rig_addr("10.9.9.8");
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     echo_proxy_uplink_changed(g->proxy);
     assert_int_equal(echo_proxy_flows(g->proxy), 2); /* "lo" is still there */
@@ -280,7 +280,7 @@ static void flows_of_a_vanished_uplink_are_closed(void **state) /* icmp.md X36 *
 
 static void our_own_request_that_comes_back_is_known_by_its_sender_too(void **state) /* icmp.md X37 */
 {
-    struct ip_addr stranger = rig_addr("10.9.9.9"), own = rig_addr("192.0.2.1");
+    struct ip_addr stranger = echo_rig_addr("10.9.9.9"), own = echo_rig_addr("192.0.2.1");
     uint16_t wire_id;
     RIG(g);
 

@@ -96,7 +96,7 @@ static void what_may_not_leave_makes_no_flow_and_no_socket(void **state) /* icmp
         const struct refused_row *r = &refused[i];
         uint64_t before = rig_count(g, r->counter);
 
-        g->ask.target = rig_addr(r->target);
+        g->ask.target = echo_rig_addr(r->target);
         g->ask.code = r->code;
         g->ask.ttl = r->ttl;
         g->ask.broadcast = r->broadcast;
@@ -134,8 +134,8 @@ static void what_our_kernel_says_is_the_answer(void **state) /* icmp.md E8 */
     RIG(g);
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        g->ask.target = rig_addr(rows[i].target);
-        g->ask.client = rig_addr(ip_is4(&g->ask.target) ? "10.9.9.9" : "fd00::9");
+        g->ask.target = echo_rig_addr(rows[i].target);
+        g->ask.client = echo_rig_addr(ip_is4(&g->ask.target) ? "10.9.9.9" : "fd00::9");
         if (rig_ask(g) != rows[i].wanted)
             fail_msg("%s", rows[i].target);
     }
