@@ -106,7 +106,8 @@ ssize_t tls_sendv(struct tls *t, const struct iovec *iov, int iovcnt);
 /** tls_flush() - send what waits. Return: 0, -EAGAIN, -ECONNRESET */
 int tls_flush(struct tls *t);
 bool tls_unsent(const struct tls *t); /* ciphertext waits for the socket */
-bool tls_unread(const struct tls *t); /* plain bytes are here that no descriptor will announce */
+/* Bytes, their end or an error are here that no descriptor will announce: tls_recv() has something to say. */
+bool tls_unread(const struct tls *t);
 /** tls_shutdown() - close_notify; afterwards nothing can be sent. Return: 0; -EAGAIN: what waits must leave first */
 int tls_shutdown(struct tls *t);
 bool tls_truncated(const struct tls *t); /* their end came without close_notify (faults.md L11) */

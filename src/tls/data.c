@@ -50,30 +50,38 @@ static ssize_t recv_some(struct tls *t, uint8_t *to, size_t len)
     }
 }
 
+static ssize_t tell_end(struct tls *t, ssize_t n)
+{
+    t->end_told = n != -EAGAIN;
+    return n;
+}
+
 ssize_t tls_recv(struct tls *t, void *to, size_t len)
 {
     size_t got = 0;
 
     if (t->their_end)
-        return 0;
+        return tell_end(t, 0);
     if (t->state != TLS_STATE_OPEN)
-        return -ECONNRESET;
+        return tell_end(t, -ECONNRESET);
     while (got < len) {
         ssize_t n = recv_some(t, (uint8_t *)to + got, len - got);
 
         if (n > 0)
             got += (size_t)n;
         else if (got > 0)
-            break; /* an end or an error is told by the next call */
+            break; /* an end or an error is told by the next call: tls_unread() says that there is one */
         else
-            return n;
+            return tell_end(t, n);
     }
     return (ssize_t)got;
 }
 
 bool tls_unread(const struct tls *t)
 {
-    return t->state == TLS_STATE_OPEN && !t->their_end && mbedtls_ssl_check_pending(&t->ssl) != 0;
+    if (t->their_end || t->state == TLS_STATE_BROKEN)
+        return !t->end_told;
+    return t->state == TLS_STATE_OPEN && mbedtls_ssl_check_pending(&t->ssl) != 0;
 }
 
 /* ---- sending ---- */

@@ -136,6 +136,7 @@ struct tls {
     bool their_end;                 /* close_notify came */
     bool truncated, reset, flooded; /* the end without it; a broken socket; too many records */
     bool dry;                       /* the last read found the socket empty */
+    bool end_told;                  /* tls_recv() has returned their end, or that it broke */
     bool our_end, send_broken;
     bool config_fault;
     char why[160];

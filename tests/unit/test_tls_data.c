@@ -177,6 +177,28 @@ static void each_direction_ends_by_itself(void **state) /* faults.md L12 */
     close_pair(&lab, &p);
 }
 
+static void an_end_that_came_with_the_last_bytes_is_announced(void **state)
+{
+    struct iovec one = { (char *)"data", 4 };
+    struct tls_lab lab;
+    struct tls_pair p;
+    char in[10];
+
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        open_pair(&lab, &p);
+        assert_int_equal(tls_sendv(p.server.tls, &one, 1), 4);
+        if (how == 0)
+            tls_shutdown(p.server.tls);
+        p.down.ended = true;
+        assert_int_equal(tls_recv(p.client.tls, in, 10), 4); /* and the descriptor is silent from here on */
+        assert_true(tls_unread(p.client.tls));
+        assert_int_equal(tls_recv(p.client.tls, in, 10), how == 0 ? 0 : -ECONNRESET);
+        assert_false(tls_unread(p.client.tls));
+        close_pair(&lab, &p);
+    }
+}
+
 static void an_end_without_close_notify_is_a_cut(void **state) /* faults.md L11, G8 */
 {
     struct iovec one = { (char *)"data", 4 };
@@ -242,6 +264,7 @@ int main(void)
         cmocka_unit_test(a_clogged_socket_loses_and_repeats_nothing),
         cmocka_unit_test(what_is_left_of_a_record_is_announced),
         cmocka_unit_test(each_direction_ends_by_itself),
+        cmocka_unit_test(an_end_that_came_with_the_last_bytes_is_announced),
         cmocka_unit_test(an_end_without_close_notify_is_a_cut),
         cmocka_unit_test(a_bent_record_is_an_end_and_never_data),
         cmocka_unit_test(a_broken_socket_is_told_and_what_came_can_be_read),
