@@ -56,8 +56,10 @@ def _(t, flows):
         # Nothing in the laboratory (test_tcp_send); here small packets, disorder, and a slow far end take their part.
         t.note(bound(wrong, way + ": share of bytes copied (PERF-1)", n["stack.payload_copied_bytes"] / moved, 0.02))
         t.note(bound(wrong, way + ": bytes checksummed (PERF-5)", n["stack.payload_checksummed_bytes"], 0.001 * moved))
-        # A connection that has ended here is asked for in the other shards; nothing else goes there.
-        t.note(bound(wrong, way + ": packets handed to another worker (PERF-12)", n["ip.handoff_out"], n["tcp.unknown"]))
+        # A connection that has ended here is asked for in the other shards. Beyond that, a sender that meets a loss may choose a new
+        # hash for its packets (the kernel's sk_rethink_txhash), and those arrive on the other queue until we answer: a few.
+        t.note(bound(wrong, way + ": packets handed to another worker (PERF-12)", n["ip.handoff_out"],
+                     n["tcp.unknown"] + 0.01 * packets))
         if way == "up":
             t.note(bound(wrong, "up: pure ACKs for each packet received (PERF-3)", n["tcp.pure_acks"] / packets, 1.0))
         else:

@@ -172,7 +172,8 @@ def _(t, workers):
         x.join()
     check_table(wrong)
     counters = gw.status()["counters"]
-    check_equal(counters["ip.handoff_out"], 0, "packets handed from shard to shard")
+    # A sender that meets a loss may choose a new hash (sk_rethink_txhash): a few packets then arrive at the other queue.
+    check(counters["ip.handoff_out"] <= 0.01 * counters["ip.in"], "%d packets handed from shard to shard" % counters["ip.handoff_out"])
     check_equal(counters["tcp.rst_sent"], 0, "resets")
 
 

@@ -21,6 +21,8 @@ EXIT_OK, EXIT_FAILED, EXIT_SKIPPED = 0, 1, 77
 def arguments(argv):
     p = argparse.ArgumentParser(prog="tests/e2e/run", description="End-to-end tests in network namespaces of their own.")
     p.add_argument("--preset", default="release", help="which build/<preset>/culvert to test (default: release)")
+    p.add_argument("--again", type=int, default=0, metavar="N",
+                   help="up to N tests that fail beside others run once more, alone; the first failure is shown, the second counts")
     p.add_argument("--program", help="a program elsewhere, instead of build/<preset>/culvert")
     p.add_argument("-k", action="append", default=[], metavar="TEXT",
                    help="only tests whose file, name or row ids contain this (wildcards allowed); may be repeated")
@@ -108,7 +110,7 @@ class Job:
         os.chmod(self.dir, 0o755)
         self.start = time.monotonic()
         self.deadline = self.start + limit_of(test, options)
-        self.killed = False
+        self.killed = self.second = False
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
@@ -166,11 +168,13 @@ class Report:
     def __init__(self, options):
         self.options, self.counts, self.times = options, {"passed": 0, "failed": 0, "skipped": 0}, []
 
-    def add(self, test, code, seconds, why="", notes=(), logs=()):
+    def add(self, test, code, seconds, why="", notes=(), logs=(), again=False):
+        """again: it failed beside others and will run once more by itself; only that run is counted."""
         key = {EXIT_OK: "passed", EXIT_SKIPPED: "skipped"}.get(code, "failed")
-        self.counts[key] += 1
+        self.counts[key] += not again
         self.times.append((seconds, test.name))
-        word = {"passed": "ok", "failed": "FAILED", "skipped": "skipped: %s" % why}[key]
+        word = {"passed": "ok", "failed": "failed beside others, runs again alone" if again else "FAILED",
+                "skipped": "skipped: %s" % why}[key]
         print("%-15s %s (%.1f s) %s" % (test.module[5:], test.name, seconds, word))
         for n in notes:
             print("    " + n)
@@ -202,13 +206,19 @@ def impossible():
 
 
 def run_all(tests, options, report):
-    waiting, running, number = list(tests), {}, 0
+    waiting, running, number, again = list(tests), {}, 0, []
     poll = select.poll()
     try:
-        while waiting or running:
+        while waiting or running or again:
             while waiting and len(running) < max(1, options.j):
                 number += 1
                 job = Job(waiting.pop(0), options, number)
+                running[job.fd] = job
+                poll.register(job.fd, select.POLLIN)
+            if not running:
+                number += 1
+                job = Job(again.pop(0), options, number)
+                job.second = True
                 running[job.fd] = job
                 poll.register(job.fd, select.POLLIN)
             next_deadline = min(j.deadline for j in running.values())
@@ -216,8 +226,11 @@ def run_all(tests, options, report):
                 poll.unregister(fd)
                 job = running.pop(fd)
                 code = job.finish()
+                once_more = code not in (EXIT_OK, EXIT_SKIPPED) and not job.second and len(again) < options.again
+                if once_more:
+                    again.append(job.test)
                 report.add(job.test, code, job.seconds, job.result.get("why", ""), job.result.get("notes", ()),
-                           job.logs() if code == EXIT_FAILED else ())
+                           job.logs() if code == EXIT_FAILED else (), once_more)
                 if options.keep:
                     print("    logs: " + job.dir)
                 else:
