@@ -41,6 +41,8 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
     enum echo_mode
         echo_unsupported; /* of a way out that cannot carry pings: REPLY_IF_HEALTHY; never AUTO or PROXY */
     enum echo_down echo_down; /* DROP */
+    enum stack_reject
+        echo_reject_with; /* what mode `reject` and REJECT say; REJECT_ADMIN_PROHIBITED (icmp.md M15) */
     enum echo_delay echo_delay;
     enum echo_ttl echo_ttl;  /* HOP: traceroute shows us (icmp.md X30) */
     bool echo_relay_errors;  /* true */

@@ -349,6 +349,15 @@ static const struct cfg_choice downs[] = {
     { "reject", ECHO_DOWN_REJECT, CFG_HERE },
     { .text = NULL },
 };
+static const struct cfg_choice rejects[] = {
+    { "admin-prohibited", REJECT_ADMIN_PROHIBITED, CFG_HERE },
+    { "net-unreachable", REJECT_NET_UNREACH, CFG_HERE },
+    { "host-unreachable", REJECT_HOST_UNREACH, CFG_HERE },
+    { "port-unreachable", REJECT_PORT_UNREACH, CFG_HERE },
+    { "net-prohibited", REJECT_NET_PROHIBITED, CFG_HERE },
+    { "host-prohibited", REJECT_HOST_PROHIBITED, CFG_HERE },
+    { .text = NULL },
+};
 static const struct cfg_choice ttls[] = {
     { "hop", ECHO_TTL_HOP, CFG_HERE },
     { "transparent", ECHO_TTL_TRANSPARENT, CFG_HERE },
@@ -380,6 +389,12 @@ static const struct cfg_key stack_icmp_keys[] = {
       .choices = downs,
       .help = "what a ping gets while its way out is down, or this host may not ping; `reject`: host "
               "unreachable" },
+    { .name = "reject-with",
+      .type = &cfg_choice,
+      AT(forward.echo_reject_with),
+      .fallback = "admin-prohibited",
+      .choices = rejects,
+      .help = "what `echo: reject`, and `REJECT`, answer a ping with" },
     { .name = "on-unsupported",
       .type = &cfg_choice,
       AT(forward.echo_unsupported),

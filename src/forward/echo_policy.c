@@ -250,7 +250,7 @@ static void act(struct forward *f, struct echo_req *r, uint32_t target, enum way
         break;
     case WAY_REJECT:
         FCOUNT(f, echo_rejected);
-        echo_reject(r, REJECT_ADMIN_PROHIBITED);
+        echo_reject(r, f->opt.echo_reject_with);
         break;
     case WAY_DOWN:
         echo_answer_down(f, r);
@@ -280,7 +280,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
     switch (upstream_kind(f->ways->target[verdict.target])) {
     case UPSTREAM_REJECT:
         FCOUNT(f, rejected);
-        echo_reject(r, REJECT_ADMIN_PROHIBITED);
+        echo_reject(r, f->opt.echo_reject_with);
         return ECHO_CONSUMED;
     case UPSTREAM_REJECT_DROP:
         FCOUNT(f, dropped);

@@ -26,6 +26,7 @@ void forward_options_defaults(struct forward_options *o)
         .echo = ECHO_MODE_AUTO,
         .echo_unsupported = ECHO_MODE_REPLY_IF_HEALTHY,
         .echo_delay = ECHO_DELAY_UPSTREAM_RTT,
+        .echo_reject_with = REJECT_ADMIN_PROHIBITED,
         .echo_relay_errors = true,
         .echo_max_flows = 1024,
         .max_tcp = 131072,

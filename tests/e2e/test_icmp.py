@@ -359,6 +359,7 @@ def _(t):
 
 MODES = {
     "reject": ({"echo": "reject"}, "Packet filtered"),
+    "reject with a code of one's own": ({"echo": "reject", "reject-with": "port-unreachable"}, "Destination Port Unreachable"),
     "drop": ({"echo": "drop"}, "100% packet loss"),
     "auto, unsupported reject": ({"on-unsupported": "reject"}, "Packet filtered"),
     "auto, unsupported drop": ({"on-unsupported": "drop"}, "100% packet loss"),

@@ -109,6 +109,11 @@ static const struct key_row {
       "1:22: stack.icmp.echo: \"tunnel\" is not supported yet; auto, reply, reply-if-healthy, proxy, drop or "
       "reject would "
       "work" },
+    { "stack.icmp.reject-with", "stack: {icmp: {reject-with: host-unreachable}}\n",
+      "stack: {icmp: {reject-with: rst}}\n",
+      "1:29: stack.icmp.reject-with: unknown value \"rst\"; admin-prohibited, net-unreachable, "
+      "host-unreachable, "
+      "port-unreachable, net-prohibited or host-prohibited would work" },
     { "stack.icmp.on-down", "stack: {icmp: {on-down: reject}}\n", "stack: {icmp: {on-down: reply}}\n",
       "1:25: stack.icmp.on-down: unknown value \"reply\"; drop or reject would work" },
     { "stack.icmp.on-unsupported", "stack: {icmp: {on-unsupported: drop}}\n",
