@@ -46,8 +46,8 @@ struct status_snapshot {
 struct api;
 struct api_answer; /* one request under way */
 struct api_options {
-    const char
-        *unix_path; /* at most 107 bytes; a stale socket is replaced after a failed connect (faults.md A7) */
+    /* at most 107 bytes; a stale socket is replaced after a failed connect (faults.md A7) */
+    const char *unix_path;
     /* GET /v1/status[?flows=1]: must end in api_answer_status(), now or later, in the main loop */
     void (*on_status)(void *arg, bool flows, struct api_answer *a);
     void *arg;

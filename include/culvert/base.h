@@ -150,8 +150,8 @@ enum pkt_gso { PKT_GSO_NONE = 0, PKT_GSO_TCP4, PKT_GSO_TCP6, PKT_GSO_UDP };
 
 struct pkt_meta {
     uint8_t gso; /* enum pkt_gso */
-    bool
-        needs_csum; /* L4 checksum field holds the pseudo-header sum only: trust when read, the kernel fills when written */
+    /* L4 checksum field holds the pseudo-header sum only: trust when read, the kernel fills when written */
+    bool needs_csum;
     bool csum_valid;      /* read only: verified below us */
     bool ecn;             /* a super-segment whose first segment carries CWR */
     uint16_t gso_size;    /* payload bytes of each segment, > 0 when gso is set */
@@ -224,8 +224,8 @@ struct wheel {
     uint64_t now_tick;   /* everything up to here has fired */
     uint64_t operations; /* set, cancel and cascade moves, for PERF-6 */
     uint32_t pending;
-    uint64_t occupied[4]
-                     [4]; /* bitmaps of non-empty places, so that the next deadline is found without a walk */
+    /* bitmaps of non-empty places, so that the next deadline is found without a walk */
+    uint64_t occupied[4][4];
     struct wheel_timer slot[4][256]; /* list heads */
 };
 

@@ -63,8 +63,8 @@ struct dns_query {
     struct dns_question question;
     bool has_edns, dnssec_ok;
     uint8_t opcode;
-    uint16_t
-        udp_bytes; /* what the client can receive: 512 without EDNS (RFC 1035 section 4.2.1), never less */
+    /* what the client can receive: 512 without EDNS (RFC 1035 section 4.2.1), never less */
+    uint16_t udp_bytes;
 };
 
 /** dns_read_query() - what a client asks (faults.md D1, D12)
@@ -80,8 +80,8 @@ struct dns_answer {
     bool has_edns;
     size_t n_addrs;
     struct ip_addr addrs[DNS_ADDRS_MAX]; /* at the end of the CNAME chain, in the server's order */
-    uint32_t
-        ttl_s; /* lowest of what was used, DNS_TTL_MIN_S..DNS_TTL_MAX_S; without addresses RFC 2308, at most 300 s */
+    /* lowest of what was used, DNS_TTL_MIN_S..DNS_TTL_MAX_S; without addresses RFC 2308, at most 300 s */
+    uint32_t ttl_s;
 };
 
 /** dns_read_answer() - addresses out of an answer to (@id, @q); @q is for A or AAAA in class IN

@@ -63,8 +63,8 @@ struct forward_setup {
     struct forward_options options;
     struct loop *loop;
     struct rules *rules; /* a reference is taken */
-    struct upstream *const
-        *targets; /* what a rule's target index means; references are taken; borrowed until return */
+    /* what a rule's target index means; references are taken; borrowed until return */
+    struct upstream *const *targets;
     size_t target_count;
     const struct own_flows *own; /* loop guard; NULL: none */
     struct ip_addr gateway[2];   /* IPv4, IPv6: the address that we speak from in ICMP errors; may be none */

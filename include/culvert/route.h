@@ -49,8 +49,8 @@ struct route_options {
     const struct ip_prefix *exclude; /* borrowed until the call returns; of any family */
     size_t excludes;
     uint32_t table, priority; /* 0: the defaults above */
-    bool
-        take_over; /* the caller holds the lock of instances: whatever is there is a dead one's (faults.md X4) */
+    /* the caller holds the lock of instances: whatever is there is a dead one's (faults.md X4) */
+    bool take_over;
 };
 
 /* What will be done, as data: routes and rules in the order in which they are added. */

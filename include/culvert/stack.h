@@ -124,8 +124,8 @@ struct echo_outcome {
     struct ip_addr source;
     const uint8_t *payload; /* REPLY: what came back; NULL: the request's own, kept by the token */
     uint32_t payload_len;
-    const uint8_t
-        *quote; /* errors: the client's datagram from its IP header on; NULL: as kept, else rebuilt */
+    /* errors: the client's datagram from its IP header on; NULL: as kept, else rebuilt */
+    const uint8_t *quote;
     uint32_t quote_len;
     uint8_t ttl;  /* REPLY: 0: the stack's own */
     bool has_tos; /* REPLY: else the request's */
@@ -279,8 +279,8 @@ struct stack_events {
 
     /* A new SYN that nothing knows. Decide now or later: tcp_request_accept(), _reject() or _complete(). */
     void (*on_tcp_request)(void *arg, struct tcp_request *r);
-    void (*on_tcp_request_gone)(
-        void *user, int err); /* the client reset or replaced it, or it expired: do not touch it again */
+    /* the client reset or replaced it, or it expired: do not touch it again */
+    void (*on_tcp_request_gone)(void *user, int err);
     void (*on_tcp_open)(void *user);     /* the client's ACK completed the handshake */
     void (*on_tcp_readable)(void *user); /* new in-order bytes or the client's FIN; at most once a batch */
     void (*on_tcp_writable)(void *user); /* the send buffer was full and has fallen below 2/3 */
@@ -321,10 +321,10 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     struct hash_key secret;    /* of this shard: ISS, tables, cookies */
     uint64_t seed;             /* ids and jitter */
     bool offload_csum, offload_tso, offload_uso; /* what emit can take */
-    struct ip_addr address
-        [8]; /* assigned to the stack: echo to them is ours; first of a family is the gateway address */
-    uint8_t address_len
-        [8]; /* on-link prefix of each, counted in the 16-byte form (10.0.0.1/24: 120); 0: the address alone */
+    /* assigned to the stack: echo to them is ours; first of a family is the gateway address */
+    struct ip_addr address[8];
+    /* on-link prefix of each, counted in the 16-byte form (10.0.0.1/24: 120); 0: the address alone */
+    uint8_t address_len[8];
     size_t addresses;
     bool ipv4, ipv6;                            /* families that the stack has; both true */
     uint32_t max_addresses, max_local_prefixes; /* at run time, 64 of each */
@@ -339,8 +339,8 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     uint32_t max_udp;                                 /* 65,536 endpoints */
     uint32_t icmp_errors_per_second, icmp_errors_burst; /* 1,000 and 50; rate UINT32_MAX: no limit */
     enum stack_echo_temporary echo_temporary;           /* ECHO_TEMPORARY_COMPAT */
-    bool
-        echo_endpoint_shadows; /* endpoints hide requests with their id from the handler (icmp.md O4); true */
+    /* endpoints hide requests with their id from the handler (icmp.md O4); true */
+    bool echo_endpoint_shadows;
     bool echo_ignore_broadcast; /* broadcast and multicast requests are not answered (icmp.md B7); false */
     bool echo_hop; /* time exceeded for TTL 1 or less to what is not assigned (icmp.md 4.7); false */
     bool echo_reply_limited; /* built-in replies have a bucket of their own (icmp.md L4); false */
@@ -369,8 +369,8 @@ size_t stack_memory_bytes(const struct stack_config *c);
  * Return: the stack, at the front of @memory; NULL when the configuration contradicts itself. */
 struct stack *stack_init(void *memory, const struct stack_config *c, const struct stack_events *ev, void *arg,
                          uint64_t now_us);
-void stack_fini(
-    struct stack *s); /* on_tcp_closed(-ECONNABORTED), on_..._gone for all that lives; sends nothing */
+/* on_tcp_closed(-ECONNABORTED), on_..._gone for all that lives; sends nothing */
+void stack_fini(struct stack *s);
 
 #define STACK_SLOT_BYTES 65536
 /** stack_rx_slot() - where the next packet may be read to: STACK_SLOT_BYTES; never NULL. The same until
@@ -388,9 +388,8 @@ void stack_batch_end(struct stack *s, uint64_t now_us);
 uint64_t stack_next_deadline(const struct stack *s); /* microseconds; UINT64_MAX: none */
 void stack_advance(struct stack *s,
                    uint64_t now_us); /* everything that is due, in order of time; then as stack_batch_end() */
-struct wheel *stack_wheel(
-    struct stack
-        *s); /* the shard's one wheel; the embedder's timers live in it too, run by stack_advance() */
+/* the shard's one wheel; the embedder's timers live in it too, run by stack_advance() */
+struct wheel *stack_wheel(struct stack *s);
 void stack_set_mtu(struct stack *s,
                    uint32_t mtu_bytes); /* the device's MTU changed: new flows, and old ones never above it */
 uint64_t stack_now_us(const struct stack *s); /* the last time that was passed in */

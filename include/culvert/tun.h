@@ -51,9 +51,8 @@ struct tun;
  * the machine (V9; status 1): -EACCES, -ENOENT, -ENODEV, -EPERM, -EOPNOTSUPP, others. Nothing is left behind on failure. */
 int tun_open(const struct tun_options *opt, uint32_t workers, struct netlink *nl, struct tun **out,
              struct err *err);
-void tun_close(
-    struct tun
-        *t); /* [main] after the workers have stopped; a device that we made disappears; NULL is fine */
+/* [main] after the workers have stopped; a device that we made disappears; NULL is fine */
+void tun_close(struct tun *t);
 
 const char *tun_name(const struct tun *t);
 int tun_ifindex(const struct tun *t); /* [main] 0: the device lives in another namespace */

@@ -38,8 +38,8 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     uint32_t half_close_delay_ms; /* faults.md L12: silence after our FIN before it is passed on; 0: 2 s */
     uint32_t routing_mark;        /* 0: the process's (up_socket_rules) */
     char interface_name[16];      /* "": the process's */
-    const struct ip_prefix
-        *allow; /* destinations that it may dial, names included: others are -EACCES; none: all */
+    /* destinations that it may dial, names included: others are -EACCES; none: all */
+    const struct ip_prefix *allow;
     size_t allows;
 };
 
@@ -61,11 +61,11 @@ int upstream_parse_url(const char *url, char storage[1024], struct upstream_opti
 struct up_socket_rules {    /* immutable; the main thread hands a new one over when the uplink changes */
     uint32_t mark;          /* SO_MARK; 0: none */
     int ifindex4, ifindex6; /* uplink to bind to; 0: none */
-    struct ip_prefix
-        unbound[64]; /* destinations that other interfaces reach by routes of their own: not bound */
+    /* destinations that other interfaces reach by routes of their own: not bound */
+    struct ip_prefix unbound[64];
     size_t unbounds;
-    struct ip_prefix
-        refuse[16]; /* the TUN's own and other prefixes that must never be dialled: -ELOOP (faults.md S19) */
+    /* the TUN's own and other prefixes that must never be dialled: -ELOOP (faults.md S19) */
+    struct ip_prefix refuse[16];
     size_t refuses;
 };
 
@@ -91,8 +91,8 @@ struct up_env_options {
     uint32_t max_streams, max_udp; /* sizes of the pools, from limits; memory is touched on demand */
     uint64_t seed;
 };
-struct
-    up_env; /* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
+/* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
+struct up_env;
 int up_env_new(const struct up_env_options *opt, struct up_env **out);
 bool up_env_trim(struct up_env *env); /* as slab_trim(), for all that it holds */
 void up_env_free(struct up_env *env); /* all streams and associations closed before */
@@ -112,13 +112,13 @@ struct up_failure {
     int err;           /* -errno */
     const char *stage; /* "resolve", "connect", "tls", "method", "login", "request", "stream"; static text */
     bool proxy_fault;  /* the way out failed, not the target: counts against its health */
-    char text
-        [200]; /* a sentence without secrets: "office (192.0.2.10:1080) wants a login; set username and password" */
+    /* a sentence without secrets: "office (192.0.2.10:1080) wants a login; set username and password" */
+    char text[200];
 };
 
 struct up_stream_events {
-    void (*on_open)(
-        void *arg); /* the target (as far as the proxy says) has answered; may send and receive now */
+    /* the target (as far as the proxy says) has answered; may send and receive now */
+    void (*on_open)(void *arg);
     void (*on_readable)(void *arg); /* only while wanted, see up_stream_want() */
     void (*on_writable)(void *arg);
     /* Failed to open, or broke; never for an orderly EOF. The stream is gone: closing it in here is allowed and does nothing.
@@ -149,8 +149,8 @@ const char *up_stream_stage(const struct up_stream *s);
 /* ---- datagrams ----------------------------------------------------------------------------------------------------- */
 
 struct up_datagram {
-    struct ip_port
-        source; /* who answered; none when the relay gave a name (faults.md U9): then the last target */
+    /* who answered; none when the relay gave a name (faults.md U9): then the last target */
+    struct ip_port source;
     const uint8_t *data;
     size_t len;
 };

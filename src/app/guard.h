@@ -12,7 +12,7 @@ struct guard {
 
 /** guard_start() - fork it [main, before any thread]; a failure costs the guard only and is a log line */
 void guard_start(struct guard *g, const struct cell *c);
-void guard_dismiss(
-    struct guard *g); /* the gateway ends in order: nothing is killed; NULL-safe on a zeroed one */
+/* the gateway ends in order: nothing is killed; NULL-safe on a zeroed one */
+void guard_dismiss(struct guard *g);
 
 #endif

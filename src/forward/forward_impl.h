@@ -65,8 +65,8 @@ struct udp_assoc {
     uint8_t held;
     uint16_t target; /* index into ways->target */
     bool open, no_udp, alias;
-    struct ip_port
-        last_target; /* of the client's latest datagram; what a reply without source is taken to come from */
+    /* of the client's latest datagram; what a reply without source is taken to come from */
+    struct ip_port last_target;
 };
 #define HELD_MAX   16
 #define HELD_BYTES 2048

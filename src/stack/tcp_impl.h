@@ -560,8 +560,8 @@ int tcp_recv_sacks(const struct tcp_conn *c, struct tcp_sack out[4], int max);
 /* tcp_ooo.c */
 void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t len, struct block *slot);
 void tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq);
-bool tcp_ooo_join(
-    struct tcp_conn *c); /* moves what became in-order to the receive queue; true: so did a FIN */
+/* moves what became in-order to the receive queue; true: so did a FIN */
+bool tcp_ooo_join(struct tcp_conn *c);
 void tcp_ooo_clear(struct tcp_conn *c);
 enum block_class tcp_copy_class(
     uint32_t held); /* of the chunk to copy to when @held bytes are held already */
@@ -590,8 +590,8 @@ void tcp_emit_probe(struct tcp_conn *c); /* below the window, so that it must be
 void tcp_emit_rst(struct tcp_conn *c);
 void tcp_emit_synack(struct tcp_conn *c, uint32_t tsval); /* @tsval: if timestamps were agreed on */
 uint32_t tcp_tsval(const struct tcp_conn *c);             /* our clock, as the client sees it */
-uint32_t tcp_emit_mss(
-    const struct tcp_conn *c); /* payload of a full segment, with the options that it would carry now */
+/* payload of a full segment, with the options that it would carry now */
+uint32_t tcp_emit_mss(const struct tcp_conn *c);
 /* tcp_reply.c: segments of no connection */
 /* RST-4; @limited: under the shard's bucket (RST-5) */
 void tcp_reply_rst(struct stack *s, const struct flow_key *flow, const struct tcp_seg *seg, bool limited);

@@ -260,8 +260,8 @@ struct secure {
     struct tls *tls;
     struct up_env *env;
     int fd;
-    struct wheel_timer
-        timer; /* the next step; then: bytes that no descriptor announces, and the half close */
+    /* the next step; then: bytes that no descriptor announces, and the half close */
+    struct wheel_timer timer;
     struct handshake *handshake;
     struct up_stream *stream;
     uint64_t heard_us; /* when the stream last got bytes, or its FIN was asked for */
