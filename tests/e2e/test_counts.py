@@ -56,8 +56,8 @@ def _(t, flows):
         # Nothing in the laboratory (test_tcp_send); here small packets, disorder, and a slow far end take their part.
         t.note(bound(wrong, way + ": share of bytes copied (PERF-1)", n["stack.payload_copied_bytes"] / moved, 0.02))
         t.note(bound(wrong, way + ": bytes checksummed (PERF-5)", n["stack.payload_checksummed_bytes"], 0.001 * moved))
-        # A connection that has ended here is asked for in the other shards. Beyond that, a sender that meets a loss may choose a new
-        # hash for its packets (the kernel's sk_rethink_txhash), and those arrive on the other queue until we answer: a few.
+        # A connection that has ended here is asked for in the other shards. Beyond that, 22 packets of a gigabyte were seen once; why is
+        # not known (a sender's new hash after a loss would do it), so the bound of 0 is loosened here: docs/standards.md.
         t.note(bound(wrong, way + ": packets handed to another worker (PERF-12)", n["ip.handoff_out"],
                      n["tcp.unknown"] + 0.01 * packets))
         if way == "up":

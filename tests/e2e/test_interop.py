@@ -172,7 +172,7 @@ def _(t, workers):
         x.join()
     check_table(wrong)
     counters = gw.status()["counters"]
-    # A sender that meets a loss may choose a new hash (sk_rethink_txhash): a few packets then arrive at the other queue.
+    # 0 is the bound; a few were seen in test_counts.py, unexplained so far (docs/standards.md).
     check(counters["ip.handoff_out"] <= 0.01 * counters["ip.in"], "%d packets handed from shard to shard" % counters["ip.handoff_out"])
     check_equal(counters["tcp.rst_sent"], 0, "resets")
 
