@@ -215,8 +215,10 @@ static void raw_sockets_do_the_same_with_ids_of_ours(void **state) /* icmp.md 4.
     o.share = 1;
     o.shares = 4;
     rig_start(g, &o);
-    if (echo_proxy_mode(g->proxy, false) != ECHO_PROXY_MODE_RAW)
-        skip(); /* no CAP_NET_RAW here */
+    if (echo_proxy_mode(g->proxy, false) != ECHO_PROXY_MODE_RAW) {
+        print_message("skipped: a raw socket needs CAP_NET_RAW\n");
+        skip();
+    }
     for (unsigned i = 0; i < 40; i++) {
         uint8_t c[4] = { 10, 9, 8, (uint8_t)i };
 
