@@ -399,6 +399,8 @@ uint64_t stack_now_us(const struct stack *s); /* the last time that was passed i
 void tcp_request_flow(const struct tcp_request *r, struct flow_key *out);
 void tcp_request_set_user(struct tcp_request *r, void *user); /* for on_tcp_request_gone */
 /** tcp_request_accept() - send the SYN-ACK; the request becomes a connection when the client answers
+ * Called once the upstream is usable (late accept), or at once and the upstream chosen by what tcp_peek() shows
+ * after on_tcp_readable (early accept, SYN-1): unconsumed bytes stay, up to the window.
  * In a crowd of SYNs (from half of config.max_half_open on) requests come with their handshake complete:
  * on_tcp_open follows at once, and rejecting one is an RST unless it is silent.
  * @user: for the connection's callbacks

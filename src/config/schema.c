@@ -229,8 +229,8 @@ static const struct cfg_section tun = {
 
 static const struct cfg_choice accepts[] = {
     { "late", TCP_ACCEPT_LATE, CFG_HERE },
-    { "early", TCP_ACCEPT_EARLY, CFG_LATER },
-    { "auto", TCP_ACCEPT_AUTO, CFG_LATER },
+    { "early", TCP_ACCEPT_EARLY, CFG_HERE },
+    { "auto", TCP_ACCEPT_AUTO, CFG_HERE },
     { .text = NULL },
 };
 static const struct cfg_choice congestions[] = {
@@ -245,8 +245,10 @@ static const struct cfg_key stack_tcp_keys[] = {
       AT(forward.accept),
       .fallback = "late",
       .choices = accepts,
-      .help = "`late`: a client's SYN is answered when the upstream answered, and a refusal reaches "
-              "it as one" },
+      .help =
+          "`late`: a client's SYN is answered when the upstream answered, and a refusal reaches "
+          "it as one; `early`: at once, and a failure is a reset; `auto`: early only where a rule needs to "
+          "see what the client says" },
     { .name = "congestion",
       .type = &cfg_choice,
       AT(stack.congestion),

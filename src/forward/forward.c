@@ -314,7 +314,7 @@ uint32_t forward_udp_count(const struct forward *f)
 
 static const char *tcp_state_text(uint8_t state)
 {
-    static const char *const text[] = { "free", "opening", "opening", "open", "closing" };
+    static const char *const text[] = { "free", "opening", "opening", "opening", "open", "closing" };
 
     return text[state];
 }

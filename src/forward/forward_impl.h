@@ -32,6 +32,7 @@ enum tcp_flow_state {
     TCP_FLOW_FREE,    /* a slab's free object */
     TCP_FLOW_OPENING, /* the client's SYN is held, the upstream is being opened */
     TCP_FLOW_ACCEPT,  /* our SYN-ACK is out */
+    TCP_FLOW_DIALING, /* accepted early: the client may send, the upstream is being opened */
     TCP_FLOW_OPEN,
     TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
 };

@@ -3,6 +3,8 @@
  * How it works (tcp-stack.md 5.1, CLS-1, CLS-2; design.md section 6)
  *   OPENING  the client's SYN is held by the stack while the upstream opens (late accept). A refusal is passed on in kind.
  *   ACCEPT   the upstream answered, our SYN-ACK is out.
+ *            With early accept the order is turned round (SYN-1): ACCEPT at once, then DIALING when the client's handshake
+ *            is complete; what it sends waits in its window, tcp_peek() shows it, and a failure can only be an RST.
  *   OPEN     client bytes go from the stack's slots straight into the upstream's socket; upstream bytes are received
  *            straight into the stack's send chunks. Neither side is read when the other cannot take more.
  *            Each direction ends by itself: FIN becomes shutdown(), end of file becomes FIN.
@@ -147,24 +149,62 @@ static void pump_down(struct tcp_flow *t)
 
 /* ---- the upstream's events -------------------------------------------------------------------------------------------- */
 
-static void on_up_open(void *arg)
+/* Our SYN-ACK. Return: false: there is no connection, and the flow is over. */
+static bool flow_accept(struct tcp_flow *t)
 {
-    struct tcp_flow *t = arg;
     struct tcp_conn *conn;
     int r = tcp_request_accept(t->request, t, &conn);
 
     if (r != 0) {
         tcp_request_reject(t->request, REJECT_SILENT);
-        up_stream_reset(t->up);
+        if (t->up)
+            up_stream_reset(t->up);
         if (r == -ENOBUFS)
             FCOUNT(t->f, limit_tcp);
         FCOUNT(t->f, tcp_failed);
         flow_end(t, r == -ENOBUFS ? "no memory for a connection" : client_gave_up);
-        return;
+        return false;
     }
     t->conn = conn;
     t->state = TCP_FLOW_ACCEPT;
-    FCOUNT(t->f, tcp_opened);
+    return true;
+}
+
+/* Both sides are there. */
+static void flow_open(struct tcp_flow *t)
+{
+    t->state = TCP_FLOW_OPEN;
+    t->active_ms = forward_now_ms(t->f);
+    t->want_read = true;
+    want(t);
+    wheel_set(t->f->wheel, &t->timer,
+              loop_now_us(t->f->loop) + (uint64_t)t->f->opt.tcp_idle_timeout_ms * 1000);
+}
+
+static void on_up_open(void *arg)
+{
+    struct tcp_flow *t = arg;
+
+    if (t->state == TCP_FLOW_DIALING) {
+        FCOUNT(t->f, tcp_opened);
+        flow_open(t);
+        pump_up(t); /* what came meanwhile */
+    } else if (flow_accept(t)) {
+        FCOUNT(t->f, tcp_opened);
+    }
+}
+
+/* There will be no upstream. After an early accept all that is left to say to the client is RST (SYN-1). */
+static void dial_failed(struct tcp_flow *t, int err, const char *why)
+{
+    FCOUNT(t->f, tcp_failed);
+    if (t->state == TCP_FLOW_OPENING) {
+        tcp_request_reject(t->request, reject_for_error(err));
+    } else {
+        tcp_abort(t->conn);
+        tcp_release(t->conn);
+    }
+    flow_end(t, why);
 }
 
 static void on_up_readable(void *arg)
@@ -192,16 +232,14 @@ static void on_up_closed(void *arg, const struct up_failure *why)
     struct tcp_flow *t = arg;
     char text[256];
 
-    if (t->state != TCP_FLOW_OPENING) {
-        t->up = NULL;
+    t->up = NULL;
+    if (t->state != TCP_FLOW_OPENING && t->state != TCP_FLOW_DIALING) {
         if (t->state != TCP_FLOW_DRAIN)
             upstream_broke(t);
         return;
     }
-    FCOUNT(t->f, tcp_failed);
-    tcp_request_reject(t->request, reject_for_error(why->err));
     snprintf(text, sizeof(text), "%s: %s", why->stage, why->text);
-    flow_end(t, text);
+    dial_failed(t, why->err, text);
 }
 
 static const struct up_stream_events up_events = { on_up_open, on_up_readable, on_up_writable, on_up_closed };
@@ -315,10 +353,11 @@ static bool rejected_by_rule(struct forward *f, struct tcp_request *r, enum upst
     return false;
 }
 
-static void flow_dial(struct tcp_flow *t, const struct ip_port *dst)
+static void flow_dial(struct tcp_flow *t)
 {
     struct forward *f = t->f;
-    struct host_port target = { NULL, dst->addr, dst->port };
+    struct ip_port dst = forward_target(f, &(struct ip_port){ t->key.target, t->key.target_port });
+    struct host_port target = { NULL, dst.addr, dst.port };
     int r = up_stream_open(f->env, t->ways->target[t->target], &target,
                            (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
 
@@ -328,9 +367,7 @@ static void flow_dial(struct tcp_flow *t, const struct ip_port *dst)
         FCOUNT(f, no_sockets);
         evict_idle_flow(f);
     }
-    FCOUNT(f, tcp_failed);
-    tcp_request_reject(t->request, reject_for_error(r));
-    flow_end(t, strerror(-r));
+    dial_failed(t, r, strerror(-r));
 }
 
 void tcp_flow_on_request(void *arg, struct tcp_request *r)
@@ -361,7 +398,10 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
     t->rule = verdict.rule;
     t->target = (uint16_t)verdict.target;
     tcp_request_set_user(r, t);
-    flow_dial(t, &dst);
+    if (f->opt.accept == TCP_ACCEPT_EARLY)
+        flow_accept(t);
+    else
+        flow_dial(t);
 }
 
 void tcp_flow_refuse(struct tcp_flow *t, const char *why)
@@ -390,11 +430,12 @@ void tcp_flow_on_open(void *user)
 
     if (t->state != TCP_FLOW_ACCEPT) /* the upstream broke meanwhile */
         return;
-    t->state = TCP_FLOW_OPEN;
-    t->want_read = true;
-    want(t);
-    wheel_set(t->f->wheel, &t->timer,
-              loop_now_us(t->f->loop) + (uint64_t)t->f->opt.tcp_idle_timeout_ms * 1000);
+    if (t->up) {
+        flow_open(t);
+        return;
+    }
+    t->state = TCP_FLOW_DIALING; /* early: nobody is dialled for a client that may not exist */
+    flow_dial(t);
 }
 
 void tcp_flow_on_readable(void *user)

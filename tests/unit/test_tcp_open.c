@@ -58,6 +58,39 @@ static void the_syn_is_held_until_the_embedder_accepts(void **state) /* SYN-1, S
     lab_free(lab);
 }
 
+static void hold_and_stall(struct lab_options *o)
+{
+    o->hold = o->stall = true;
+}
+
+/* Early accept: what the client says first can be looked at again and again before an upstream is chosen, is
+ * acknowledged and held up to the window, and a failure is an RST. */
+static void early_accept_lets_the_first_bytes_be_looked_at(void **state) /* SYN-1 */
+{
+    struct lab *lab = lab_with(hold_and_stall);
+    struct iovec iov[4];
+
+    (void)state;
+    syn(lab);
+    accept_now(lab);
+    lab_ack(lab, 1, 1);
+    lab_data(lab, 1, 1, 100);
+    lab_data(lab, 101, 1, 400);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(tcp_readable_bytes(lab->conn), 500);
+        assert_true(tcp_peek(lab->conn, iov, 4) > 0);
+        assert_int_equal(*(const uint8_t *)iov[0].iov_base, lab_pattern(0));
+    }
+    assert_int_equal(lab_last(lab)->ack, 501);
+    lab_clear(lab);
+    tcp_abort(lab->conn);
+    tcp_release(lab->conn);
+    lab_batch(lab);
+    assert_int_equal(lab_last(lab)->flags & LAB_RST, LAB_RST);
+    assert_int_equal(lab->closes, 0); /* released: nobody wants to hear of it */
+    lab_free(lab);
+}
+
 static void a_repeated_syn_is_swallowed_and_a_new_one_replaces_it(void **state) /* SYN-1, TF3 */
 {
     struct lab *lab = lab_with(hold);
@@ -517,6 +550,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_syn_is_held_until_the_embedder_accepts),
+        cmocka_unit_test(early_accept_lets_the_first_bytes_be_looked_at),
         cmocka_unit_test(a_repeated_syn_is_swallowed_and_a_new_one_replaces_it),
         cmocka_unit_test(an_rst_for_a_held_syn_cancels_it),
         cmocka_unit_test(a_request_that_nobody_decides_expires_after_150_s),
