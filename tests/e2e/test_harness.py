@@ -171,6 +171,5 @@ def _(t):
     lab = t.lab()
     servers.Holder(lab)
     held = client.open_many(lab.gw, (at.PROXY[0], 1090), 10000)
-    check_equal(len(held), 10000)
     held[0].sendall(b"\5\1\0\5\1\0\1\1\2\3\4\0\7hi")
     check_equal(len(client.receive(held[0], 14)), 14)

@@ -64,7 +64,6 @@ def _(t):
     _, front = good_front(lab, servers.dante(lab))
     gw = lab.gateway(proxies=[front], stack={"tcp": {"connect-timeout": "30s"}})
     opened = client.open_many(lab.cli, (at.TARGET[0], 7), 200, at_once=200, timeout=t.slow(20))
-    check_equal(len(opened), 200, "connections that opened")
     for i, s in enumerate(opened):
         s.sendall(b"%05d" % i)
     wrong = sum(client.receive(s, 5) != b"%05d" % i for i, s in enumerate(opened))

@@ -1,4 +1,6 @@
 """client.py - what a client does and sees: connections with exact bytes, errors by name, programs such as curl and dig."""
+import collections
+import errno
 import hashlib
 import os
 import select
@@ -78,28 +80,36 @@ def outcomes(namespace, targets, timeout=10):
 
 
 def open_many(namespace, target, n, at_once=200, timeout=60):
-    """n connections to one target, at most `at_once` of them in their handshake; those that opened, blocking again."""
-    poll, pending, opened, left = select.poll(), {}, [], n
+    """n connections to one target, at most `at_once` of them in their handshake, blocking again. Fails with what kept the others."""
+    poll, pending, opened, left, why = select.poll(), {}, [], n, collections.Counter()
     end = time.monotonic() + timeout
     with namespace.entered():
         while (left or pending) and time.monotonic() < end:
             while left and len(pending) < at_once:
                 s = socket.socket(net.family_of(target[0]), socket.SOCK_STREAM)
                 s.setblocking(False)
-                s.connect_ex(target)
+                left -= 1
+                error = s.connect_ex(target)
+                if error not in (0, errno.EINPROGRESS):      # such as EADDRNOTAVAIL: no local port is left
+                    why[errno_name(OSError(error, ""))] += 1
+                    s.close()
+                    continue
                 pending[s.fileno()] = s
                 poll.register(s, select.POLLOUT)
-                left -= 1
             for fd, _ in poll.poll(1000):
                 s = pending.pop(fd)
                 poll.unregister(fd)
-                if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                error = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if error:
+                    why[errno_name(OSError(error, ""))] += 1
                     s.close()
                 else:
                     s.settimeout(30)
                     opened.append(s)
+    why["not open within %g s" % timeout] += left + len(pending)
     for s in pending.values():
         s.close()
+    check_equal(len(opened), n, "connections open at once (%s)" % ", ".join("%s: %d" % x for x in why.items() if x[1]))
     return opened
 
 
