@@ -10,6 +10,7 @@
 
 #include "culvert/base.h"
 #include "culvert/forward.h"
+#include "culvert/resolver.h"
 #include "culvert/rules.h"
 #include "culvert/serve.h"
 #include "culvert/stack.h"
@@ -72,6 +73,8 @@ struct config {
     struct stack_config stack;
     /* `stack` as policy; max_tcp, max_udp and per_source come from config_shares(). */
     struct forward_options forward;
+    struct dns_settings dns; /* `dns` and `hosts`; points into this configuration */
+    const char *state_dir;   /* folder of what outlives a restart */
     const struct upstream_options *upstreams;
     size_t upstream_count;
     struct rules *rules; /* owned; an index of `upstreams` is a target */

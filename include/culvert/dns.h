@@ -44,6 +44,17 @@ int dns_name_from_text(const char *text, struct dns_name *out);
 const char *dns_name_text(const struct dns_name *n, char out[DNS_NAME_TEXT_MAX]);
 bool dns_name_equal(const struct dns_name *a, const struct dns_name *b); /* case of ASCII letters ignored */
 
+/* ---- patterns of names, as in mihomo's fake-ip-filter and hosts ---- */
+
+/** dns_pattern_check() - "a.b" itself; "+.a.b" it and all below it; ".a.b" all below it; "*" in place of a label: any one label
+ * @out: the pattern in lower case, 256 bytes. Return: 0 or -EINVAL. */
+int dns_pattern_check(const char *text, char out[256]);
+/** dns_pattern_match() - @pattern as dns_pattern_check() made it, @name as host_name_normalise() did */
+bool dns_pattern_match(const char *pattern, const char *name);
+
+/** dns_type_parse() - "AAAA", "HTTPS", "TYPE65" or a number. Return: the type; 0: none that is known */
+uint16_t dns_type_parse(const char *text);
+
 struct dns_question {
     struct dns_name name;
     uint16_t type;  /* enum dns_type, or any other number */

@@ -29,6 +29,20 @@ enum echo_down { ECHO_DOWN_DROP, ECHO_DOWN_REJECT }; /* its way out is down: sil
 enum echo_ttl { ECHO_TTL_HOP, ECHO_TTL_TRANSPARENT };
 enum echo_delay { ECHO_DELAY_UPSTREAM_RTT, ECHO_DELAY_NONE };
 
+struct port_range {
+    uint16_t first, last;
+};
+#define SNIFF_RANGES_MAX 16
+struct sniff_ports {
+    struct port_range list[SNIFF_RANGES_MAX];
+    size_t n;
+};
+struct
+    sniff_options { /* the `sniffer:` section: names from a flow's first bytes, for flows whose rules need one */
+    uint32_t timeout_ms; /* 300: how long the client's first bytes are waited for */
+    struct sniff_ports tls, http, quic;
+};
+
 struct forward_options {            /* the `stack:` and `limits:` sections, as far as they are policy */
     enum tcp_accept accept;         /* TCP_ACCEPT_LATE */
     uint32_t connect_timeout_ms;    /* 10 s, the whole opening */
@@ -54,6 +68,7 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
     /* `exec` and `demo`: queries to this address of the TUN, port 53, go to dns_server through the rules; none: off */
     struct ip_addr dns_address[2]; /* IPv4, IPv6 */
     struct ip_port dns_server;
+    struct sniff_options sniff;
 };
 void forward_options_defaults(struct forward_options *o);
 

@@ -9,6 +9,7 @@
 
 #include "culvert/base.h"
 #include "culvert/loop.h"
+#include "culvert/tls.h"
 
 struct resolver; /* heap, one per loop */
 /* One open question of one caller; gone once its callback ran or resolver_cancel() returned. */
@@ -72,5 +73,67 @@ struct resolver_counters {
 };
 const struct resolver_counters *resolver_counters(const struct resolver *r);
 extern const struct counter_desc resolver_counter_descs[]; /* ends with name NULL */
+
+/* ---- answering clients: what the `dns` and `hosts` sections say ---------------------------------------------------- */
+
+enum dns_mode { DNS_MODE_OFF, DNS_MODE_REAL, DNS_MODE_FAKE_IP };
+enum dns_transport { DNS_OVER_UDP, DNS_OVER_TCP, DNS_OVER_TLS, DNS_OVER_HTTPS };
+enum dns_order { DNS_RACE, DNS_IN_ORDER };
+
+#define DNS_HIJACKS_MAX     16
+#define DNS_BLOCK_TYPES_MAX 32
+#define DNS_HOST_ADDRS_MAX  8
+#define DNS_NAMESERVERS_MAX 8 /* of one list */
+
+struct dns_hijack { /* queries to whom are answered here */
+    bool tcp;
+    struct ip_port to; /* without an address: any */
+};
+struct dns_nameserver {
+    enum dns_transport transport;
+    struct host_port at;
+    const char *path;         /* of HTTPS; "/dns-query" */
+    uint32_t target;          /* the way out: an index of the caller's upstreams */
+    struct tls_settings *tls; /* TLS and HTTPS; borrowed from whoever made the settings */
+};
+struct dns_nameservers {
+    const struct dns_nameserver *list;
+    size_t n; /* at most DNS_NAMESERVERS_MAX */
+};
+struct dns_policy {
+    const char *pattern; /* of dns_pattern_check(), as all patterns here */
+    struct dns_nameservers servers;
+};
+struct dns_host {
+    const char *pattern;
+    struct ip_addr addrs[DNS_HOST_ADDRS_MAX];
+    size_t n;
+};
+struct dns_patterns {
+    const char *const *list;
+    size_t n;
+};
+
+struct dns_settings { /* immutable; whoever holds the configuration holds all that it points to */
+    enum dns_mode mode;
+    struct dns_hijack hijack[DNS_HIJACKS_MAX];
+    size_t hijacks;
+    struct ip_prefix fake4, fake6;   /* addresses that stand for names */
+    struct dns_patterns fake_filter; /* names that keep their real addresses */
+    bool fake_store;                 /* they outlive a restart */
+    uint32_t cache_names;
+    uint32_t queries_per_source; /* a second, of one client address */
+    enum dns_order order;
+    struct dns_nameservers nameservers;
+    const struct dns_policy *policies; /* the first that matches wins */
+    size_t n_policies;
+    struct ip_port proxy_servers[RESOLVER_SERVERS_MAX]; /* for the names of proxies; none: resolv.conf's */
+    size_t n_proxy_servers;
+    uint16_t block_types[DNS_BLOCK_TYPES_MAX];
+    size_t n_block_types;
+    const struct dns_host *hosts;
+    size_t n_hosts;
+    struct dns_patterns rebind_allow; /* names whose addresses may be this machine's (faults.md D11) */
+};
 
 #endif

@@ -186,6 +186,8 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     cfg_read_section(r, &cfg_schema, root, c);
     cfg_proxies_finish(r);
     if (!r->no_memory)
+        cfg_dns_finish(r);
+    if (!r->no_memory)
         cfg_rules_finish(r, wanted);
     c->stack.mtu_bytes = c->tun.mtu;
     c->has_tun = cfg_map_get(root, "tun") != NULL;

@@ -148,6 +148,7 @@ const struct cfg_foreign *cfg_foreign_list(size_t *n);
 
 #define CFG_PATH_MAX 256
 
+struct cfg_dns;     /* dns.c */
 struct cfg_targets; /* proxy.c: the proxies in order, and all names */
 
 struct cfg_nodes { /* a vector in scratch memory */
@@ -168,6 +169,7 @@ struct cfg_read {
     const struct cfg_node *secret_inside; /* the first secret that stands in the file itself; NULL: none */
     struct tls_ca *system_ca;             /* NULL: not asked for yet; held by the configuration */
     struct cfg_targets *targets;
+    struct cfg_dns *dns;    /* dns.c; NULL: nothing read yet */
     struct cfg_nodes rules; /* its items, read when all names are known */
     /* Where things stand, for the checks at the end; NULL: not in the file. */
     const struct cfg_node *address[16], *exclude[CONFIG_EXCLUDES_MAX];
@@ -202,8 +204,9 @@ bool cfg_need_text(struct cfg_read *r, const struct cfg_node *v,
 /* ---- values (value.c, address.c, secret.c, proxy.c, ruleset.c): the types that schema.c uses ----------------------- */
 
 extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint, cfg_none_uint, cfg_port,
-    cfg_mtu, cfg_choice, cfg_choice_only, cfg_dns_enable, cfg_duration, cfg_duration_or_off, cfg_auto_size,
-    cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_socket_path, cfg_true_only, cfg_ignored; /* value.c */
+    cfg_mtu, cfg_choice, cfg_choice_only, cfg_duration, cfg_duration_or_off, cfg_auto_size, cfg_auto_mark,
+    cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
+    cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
     cfg_excludes, cfg_allow, cfg_listen, cfg_host;              /* address.c */
 extern const struct cfg_type cfg_user, cfg_password, cfg_users; /* secret.c */
@@ -211,6 +214,9 @@ extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_k
     cfg_tls_pin, cfg_tls_skip;                                               /* tls.c */
 extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list; /* proxy.c */
 extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_text;  /* ruleset.c */
+extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_range, cfg_dns_hijack,
+    cfg_tun_hijack, cfg_dns_filter, cfg_dns_rebind, cfg_dns_types, cfg_dns_servers, cfg_dns_proxy_servers,
+    cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports; /* dns.c */
 /* Not built yet: named in the reference, never read (value.c). */
 extern const struct cfg_type cfg_later_text, cfg_later_texts, cfg_later_number, cfg_later_ports,
     cfg_later_duration, cfg_later_bool, cfg_later_section, cfg_later_sections, cfg_later_map, cfg_later_rate,
@@ -245,6 +251,9 @@ struct cfg_proxy { /* what one entry of `proxies` fills */
 
 /** cfg_tls_finish() - p->options.tls from p->tls, if the proxy is to be inside TLS (tls.c) */
 void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_node *at);
+/** cfg_tls_client() - settings from @opt, with the system's authorities where it has none; held by the configuration
+ * Return: NULL: reported at @at. */
+struct tls_settings *cfg_tls_client(struct cfg_read *r, struct tls_options *opt, const struct cfg_node *at);
 /* What is counted is given back with the configuration. */
 void cfg_hold_ca(struct cfg_read *r, struct tls_ca *ca);
 void cfg_hold_tls(struct cfg_read *r, struct tls_settings *tls);
@@ -259,6 +268,9 @@ enum { CFG_TARGET_UNKNOWN = -1, CFG_TARGET_GROUP = -2 };
 /* The index of a target; CFG_TARGET_GROUP: a group, which is reported at its own place. */
 int64_t cfg_target_find(const struct cfg_read *r, const char *name);
 const char *cfg_target_nearest(const struct cfg_read *r, const char *name); /* NULL: none is near */
+
+/** cfg_dns_finish() - config->dns; all names of proxies are known */
+void cfg_dns_finish(struct cfg_read *r);
 
 struct cfg_rule { /* what one rule in map form fills; conditions are gathered by ruleset.c */
     const char *via, *name;

@@ -29,7 +29,11 @@ static const struct cfg_key runtime_keys[] = {
               "`auto`: one for each usable core" },
     LATER("user", cfg_later_text, "run as this user once everything is set up"),
     LATER("sandbox", cfg_later_bool, "give up what the program does not need; `require`: or do not start"),
-    LATER("state-dir", cfg_later_text, "folder for what outlives a restart"),
+    { .name = "state-dir",
+      .type = &cfg_output_dir,
+      AT(state_dir),
+      .fallback = "/var/lib/culvert",
+      .help = "folder for what outlives a restart" },
     END,
 };
 
@@ -213,7 +217,7 @@ static const struct cfg_key tun_keys[] = {
     { .name = "auto-detect-interface",
       .type = &cfg_detect_interface,
       .help = "mihomo: `true` is `interface-name: auto`" },
-    { .name = "dns-hijack", .type = &cfg_later_texts, .state = CFG_LATER, .help = "mihomo: `dns.hijack`" },
+    { .name = "dns-hijack", .type = &cfg_tun_hijack, .help = "mihomo: `dns.hijack`" },
     { .name = "enable", .type = &cfg_true_only, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
     { .name = "stack", .type = &cfg_ignored, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
     END,
@@ -456,59 +460,6 @@ static const struct cfg_section stack_section = {
     .keys = stack_keys,
 };
 
-/* ---- dns --------------------------------------------------------------------------------------------------------------- */
-
-static const struct cfg_choice dns_modes[] = {
-    { "off", 0, CFG_HERE },
-    { "real", 1, CFG_LATER },
-    { "fake-ip", 2, CFG_LATER },
-    { "redir-host", 1, CFG_LATER }, /* mihomo's word for real */
-    { .text = NULL },
-};
-
-static const struct cfg_key dns_keys[] = {
-    LATER("hijack", cfg_later_texts, "which queries are answered here"),
-    { .name = "mode",
-      .type = &cfg_choice_only,
-      .fallback = "off",
-      .choices = dns_modes,
-      .help = "`off`: not answered here" },
-    LATER("fake-ip-range", cfg_later_text, "IPv4 addresses that stand for names"),
-    LATER("fake-ip-range6", cfg_later_text, "IPv6 addresses that stand for names"),
-    LATER("fake-ip-filter", cfg_later_texts, "names that keep their real addresses"),
-    LATER("fake-ip-store", cfg_later_bool, "remember the addresses over a restart"),
-    LATER("cache-size", cfg_later_number, "names that are remembered"),
-    LATER("nameserver", cfg_later_texts, "who is asked; `#name` goes through that exit"),
-    LATER("nameserver-policy", cfg_later_map, "who is asked for some names"),
-    LATER("proxy-server-nameserver", cfg_later_texts, "who is asked for the names of the proxies"),
-    LATER("block-types", cfg_later_texts, "types of queries that get an empty answer"),
-    ALIAS("enhanced-mode", "mode"),
-    ALIAS("default-nameserver", "proxy-server-nameserver"),
-    { .name = "enable", .type = &cfg_dns_enable, .help = "mihomo: `false` is `mode: off`" },
-    { .name = "listen", .type = &cfg_ignored, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
-    END,
-};
-
-static const struct cfg_section dns = {
-    .where = "dns",
-    .help = "Names. With `mode: off`, queries are flows like others and follow the rules.",
-    .keys = dns_keys,
-};
-
-static const struct cfg_key sniffer_keys[] = {
-    LATER("timeout", cfg_later_duration, "how long the first bytes are waited for"),
-    LATER("tls", cfg_later_ports, "ports where TLS is looked for"),
-    LATER("http", cfg_later_ports, "ports where HTTP is looked for"),
-    LATER("quic", cfg_later_ports, "ports where QUIC is looked for"),
-    END,
-};
-
-static const struct cfg_section sniffer = {
-    .where = "sniffer",
-    .help = "Names from the first bytes of a connection.",
-    .keys = sniffer_keys,
-};
-
 /* ---- api, and what is wholly to come ----------------------------------------------------------------------------------- */
 
 #ifdef WITH_API
@@ -616,9 +567,12 @@ static const struct cfg_key top_keys[] = {
     SECTION("log", log_section),
     SECTION("tun", tun),
     SECTION("stack", stack_section),
-    SECTION("dns", dns),
-    LATER("hosts", cfg_later_map, "addresses of names, by name"),
-    LATER_SECTION("sniffer", cfg_later_section, sniffer, "names from the first bytes of a connection"),
+    SECTION("dns", cfg_dns_section),
+    { .name = "hosts",
+      .type = &cfg_dns_hosts,
+      .shown = "none",
+      .help = "addresses of names, by name or pattern; they go before all name servers" },
+    SECTION("sniffer", cfg_sniffer_section),
     { .name = "proxies",
       .type = &cfg_proxy_list,
       .shown = "none",

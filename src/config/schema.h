@@ -1,4 +1,4 @@
-/* schema.h - how entries of the schema are written; for schema.c and schema_proxy.c only. */
+/* schema.h - how entries of the schema are written; for schema.c, schema_proxy.c and schema_dns.c only. */
 #ifndef CULVERT_CONFIG_SCHEMA_H
 #define CULVERT_CONFIG_SCHEMA_H
 
@@ -30,5 +30,6 @@
     }
 
 extern const struct cfg_section cfg_proxy_section, cfg_serve_section; /* schema_proxy.c */
+extern const struct cfg_section cfg_dns_section, cfg_sniffer_section; /* schema_dns.c */
 
 #endif

@@ -256,6 +256,25 @@ static struct tls_ca *system_ca(struct cfg_read *r, const struct cfg_node *at)
     return e == 0 ? r->system_ca : NULL;
 }
 
+struct tls_settings *cfg_tls_client(struct cfg_read *r, struct tls_options *opt, const struct cfg_node *at)
+{
+    struct tls_settings *made = NULL;
+    struct err err;
+    int e;
+
+    if (opt->ca == NULL)
+        opt->ca = system_ca(r, at);
+    if (opt->ca == NULL)
+        return NULL;
+    e = tls_settings_new(opt, &made, &err);
+    if (e != 0) {
+        say_wrong(r, at, e, &err);
+        return NULL;
+    }
+    cfg_hold_tls(r, made);
+    return made;
+}
+
 static void check_udp(struct cfg_read *r, const struct cfg_proxy *p, const struct cfg_node *at)
 {
     if (p->options.udp != UPSTREAM_UDP_ON)

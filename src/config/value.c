@@ -372,6 +372,16 @@ static void read_output(struct cfg_read *r, const struct cfg_key *k, const struc
                   cfg_quote(v->text, quoted));
 }
 
+static void read_output_dir(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    char quoted[CFG_QUOTED_MAX];
+
+    if (v->text[0] == '/')
+        store_text(k, to, cfg_keep_text(r, v->text, v->count));
+    else
+        cfg_error(r, v, "%s is no absolute path; /var/lib/culvert would work", cfg_quote(v->text, quoted));
+}
+
 static void read_socket_path(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     char quoted[CFG_QUOTED_MAX];
@@ -402,19 +412,6 @@ static void read_true_only(struct cfg_read *r, const struct cfg_key *k, const st
         cfg_error(r, v, "only true would work; to be without it, remove the section");
 }
 
-/* mihomo's `dns.enable`: false is our `mode: off`, and so is everything else so far. */
-static void read_dns_enable(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
-{
-    char quoted[CFG_QUOTED_MAX];
-
-    (void)k;
-    (void)to;
-    if (strcmp(v->text, "true") == 0)
-        cfg_warning(r, v, "has no effect; mode decides");
-    else if (strcmp(v->text, "false") != 0)
-        cfg_error(r, v, "%s is neither true nor false; write one of these", cfg_quote(v->text, quoted));
-}
-
 static void read_ignored(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     (void)k;
@@ -438,7 +435,6 @@ SCALAR_TYPE(cfg_port, "number", "a port", read_port);
 SCALAR_TYPE(cfg_mtu, "number", "a number", read_mtu);
 SCALAR_TYPE(cfg_choice, "choice", "one word", read_choice);
 SCALAR_TYPE(cfg_choice_only, "choice", "one word", read_choice_only);
-SCALAR_TYPE(cfg_dns_enable, "`true`, `false`", "true or false", read_dns_enable);
 SCALAR_TYPE(cfg_duration, "duration", "a duration such as 300ms, 60s, 5m or 2h", read_duration);
 SCALAR_TYPE(cfg_duration_or_off, "`off`, duration", "off or a duration such as 60s or 5m",
             read_duration_or_off);
@@ -447,6 +443,7 @@ SCALAR_TYPE(cfg_auto_mark, "`auto`, mark", "a mark such as 0x1b6", read_auto_mar
 SCALAR_TYPE(cfg_version, "number", "1", read_version);
 SCALAR_TYPE(cfg_fd, "number", "the number of an open descriptor", read_fd);
 SCALAR_TYPE(cfg_output, "`stderr`, `stdout`, path", "stderr, stdout or an absolute path", read_output);
+SCALAR_TYPE(cfg_output_dir, "path", "an absolute path", read_output_dir);
 SCALAR_TYPE(cfg_socket_path, "path, `none`", "an absolute path or none", read_socket_path);
 SCALAR_TYPE(cfg_true_only, "`true`", "true", read_true_only);
 const struct cfg_type cfg_ignored = {
