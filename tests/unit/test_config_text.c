@@ -157,7 +157,7 @@ static void aliases_merge_keys_and_circles(void **state) /* faults.md C5 */
         { "rules: &r [{via: &d DIRECT}]\nlog: {level: &d debug}\napi: {unix: none}\n", "" },
         { "log: {level: &l x}\nstack: {tcp: {accept: *l}}\n", /* both uses of a wrong value stand at its anchor */
           "t.yaml:1:14: log.level: unknown value \"x\"; info, debug, warning or error would work\n"
-          "t.yaml:1:14: stack.tcp.accept: unknown value \"x\"; late would work" },
+          "t.yaml:1:14: stack.tcp.accept: unknown value \"x\"; late, early or auto would work" },
     };
 
     (void)state;
