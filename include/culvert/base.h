@@ -68,6 +68,9 @@ bool ip_is_loopback(const struct ip_addr *a);   /* 127/8 or ::1 */
 bool ip_is_link_local(const struct ip_addr *a); /* 169.254/16 or fe80::/10 */
 /* 0.0.0.0/8, 240/4 with 255.255.255.255, ::, multicast, loopback: never the end of a unicast flow (faults.md P6, P7) */
 bool ip_is_martian(const struct ip_addr *a);
+/* Reached through the public internet: unicast, and in no range of the special-purpose registries of IANA (RFC 6890) that stays
+ * within a site, a host or a document. An IPv6 form of an IPv4 address (NAT64, 6to4) is what that address is. */
+bool ip_is_public(const struct ip_addr *a);
 /* A prefix shorter than 96 holds no IPv4 address: ::/0 is all of IPv6, 0.0.0.0/0 (len 96) all of IPv4. */
 bool ip_in_prefix(const struct ip_addr *a, const struct ip_prefix *p);
 bool ip_port_equal(const struct ip_port *a, const struct ip_port *b);

@@ -13,6 +13,17 @@ struct serve_user {
     const char *name, *password; /* 1..255 bytes each */
 };
 
+struct serve_per_user {
+    uint32_t flows;            /* at a time, in all threads; 0: no limit */
+    uint64_t bytes_per_second; /* each way; 0: no limit */
+};
+
+/* What users take at the moment, one for all threads of a server. [main] */
+struct serve_ledger;
+int serve_ledger_new(const struct serve_per_user *limits, size_t users,
+                     struct serve_ledger **out); /* 0, -ENOMEM */
+void serve_ledger_free(struct serve_ledger *l);  /* after all threads; NULL is fine */
+
 #define SERVE_STREAMS_DEFAULT 16384
 
 struct serve_options {

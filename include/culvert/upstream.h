@@ -41,6 +41,8 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     /* destinations that it may dial, names included: others are -EACCES; none: all */
     const struct ip_prefix *allow;
     size_t allows;
+    /* only what the public internet reaches, and not this host (up_socket_rules.own); `allow` then adds to that */
+    bool public_only;
 };
 
 struct upstream; /* immutable, counted, shared by all workers */
@@ -67,6 +69,9 @@ struct up_socket_rules {    /* immutable; the main thread hands a new one over w
     /* the TUN's own and other prefixes that must never be dialled: -ELOOP (faults.md S19) */
     struct ip_prefix refuse[16];
     size_t refuses;
+    /* addresses of this host, for upstreams that are public_only */
+    struct ip_addr own[64];
+    size_t owns;
 };
 
 /* Fingerprints of our own open sockets, one for the process, so that a packet of ours that comes back is known (E1). [any] */
@@ -99,6 +104,8 @@ void up_env_free(struct up_env *env); /* all streams and associations closed bef
 struct loop *up_env_loop(const struct up_env *env);
 struct wheel *up_env_wheel(const struct up_env *env);
 void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules);
+/** up_may_dial() - would @up dial this address? Return: 0; -EACCES: not allowed; -ELOOP: a refused prefix, or no address */
+int up_may_dial(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
 /** up_socket() - a non-blocking, close-on-exec socket with mark and device, as env's rules want for @dst
  * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst);

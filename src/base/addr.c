@@ -73,6 +73,61 @@ bool ip_is_martian(const struct ip_addr *a)
     return ip_is_none(a) || ip_is_multicast(a) || ip_is_loopback(a);
 }
 
+/* What is not public, beside martians and link-local; IPv4 lengths count from 96. */
+static const struct ip_prefix special[] = {
+#define V4(one, two, three, bits)                                                                            \
+    {                                                                                                        \
+        { .b = { [10] = 0xff, 0xff, one, two, three } }, V4_PREFIX_BITS + (bits)                             \
+    }
+    V4(10, 0, 0, 8),    /* private (RFC 1918) */
+    V4(100, 64, 0, 10), /* shared between a carrier and its customers (RFC 6598) */
+    V4(172, 16, 0, 12),
+    V4(192, 168, 0, 16),
+    V4(192, 0, 0, 24), /* protocol assignments (RFC 6890) */
+    V4(192, 0, 2, 24), /* documents (RFC 5737) */
+    V4(198, 51, 100, 24),
+    V4(203, 0, 113, 24),
+    V4(198, 18, 0, 15), /* benchmarks (RFC 2544), fake addresses */
+#undef V4
+    { { .b = { 0 } }, V4_PREFIX_BITS },             /* ::a.b.c.d, deprecated */
+    { { .b = { 0, 0x64, 0xff, 0x9b, 0, 1 } }, 48 }, /* a site's own NAT64 (RFC 8215) */
+    { { .b = { 1 } }, 64 },                         /* discard (RFC 6666) */
+    { { .b = { 0x20, 0x01 } }, 23 },                /* protocol assignments, Teredo among them */
+    { { .b = { 0x20, 0x01, 0x0d, 0xb8 } }, 32 },    /* documents (RFC 3849) */
+    { { .b = { 0x3f, 0xff } }, 20 },                /* documents (RFC 9637) */
+    { { .b = { 0xfc } }, 7 },                       /* unique local (RFC 4193) */
+    { { .b = { 0xfe, 0xc0 } }, 10 },                /* site-local, deprecated */
+};
+
+/* The IPv4 address inside a NAT64 (RFC 6052) or 6to4 (RFC 3056) address. */
+static bool embedded4(const struct ip_addr *a, struct ip_addr *out)
+{
+    static const struct ip_prefix nat64 = { { .b = { 0, 0x64, 0xff, 0x9b } }, 96 };
+    static const struct ip_prefix six_to_four = { { .b = { 0x20, 0x02 } }, 16 };
+
+    if (ip_in_prefix(a, &nat64))
+        *out = ip_from4(a->b + 12);
+    else if (ip_in_prefix(a, &six_to_four))
+        *out = ip_from4(a->b + 2);
+    else
+        return false;
+    return true;
+}
+
+bool ip_is_public(const struct ip_addr *a)
+{
+    struct ip_addr inner;
+
+    if (embedded4(a, &inner))
+        a = &inner;
+    if (ip_is_martian(a) || ip_is_link_local(a))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(special); i++)
+        if (ip_in_prefix(a, &special[i]))
+            return false;
+    return true;
+}
+
 bool ip_in_prefix(const struct ip_addr *a, const struct ip_prefix *p)
 {
     unsigned bytes = p->len / 8, bits = p->len % 8;

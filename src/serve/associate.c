@@ -33,8 +33,6 @@ void associate_close(struct associate *a)
     if (!a)
         return;
     s = a->conn->s;
-    if (s->running == a)
-        s->running = NULL;
     if (a->has_io) {
         int fd = loop_io_fd(&a->io);
 

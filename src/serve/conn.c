@@ -8,6 +8,9 @@
  * our direction and read on until the client hangs up, 2 s at the most. */
 #include "serve_impl.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #define LINGER_US UINT64_C(2000000)
 
 static void on_client(struct loop_io *io, unsigned events);
@@ -26,15 +29,13 @@ void conn_end(struct conn *c, bool reset)
     struct serve *s = c->s;
     int fd = loop_io_fd(&c->io);
 
-    if (s->running == c)
-        s->running = NULL;
     wheel_cancel(s->wheel, &c->timer);
     if (reset)
         up_stream_reset(c->up);
     else
         up_stream_close(c->up);
+    relay_stop(&c->relay, reset);
     associate_close(c->associate);
-    relay_release(c);
     drop_hello(c);
     loop_io_stop(s->loop, &c->io);
     if (reset) {
@@ -105,9 +106,48 @@ bool conn_reply(struct conn *c, enum server_reply code, const struct ip_port *bo
 
 /* ---- dialling ---- */
 
+static ssize_t end_recv(struct relay *r, void *to, size_t len)
+{
+    ssize_t n = recv(loop_io_fd(&CONTAINER_OF(r, struct conn, relay)->io), to, len, 0);
+
+    return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
+}
+
+static ssize_t end_send(struct relay *r, const void *from, size_t len)
+{
+    ssize_t n = send(loop_io_fd(&CONTAINER_OF(r, struct conn, relay)->io), from, len, MSG_NOSIGNAL);
+
+    return n >= 0 ? n : errno == EINTR || errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : -errno;
+}
+
+static void end_shut(struct relay *r)
+{
+    (void)shutdown(loop_io_fd(&CONTAINER_OF(r, struct conn, relay)->io), SHUT_WR);
+}
+
+static void end_want(struct relay *r, unsigned events)
+{
+    loop_io_set(r->all->loop, &CONTAINER_OF(r, struct conn, relay)->io, events);
+}
+
+static bool end_is_sent(struct relay *r)
+{
+    int queued = 0;
+
+    return ioctl(loop_io_fd(&CONTAINER_OF(r, struct conn, relay)->io), SIOCOUTQ, &queued) != 0 || queued == 0;
+}
+
+static void end_over(struct relay *r, bool reset)
+{
+    conn_end(CONTAINER_OF(r, struct conn, relay), reset);
+}
+
+static const struct relay_end client_end = { end_recv, end_send, end_shut, end_want, end_is_sent, end_over };
+
 static void on_open(void *arg)
 {
     struct conn *c = arg;
+    struct up_stream *up = c->up;
     uint8_t early[SERVER_IN_MAX];
     size_t len = c->hello->in_len;
 
@@ -116,8 +156,19 @@ static void on_open(void *arg)
     memcpy(early, c->hello->in, len);
     drop_hello(c);
     c->state = CONN_RELAY;
+    c->up = NULL;
     SERVE_COUNT(c->s, streams);
-    relay_start(c, early, len);
+    relay_start(&c->relay, &c->s->relays, &client_end, up, early, len);
+}
+
+static void on_readable(void *arg)
+{
+    relay_on_up_readable(&((struct conn *)arg)->relay);
+}
+
+static void on_writable(void *arg)
+{
+    relay_on_up_writable(&((struct conn *)arg)->relay);
 }
 
 static void on_closed(void *arg, const struct up_failure *why)
@@ -128,11 +179,10 @@ static void on_closed(void *arg, const struct up_failure *why)
     if (c->state == CONN_OPENING)
         (void)conn_reply(c, server_reply_for(why->err), NULL);
     else
-        conn_end(c, true);
+        relay_on_up_closed(&c->relay);
 }
 
-static const struct up_stream_events up_events = { on_open, relay_on_up_readable, relay_on_up_writable,
-                                                   on_closed };
+static const struct up_stream_events up_events = { on_open, on_readable, on_writable, on_closed };
 
 static void start_request(struct conn *c)
 {
@@ -234,13 +284,11 @@ static void on_client(struct loop_io *io, unsigned events)
         look_for_end(c);
         return;
     case CONN_RELAY:
-        relay_on_client(c, events);
+        relay_on_client(&c->relay, events);
         return;
     case CONN_UDP: /* whatever it says, an association ends with its connection */
     case CONN_LINGER:
         read_away(c);
-        return;
-    case CONN_DRAIN:
         return;
     }
 }
@@ -250,10 +298,7 @@ static void on_timer(struct wheel_timer *t, uint64_t now_us)
     struct conn *c = CONTAINER_OF(t, struct conn, timer);
 
     (void)now_us;
-    if (c->state == CONN_DRAIN)
-        relay_on_drain_timer(c);
-    else
-        conn_end(c, c->state == CONN_LINGER);
+    conn_end(c, c->state == CONN_LINGER);
 }
 
 int conn_new(struct serve *s, int fd)

@@ -2,149 +2,198 @@
  *
  * How it works. A direction borrows a buffer of 64 KiB when there is something to read, writes it out at once and gives it back;
  * the pool hands out the buffer that was given back last, so one that is still in the cache. Only what the sink does not take
- * stays in a buffer, and while it does nothing more is read: that is the back-pressure.
+ * stays in a buffer, and while it does nothing more is read: that is the back-pressure. A user's rate is kept the same way: a
+ * direction whose rate is used up is not read until it is earned.
  *
  * What always holds. A direction reads only when its buffer is empty, and writes only when it is not. At the limit of the pool
  * a direction waits its turn without reading. A client's reset reaches the target within the turn; the target's reset reaches
  * the client after what the target had sent (tcp-stack.md CLS-2), 5 s later at the latest. */
-#include "serve_impl.h"
+#include "relay.h"
 
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 
 #define DRAIN_US      UINT64_C(5000000)
 #define DRAIN_POLL_US UINT64_C(5000)
 
-enum { ROUNDS = 8 }; /* buffers moved for one event */
-
-/* ---- the two ends ---- */
-
-static ssize_t read_end(struct conn *c, int way, void *to, size_t len)
-{
-    ssize_t n;
-
-    if (way == DOWN)
-        return up_stream_recv(c->up, to, len);
-    n = recv(loop_io_fd(&c->io), to, len, 0);
-    return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
-}
-
-static ssize_t write_end(struct conn *c, int way, const void *from, size_t len)
-{
-    ssize_t n;
-
-    if (way == UP)
-        return up_stream_sendv(c->up, &(struct iovec){ (void *)(uintptr_t)from, len }, 1);
-    n = send(loop_io_fd(&c->io), from, len, MSG_NOSIGNAL);
-    return n >= 0 ? n : errno == EINTR || errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : -errno;
-}
-
-static void shut_end(struct conn *c, int way)
-{
-    if (way == UP)
-        up_stream_shutdown(c->up);
-    else
-        (void)shutdown(loop_io_fd(&c->io), SHUT_WR);
-}
+enum {
+    ROUNDS = 8,        /* buffers moved for one event */
+    KEEP_BUFFERS = 64, /* 4 MiB that are not given back */
+};
 
 /* ---- buffers ---- */
 
-static void wait_for_buffer(struct conn *c, struct half *h)
+int buffers_init(struct buffers *b, uint32_t limit)
 {
-    struct serve *s = c->s;
+    void *base = mmap(NULL, (size_t)limit * RELAY_BUFFER_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (!c->half[UP].starved && !c->half[DOWN].starved) {
-        c->next_starved = s->starved;
-        s->starved = c;
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    *b = (struct buffers){ .base = base, .limit = limit };
+    return 0;
+}
+
+void buffers_fini(struct buffers *b)
+{
+    if (b->base)
+        munmap(b->base, (size_t)b->limit * RELAY_BUFFER_BYTES);
+    *b = (struct buffers){ 0 };
+}
+
+uint8_t *buffers_get(struct buffers *b)
+{
+    void *buffer = b->free_list;
+
+    if (buffer)
+        memcpy(&b->free_list, buffer, sizeof(b->free_list));
+    else if (b->touched < b->limit)
+        buffer = b->base + (size_t)b->touched++ * RELAY_BUFFER_BYTES;
+    else
+        return NULL;
+    b->in_use++;
+    return buffer;
+}
+
+void buffers_put(struct buffers *b, uint8_t *buffer)
+{
+    memcpy(buffer, &b->free_list, sizeof(b->free_list)); /* last in, first out: it is still in the cache */
+    b->free_list = buffer;
+    if (--b->in_use > 0 || b->touched <= KEEP_BUFFERS)
+        return;
+    madvise(b->base, (size_t)b->touched * RELAY_BUFFER_BYTES,
+            MADV_DONTNEED); /* a rush is over: faults.md G4 */
+    b->touched = 0;
+    b->free_list = NULL;
+}
+
+static void wait_for_buffer(struct relay *r, struct half *h)
+{
+    struct relays *all = r->all;
+
+    if (!r->half[UP].starved && !r->half[DOWN].starved) {
+        r->next_starved = all->starved;
+        all->starved = r;
     }
     h->starved = true;
 }
 
-static void want(struct conn *c);
+static void want(struct relay *r);
 
 /* A buffer is free again: whoever waits may ask anew. */
-static void give_back(struct conn *c, struct half *h)
+static void give_back(struct relay *r, struct half *h)
 {
-    struct serve *s = c->s;
-    struct conn *waiting = s->starved;
+    struct relays *all = r->all;
+    struct relay *waiting = all->starved;
 
-    buffers_put(&s->buffers, h->buffer);
+    buffers_put(&all->buffers, h->buffer);
     h->buffer = NULL;
     if (!waiting)
         return;
-    s->starved = waiting->next_starved;
+    all->starved = waiting->next_starved;
     waiting->half[UP].starved = waiting->half[DOWN].starved = false;
-    if (waiting != c)
+    if (waiting != r)
         want(waiting);
 }
 
-static void leave_starved(struct conn *c)
+static void leave_starved(struct relay *r)
 {
-    struct conn **at = &c->s->starved;
+    struct relay **at = &r->all->starved;
 
-    if (!c->half[UP].starved && !c->half[DOWN].starved)
+    if (!r->half[UP].starved && !r->half[DOWN].starved)
         return;
-    while (*at != c)
+    while (*at != r)
         at = &(*at)->next_starved;
-    *at = c->next_starved;
-    c->half[UP].starved = c->half[DOWN].starved = false;
+    *at = r->next_starved;
+    r->half[UP].starved = r->half[DOWN].starved = false;
 }
 
-void relay_release(struct conn *c)
+static void release(struct relay *r)
 {
-    leave_starved(c);
+    leave_starved(r);
     for (int way = 0; way < 2; way++) {
-        if (c->half[way].buffer)
-            give_back(c, &c->half[way]);
+        if (r->half[way].buffer)
+            give_back(r, &r->half[way]);
     }
+}
+
+/* ---- the end ---- */
+
+void relay_stop(struct relay *r, bool reset)
+{
+    if (!r->started)
+        return;
+    r->started = false;
+    if (r->all->running == r)
+        r->all->running = NULL;
+    wheel_cancel(r->all->wheel, &r->timer);
+    if (reset)
+        up_stream_reset(r->up);
+    else
+        up_stream_close(r->up);
+    r->up = NULL;
+    release(r);
+}
+
+static void end(struct relay *r, bool reset)
+{
+    relay_stop(r, reset);
+    r->end->over(r, reset);
+}
+
+static void on_drain_timer(struct relay *r, uint64_t now_us)
+{
+    if (now_us >= r->drain_until_us || r->end->is_sent(r))
+        end(r, true);
+    else
+        wheel_set(r->all->wheel, &r->timer, now_us + DRAIN_POLL_US);
+}
+
+static void start_drain(struct relay *r)
+{
+    uint64_t now_us = loop_now_us(r->all->loop);
+
+    up_stream_reset(r->up);
+    r->up = NULL;
+    release(r);
+    r->draining = true;
+    r->drain_until_us = now_us + DRAIN_US;
+    r->end->want(r, 0);
+    on_drain_timer(r, now_us);
 }
 
 /* ---- moving ---- */
 
 static bool wants_to_read(const struct half *h)
 {
-    return !h->eof && !h->buffer && !h->starved;
+    return !h->eof && !h->buffer && !h->starved && !h->resting;
 }
 
-static void want(struct conn *c)
+static void want(struct relay *r)
 {
-    const struct half *up = &c->half[UP], *down = &c->half[DOWN];
+    const struct half *up = &r->half[UP], *down = &r->half[DOWN];
 
-    if (c->state != CONN_RELAY)
+    if (r->draining)
         return;
-    loop_io_set(c->s->loop, &c->io, (wants_to_read(up) ? LOOP_READ : 0u) | (down->buffer ? LOOP_WRITE : 0u));
-    up_stream_want(c->up, (wants_to_read(down) ? LOOP_READ : 0u) | (up->buffer ? LOOP_WRITE : 0u));
+    r->end->want(r, (wants_to_read(up) ? LOOP_READ : 0u) | (down->buffer ? LOOP_WRITE : 0u));
+    up_stream_want(r->up, (wants_to_read(down) ? LOOP_READ : 0u) | (up->buffer ? LOOP_WRITE : 0u));
 }
 
-static void start_drain(struct conn *c)
+static ssize_t write_end(struct relay *r, int way, const void *from, size_t len)
 {
-    up_stream_reset(c->up);
-    c->up = NULL;
-    relay_release(c);
-    c->state = CONN_DRAIN;
-    c->drain_until_us = loop_now_us(c->s->loop) + DRAIN_US;
-    loop_io_set(c->s->loop, &c->io, 0);
-    relay_on_drain_timer(c);
-}
-
-void relay_on_drain_timer(struct conn *c)
-{
-    uint64_t now_us = loop_now_us(c->s->loop);
-    int queued = 0;
-
-    if (now_us >= c->drain_until_us || ioctl(loop_io_fd(&c->io), SIOCOUTQ, &queued) != 0 || queued == 0)
-        conn_end(c, true);
-    else
-        wheel_set(c->s->wheel, &c->timer, now_us + DRAIN_POLL_US);
+    if (way == UP)
+        return up_stream_sendv(r->up, &(struct iovec){ (void *)(uintptr_t)from, len }, 1);
+    return r->end->send(r, from, len);
 }
 
 /* Writes what waits. Return: 0 all of it is out, 1 the sink is full, or -errno. */
-static int write_out(struct conn *c, int way)
+static int write_out(struct relay *r, int way)
 {
-    struct half *h = &c->half[way];
+    struct half *h = &r->half[way];
 
     while (h->len > 0) {
-        ssize_t n = write_end(c, way, h->buffer + h->off, h->len);
+        ssize_t n = write_end(r, way, h->buffer + h->off, h->len);
 
         if (n == -EAGAIN)
             return 1;
@@ -152,47 +201,65 @@ static int write_out(struct conn *c, int way)
             return (int)n;
         h->off += (uint32_t)n;
         h->len -= (uint32_t)n;
-        counter_add(way == UP ? &c->s->cnt.bytes_up : &c->s->cnt.bytes_down, (uint64_t)n);
+        counter_add(r->all->bytes[way], (uint64_t)n);
     }
-    give_back(c, h);
+    give_back(r, h);
     return 0;
 }
 
-/* Reads once. Return: bytes, 0 the end, -EAGAIN nothing now or no buffer, -errno. */
-static ssize_t read_in(struct conn *c, int way)
+/* Has the user spent this direction's rate? Then it rests. */
+static bool must_rest(struct relay *r, int way)
 {
-    struct half *h = &c->half[way];
+    uint64_t now_us = loop_now_us(r->all->loop), wait_us = ledger_wait_us(r->user, way, now_us);
+
+    if (wait_us == 0)
+        return false;
+    r->half[way].resting = true;
+    if (!wheel_is_set(&r->timer) || r->timer.deadline_us > now_us + wait_us)
+        wheel_set(r->all->wheel, &r->timer, now_us + wait_us);
+    return true;
+}
+
+/* Reads once. Return: bytes, 0 the end, -EAGAIN nothing now or no buffer, -errno. */
+static ssize_t read_in(struct relay *r, int way)
+{
+    struct half *h = &r->half[way];
     ssize_t n;
 
-    h->buffer = buffers_get(&c->s->buffers);
+    if (must_rest(r, way))
+        return -EAGAIN;
+    h->buffer = buffers_get(&r->all->buffers);
     if (!h->buffer) {
-        wait_for_buffer(c, h);
+        wait_for_buffer(r, h);
         return -EAGAIN;
     }
-    n = read_end(c, way, h->buffer, RELAY_BUFFER_BYTES);
+    n = way == UP ? r->end->recv(r, h->buffer, RELAY_BUFFER_BYTES)
+                  : up_stream_recv(r->up, h->buffer, RELAY_BUFFER_BYTES);
     h->off = 0;
     h->len = n > 0 ? (uint32_t)n : 0;
     if (n <= 0)
-        give_back(c, h);
+        give_back(r, h);
+    else
+        ledger_spend(r->user, way, loop_now_us(r->all->loop), (size_t)n);
     return n;
 }
 
 enum outcome { GOES_ON, SOURCE_BROKE, SINK_BROKE };
 
-static enum outcome pump(struct conn *c, int way)
+static enum outcome pump(struct relay *r, int way)
 {
-    struct half *h = &c->half[way];
+    struct half *h = &r->half[way];
     bool more = true;
 
     for (int round = 0; round < ROUNDS; round++) {
         ssize_t n;
-        int r = h->buffer ? write_out(c, way) : 0;
+        int e = h->buffer ? write_out(r, way) : 0;
 
-        if (r < 0)
+        if (e < 0)
             return SINK_BROKE;
-        if (r > 0 || !more || h->eof)
+        if (e > 0 || !more || h->eof)
             break;
-        n = read_in(c, way);
+        n = read_in(r, way);
         if (n == -EAGAIN)
             break;
         if (n < 0)
@@ -206,74 +273,113 @@ static enum outcome pump(struct conn *c, int way)
         return GOES_ON;
     if (h->eof && !h->shut) {
         h->shut = true;
-        shut_end(c, way);
+        if (way == UP)
+            up_stream_shutdown(r->up);
+        else
+            r->end->shut(r);
     }
     return GOES_ON;
 }
 
 /* The target takes no more: it has reset. What it had sent before is still to be read, and its end tells (faults.md S17). */
-static void stop_sending(struct conn *c)
+static void stop_sending(struct relay *r)
 {
-    struct half *h = &c->half[UP];
+    struct half *h = &r->half[UP];
 
-    give_back(c, h);
+    give_back(r, h);
     h->len = 0;
     h->eof = h->shut = true;
-    want(c);
+    want(r);
 }
 
-/* Moves one direction and deals with what came of it. The connection may be gone afterwards. */
-static void move(struct conn *c, int way)
+/* Moves one direction and deals with what came of it. The relay may be over afterwards. */
+static void move(struct relay *r, int way)
 {
-    enum outcome o = pump(c, way);
+    enum outcome o = pump(r, way);
 
     if (o == SOURCE_BROKE && way == DOWN)
-        start_drain(c);
-    else if (o == SINK_BROKE && way == UP && !c->half[DOWN].shut)
-        stop_sending(c);
+        start_drain(r);
+    else if (o == SINK_BROKE && way == UP && !r->half[DOWN].shut)
+        stop_sending(r);
     else if (o != GOES_ON)
-        conn_end(c, true); /* the client's end broke */
-    else if (c->half[UP].shut && c->half[DOWN].shut)
-        conn_end(c, false);
+        end(r, true); /* the client's end broke */
+    else if (r->half[UP].shut && r->half[DOWN].shut)
+        end(r, false);
     else
-        want(c);
+        want(r);
 }
 
-void relay_on_client(struct conn *c, unsigned events)
+static void move_both(struct relay *r, unsigned ways)
 {
-    struct serve *s = c->s;
+    struct relays *all = r->all;
 
-    s->running = c;
-    if ((events & LOOP_READ) != 0)
-        move(c, UP);
-    if ((events & LOOP_WRITE) != 0 && s->running == c && c->state == CONN_RELAY)
-        move(c, DOWN);
-    s->running = NULL;
+    all->running = r;
+    if ((ways & 1u << UP) != 0)
+        move(r, UP);
+    if ((ways & 1u << DOWN) != 0 && all->running == r && !r->draining)
+        move(r, DOWN);
+    all->running = NULL;
 }
 
-void relay_on_up_readable(void *conn)
+void relay_on_client(struct relay *r, unsigned events)
 {
-    move(conn, DOWN);
+    if (!r->draining)
+        move_both(r, ((events & LOOP_READ) != 0 ? 1u << UP : 0u) |
+                         ((events & LOOP_WRITE) != 0 ? 1u << DOWN : 0u));
 }
 
-void relay_on_up_writable(void *conn)
+void relay_on_up_readable(struct relay *r)
 {
-    move(conn, UP);
+    move_both(r, 1u << DOWN);
 }
 
-void relay_start(struct conn *c, const uint8_t *early, size_t len)
+void relay_on_up_writable(struct relay *r)
 {
-    struct half *h = &c->half[UP];
+    move_both(r, 1u << UP);
+}
 
+void relay_on_up_closed(struct relay *r)
+{
+    r->up = NULL;
+    end(r, true);
+}
+
+static void on_timer(struct wheel_timer *t, uint64_t now_us)
+{
+    struct relay *r = CONTAINER_OF(t, struct relay, timer);
+    unsigned ways = 0;
+
+    if (r->draining) {
+        on_drain_timer(r, now_us);
+        return;
+    }
+    for (int way = 0; way < 2; way++) {
+        if (r->half[way].resting)
+            ways |= 1u << way;
+        r->half[way].resting = false;
+    }
+    move_both(r, ways);
+}
+
+void relay_start(struct relay *r, struct relays *all, const struct relay_end *relay_end, struct up_stream *up,
+                 const uint8_t *early, size_t len)
+{
+    struct half *h = &r->half[UP];
+
+    r->all = all;
+    r->end = relay_end;
+    r->up = up;
+    r->timer.fn = on_timer;
+    r->started = true;
     if (len > 0) {
-        h->buffer = buffers_get(&c->s->buffers);
+        h->buffer = buffers_get(&all->buffers);
         if (!h->buffer) {
-            conn_end(c, true);
+            end(r, true);
             return;
         }
         memcpy(h->buffer, early, len);
         h->off = 0;
         h->len = (uint32_t)len;
     }
-    move(c, UP);
+    move_both(r, 1u << UP);
 }

@@ -69,14 +69,17 @@ static unsigned differs(const char *known, const struct span *given)
     return diff;
 }
 
-bool server_login_is(const struct serve_user *users, size_t n, const struct span *name,
-                     const struct span *password)
+int server_login(const struct serve_user *users, size_t n, const struct span *name,
+                 const struct span *password)
 {
-    unsigned found = 0;
+    int found = -1;
 
-    for (size_t i = 0; i < n; i++)
-        found |= (differs(users[i].name, name) | differs(users[i].password, password)) == 0;
-    return found != 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned wrong = (name ? differs(users[i].name, name) : 0) | differs(users[i].password, password);
+
+        found = wrong == 0 ? (int)i : found;
+    }
+    return found;
 }
 
 static enum server_step on_login(struct socks5_server *s, struct span *in, struct buf *out)
@@ -92,7 +95,8 @@ static enum server_step on_login(struct socks5_server *s, struct span *in, struc
     name.len = name_len;
     password.len = password_len;
     *in = rest;
-    s->login_failed = !server_login_is(s->users, s->user_count, &name, &password);
+    s->user = server_login(s->users, s->user_count, &name, &password);
+    s->login_failed = s->user < 0;
     buf_u8(out, LOGIN_VERSION);
     buf_u8(out, s->login_failed ? 1 : 0);
     return s->login_failed ? give_up(s) : enter(s, SERVER_REQUEST);

@@ -31,6 +31,7 @@ struct socks5_server {
     const struct serve_user *users; /* borrowed; none: no login */
     size_t user_count;
     bool login_failed;
+    int user; /* index of who logged in; 0 without a login */
     /* once SERVER_ASKED: */
     enum server_command command;
     struct host_port target; /* its name, if any, is `name` */
@@ -45,8 +46,9 @@ enum server_step server_step(struct socks5_server *s, struct span *in, struct bu
 void server_put_reply(struct buf *out, enum server_reply code, const struct ip_port *bound);
 /** server_reply_for() - how a failed dial is told */
 enum server_reply server_reply_for(int err);
-/** server_login_is() - does one of the users have this name and password? Takes as long for a yes as for a no */
-bool server_login_is(const struct serve_user *users, size_t n, const struct span *name,
-                     const struct span *password);
+/** server_login() - which of the users has this name and password? Takes as long for a yes as for a no
+ * @name: NULL: any. Return: its index, or -1. */
+int server_login(const struct serve_user *users, size_t n, const struct span *name,
+                 const struct span *password);
 
 #endif

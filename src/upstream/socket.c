@@ -49,7 +49,12 @@ int socket_check(struct up_env *env, const struct upstream *up, const struct ip_
         UP_COUNT(env, loop_refused);
         return -ELOOP;
     }
-    return up && !upstream_allows(up, &dst->addr) ? -EACCES : 0;
+    return up && !upstream_allows(up, &dst->addr, r->own, r->owns) ? -EACCES : 0;
+}
+
+int up_may_dial(struct up_env *env, const struct upstream *up, const struct ip_port *dst)
+{
+    return socket_check(env, up, dst);
 }
 
 int socket_ifindex(const struct up_env *env, const struct ip_addr *dst)

@@ -99,6 +99,7 @@ int upstream_new(const struct upstream_options *opt, struct upstream **out)
     up->udp = opt->udp;
     up->routing_mark = opt->routing_mark;
     snprintf(up->interface_name, sizeof(up->interface_name), "%s", opt->interface_name);
+    up->public_only = opt->public_only;
     up->bytes = bytes;
     cursor = put_allow(up, opt);
     up->name = put_text(&cursor, opt->name);
@@ -138,13 +139,20 @@ enum upstream_kind upstream_kind(const struct upstream *up)
     return up->kind;
 }
 
-bool upstream_allows(const struct upstream *up, const struct ip_addr *dst)
+bool upstream_allows(const struct upstream *up, const struct ip_addr *dst, const struct ip_addr *own,
+                     size_t owns)
 {
     for (size_t i = 0; i < up->allows; i++) {
         if (ip_in_prefix(dst, &up->allow[i]))
             return true;
     }
-    return up->allows == 0;
+    if (!up->public_only)
+        return up->allows == 0;
+    for (size_t i = 0; i < owns; i++) {
+        if (ip_equal(dst, &own[i]))
+            return false;
+    }
+    return ip_is_public(dst);
 }
 
 void up_fail(struct up_failure *f, int err, const char *stage, bool proxy_fault, const char *fmt, ...)

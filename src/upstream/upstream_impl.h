@@ -39,6 +39,7 @@ struct upstream {
     char interface_name[16];
     struct ip_prefix *allow; /* in text; NULL: all */
     size_t allows;
+    bool public_only;
     size_t bytes;            /* of all of this */
     _Alignas(8) char text[]; /* the prefixes, then names and secrets */
 };
@@ -48,8 +49,9 @@ static inline bool upstream_is_proxy(const struct upstream *up)
 {
     return up->kind != UPSTREAM_DIRECT && up->kind != UPSTREAM_REJECT && up->kind != UPSTREAM_REJECT_DROP;
 }
-/** upstream_allows() - may it dial this destination? */
-bool upstream_allows(const struct upstream *up, const struct ip_addr *dst);
+/** upstream_allows() - may it dial this destination? @own: addresses of this host */
+bool upstream_allows(const struct upstream *up, const struct ip_addr *dst, const struct ip_addr *own,
+                     size_t owns);
 
 /* ---- failures ------------------------------------------------------------------------------------------------------ */
 

@@ -226,6 +226,65 @@ static void addresses_that_no_flow_may_have_are_martians(void **state)
     assert_int_equal(wrong, 0);
 }
 
+static void only_what_the_internet_reaches_is_public(void **state)
+{
+    static const char *const no[] = {
+        "0.0.0.0",
+        "10.0.0.1",
+        "10.255.255.255",
+        "100.64.0.1",
+        "100.127.255.255",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "192.0.0.8",
+        "192.0.2.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "203.0.113.9",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::7f00:1",
+        "fe80::1",
+        "fec0::1",
+        "fc00::1",
+        "fdff::1",
+        "ff02::1",
+        "2001:db8::1",
+        "3fff::1",
+        "2001::1",
+        "100::1",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a00:1",
+        "64:ff9b:1::1",
+        "2002:7f00:1::1",
+        "2002:c0a8:101::1",
+    };
+    static const char *const yes[] = {
+        "1.1.1.1",    "9.255.255.255",    "11.0.0.1",        "100.63.0.1", "100.128.0.1",     "172.15.0.1",
+        "172.32.0.1", "192.0.1.1",        "198.17.255.255",  "198.20.0.1", "223.255.255.255", "2606:4700::1",
+        "2a00::1",    "64:ff9b::101:101", "2002:101:101::1", "2003::1",    "fbff::1",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(no); i++) {
+        struct ip_addr a = addr_of(no[i]);
+
+        if (ip_is_public(&a))
+            fail_msg("%s is public", no[i]);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
+        struct ip_addr a = addr_of(yes[i]);
+
+        if (!ip_is_public(&a))
+            fail_msg("%s is not public", yes[i]);
+    }
+}
+
 static void bytes_of_packets_become_the_same_addresses_as_text(void **state)
 {
     static const uint8_t four[4] = { 192, 0, 2, 1 }, six[16] = { 0x20, 0x01, 0x0d, 0xb8, [15] = 1 };
@@ -301,6 +360,7 @@ int main(void)
         cmocka_unit_test(an_interface_address_keeps_its_host_bits),
         cmocka_unit_test(a_prefix_holds_exactly_its_addresses),
         cmocka_unit_test(addresses_that_no_flow_may_have_are_martians),
+        cmocka_unit_test(only_what_the_internet_reaches_is_public),
         cmocka_unit_test(bytes_of_packets_become_the_same_addresses_as_text),
         cmocka_unit_test(socket_addresses_go_there_and_back),
         cmocka_unit_test(an_address_with_a_port_prints_with_brackets_only_for_ipv6),
