@@ -10,12 +10,23 @@ enum socks5_goal {
     SOCKS5_ASSOCIATE, /* a UDP relay; the target is not used */
     SOCKS5_HELLO,     /* greeting and login only: a probe */
 };
-enum socks5_state { SOCKS5_GREET, SOCKS5_METHOD, SOCKS5_LOGIN, SOCKS5_REPLY, SOCKS5_OPEN, SOCKS5_FAILED };
+enum socks5_state {
+    SOCKS5_GREET,
+    SOCKS5_METHOD,
+    SOCKS5_LOGIN,
+    SOCKS5_ASK, /* logged in some time ago: only the request is left to say */
+    SOCKS5_REPLY,
+    SOCKS5_OPEN,
+    SOCKS5_FAILED
+};
 enum socks5_step { SOCKS5_AGAIN, SOCKS5_NEED_INPUT, SOCKS5_DONE, SOCKS5_BROKEN };
 
 enum {
-    SOCKS5_IN_MAX = 3 + SOCKS5_ADDRESS_MAX, /* the longest answer */
-    SOCKS5_OUT_MAX = 1 + 1 + 255 + 1 + 255, /* the longest message of ours, the login (RFC 1929 section 2) */
+    SOCKS5_IN_MAX = 2 + 2 + 3 + SOCKS5_ADDRESS_MAX, /* the longest answers to all that we say */
+    /* greeting, login (RFC 1929 section 2) and request together */
+    SOCKS5_OUT_MAX = (2 + 2) + (1 + 1 + 255 + 1 + 255) + (3 + SOCKS5_ADDRESS_MAX),
+    SOCKS5_REPLY_MIN = 4 + 1 + 2, /* the shortest success: an empty name */
+    SOCKS5_REPLY_IP4 = 4 + 4 + 2, /* what nearly every server says */
 };
 
 struct socks5_login {
@@ -28,6 +39,9 @@ struct socks5 {
     const struct socks5_login *login; /* borrowed */
     struct host_port target;          /* its name is borrowed */
     struct ip_port bound;             /* once open: what the reply announced; none: a name, or nothing */
+    bool pipelined;                   /* everything is said at once, for the one method that we expect */
+    uint8_t reply_len; /* how much of the reply to ask for; SOCKS5_REPLY_MIN is always safe. Once open:
+                                         how much the next one of this server will have, as far as one may guess */
     /* once failed: */
     enum socks5_state failed_in;
     int err;          /* -errno that the client shall see */
@@ -38,6 +52,10 @@ struct socks5 {
 
 void socks5_init(struct socks5 *s, enum socks5_goal goal, const struct socks5_login *login,
                  const struct host_port *target);
+/** socks5_pipeline() - after socks5_init(), SOCKS5_CONNECT only: say greeting, login and request in one message */
+void socks5_pipeline(struct socks5 *s);
+/** socks5_greeted() - after socks5_init(): the connection has been greeted and logged in by a SOCKS5_HELLO */
+void socks5_greeted(struct socks5 *s);
 /** socks5_step() - one step; the caller repeats while SOCKS5_AGAIN and sends what @out got after every step
  * @in:   bytes received; we skip what we used
  * @out:  room for SOCKS5_OUT_MAX */

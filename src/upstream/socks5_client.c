@@ -3,8 +3,9 @@
  * How it works
  *     GREET --greeting--> METHOD --0--> request --> REPLY --0--> OPEN
  *                           '--2--> LOGIN --0--'
- * The request goes out when the server has chosen a method, never together with the greeting: servers that read exactly one
- * message at a time exist, and a refused login must not have told the server where the client wanted to go.
+ * The request goes out when the server has chosen a method: servers that throw away what came with the greeting exist, and a
+ * refused login must not have told the server where the client wanted to go. Pipelined, for servers that are known to take
+ * it (pipeline.c), everything goes out at once, and the greeting offers only the method that the login is for.
  *
  * What always holds. No answer is longer than SOCKS5_IN_MAX, so the caller's buffer is fixed; a reply that says "no" is
  * understood from its second byte, since some servers close without sending the rest; a byte is looked at as soon as it is
@@ -24,9 +25,19 @@ enum { CMD_CONNECT = 1, CMD_ASSOCIATE = 3 };
 void socks5_init(struct socks5 *s, enum socks5_goal goal, const struct socks5_login *login,
                  const struct host_port *target)
 {
-    *s = (struct socks5){ .goal = goal, .state = SOCKS5_GREET, .login = login };
+    *s = (struct socks5){ .goal = goal, .login = login, .reply_len = SOCKS5_REPLY_MIN };
     if (target)
         s->target = *target;
+}
+
+void socks5_pipeline(struct socks5 *s)
+{
+    s->pipelined = s->goal == SOCKS5_CONNECT;
+}
+
+void socks5_greeted(struct socks5 *s)
+{
+    s->state = SOCKS5_ASK;
 }
 
 static bool has_login(const struct socks5 *s)
@@ -69,6 +80,11 @@ static enum socks5_step fail_login(struct socks5 *s, const char *why)
 static void put_greeting(const struct socks5 *s, struct buf *out)
 {
     buf_u8(out, VERSION);
+    if (s->pipelined) {
+        buf_u8(out, 1);
+        buf_u8(out, has_login(s) ? METHOD_PASSWORD : METHOD_NONE);
+        return;
+    }
     buf_u8(out, has_login(s) ? 2 : 1);
     buf_u8(out, METHOD_NONE);
     if (has_login(s))
@@ -103,8 +119,19 @@ static enum socks5_step logged_in(struct socks5 *s, struct buf *out)
 {
     if (s->goal == SOCKS5_HELLO)
         return enter(s, SOCKS5_OPEN);
-    put_request(s, out);
+    if (!s->pipelined)
+        put_request(s, out);
     return enter(s, SOCKS5_REPLY);
+}
+
+static enum socks5_step greet(struct socks5 *s, struct buf *out)
+{
+    put_greeting(s, out);
+    if (s->pipelined && has_login(s))
+        put_login(s, out);
+    if (s->pipelined)
+        put_request(s, out);
+    return enter(s, SOCKS5_METHOD);
 }
 
 /* ---- what we hear ---- */
@@ -143,12 +170,15 @@ static enum socks5_step on_method(struct socks5 *s, struct span *in, struct buf 
         return SOCKS5_NEED_INPUT;
     method = in->data[1];
     span_skip(in, 2);
-    if (method == METHOD_NONE)
+    if (method == METHOD_NONE && !(s->pipelined && has_login(s)))
         return logged_in(s, out);
     if (method == METHOD_PASSWORD && has_login(s)) {
-        put_login(s, out);
+        if (!s->pipelined)
+            put_login(s, out);
         return enter(s, SOCKS5_LOGIN);
     }
+    if (s->pipelined) /* asked step by step, it may have more to say */
+        return fail(s, -EHOSTUNREACH, "does not take the login method that it chose before");
     if (method == METHOD_PASSWORD || (method == METHOD_REFUSED && !has_login(s)))
         return fail_login(s, "wants a login: set username and password");
     if (method == METHOD_REFUSED)
@@ -217,8 +247,9 @@ static enum socks5_step on_reply(struct socks5 *s, struct span *in)
         return SOCKS5_NEED_INPUT;
     if (r != 0)
         return fail(s, -EHOSTUNREACH, "answered with address type %u, which does not exist", in->data[3]);
-    *in = rest;
+    s->reply_len = bound.name ? SOCKS5_REPLY_MIN : SOCKS5_REPLY_IP4;
     s->bound = bound.ip;
+    *in = rest;
     return enter(s, SOCKS5_OPEN);
 }
 
@@ -226,12 +257,13 @@ enum socks5_step socks5_step(struct socks5 *s, struct span *in, struct buf *out)
 {
     switch (s->state) {
     case SOCKS5_GREET:
-        put_greeting(s, out);
-        return enter(s, SOCKS5_METHOD);
+        return greet(s, out);
     case SOCKS5_METHOD: /* section 3 */
         return on_method(s, in, out);
     case SOCKS5_LOGIN: /* RFC 1929 section 2 */
         return on_login(s, in, out);
+    case SOCKS5_ASK:
+        return logged_in(s, out);
     case SOCKS5_REPLY: /* section 6 */
         return on_reply(s, in);
     case SOCKS5_OPEN:
@@ -242,13 +274,13 @@ enum socks5_step socks5_step(struct socks5 *s, struct span *in, struct buf *out)
     return fail(s, -EHOSTUNREACH, "met a state out of range");
 }
 
-/* A reply is 4 bytes, the address and 2 of port; the fifth byte is the length of a name, so 5 may always be asked for. */
-static size_t reply_len(const struct span *in)
+/* A reply is 4 bytes, the address and 2 of port; the fifth byte is the length of a name. */
+static size_t reply_len(const struct socks5 *s, const struct span *in)
 {
     if (in->len < 5)
-        return 5;
+        return s->reply_len;
     if (in->data[3] == 1)
-        return 4 + 4 + 2;
+        return SOCKS5_REPLY_IP4;
     if (in->data[3] == 4)
         return 4 + 16 + 2;
     return 4 + 1 + (size_t)in->data[4] + 2;
@@ -256,8 +288,12 @@ static size_t reply_len(const struct span *in)
 
 size_t socks5_missing(const struct socks5 *s, const struct span *in)
 {
-    size_t len = s->state == SOCKS5_REPLY ? reply_len(in) : 2;
+    size_t len = s->state == SOCKS5_REPLY ? reply_len(s, in) : 2;
 
+    if (s->pipelined && s->state == SOCKS5_METHOD)
+        len += (has_login(s) ? 2u : 0) + s->reply_len;
+    if (s->pipelined && s->state == SOCKS5_LOGIN)
+        len += s->reply_len;
     return len > in->len ? len - in->len : 1;
 }
 

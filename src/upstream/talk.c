@@ -38,6 +38,29 @@ void talk_init(struct talk *t, enum upstream_kind kind, enum socks5_goal goal,
     }
 }
 
+void talk_pipeline(struct talk *t)
+{
+    if (t->kind == UPSTREAM_SOCKS5)
+        socks5_pipeline(&t->socks5);
+}
+
+void talk_greeted(struct talk *t)
+{
+    if (t->kind == UPSTREAM_SOCKS5)
+        socks5_greeted(&t->socks5);
+}
+
+void talk_expect(struct talk *t, uint8_t reply_len)
+{
+    if (t->kind == UPSTREAM_SOCKS5 && reply_len > 0)
+        t->socks5.reply_len = reply_len;
+}
+
+uint8_t talk_reply_len(const struct talk *t)
+{
+    return t->kind == UPSTREAM_SOCKS5 ? t->socks5.reply_len : 0;
+}
+
 static enum talk_step from_socks5(enum socks5_step step)
 {
     switch (step) {

@@ -67,6 +67,11 @@ struct talk {
 };
 void talk_init(struct talk *t, enum upstream_kind kind, enum socks5_goal goal,
                const struct socks5_login *login, const struct host_port *target);
+/* After talk_init(), where there is a choice: all at once (socks5_pipeline()); the greeting is done (socks5_greeted()); how
+ * much of the reply to ask for, 0: what is always safe. */
+void talk_pipeline(struct talk *t);
+void talk_greeted(struct talk *t);
+void talk_expect(struct talk *t, uint8_t reply_len);
 enum talk_step talk_step(struct talk *t, struct span *in, struct buf *out); /* room for TALK_OUT_MAX */
 /** talk_missing() - how many more bytes surely belong to the answer; TALK_LOOK: look at them first, talk_step() finds the end */
 size_t talk_missing(const struct talk *t, const struct span *in);
@@ -76,5 +81,6 @@ const char *talk_stage(const struct talk *t); /* "method", "login", "request" */
 bool talk_greets(const struct talk *t);       /* the answer under way is the one to our greeting */
 bool talk_asked(const struct talk *t);        /* the request is out: silence may be the target's */
 struct ip_port talk_bound(const struct talk *t);
+uint8_t talk_reply_len(const struct talk *t); /* for talk_expect(), the next time */
 
 #endif

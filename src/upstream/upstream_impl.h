@@ -228,6 +228,13 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
 void handshake_cancel(struct handshake *h); /* NULL is fine */
 const char *handshake_stage(const struct handshake *h);
 
+/* What h->why shall say (handshake_why.c). */
+void handshake_why_dial(struct handshake *h, int err);
+void handshake_why_login(struct handshake *h); /* refused a moment ago: not asked again */
+void handshake_why_talk(struct handshake *h);
+void handshake_why_tls(struct handshake *h);
+void handshake_why_timeout(struct handshake *h);
+
 /* ---- streams (stream.c), probes (probe.c) ------------------------------------------------------------------------------------ */
 
 enum stream_state {

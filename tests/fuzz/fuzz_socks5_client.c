@@ -67,7 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
-    socks5_init(&s, (enum socks5_goal)(data[0] % 3), &logins[data[0] / 4 % 2], &target);
+    socks5_init(&s, (enum socks5_goal)(data[0] % 4 % 3), &logins[data[0] / 4 % 2], &target);
+    if (data[0] % 4 == 3)
+        socks5_pipeline(&s);
     run(&s, data + 1, size - 1, 1 + data[0] / 8);
     return 0;
 }

@@ -58,23 +58,29 @@ static const struct say_row {
     size_t in_len;
     const char *out;
     size_t out_len;
+    bool at_once;
 } says[] = {
 #define BYTES(s) s, sizeof(s) - 1
+    { "all at once", SOCKS5_CONNECT, &no_login, NULL, BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"),
+      BYTES("\5\1\0\5\1\0\1\300\0\2\1\0\120"), true },
+    { "all at once, with a login", SOCKS5_CONNECT, &alice, NULL, BYTES("\5\2\1\0\5\0\0\3\0\0\0"),
+      BYTES("\5\1\2\1\5alice\6sesame\5\1\0\1\300\0\2\1\0\120"), true },
     { "a stream to an IPv4 address", SOCKS5_CONNECT, &no_login, NULL, BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"),
-      BYTES("\5\1\0\5\1\0\1\300\0\2\1\0\120") },
+      BYTES("\5\1\0\5\1\0\1\300\0\2\1\0\120"), false },
     { "a stream to an IPv6 address", SOCKS5_CONNECT, &no_login, "2001:db8::1",
-      BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"), BYTES("\5\1\0\5\1\0\4\40\1\15\270\0\0\0\0\0\0\0\0\0\0\0\1\0\120") },
+      BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"), BYTES("\5\1\0\5\1\0\4\40\1\15\270\0\0\0\0\0\0\0\0\0\0\0\1\0\120"),
+      false },
     { "a stream to a name", SOCKS5_CONNECT, &no_login, "a.test", BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"),
-      BYTES("\5\1\0\5\1\0\3\6a.test\0\120") },
+      BYTES("\5\1\0\5\1\0\3\6a.test\0\120"), false },
     { "a login that the server wants", SOCKS5_CONNECT, &alice, NULL, BYTES("\5\2\1\0\5\0\0\1\0\0\0\0\0\0"),
-      BYTES("\5\2\0\2\1\5alice\6sesame\5\1\0\1\300\0\2\1\0\120") },
+      BYTES("\5\2\0\2\1\5alice\6sesame\5\1\0\1\300\0\2\1\0\120"), false },
     { "a login that the server does not want", SOCKS5_CONNECT, &alice, NULL,
-      BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"), BYTES("\5\2\0\2\5\1\0\1\300\0\2\1\0\120") },
+      BYTES("\5\0\5\0\0\1\0\0\0\0\0\0"), BYTES("\5\2\0\2\5\1\0\1\300\0\2\1\0\120"), false },
     { "an association", SOCKS5_ASSOCIATE, &no_login, NULL, BYTES("\5\0\5\0\0\1\177\0\0\1\4\70"),
-      BYTES("\5\1\0\5\3\0\1\0\0\0\0\0\0") },
-    { "a probe", SOCKS5_HELLO, &no_login, NULL, BYTES("\5\0"), BYTES("\5\1\0") },
+      BYTES("\5\1\0\5\3\0\1\0\0\0\0\0\0"), false },
+    { "a probe", SOCKS5_HELLO, &no_login, NULL, BYTES("\5\0"), BYTES("\5\1\0"), false },
     { "a probe with a login", SOCKS5_HELLO, &alice, NULL, BYTES("\5\2\1\0"),
-      BYTES("\5\2\0\2\1\5alice\6sesame") },
+      BYTES("\5\2\0\2\1\5alice\6sesame"), false },
 };
 
 static void it_says_what_rfc_1928_wants_at_any_pace(void **state) /* faults.md S4 */
@@ -95,6 +101,8 @@ static void it_says_what_rfc_1928_wants_at_any_pace(void **state) /* faults.md S
                 target.name = row->target;
             buf_init(&out, bytes, sizeof(bytes));
             socks5_init(&s, row->goal, row->login, &target);
+            if (row->at_once)
+                socks5_pipeline(&s);
             if (feed(&s, row->in, row->in_len, piece, &out, &used) == SOCKS5_DONE && used == row->in_len &&
                 out.len == row->out_len && memcmp(out.data, row->out, out.len) == 0)
                 continue;
@@ -136,15 +144,60 @@ static void the_longest_name_and_login_fit(void **state)
     memset(name, 'a', 255);
     memset(secret, 's', 255);
     name[255] = secret[255] = '\0';
-    buf_init(&out, bytes, SOCKS5_OUT_MAX + 4);
+    buf_init(&out, bytes, 4 + 3 + 2 * 255);
     socks5_init(&s, SOCKS5_CONNECT, &login, &target);
     assert_int_equal(feed(&s, "\5\2", 2, 2, &out, &used), SOCKS5_NEED_INPUT);
     assert_false(out.full);
-    assert_int_equal(out.len, 4 + SOCKS5_OUT_MAX);
+    assert_int_equal(out.len, 4 + 3 + 2 * 255);
     buf_init(&out, bytes, SOCKS5_OUT_MAX);
     assert_int_equal(feed(&s, "\1\0", 2, 2, &out, &used), SOCKS5_NEED_INPUT);
     assert_false(out.full);
     assert_int_equal(out.len, 3 + SOCKS5_ADDRESS_MAX);
+    buf_init(&out, bytes, SOCKS5_OUT_MAX);
+    socks5_init(&s, SOCKS5_CONNECT, &login, &target);
+    socks5_pipeline(&s);
+    assert_int_equal(feed(&s, "", 0, 1, &out, &used), SOCKS5_NEED_INPUT);
+    assert_false(out.full);
+    assert_int_equal(out.len, 3 + 3 + 2 * 255 + 3 + SOCKS5_ADDRESS_MAX);
+}
+
+/* Asked step by step it may do better, so none of these is a wrong login. */
+static void who_hears_all_at_once_must_take_the_method_that_it_took_before(void **state)
+{
+    static const char *const methods[] = { "\5\0", "\5\377", "\5\1" };
+    struct host_port target = to4();
+    uint8_t bytes[1024];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        struct socks5 s;
+        struct buf out;
+        size_t used;
+
+        buf_init(&out, bytes, sizeof(bytes));
+        socks5_init(&s, SOCKS5_CONNECT, &alice, &target);
+        socks5_pipeline(&s);
+        assert_int_equal(feed(&s, methods[i], 2, 2, &out, &used), SOCKS5_BROKEN);
+        assert_true(s.proxy_fault && !s.login_fault);
+    }
+}
+
+static void a_connection_that_was_greeted_before_is_only_asked(void **state)
+{
+    static const uint8_t request[] = { 5, 1, 0, 1, 192, 0, 2, 1, 0, 80 };
+    struct host_port target = to4();
+    uint8_t bytes[1024];
+    struct socks5 s;
+    struct buf out;
+    size_t used;
+
+    (void)state;
+    buf_init(&out, bytes, sizeof(bytes));
+    socks5_init(&s, SOCKS5_CONNECT, &alice, &target);
+    socks5_greeted(&s);
+    assert_int_equal(feed(&s, "\5\0\0\1\0\0\0\0\0\0", 10, 10, &out, &used), SOCKS5_DONE);
+    assert_int_equal(out.len, sizeof(request));
+    assert_memory_equal(out.data, request, sizeof(request));
 }
 
 /* ---- replies ---- */
@@ -403,6 +456,8 @@ int main(void)
         cmocka_unit_test(it_says_what_rfc_1928_wants_at_any_pace),
         cmocka_unit_test(the_request_waits_for_the_method),
         cmocka_unit_test(the_longest_name_and_login_fit),
+        cmocka_unit_test(who_hears_all_at_once_must_take_the_method_that_it_took_before),
+        cmocka_unit_test(a_connection_that_was_greeted_before_is_only_asked),
         cmocka_unit_test(a_reply_with_any_address_is_skipped_to_its_last_byte),
         cmocka_unit_test(an_association_knows_its_relay),
         cmocka_unit_test(a_failure_says_what_it_looks_like),
