@@ -485,7 +485,13 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
  *     + ip_down + ip_short + ip_version + ip_malformed + ip_checksum + ip_bad_src + ip_bad_dst
  *     + ip_options + ip_proto + ip_ext_header + frag_in + frag_malformed + frag_overlap + frag_no_memory
  * frag_in are held or repeated pieces, frag_done the datagrams made of them. Above it each protocol has its
- * own reasons. */
+ * own reasons. For TCP (OBS-1):
+ *   tcp_in = tcp_acks_in + tcp_data_in + tcp_ooo               (only acknowledged; delivered; kept for later)
+ *     + tcp_requests + tcp_syn_cookie + tcp_passed_on + tcp_rst_in + tcp_challenged
+ *     + tcp_malformed + tcp_checksum + tcp_unknown + tcp_half_open_limit + tcp_pressure_refused + tcp_paws
+ *     + tcp_out_of_window + tcp_duplicate + tcp_bad_ack + tcp_ooo_dropped + tcp_after_fin + tcp_unwanted
+ *     + tcp_no_room
+ * A segment that is kept in part is kept; tcp_check.c asserts the sum after every batch. */
 /* clang-format off */
 /* Of one family. What became of echo requests, when their answers are immediate (icmp.md 2.8):
  *   rx.echo_request = tx.echo_reply + handler_consumed + rejected + detached + suppressed_temporary
@@ -567,6 +573,13 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(udp_too_big, "udp.too_big") \
     X(tcp_in, "tcp.in") \
     X(tcp_out, "tcp.out") \
+    X(tcp_acks_in, "tcp.acks_in") \
+    X(tcp_data_in, "tcp.data_in") /* its payload or FIN was next in order */ \
+    X(tcp_passed_on, "tcp.passed_on") /* to another shard */ \
+    X(tcp_challenged, "tcp.challenged") /* SYN or RST that was not obeyed */ \
+    X(tcp_after_fin, "tcp.after_fin") \
+    X(tcp_unwanted, "tcp.unwanted") /* nobody reads any more: reset */ \
+    X(tcp_no_room, "tcp.no_room") /* no memory for its payload */ \
     X(tcp_malformed, "tcp.malformed") \
     X(tcp_checksum, "tcp.checksum") \
     X(tcp_requests, "tcp.requests") \
@@ -589,7 +602,9 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(tcp_pure_acks, "tcp.pure_acks") \
     X(tcp_super_out, "tcp.super_out") \
     X(tcp_super_in, "tcp.super_in") \
-    X(tcp_rexmit_fast, "tcp.rexmit_fast") \
+    X(tcp_rexmit_fast, "tcp.rexmit_fast") /* three duplicate ACKs of a client without SACK */ \
+    X(tcp_rexmit_rack, "tcp.rexmit_rack") \
+    X(tcp_rexmit_mtu, "tcp.rexmit_mtu") /* not lost: too long for the path */ \
     X(tcp_rexmit_rto, "tcp.rexmit_rto") \
     X(tcp_rexmit_tlp, "tcp.rexmit_tlp") \
     X(tcp_rto, "tcp.rto") \

@@ -116,6 +116,7 @@ struct stack *stack_init(void *memory, const struct stack_config *c, const struc
     bucket_fill(&s->icmp_bucket, now_us, c->icmp_errors_burst);
     bucket_fill(&s->echo_bucket, now_us, c->echo_replies_burst);
     bucket_fill(&s->rst_bucket, now_us, c->rst_per_second);
+    bucket_fill(&s->tw_bucket, now_us, c->rst_per_second);
     bucket_fill(&s->walk_bucket, now_us, WALK_BURST);
     blocks_init(s, &at);
     if (!iface_init(s, region_take(&at, iface_memory_bytes(c), CACHE_LINE)))

@@ -209,7 +209,7 @@ struct stack {
     size_t block_bytes;     /* of all blocks in use, against cfg.buffer_cap_bytes */
     struct block *rx;       /* the slot that the next packet is read into */
     struct block *rx_spare; /* takes its place when it is kept; NULL: it may not be kept */
-    struct bucket icmp_bucket, echo_bucket, rst_bucket, walk_bucket;
+    struct bucket icmp_bucket, echo_bucket, rst_bucket, tw_bucket, walk_bucket;
     struct iface iface;
     struct observer observer[8];
     uint32_t observers;

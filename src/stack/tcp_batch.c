@@ -141,6 +141,8 @@ void tcp_batch_end(struct stack *s)
         if (c != NULL)
             run_output(c);
     }
+    t->turn_of = NULL;
     tcp_request_reap(s);
+    tcp_check_sum(s);
     tcp_check_acks(s, acks);
 }

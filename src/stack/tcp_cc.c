@@ -223,6 +223,7 @@ void tcp_cc_acked(struct tcp_conn *c, uint32_t acked)
         c->round_end = c->snd_nxt;
         c->round_flight = c->snd_nxt - c->snd_una + acked; /* as it was before this ACK */
         c->flags &= ~(uint32_t)CONN_CWND_LIMITED;
+        c->reo_grown = false;
         hystart_round(c);
     }
 }

@@ -103,6 +103,19 @@ void tcp_check_empty(const struct tcp_shard *t)
     assert(t->ooo.slab.in_use == 0 && t->recoveries.slab.in_use == 0);
 }
 
+/* Every segment goes exactly one way (stack.h). */
+void tcp_check_sum(const struct stack *s)
+{
+    const struct stack_counters *n = &s->cnt;
+
+    assert(n->tcp_in == n->tcp_malformed + n->tcp_checksum + n->tcp_passed_on + n->tcp_unknown +
+                            n->tcp_requests + n->tcp_syn_cookie + n->tcp_half_open_limit +
+                            n->tcp_pressure_refused + n->tcp_rst_in + n->tcp_challenged + n->tcp_paws +
+                            n->tcp_out_of_window + n->tcp_duplicate + n->tcp_bad_ack + n->tcp_acks_in +
+                            n->tcp_data_in + n->tcp_ooo + n->tcp_ooo_dropped + n->tcp_after_fin +
+                            n->tcp_unwanted + n->tcp_no_room);
+}
+
 /* A connection acknowledges once a batch; many more is a conversation with itself. */
 void tcp_check_acks(const struct stack *s, uint64_t before)
 {

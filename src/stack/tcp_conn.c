@@ -43,6 +43,16 @@ void tcp_set_mss(struct tcp_conn *c)
     c->mss = (uint16_t)(mss - (c->flags & CONN_TS ? TCP_TS_BYTES : 0));
 }
 
+void tcp_pmtu_refresh(struct tcp_conn *c)
+{
+    uint32_t mtu = min_u32(tcp_pmtu_get(c->s, &c->key.client), UINT16_MAX);
+
+    c->pmtu = (uint16_t)mtu;
+    c->pmtu_learned = mtu < c->s->cfg.mtu_bytes;
+    tcp_set_mss(c);
+    c->cwnd = max_u32(c->cwnd, c->mss);
+}
+
 static uint32_t conn_flags(const struct stack *s, const struct tcp_request *r)
 {
     return (r->flags & REQUEST_TS ? CONN_TS : 0) | (r->flags & REQUEST_SACK ? CONN_SACK : 0) |
@@ -90,9 +100,8 @@ void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request
     c->timer.fn = tcp_timer_fire;
     c->last_rx_ms = c->progress_ms = now_ms(s);
     c->reo_mult = 1;
-    c->pmtu = (uint16_t)min_u32(tcp_pmtu_get(s, &c->key.client), UINT16_MAX);
     c->mss_peer = peer_mss(r->mss, r->flags & REQUEST_V6);
-    tcp_set_mss(c);
+    tcp_pmtu_refresh(c);
     init_receive(c, r);
     init_send(c, r);
 }

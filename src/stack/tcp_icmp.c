@@ -43,8 +43,7 @@ static void too_big(struct tcp_conn *c, uint32_t mtu)
     if (mtu >= c->pmtu)
         return;
     tcp_pmtu_set(c->s, &c->key.client, mtu);
-    c->pmtu = (uint16_t)mtu;
-    tcp_set_mss(c);
+    tcp_pmtu_refresh(c);
     repeat_too_long(c, old);
     tcp_ready(c);
 }

@@ -65,6 +65,7 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 #define OOO_INTERVALS        128
 #define SEGMENTS_PER_CONN    4096
 #define TURN_BYTES           (4 * 65536u) /* BAT-3 */
+#define REO_PERSIST          16           /* recoveries without a DSACK (RFC 8985 section 6.2, step 4) */
 #define RTO_INITIAL_US       1000000u
 #define RTO_VAR_FLOOR_US     200000u
 #define RTO_MAX_US           60000000u
@@ -328,6 +329,9 @@ struct tcp_conn {
     uint8_t challenges : 4, challenge_cause : 4;
     uint8_t dupacks, reo_mult, quick_acks, segs_unacked; /* segs_unacked: since the last ACK that we sent */
     uint8_t probes, keepalives;
+    uint8_t reo_persist : 5, reo_grown : 1; /* recoveries until reo_mult falls back; it grew in this round */
+    uint8_t pmtu_learned : 1;               /* from a router: for ten minutes (ICM-3) */
+    uint8_t careful : 1; /* packets are being lost: more ACKs, while there are quick_acks */
 };
 _Static_assert(sizeof(struct segment) <= 32, "a segment descriptor is at most 32 bytes");
 _Static_assert(sizeof(struct piece) <= 24 && sizeof(struct interval) <= 24,
@@ -422,10 +426,13 @@ struct tcp_shard {
     struct block *landing;      /* what tcp_tx_space() offers; the shard's until it is known how much came */
     struct tcp_conn *space_for; /* debug: tcp_tx_commit() belongs to this one */
     struct block *space;        /* the block that was offered */
+    const struct tcp_conn *turn_of; /* whose packets left last as they were queued, */
+    uint32_t turn_left;             /* and what more of them may do so (BAT-3) */
     struct wheel_timer request_timer, tw_timer;
     struct stack *s;
     uint32_t tw_first, tw_last; /* index + 1 */
     uint64_t probes, lookups;   /* PERF-11 */
+    uint64_t ooo_steps;         /* looks at an interval while out-of-order payload was put in (OOO-1) */
 };
 
 static inline uint32_t now_ms(const struct stack *s)
@@ -493,8 +500,9 @@ void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request
 void tcp_conn_opened(struct tcp_conn *c, uint32_t seq, uint32_t ack, uint16_t wnd);
 void tcp_conn_free(struct tcp_conn *c); /* returns all it holds */
 void tcp_conn_die(struct tcp_conn *c, int err,
-                  bool rst);          /* on_tcp_closed(err) at batch end; @rst: tell the client */
-void tcp_set_mss(struct tcp_conn *c); /* from peer's MSS and path MTU (MSS-2) */
+                  bool rst);               /* on_tcp_closed(err) at batch end; @rst: tell the client */
+void tcp_set_mss(struct tcp_conn *c);      /* from peer's MSS and path MTU (MSS-2) */
+void tcp_pmtu_refresh(struct tcp_conn *c); /* to what is known of the way to its client now (ICM-3) */
 const char *tcp_state_name(enum tcps state);
 
 /* tcp_input.c */
@@ -549,6 +557,7 @@ uint32_t tcp_cc_initial(const struct tcp_conn *c);
 
 /* tcp_recv.c */
 void tcp_recv_data(struct tcp_conn *c, const struct tcp_seg *seg);
+void tcp_recv_careful(struct tcp_conn *c); /* a retransmission came */
 void tcp_recv_consume(struct tcp_conn *c, uint32_t n);
 void tcp_recv_settle(struct tcp_conn *c);  /* after callbacks: compact what stays (MEM-2), tune the budget */
 void tcp_recv_compact(struct tcp_conn *c); /* out of slots that are far from full */
@@ -558,8 +567,9 @@ bool tcp_recv_update_due(const struct tcp_conn *c); /* WND-2 */
 int tcp_recv_sacks(const struct tcp_conn *c, struct tcp_sack out[4], int max);
 
 /* tcp_ooo.c */
+/* Counts what became of it. */
 void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t len, struct block *slot);
-void tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq);
+bool tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq); /* false: no memory */
 /* moves what became in-order to the receive queue; true: so did a FIN */
 bool tcp_ooo_join(struct tcp_conn *c);
 void tcp_ooo_clear(struct tcp_conn *c);
@@ -619,6 +629,10 @@ static inline void tcp_check_empty(const struct tcp_shard *t)
 {
     (void)t;
 }
+static inline void tcp_check_sum(const struct stack *s)
+{
+    (void)s;
+}
 static inline void tcp_check_acks(const struct stack *s, uint64_t before)
 {
     (void)s;
@@ -627,6 +641,7 @@ static inline void tcp_check_acks(const struct stack *s, uint64_t before)
 #else
 void tcp_check(const struct tcp_conn *c);
 void tcp_check_empty(const struct tcp_shard *t);
+void tcp_check_sum(const struct stack *s); /* OBS-1 */
 void tcp_check_acks(const struct stack *s, uint64_t before);
 #endif
 

@@ -38,6 +38,13 @@ void tcp_challenge(struct tcp_conn *c, int cause)
     COUNT(c->s, tcp_challenge_ack);
 }
 
+/* A SYN or an RST that may be a stranger's guess; if it is not, its sender will know what to do. */
+static void challenged(struct tcp_conn *c, int cause)
+{
+    COUNT(c->s, tcp_challenged);
+    tcp_challenge(c, cause);
+}
+
 static uint32_t seg_end(const struct tcp_seg *seg)
 {
     return seg->seq + seg->len + ((seg->flags & TCP_SYN) != 0) + ((seg->flags & TCP_FIN) != 0);
@@ -87,6 +94,7 @@ static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
         c->dsack_len = (uint16_t)min_u32(seg->len, UINT16_MAX);
     }
     c->flags |= CONN_ACK_NOW;
+    tcp_recv_careful(c);
 }
 
 /* RFC 9293 section 3.10.7.4, first. One step more generous: a segment at the right edge is let through for
@@ -108,7 +116,7 @@ static bool sequence_ok(struct tcp_conn *c, const struct tcp_seg *seg)
     if (seg->flags & TCP_RST)
         COUNT(c->s, tcp_out_of_window);
     else if (seg->flags & TCP_SYN)
-        tcp_challenge(c, CHALLENGE_SYN); /* RST-2: whatever its sequence number */
+        challenged(c, CHALLENGE_SYN); /* RST-2: whatever its sequence number */
     else
         input_duplicate(c, seg);
     return false;
@@ -122,12 +130,12 @@ static bool rst_syn_ok(struct tcp_conn *c, const struct tcp_seg *seg)
             COUNT(c->s, tcp_rst_in);
             tcp_conn_die(c, -ECONNRESET, false);
         } else {
-            tcp_challenge(c, CHALLENGE_RST);
+            challenged(c, CHALLENGE_RST);
         }
         return false;
     }
     if (seg->flags & TCP_SYN) {
-        tcp_challenge(c, CHALLENGE_SYN);
+        challenged(c, CHALLENGE_SYN);
         return false;
     }
     if (!(seg->flags & TCP_ACK)) {
@@ -235,6 +243,8 @@ void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
         fin_acked(c);
     if (seg->len > 0 || (seg->flags & TCP_FIN))
         tcp_recv_data(c, seg);
+    else
+        COUNT(c->s, tcp_acks_in);
     c->last_rx_ms = now_ms(c->s);
 }
 
@@ -282,8 +292,10 @@ static void input_unknown(struct stack *s, const struct packet *p, const struct 
     }
     if (tcp_request_cookie_ack(s, p, flow, seg))
         return;
-    if (stack_pass_on(s, p)) /* STR-2 */
+    if (stack_pass_on(s, p)) { /* STR-2 */
+        COUNT(s, tcp_passed_on);
         return;
+    }
     COUNT(s, tcp_unknown);
     if (seg->flags & TCP_ACK)
         tcp_reply_rst(s, flow, seg, true);

@@ -78,6 +78,8 @@ static void leave_recovery(struct tcp_conn *c)
         c->cwnd = c->ssthresh;
     c->flags &= ~(uint32_t)(CONN_RECOVERY | CONN_LOSS);
     c->dupacks = 0;
+    if (c->reo_persist > 0 && --c->reo_persist == 0)
+        c->reo_mult = 1;
     if (c->rec == NULL)
         return;
     c->rec->over = true;
@@ -114,8 +116,7 @@ static void undo(struct tcp_conn *c)
     c->ssthresh = rec->ssthresh;
     c->cc = rec->cc;
     c->backoff = 0;
-    c->pmtu = (uint16_t)min_u32(tcp_pmtu_get(c->s, &c->key.client), UINT16_MAX); /* no black hole, either */
-    tcp_set_mss(c);
+    tcp_pmtu_refresh(c); /* no black hole, either */
     if (!rec->over) {
         for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next)
             seg->flags &= (uint8_t) ~(SEG_LOST | SEG_RETRANS);

@@ -118,15 +118,17 @@ void tcp_ooo_clear(struct tcp_conn *c)
 }
 
 /* The first interval that ends at @seq or behind it; count when there is none. */
-static uint32_t find_interval(const struct ooo_set *o, uint32_t seq)
+static uint32_t find_interval(const struct ooo_set *o, uint32_t seq, uint64_t *steps)
 {
     uint32_t lo = 0, hi = o->count;
 
+    ++*steps;
     if (hi > 0 && seq_lt(o->iv[hi - 1].end, seq)) /* the usual case: at the tail */
         return hi;
     while (lo < hi) {
         uint32_t mid = (lo + hi) / 2;
 
+        ++*steps;
         if (seq_lt(o->iv[mid].end, seq))
             lo = mid + 1;
         else
@@ -197,10 +199,8 @@ static uint32_t add_new(struct tcp_conn *c, uint32_t i, uint32_t seq, const uint
     uint32_t next = grows ? i + 1 : i, done;
     bool touches = next < o->count && o->iv[next].start == seq + len;
 
-    if (!grows && !touches && o->count == OOO_INTERVALS) {
-        COUNT(c->s, tcp_ooo_dropped);
+    if (!grows && !touches && o->count == OOO_INTERVALS)
         return 0;
-    }
     done = store(c, grows ? &o->iv[i].pieces : &fresh, data, len, slot);
     if (done == 0)
         return 0;
@@ -238,15 +238,22 @@ static void report_duplicate(struct tcp_conn *c, uint32_t start, uint32_t end)
 
 void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t len, struct block *slot)
 {
+    uint64_t *steps = &c->s->tcp->ooo_steps;
     struct ooo_set *o = set_of(c);
-    uint32_t at = seq, end = seq + len;
+    uint32_t at = seq, end = seq + len, stored = 0, i;
 
-    if (o == NULL)
+    if (o == NULL) {
+        COUNT(c->s, tcp_no_room);
         return;
-    COUNT(c->s, tcp_ooo);
+    }
+    i = find_interval(o, at, steps);
     while (seq_lt(at, end)) {
-        uint32_t i = find_interval(o, at), until = end, next = i, done;
+        uint32_t until = end, next, done;
 
+        ++*steps;
+        for (; i < o->count && seq_lt(o->iv[i].end, at); i++)
+            ++*steps;
+        next = i;
         if (i < o->count && seq_le(o->iv[i].start, at) && seq_lt(at, o->iv[i].end)) {
             until = seq_min(end, o->iv[i].end);
             if (!(c->flags & CONN_DSACK))
@@ -260,23 +267,33 @@ void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t
             until = seq_min(end, o->iv[next].start);
         done = add_new(c, i, at, data + (at - seq), until - at, slot);
         at += done;
+        stored += done;
         if (at != until)
             break;
     }
     if (at != seq)
         remember(o, seq);
+    if (stored > 0)
+        COUNT(c->s, tcp_ooo);
+    else if (at != seq)
+        COUNT(c->s, tcp_duplicate);
+    else if (o->count == OOO_INTERVALS)
+        COUNT(c->s, tcp_ooo_dropped);
+    else
+        COUNT(c->s, tcp_no_room);
     if (o->count == 0 && !o->has_fin)
         set_free(c);
 }
 
-void tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq)
+bool tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq)
 {
     struct ooo_set *o = set_of(c);
 
     if (o == NULL)
-        return;
+        return false;
     o->has_fin = true;
     o->fin_seq = fin_seq;
+    return true;
 }
 
 bool tcp_ooo_join(struct tcp_conn *c)
@@ -306,13 +323,14 @@ bool tcp_ooo_join(struct tcp_conn *c)
 int tcp_recv_sacks(const struct tcp_conn *c, struct tcp_sack out[4], int max)
 {
     const struct ooo_set *o = c->ooo;
+    uint64_t steps = 0;
     int n = 0, first;
 
     if (c->flags & CONN_DSACK)
         out[n++] = (struct tcp_sack){ c->dsack_start, c->dsack_start + c->dsack_len };
     first = n;
     for (uint32_t i = 0; o != NULL && i < o->recents && n < max; i++) {
-        uint32_t at = find_interval(o, o->recent[i] + 1);
+        uint32_t at = find_interval(o, o->recent[i] + 1, &steps);
         bool known = at >= o->count || seq_lt(o->recent[i], o->iv[at].start);
 
         for (int k = first; k < n && !known; k++)

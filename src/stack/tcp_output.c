@@ -98,6 +98,10 @@ static void count_again(struct tcp_conn *c)
 {
     if (c->flags & CONN_LOSS)
         COUNT(c->s, tcp_rexmit_rto);
+    else if (!(c->flags & CONN_RECOVERY))
+        COUNT(c->s, tcp_rexmit_mtu); /* too long for the path, not lost (ICM-3) */
+    else if (c->flags & CONN_SACK)
+        COUNT(c->s, tcp_rexmit_rack);
     else
         COUNT(c->s, tcp_rexmit_fast);
 }
@@ -285,34 +289,22 @@ static bool output_synack(struct tcp_conn *c)
     return false;
 }
 
-/* Whole packets of the largest size need not wait for the end of the batch: nothing can be added to them, and
- * what was just received is still in the cache. Everything else waits (BAT-2). */
-void tcp_output_full(struct tcp_conn *c)
-{
-    uint32_t full = largest_packet(c, tcp_emit_mss(c));
-
-    if (c->state == TCPS_SYN_RECEIVED || c->snd_end - c->snd_nxt < full || tcp_sendable(c) < full)
-        return;
-    tcp_output(c);
-    tcp_check(c);
-}
-
-bool tcp_output(struct tcp_conn *c)
+/* At most *turn bytes. Return: true when there is more for another turn. */
+static bool output(struct tcp_conn *c, uint32_t *turn)
 {
     bool probe = (c->flags & CONN_TLP_SEND) != 0, more;
-    uint32_t turn = TURN_BYTES;
 
-    if (c->state == TCPS_SYN_RECEIVED)
-        return output_synack(c);
+    if (c->pmtu_learned)
+        tcp_pmtu_refresh(c); /* it may have been forgotten meanwhile */
     if (c->flags & CONN_LOSS_CHECK)
         tcp_loss_detect(c);
     if ((c->flags & (CONN_TLP_SEND | CONN_TLP_REXMIT)) == (CONN_TLP_SEND | CONN_TLP_REXMIT)) {
         c->flags &= ~(uint32_t)CONN_TLP_SEND;
         send_probe_again(c);
     }
-    more = c->lost > 0 && send_lost(c, &turn);
+    more = c->lost > 0 && send_lost(c, turn);
     if (!more)
-        more = send_new(c, &turn);
+        more = send_new(c, turn);
     if (probe)
         c->recover = c->snd_nxt;
     c->flags &= ~(uint32_t)CONN_TLP_SEND;
@@ -323,4 +315,30 @@ bool tcp_output(struct tcp_conn *c)
         tcp_timer_set(c, TIMER_ACK, c->s->cfg.delayed_ack_us);
     tcp_timer_rexmit(c);
     return more;
+}
+
+bool tcp_output(struct tcp_conn *c)
+{
+    uint32_t turn = TURN_BYTES;
+
+    return c->state == TCPS_SYN_RECEIVED ? output_synack(c) : output(c, &turn);
+}
+
+/* Whole packets of the largest size need not wait for the end of the batch: nothing can be added to them, and
+ * what was just received is still in the cache. Everything else waits (BAT-2), and so does a connection that
+ * has had its turn, until another one or the end of the batch comes between (BAT-3). */
+void tcp_output_full(struct tcp_conn *c)
+{
+    uint32_t full = largest_packet(c, tcp_emit_mss(c));
+    struct tcp_shard *t = c->s->tcp;
+
+    if (c->state == TCPS_SYN_RECEIVED || c->snd_end - c->snd_nxt < full || tcp_sendable(c) < full)
+        return;
+    if (t->turn_of != c)
+        t->turn_left = TURN_BYTES;
+    t->turn_of = c;
+    if (t->turn_left == 0)
+        return;
+    output(c, &t->turn_left);
+    tcp_check(c);
 }

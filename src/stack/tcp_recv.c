@@ -94,6 +94,24 @@ static void count_for_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint32_
     if (c->quick_acks > 0 || c->segs_unacked >= 2 || taken >= 2u * c->rcv_mss)
         c->flags |= CONN_ACK_NOW;
     c->quick_acks = (uint8_t)(c->quick_acks - min_u32(c->quick_acks, seg->count));
+    if (c->quick_acks == 0)
+        c->careful = false;
+}
+
+/* What the client repeats was lost, or our ACK of it was. With one ACK a batch it has next to nothing to lose
+ * where much is lost, and waits for its timer; so for the next segments there are more. */
+void tcp_recv_careful(struct tcp_conn *c)
+{
+    c->quick_acks = (uint8_t)max_u32(c->quick_acks, min_u32(c->s->cfg.quick_ack_segments, UINT8_MAX));
+    c->careful = c->quick_acks > 0;
+}
+
+/* Not at the end of the batch but now: every second segment, and each that is out of order, which is what the
+ * duplicate ACKs are made of that a client without SACK counts (RFC 5681 section 4.2). */
+static void ack_while_careful(struct tcp_conn *c, bool ordered)
+{
+    if (ordered ? c->careful && c->segs_unacked >= 2 : c->careful || !(c->flags & CONN_SACK))
+        tcp_emit_ack(c);
 }
 
 static void in_order(struct tcp_conn *c, const struct tcp_seg *seg, const uint8_t *data, uint32_t len)
@@ -102,10 +120,17 @@ static void in_order(struct tcp_conn *c, const struct tcp_seg *seg, const uint8_
 
     c->rcv_nxt += taken;
     c->rcv_held += taken;
-    if (taken > 0)
+    if (taken > 0) {
         c->flags |= CONN_EV_READABLE;
+        COUNT(c->s, tcp_data_in);
+    } else {
+        COUNT(c->s, tcp_no_room);
+    }
     count_for_ack(c, seg, taken);
-    if (c->ooo != NULL && tcp_ooo_join(c))
+    if (c->ooo == NULL)
+        return;
+    tcp_recv_careful(c);
+    if (tcp_ooo_join(c))
         fin_received(c);
 }
 
@@ -132,22 +157,52 @@ static bool trim(struct tcp_conn *c, uint32_t *seq, const uint8_t **data, uint32
         *len -= min_u32(over, *len);
         *fin = false;
         c->flags |= CONN_ACK_NOW;
-        COUNT(c->s, tcp_out_of_window);
     }
     return *len > 0 || *fin;
+}
+
+/* A FIN that brings no byte, or whose bytes we had. */
+static void count_bare_fin(struct tcp_conn *c, bool taken, bool ordered)
+{
+    if (!taken)
+        COUNT(c->s, tcp_no_room);
+    else if (ordered)
+        COUNT(c->s, tcp_data_in);
+    else
+        COUNT(c->s, tcp_ooo);
+}
+
+/* @bare: the segment brings nothing else, so this decides what it is counted as. */
+static void recv_fin(struct tcp_conn *c, uint32_t at, bool bare)
+{
+    bool ordered = c->rcv_nxt == at, taken = true;
+
+    if (ordered) {
+        fin_received(c);
+    } else {
+        c->flags |= CONN_ACK_NOW;
+        taken = tcp_ooo_fin(c, at);
+    }
+    if (bare)
+        count_bare_fin(c, taken, ordered);
 }
 
 void tcp_recv_data(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     uint32_t seq = seg->seq, len = seg->len;
     const uint8_t *data = seg->data;
-    bool fin = (seg->flags & TCP_FIN) != 0;
+    bool fin = (seg->flags & TCP_FIN) != 0, ordered = seq_le(seq, c->rcv_nxt);
 
-    if (c->flags & (CONN_FIN_RCVD | CONN_DEAD)) /* nothing can follow a FIN */
+    if (c->flags & (CONN_FIN_RCVD | CONN_DEAD)) { /* nothing can follow a FIN */
+        COUNT(c->s, tcp_after_fin);
         return;
-    if (!trim(c, &seq, &data, &len, &fin))
+    }
+    if (!trim(c, &seq, &data, &len, &fin)) {
+        COUNT(c->s, tcp_out_of_window);
         return;
+    }
     if (len > 0 && (c->flags & CONN_RELEASED)) { /* RFC 2525 section 2.17: nobody will ever read this */
+        COUNT(c->s, tcp_unwanted);
         tcp_conn_die(c, -ECONNABORTED, true);
         return;
     }
@@ -157,14 +212,11 @@ void tcp_recv_data(struct tcp_conn *c, const struct tcp_seg *seg)
         c->flags |= CONN_ACK_NOW;
         tcp_ooo_add(c, seq, data, len, seg->slot);
     }
+    if (len > 0)
+        ack_while_careful(c, ordered);
     if (!fin || (c->flags & CONN_FIN_RCVD))
         return;
-    if (c->rcv_nxt == seq + len)
-        fin_received(c);
-    else {
-        c->flags |= CONN_ACK_NOW;
-        tcp_ooo_fin(c, seq + len);
-    }
+    recv_fin(c, seq + len, len == 0);
 }
 
 void tcp_recv_consume(struct tcp_conn *c, uint32_t n)

@@ -163,8 +163,10 @@ static bool dsack_input(struct tcp_conn *c, const struct tcp_sack *b)
 {
     if (seq_lt(c->snd_nxt, b->end) || seq_lt(b->start, c->snd_una - max_u32(c->snd_wnd_max, UINT16_MAX)))
         return false;
-    if (c->reo_mult < UINT8_MAX)
+    if (!c->reo_grown && c->reo_mult < UINT8_MAX)
         c->reo_mult++;
+    c->reo_grown = true; /* once a round */
+    c->reo_persist = REO_PERSIST;
     COUNT(c->s, tcp_spurious);
     tcp_loss_dsack(c, b);
     return true;

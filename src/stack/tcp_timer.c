@@ -144,6 +144,7 @@ static void suspect_black_hole(struct tcp_conn *c)
     if (next >= c->pmtu || c->seg_head->len + headers <= next) /* what is lost would fit there, too */
         return;
     c->pmtu = (uint16_t)next;
+    c->pmtu_learned = false; /* a guess of this connection's own; undo() takes it back if it was wrong */
     tcp_set_mss(c);
 }
 

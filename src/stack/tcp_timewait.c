@@ -97,7 +97,7 @@ static void tw_answer(struct stack *s, const struct tcp_tw *tw)
     const uint32_t ts[2] = { now_ms(s) + tcp_ts_offset(s, &tw->key), tw->ts_recent };
     struct flow_key flow;
 
-    if (!bucket_take(&s->rst_bucket, s->now_us, s->cfg.rst_per_second, s->cfg.rst_per_second)) {
+    if (!bucket_take(&s->tw_bucket, s->now_us, s->cfg.rst_per_second, s->cfg.rst_per_second)) {
         COUNT(s, tcp_challenge_limited);
         return;
     }
@@ -128,14 +128,17 @@ bool tcp_tw_input(struct stack *s, struct tcp_tw *tw, const struct tcp_seg *seg,
         tw_free(t, tw);
         return true;
     }
+    if (seg->flags & TCP_SYN)
+        COUNT(s, tcp_challenged);
+    else
+        COUNT(s, tcp_duplicate);
     if ((seg->flags & TCP_FIN) &&
         seg->seq + seg->len + 1 == tw->rcv_nxt) { /* our ACK was lost: 2 MSL again */
         tw_unlink(t, tw);
         tw->deadline_ms = now_ms(s) + s->cfg.time_wait_ms;
         tw_link(t, tw);
     } else if (!(seg->flags & TCP_SYN) && seg->len == 0) {
-        COUNT(s, tcp_duplicate); /* a late ACK; answering it would start a conversation */
-        return false;
+        return false; /* a late ACK; answering it would start a conversation */
     }
     tw_answer(s, tw);
     return false;

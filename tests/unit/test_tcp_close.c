@@ -9,88 +9,13 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lab.h"
-
-#define UP 100 /* bytes the client has sent when a state is reached: next is 101, or 102 after its FIN */
-
-enum where {
-    SYN_RECEIVED,
-    ESTABLISHED,
-    FIN_WAIT_1,
-    FIN_WAIT_2,
-    CLOSING,
-    TIME_WAIT,
-    CLOSE_WAIT,
-    LAST_ACK,
-    HELD,
-    NOTHING
-};
-
-static void client_fin(struct lab *lab, uint32_t ack)
-{
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP, .ack = ack });
-}
-
-static void we_shut_down(struct lab *lab)
-{
-    tcp_shutdown(lab->conn);
-    lab_batch(lab);
-}
-
-/* A laboratory whose connection is in state @w. Our numbers: SYN 0, no data, FIN 1. */
-static struct lab *lab_in(enum where w)
-{
-    struct lab_options o;
-    struct lab *lab;
-
-    lab_options_default(&o);
-    o.hold = w == HELD;
-    lab = lab_new(&o);
-    if (w == NOTHING)
-        return lab;
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
-    if (w == SYN_RECEIVED || w == HELD)
-        return lab;
-    lab_ack(lab, 1, 1);
-    lab_data(lab, 1, 1, UP);
-    switch (w) {
-    case FIN_WAIT_1:
-        we_shut_down(lab);
-        break;
-    case FIN_WAIT_2:
-        we_shut_down(lab);
-        lab_ack(lab, 1 + UP, 2);
-        break;
-    case CLOSING:
-        we_shut_down(lab);
-        client_fin(lab, 1);
-        break;
-    case TIME_WAIT:
-        we_shut_down(lab);
-        client_fin(lab, 2);
-        break;
-    case CLOSE_WAIT:
-        client_fin(lab, 1);
-        break;
-    case LAST_ACK:
-        client_fin(lab, 1);
-        we_shut_down(lab);
-        break;
-    case SYN_RECEIVED:
-    case ESTABLISHED:
-    case HELD:
-    case NOTHING:
-        break;
-    }
-    lab_clear(lab);
-    return lab;
-}
+#include "lab_script.h"
 
 /* ---- ends -------------------------------------------------------------------------------------------- */
 
 static void half_close_by_the_client_lets_our_bytes_flow(void **state) /* CLS-1; faults.md T13 */
 {
-    struct lab *lab = lab_in(CLOSE_WAIT);
+    struct lab *lab = lab_in(LAB_CLOSE_WAIT);
 
     (void)state;
     assert_true(lab->eof);
@@ -98,10 +23,10 @@ static void half_close_by_the_client_lets_our_bytes_flow(void **state) /* CLS-1;
     assert_int_equal(lab_last(lab)->len, 5000);
     lab_run_us(lab, 90000000);
     assert_int_equal(lab->closes, 0);
-    lab_ack(lab, 2 + UP, 5001);
+    lab_ack(lab, 2 + LAB_UP, 5001);
     tcp_shutdown(lab->conn);
     lab_batch(lab);
-    lab_ack(lab, 2 + UP, 5002);
+    lab_ack(lab, 2 + LAB_UP, 5002);
     assert_int_equal(lab->closes, 1);
     assert_int_equal(lab->close_err, 0);
     assert_int_equal(lab_in_use(lab, "timewait"), 0);
@@ -110,13 +35,13 @@ static void half_close_by_the_client_lets_our_bytes_flow(void **state) /* CLS-1;
 
 static void our_half_close_lets_the_clients_bytes_flow(void **state) /* CLS-1 */
 {
-    struct lab *lab = lab_in(FIN_WAIT_2);
+    struct lab *lab = lab_in(LAB_FIN_WAIT_2);
 
     (void)state;
     lab_run_us(lab, 1000000000);
-    lab_data(lab, 1 + UP, 2, 1000);
-    assert_int_equal(lab->got, UP + 1000);
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1001 + UP, .ack = 2 });
+    lab_data(lab, 1 + LAB_UP, 2, 1000);
+    assert_int_equal(lab->got, LAB_UP + 1000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1001 + LAB_UP, .ack = 2 });
     assert_int_equal(lab->closes, 1);
     assert_int_equal(lab->close_err, 0);
     assert_int_equal(lab_in_use(lab, "timewait"), 1);
@@ -125,7 +50,7 @@ static void our_half_close_lets_the_clients_bytes_flow(void **state) /* CLS-1 */
 
 static void a_fin_leaves_with_the_last_data(void **state)
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab->shutdown_when_put = true;
@@ -138,12 +63,12 @@ static void a_fin_leaves_with_the_last_data(void **state)
 
 static void a_fin_is_repeated_like_data(void **state) /* CLS-3 */
 {
-    struct lab *lab = lab_in(FIN_WAIT_1);
+    struct lab *lab = lab_in(LAB_FIN_WAIT_1);
 
     (void)state;
     lab_run_us(lab, 3000000);
     assert_in_range(lab_count(lab, "FIN,ACK"), 2, 8);
-    lab_ack(lab, 1 + UP, 2);
+    lab_ack(lab, 1 + LAB_UP, 2);
     assert_string_equal(lab_info(lab).state, "FIN-WAIT-2");
     lab_free(lab);
 }
@@ -177,22 +102,23 @@ static void unread_bytes_outlive_the_clients_end(
 
 static void a_fin_beyond_a_hole_waits_for_it(void **state) /* CLS-3 */
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP + 500, .ack = 1, .len = 100 });
+    lab_send(lab,
+             &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + LAB_UP + 500, .ack = 1, .len = 100 });
     assert_false(lab->eof);
-    lab_data(lab, 1 + UP, 1, 500);
+    lab_data(lab, 1 + LAB_UP, 1, 500);
     assert_true(lab->eof);
-    assert_int_equal(lab->got, UP + 600);
-    assert_int_equal(lab_last(lab)->ack, 1 + UP + 601);
+    assert_int_equal(lab->got, LAB_UP + 600);
+    assert_int_equal(lab_last(lab)->ack, 1 + LAB_UP + 601);
     assert_int_equal(lab_in_use(lab, "interval"), 0);
     lab_free(lab);
 }
 
 static void abort_sends_a_reset_and_closes_once(void **state) /* CLS-2, RST-6 */
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab_write(lab, 1000);
@@ -202,7 +128,7 @@ static void abort_sends_a_reset_and_closes_once(void **state) /* CLS-2, RST-6 */
     lab_batch(lab);
     assert_int_equal(lab_count(lab, "RST,ACK"), 1);
     assert_int_equal(lab_last(lab)->seq, 1001);
-    assert_int_equal(lab_last(lab)->ack, 1 + UP);
+    assert_int_equal(lab_last(lab)->ack, 1 + LAB_UP);
     assert_int_equal(lab->closes, 1);
     assert_int_equal(lab->close_err, -ECONNABORTED);
     lab_free(lab);
@@ -210,7 +136,7 @@ static void abort_sends_a_reset_and_closes_once(void **state) /* CLS-2, RST-6 */
 
 static void release_delivers_what_is_queued_and_says_fin(void **state) /* CLS-4 */
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab_write(lab, 1000);
@@ -218,8 +144,8 @@ static void release_delivers_what_is_queued_and_says_fin(void **state) /* CLS-4 
     lab->conn = NULL;
     lab_batch(lab);
     assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
-    lab_ack(lab, 1 + UP, 1002);
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP, .ack = 1002 });
+    lab_ack(lab, 1 + LAB_UP, 1002);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + LAB_UP, .ack = 1002 });
     assert_int_equal(stack_tcp_count(lab->stack), 0);
     assert_int_equal(lab_in_use(lab, "timewait"), 1);
     assert_int_equal(lab->closes, 0);
@@ -228,13 +154,13 @@ static void release_delivers_what_is_queued_and_says_fin(void **state) /* CLS-4 
 
 static void an_orphan_resets_a_client_that_goes_on_talking(void **state) /* RFC 2525 section 2.17 */
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     tcp_release(lab->conn);
     lab->conn = NULL;
     lab_batch(lab);
-    lab_data(lab, 1 + UP, 1, 10);
+    lab_data(lab, 1 + LAB_UP, 1, 10);
     assert_int_equal(lab_count(lab, "RST,ACK"), 1);
     assert_int_equal(stack_tcp_count(lab->stack), 0);
     lab_free(lab);
@@ -260,7 +186,7 @@ static void release_with_unread_bytes_is_a_reset(void **state) /* CLS-2 */
 
 static void an_orphan_does_not_live_for_ever(void **state) /* CLS-4; faults.md T11 */
 {
-    struct lab *lab = lab_in(FIN_WAIT_2);
+    struct lab *lab = lab_in(LAB_FIN_WAIT_2);
 
     (void)state;
     tcp_release(lab->conn);
@@ -270,7 +196,7 @@ static void an_orphan_does_not_live_for_ever(void **state) /* CLS-4; faults.md T
     lab_run_us(lab, 2000000);
     assert_int_equal(stack_tcp_count(lab->stack), 0);
     lab_free(lab);
-    lab = lab_in(ESTABLISHED); /* data that nobody acknowledges */
+    lab = lab_in(LAB_ESTABLISHED); /* data that nobody acknowledges */
     lab_write(lab, 1000);
     tcp_release(lab->conn);
     lab->conn = NULL;
@@ -281,7 +207,7 @@ static void an_orphan_does_not_live_for_ever(void **state) /* CLS-4; faults.md T
 
 static void a_client_that_vanishes_meets_the_user_timeout(void **state) /* UTO-1; faults.md T11 */
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab_write(lab, 1000);
@@ -296,7 +222,7 @@ static void a_client_that_vanishes_meets_the_user_timeout(void **state) /* UTO-1
 
 static void keep_alive_is_off_unless_configured(void **state) /* KA-1 */
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab_run_us(lab, 86400ull * 1000000);
@@ -335,14 +261,14 @@ static void keep_alive_ends_what_does_not_answer(void **state) /* KA-1; faults.m
 
 static void time_wait_lasts_60_s_and_a_fin_starts_it_anew(void **state) /* TW-1 */
 {
-    struct lab *lab = lab_in(TIME_WAIT);
+    struct lab *lab = lab_in(LAB_TIME_WAIT);
 
     (void)state;
     assert_int_equal(stack_tcp_count(lab->stack), 0);
     lab_run_us(lab, 50000000);
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + UP, .ack = 2 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1 + LAB_UP, .ack = 2 });
     assert_int_equal(lab_count(lab, "ACK"), 1);
-    assert_int_equal(lab_last(lab)->ack, 2 + UP);
+    assert_int_equal(lab_last(lab)->ack, 2 + LAB_UP);
     assert_int_equal(lab_last(lab)->seq, 2);
     assert_true(lab_last(lab)->ts);
     lab_run_us(lab, 59000000);
@@ -354,7 +280,7 @@ static void time_wait_lasts_60_s_and_a_fin_starts_it_anew(void **state) /* TW-1 
 
 static void a_port_reused_within_a_second_connects(void **state) /* TW-2; faults.md T15 */
 {
-    struct lab *lab = lab_in(TIME_WAIT);
+    struct lab *lab = lab_in(LAB_TIME_WAIT);
     uint32_t old_iss = lab->iss;
 
     (void)state;
@@ -431,17 +357,17 @@ static void release_in_readable(struct lab *lab)
 
 static void a_callback_may_end_its_connection(void **state)
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab->on_readable = abort_in_readable;
-    lab_data(lab, 1 + UP, 1, 10);
+    lab_data(lab, 1 + LAB_UP, 1, 10);
     assert_int_equal(lab->closes, 1);
     assert_int_equal(lab_count(lab, "RST,ACK"), 1);
     lab_free(lab);
-    lab = lab_in(ESTABLISHED);
+    lab = lab_in(LAB_ESTABLISHED);
     lab->on_readable = release_in_readable;
-    lab_data(lab, 1 + UP, 1, 10);
+    lab_data(lab, 1 + LAB_UP, 1, 10);
     assert_int_equal(lab->closes, 0);
     assert_int_equal(stack_tcp_count(lab->stack), 0);
     lab_free(lab);
@@ -449,10 +375,10 @@ static void a_callback_may_end_its_connection(void **state)
 
 static void a_new_syn_in_the_batch_of_a_reset_is_a_new_connection(void **state)
 {
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
-    lab_feed(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1 + UP });
+    lab_feed(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 1 + LAB_UP });
     lab_feed(lab, &(struct lab_seg){ .flags = LAB_SYN, .seq = 5000 });
     lab_batch(lab);
     assert_int_equal(lab->closes, 1);
@@ -464,12 +390,12 @@ static void an_idle_connection_holds_nothing(void **state) /* MEM-1 */
 {
     static const char *const pools[] = { "slot",  "chunk2",   "chunk16",  "segment",
                                          "piece", "interval", "recovery", "syn" };
-    struct lab *lab = lab_in(ESTABLISHED);
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
 
     (void)state;
     lab_write(lab, 100000);
     for (uint32_t a = 14480; lab_info(lab).unacked > 0; a += 14480)
-        lab_ack(lab, 1 + UP, a > 100000 ? 100001 : a + 1);
+        lab_ack(lab, 1 + LAB_UP, a > 100000 ? 100001 : a + 1);
     for (size_t i = 0; i < ARRAY_LEN(pools); i++)
         assert_int_equal(lab_in_use(lab, pools[i]), 0);
     assert_in_range(lab_in_use(lab, "chunk64"), 0, 1); /* the shard's landing chunk */

@@ -9,80 +9,28 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lab.h"
+#include "lab_script.h"
 #include "stack/tcp_impl.h"
 
 #define MSS 1448u
-
-/* A connection whose handshake took @rtt_us. */
-static struct lab *open_lab(uint64_t rtt_us, bool sack, void (*change)(struct lab_options *o))
-{
-    struct lab_options o;
-    struct lab *lab;
-
-    lab_options_default(&o);
-    o.sack = sack;
-    o.config.rst_per_second = 1000;
-    if (change != NULL)
-        change(&o);
-    lab = lab_new(&o);
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
-    lab->now_us += rtt_us;
-    lab_ack(lab, 1, 1);
-    lab_clear(lab);
-    return lab;
-}
-
-static void no_tso(struct lab_options *o)
-{
-    o->config.offload_tso = false;
-}
-
-static void sack(struct lab *lab, uint32_t ack, uint32_t start, uint32_t end)
-{
-    struct lab_seg s = { .flags = LAB_ACK, .seq = 1, .ack = ack, .sacks = 1 };
-
-    s.sack[0].start = start;
-    s.sack[0].end = end;
-    lab_send(lab, &s);
-}
-
-/* Acknowledges everything so far, again and again after a round trip, until @bytes are through. */
-static void pump(struct lab *lab, uint64_t rtt_us, uint32_t until)
-{
-    while (lab->to_put > 0 && lab_info(lab).bytes_down < until && lab_info(lab).unacked > 0) {
-        lab->now_us += rtt_us;
-        stack_advance(lab->stack, lab->now_us);
-        lab_ack(lab, 1, (uint32_t)(lab_info(lab).bytes_down + lab_info(lab).unacked + 1));
-    }
-}
-
-static uint64_t payload_out(const struct lab *lab)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < lab->outs; i++)
-        sum += lab->out[i].len;
-    return sum;
-}
 
 /* ---- loss -------------------------------------------------------------------------------------------- */
 
 static void a_hole_is_filled_once_and_at_once(void **state) /* REC-1, REC-2 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
     lab_clear(lab);
     lab->now_us += 10000;
-    sack(lab, 1 + MSS, 1 + 2 * MSS, 1 + 10 * MSS); /* the second of ten is missing */
+    lab_sack(lab, 1 + MSS, 1 + 2 * MSS, 1 + 10 * MSS); /* the second of ten is missing */
     assert_int_equal(lab->outs, 1);
     assert_int_equal(lab_last(lab)->seq, 1 + MSS);
     assert_int_equal(lab_last(lab)->len, MSS);
     assert_string_equal(lab_info(lab).cc_state, "recovery");
     assert_int_equal(lab_info(lab).sacked, 8 * MSS);
-    sack(lab, 1 + MSS, 1 + 2 * MSS, 1 + 10 * MSS);
+    lab_sack(lab, 1 + MSS, 1 + 2 * MSS, 1 + 10 * MSS);
     assert_int_equal(lab->outs, 1);
     lab->now_us += 10000;
     lab_ack(lab, 1, 1 + 10 * MSS);
@@ -94,21 +42,21 @@ static void a_hole_is_filled_once_and_at_once(void **state) /* REC-1, REC-2 */
 
 static void a_long_hole_is_filled_by_few_packets(void **state) /* REC-6 */
 {
-    struct lab *lab = open_lab(10000, true, no_tso);
+    struct lab *lab = lab_open(10000, lab_no_tso);
     uint32_t first;
 
     (void)state;
     lab_write(lab, 2000000);
     for (int i = 0; i < 4; i++)
-        pump(lab, 10000, (uint32_t)lab_info(lab).bytes_down + 1);
+        lab_pump(lab, 10000, (uint32_t)lab_info(lab).bytes_down + 1);
     first = (uint32_t)lab_info(lab).bytes_down + 1;
     assert_true(lab_info(lab).unacked > 60 * MSS);
     lab->conn->s->cfg.offload_tso = true;
     lab_clear(lab);
     lab->now_us += 10000;
-    sack(lab, first, first + 20 * MSS, first + lab_info(lab).unacked);
+    lab_sack(lab, first, first + 20 * MSS, first + lab_info(lab).unacked);
     for (int i = 0; i < 3 && lab_info(lab).lost > lab_info(lab).retrans; i++)
-        sack(lab, first, first + 20 * MSS, first + lab_info(lab).unacked);
+        lab_sack(lab, first, first + 20 * MSS, first + lab_info(lab).unacked);
     {
         unsigned again = 0;
         uint32_t bytes = 0;
@@ -127,13 +75,13 @@ static void a_long_hole_is_filled_by_few_packets(void **state) /* REC-6 */
 
 static void reordering_within_the_window_repeats_nothing(void **state) /* REC-2 */
 {
-    struct lab *lab = open_lab(20000, true, NULL);
+    struct lab *lab = lab_open(20000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
     lab_clear(lab);
     lab->now_us += 20000;
-    sack(lab, 1, 1 + MSS, 1 + 3 * MSS); /* two segments overtook the first */
+    lab_sack(lab, 1, 1 + MSS, 1 + 3 * MSS); /* two segments overtook the first */
     assert_int_equal(lab->outs, 0);
     lab_run_us(lab, 3000);
     assert_int_equal(lab->outs, 0);
@@ -146,13 +94,13 @@ static void reordering_within_the_window_repeats_nothing(void **state) /* REC-2 
 
 static void after_the_reordering_window_it_is_lost(void **state) /* REC-2 */
 {
-    struct lab *lab = open_lab(20000, true, NULL);
+    struct lab *lab = lab_open(20000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
     lab_clear(lab);
     lab->now_us += 20000;
-    sack(lab, 1, 1 + MSS, 1 + 3 * MSS);
+    lab_sack(lab, 1, 1 + MSS, 1 + 3 * MSS);
     assert_int_equal(lab->outs, 0);
     lab_run_us(lab, 7000);
     assert_int_equal(lab->outs, 1);
@@ -164,7 +112,7 @@ static void after_the_reordering_window_it_is_lost(void **state) /* REC-2 */
 static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-3 */
 {
     for (uint32_t lost = 1; lost <= 3; lost++) {
-        struct lab *lab = open_lab(20000, true, NULL);
+        struct lab *lab = lab_open(20000, NULL);
         uint64_t start;
 
         lab_write(lab, 10 * MSS);
@@ -178,7 +126,7 @@ static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-
         if (lost > 1) { /* the probe's SACK tells of the rest */
             lab_run_us(lab, 20000);
             lab_clear(lab);
-            sack(lab, 1 + (10 - lost) * MSS, 1 + 9 * MSS, 1 + 10 * MSS);
+            lab_sack(lab, 1 + (10 - lost) * MSS, 1 + 9 * MSS, 1 + 10 * MSS);
             while (lab->outs == 0)
                 lab_run_us(lab, 1000);
             assert_int_equal(lab_last(lab)->seq, 1 + (10 - lost) * MSS);
@@ -193,7 +141,7 @@ static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-
 
 static void a_late_loop_reads_before_it_repeats(void **state) /* REC-3: what is late is often only unread */
 {
-    struct lab *lab = open_lab(2000, true, NULL);
+    struct lab *lab = lab_open(2000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
@@ -217,7 +165,7 @@ static void a_late_loop_reads_before_it_repeats(void **state) /* REC-3: what is 
 static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* REC-3, RFC 8985 section 7.4 */
 {
     for (int needless = 0; needless < 2; needless++) {
-        struct lab *lab = open_lab(20000, true, NULL);
+        struct lab *lab = lab_open(20000, NULL);
         struct lab_seg s = { .flags = LAB_ACK, .seq = 1, .ack = 1 + 10 * MSS };
         uint32_t cwnd;
 
@@ -248,7 +196,7 @@ static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* 
 
 static void three_duplicate_acks_repeat_one_segment(void **state) /* REC-5, RFC 5681 section 3.2 */
 {
-    struct lab *lab = open_lab(10000, false, NULL);
+    struct lab *lab = lab_open(10000, lab_no_sack);
 
     (void)state;
     lab_write(lab, 10 * MSS);
@@ -272,7 +220,7 @@ static void three_duplicate_acks_repeat_one_segment(void **state) /* REC-5, RFC 
 
 static void a_timeout_starts_again_with_one_segment(void **state) /* RTO-1, RTO-2 */
 {
-    struct lab *lab = open_lab(10000, false, NULL);
+    struct lab *lab = lab_open(10000, lab_no_sack);
     uint64_t sent = 0;
 
     (void)state;
@@ -282,18 +230,18 @@ static void a_timeout_starts_again_with_one_segment(void **state) /* RTO-1, RTO-
     while (lab->outs == 0)
         lab_run_us(lab, 1000);
     assert_in_range(lab->now_us - sent, 209000, 213000);
-    assert_int_equal(payload_out(lab), MSS);
+    assert_int_equal(lab_payload_out(lab), MSS);
     assert_int_equal(lab_info(lab).cwnd_bytes, MSS);
     assert_int_equal(lab_info(lab).backoff, 1);
     assert_in_range(lab_info(lab).rto_us, 419000, 425000);
     lab_clear(lab);
     lab_run_us(lab, 425000);
-    assert_int_equal(payload_out(lab), MSS);
+    assert_int_equal(lab_payload_out(lab), MSS);
     assert_int_equal(lab_info(lab).backoff, 2);
     lab_clear(lab);
     lab_ack(lab, 1, 1 + MSS); /* backoff ends with new data acknowledged */
     assert_int_equal(lab_info(lab).backoff, 0);
-    assert_in_range(payload_out(lab), MSS,
+    assert_in_range(lab_payload_out(lab), MSS,
                     2 * MSS); /* in smaller pieces: the path may swallow large ones (MSS-3) */
     assert_int_equal(lab_info(lab).mss_bytes, 1024 - 52);
     lab_free(lab);
@@ -301,12 +249,12 @@ static void a_timeout_starts_again_with_one_segment(void **state) /* RTO-1, RTO-
 
 static void sack_marks_are_forgotten_after_a_second_timeout(void **state) /* RTO-2, RFC 2018 section 8 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
     lab->now_us += 10000;
-    sack(lab, 1, 1 + 5 * MSS, 1 + 10 * MSS);
+    lab_sack(lab, 1, 1 + 5 * MSS, 1 + 10 * MSS);
     lab_run_us(lab, 3000000);
     assert_true(stack_counters(lab->stack)->tcp_rto >= 2);
     assert_int_equal(lab_info(lab).sacked, 0);
@@ -324,13 +272,13 @@ static void lies_in_sack_blocks_change_nothing(void **state) /* REC-1; faults.md
         { 100, 101 },
         { 0xfffffff0u, 10 },
     };
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
     lab_clear(lab);
     for (size_t i = 0; i < ARRAY_LEN(blocks); i++)
-        sack(lab, 1, blocks[i][0], blocks[i][1]);
+        lab_sack(lab, 1, blocks[i][0], blocks[i][1]);
     assert_int_equal(lab_info(lab).sacked, 0);
     assert_int_equal(lab->outs, 0);
     lab_free(lab);
@@ -338,11 +286,11 @@ static void lies_in_sack_blocks_change_nothing(void **state) /* REC-1; faults.md
 
 static void a_scoreboard_splits_at_segments_only_and_has_a_cap(void **state) /* REC-1 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
-    sack(lab, 1, 1 + MSS + 7, 1 + 3 * MSS + 9); /* only the third is whole */
+    lab_sack(lab, 1, 1 + MSS + 7, 1 + 3 * MSS + 9); /* only the third is whole */
     assert_int_equal(lab_info(lab).sacked, MSS);
     assert_int_equal(lab_in_use(lab, "segment"), 3);
     lab_free(lab);
@@ -350,7 +298,7 @@ static void a_scoreboard_splits_at_segments_only_and_has_a_cap(void **state) /* 
 
 static void a_failed_write_is_a_loss_like_any_other(void **state) /* BAT-4 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab->emit_error = -EAGAIN;
@@ -373,7 +321,7 @@ static void slow_start_grows_with_what_is_used(void **state) /* CC-2: 5 of 10, 6
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct lab *lab = open_lab(10000, true, NULL);
+        struct lab *lab = lab_open(10000, NULL);
 
         for (int n = 0; n < 6; n++) {
             lab_write(lab, rows[i].used * MSS);
@@ -388,14 +336,14 @@ static void slow_start_grows_with_what_is_used(void **state) /* CC-2: 5 of 10, 6
 
 static void little_is_read_ahead_of_what_can_leave(void **state) /* DN-3: what waits unsent is read later */
 {
-    struct lab *lab = open_lab(20000, true, NULL);
+    struct lab *lab = lab_open(20000, NULL);
 
     (void)state;
     lab_write(lab, 100u << 20);
     for (int i = 0; i < 12; i++) {
         struct tcp_info info;
 
-        pump(lab, 20000, (uint32_t)lab_info(lab).bytes_down + 1);
+        lab_pump(lab, 20000, (uint32_t)lab_info(lab).bytes_down + 1);
         info = lab_info(lab);
         assert_in_range(lab->put - info.bytes_down - info.unacked, 0, 131072 + 65536);
     }
@@ -417,7 +365,7 @@ static void a_window_that_only_feeds_a_queue_stops_growing(void **state)
     lab_write(lab, 200u << 20);
     for (int i = 0; i < 200; i++) { /* the rate is 1 GB/s: the round trip is what stands in the queue */
         rtt = 100 + lab_info(lab).unacked / 1000;
-        pump(lab, rtt, (uint32_t)lab_info(lab).bytes_down + 1);
+        lab_pump(lab, rtt, (uint32_t)lab_info(lab).bytes_down + 1);
         lab->outs = 0;
     }
     assert_in_range(lab_info(lab).cwnd_bytes, 512u << 10, 5u << 18);
@@ -436,19 +384,19 @@ static void cwnd_reaches_the_send_buffer_quickly_on_one_hop(void **state)
     lab_connect(lab);
     lab_write(lab, 100u << 20);
     for (int i = 0; i < 10; i++)
-        pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
+        lab_pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
     assert_true(lab_info(lab).unacked > 2u << 20);
     lab_free(lab);
 }
 
 static void a_slow_path_gets_small_bursts_a_fast_one_large_packets(void **state) /* CC-4 */
 {
-    struct lab *lab = open_lab(5000, true, NULL);
+    struct lab *lab = lab_open(5000, NULL);
 
     (void)state;
     lab_write(lab, 4000000);
     for (int i = 0; i < 2; i++)
-        pump(lab, 5000, (uint32_t)lab_info(lab).bytes_down + 1);
+        lab_pump(lab, 5000, (uint32_t)lab_info(lab).bytes_down + 1);
     assert_in_range(lab_info(lab).cwnd_bytes, 30 * MSS, 50 * MSS);
     for (size_t i = 0; i < lab->outs; i++)
         assert_in_range(lab->out[i].len, 0, 16 * MSS);
@@ -457,36 +405,36 @@ static void a_slow_path_gets_small_bursts_a_fast_one_large_packets(void **state)
 
 static void an_idle_connection_starts_anew(void **state) /* CC-3, RFC 5681 section 4.1 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 40 * MSS);
-    pump(lab, 10000, 40 * MSS);
+    lab_pump(lab, 10000, 40 * MSS);
     assert_true(lab_info(lab).cwnd_bytes > 20 * MSS);
     lab_run_us(lab, 5000000);
     lab_clear(lab);
     lab_write(lab, 40 * MSS);
-    assert_int_equal(payload_out(lab), 10 * MSS);
+    assert_int_equal(lab_payload_out(lab), 10 * MSS);
     lab_free(lab);
 }
 
 static void one_reduction_for_one_window(void **state) /* CC-3 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
     uint32_t first;
 
     (void)state;
     lab_write(lab, 40 * MSS);
-    pump(lab, 10000, 10 * MSS);
+    lab_pump(lab, 10000, 10 * MSS);
     first = (uint32_t)lab_info(lab).bytes_down + 1;
     lab->now_us += 10000;
-    sack(lab, first, first + MSS, first + 2 * MSS);
-    sack(lab, first, first + MSS, first + 6 * MSS);
+    lab_sack(lab, first, first + MSS, first + 2 * MSS);
+    lab_sack(lab, first, first + MSS, first + 6 * MSS);
     {
         uint32_t ssthresh = lab_info(lab).ssthresh_bytes;
 
-        sack(lab, first, first + 8 * MSS, first + 19 * MSS);
-        sack(lab, first + 6 * MSS, first + 8 * MSS, first + 19 * MSS);
+        lab_sack(lab, first, first + 8 * MSS, first + 19 * MSS);
+        lab_sack(lab, first + 6 * MSS, first + 8 * MSS, first + 19 * MSS);
         lab_run_us(lab, 5000);
         assert_int_equal(lab_info(lab).ssthresh_bytes, ssthresh);
     }

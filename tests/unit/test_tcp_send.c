@@ -9,59 +9,16 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lab.h"
+#include "lab_script.h"
 #include "stack/tcp_impl.h"
 
 #define MSS 1448u
-
-/* A connection whose handshake took @rtt_us. */
-static struct lab *open_lab(uint64_t rtt_us, bool sack, void (*change)(struct lab_options *o))
-{
-    struct lab_options o;
-    struct lab *lab;
-
-    lab_options_default(&o);
-    o.sack = sack;
-    o.config.rst_per_second = 1000;
-    if (change != NULL)
-        change(&o);
-    lab = lab_new(&o);
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
-    lab->now_us += rtt_us;
-    lab_ack(lab, 1, 1);
-    lab_clear(lab);
-    return lab;
-}
-
-static void no_tso(struct lab_options *o)
-{
-    o->config.offload_tso = false;
-}
-
-/* Acknowledges everything so far, again and again after a round trip, until @bytes are through. */
-static void pump(struct lab *lab, uint64_t rtt_us, uint32_t until)
-{
-    while (lab->to_put > 0 && lab_info(lab).bytes_down < until && lab_info(lab).unacked > 0) {
-        lab->now_us += rtt_us;
-        stack_advance(lab->stack, lab->now_us);
-        lab_ack(lab, 1, (uint32_t)(lab_info(lab).bytes_down + lab_info(lab).unacked + 1));
-    }
-}
-
-static uint64_t payload_out(const struct lab *lab)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < lab->outs; i++)
-        sum += lab->out[i].len;
-    return sum;
-}
 
 /* ---- sizes ------------------------------------------------------------------------------------------- */
 
 static void the_first_flight_is_ten_segments_in_one_packet(void **state) /* CC-2, DN-4, PERF-15 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     lab_write(lab, 1000000);
@@ -74,7 +31,7 @@ static void the_first_flight_is_ten_segments_in_one_packet(void **state) /* CC-2
 
 static void without_offload_each_segment_is_a_packet(void **state)
 {
-    struct lab *lab = open_lab(100, true, no_tso);
+    struct lab *lab = lab_open(100, lab_no_tso);
 
     (void)state;
     lab_write(lab, 1000000);
@@ -88,7 +45,7 @@ static void without_offload_each_segment_is_a_packet(void **state)
 
 static void acks_of_a_batch_free_one_large_packet(void **state) /* BAT-2 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     lab_write(lab, 1000000);
@@ -116,7 +73,7 @@ static void super_segments_are_as_large_as_a_packet_can_be(void **state) /* VN-5
         lab_connect(lab);
         lab_write(lab, 20000000);
         for (int i = 0; i < 12; i++)
-            pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
+            lab_pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
         for (size_t i = 0; i < lab->outs; i++)
             most = lab->out[i].len > most ? lab->out[i].len : most;
         assert_int_equal(most % mss, 0);
@@ -154,7 +111,7 @@ static void bulk_copies_nothing(void **state) /* DN-1, PERF-1, PERF-4 */
 
 static void small_writes_are_packed_and_pushed(void **state) /* SND-2, copy-break */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     for (int i = 0; i < 50; i++) {
@@ -180,7 +137,7 @@ static void small_writes_are_packed_and_pushed(void **state) /* SND-2, copy-brea
 /* The ACK that leaves in the same turn must not take the retry with it. */
 static void a_writer_that_found_no_memory_is_woken_without_any_packet(void **state) /* MEM-3 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
     struct pool *blocks = lab->stack->blocks;
     uint8_t *p;
 
@@ -200,22 +157,22 @@ static void a_writer_that_found_no_memory_is_woken_without_any_packet(void **sta
 
 static void the_sender_does_not_dribble_into_a_small_window(void **state) /* SND-1 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 40 }); /* 40 << 7 = 5,120 */
     lab_write(lab, 100000);
-    assert_int_equal(payload_out(lab), 3 * MSS);
+    assert_int_equal(lab_payload_out(lab), 3 * MSS);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + MSS, .wnd = 30 }); /* 3,840 */
-    assert_int_equal(payload_out(lab), 3 * MSS);
+    assert_int_equal(lab_payload_out(lab), 3 * MSS);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + 3 * MSS, .wnd = 30 });
-    assert_int_equal(payload_out(lab), 5 * MSS);
+    assert_int_equal(lab_payload_out(lab), 5 * MSS);
     lab_free(lab);
 }
 
 static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /* DN-3 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
     uint32_t limit = 128 << 10;
 
     (void)state;
@@ -227,7 +184,7 @@ static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /
     lab_run_us(lab, 1000000);
     assert_in_range(lab->put, limit, limit + 65536);
     lab_ack(lab, 1, 1 + 10 * MSS);
-    pump(lab, 100, 190000);
+    lab_pump(lab, 100, 190000);
     assert_true(lab->writables > 0);
     lab_free(lab);
 }
@@ -236,7 +193,7 @@ static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /
 
 static void a_closed_window_is_probed_for_ever_while_it_answers(void **state) /* ZWP-1; faults.md T9 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
     uint64_t cwnd;
     unsigned probes = 0;
 
@@ -261,13 +218,13 @@ static void a_closed_window_is_probed_for_ever_while_it_answers(void **state) /*
     assert_true(lab->outs > 0);
     lab_clear(lab);
     lab_ack(lab, 1, 1);
-    assert_int_equal(payload_out(lab), 5000);
+    assert_int_equal(lab_payload_out(lab), 5000);
     lab_free(lab);
 }
 
 static void a_closed_window_without_answers_times_out(void **state) /* UTO-1 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
@@ -280,7 +237,7 @@ static void a_closed_window_without_answers_times_out(void **state) /* UTO-1 */
 
 static void a_sliver_of_a_window_is_used_after_a_while(void **state) /* ZWP-1, RFC 9293 section 3.8.6.2.1 */
 {
-    struct lab *lab = open_lab(100, true, NULL);
+    struct lab *lab = lab_open(100, NULL);
 
     (void)state;
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 1 }); /* 128 bytes */
@@ -294,16 +251,16 @@ static void a_sliver_of_a_window_is_used_after_a_while(void **state) /* ZWP-1, R
 
 static void a_window_that_shrinks_stops_new_data_only(void **state) /* SND-3 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 100000);
     lab_clear(lab);
     lab_send(lab, &(struct lab_seg){
                       .flags = LAB_ACK, .seq = 1, .ack = 1 + MSS, .wnd = 8 }); /* edge inside the flight */
-    assert_int_equal(payload_out(lab), 0);
+    assert_int_equal(lab_payload_out(lab), 0);
     lab_run_us(lab, 700000);
-    assert_true(payload_out(lab) > 0);
+    assert_true(lab_payload_out(lab) > 0);
     for (size_t i = 0; i < lab->outs; i++)
         assert_true(lab->out[i].seq + lab->out[i].len <= 1 + 10 * MSS);
     assert_int_equal(lab->closes, 0);
@@ -312,28 +269,19 @@ static void a_window_that_shrinks_stops_new_data_only(void **state) /* SND-3 */
 
 /* ---- path MTU ---------------------------------------------------------------------------------------- */
 
-static void icmp(struct lab *lab, uint32_t quoted_seq, uint8_t type, uint8_t code, uint32_t mtu)
-{
-    struct flow_key flow;
-
-    tcp_conn_flow(lab->conn, &flow);
-    tcp_icmp_error(lab->stack, &flow, quoted_seq + lab->iss, lab->opt.v6, type, code, mtu);
-    lab_batch(lab);
-}
-
 static void too_big_lowers_the_mtu_and_repeats_at_once(void **state) /* ICM-1, ICM-3, VN-7 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
     uint32_t cwnd;
 
     (void)state;
     lab_write(lab, 10 * MSS);
     cwnd = lab_info(lab).cwnd_bytes;
     lab_clear(lab);
-    icmp(lab, 1 + 10 * MSS, 3, 4, 1400); /* beyond what was sent: ignored */
-    icmp(lab, 0, 3, 4, 1400);
+    lab_icmp(lab, 1 + 10 * MSS, 3, 4, 1400); /* beyond what was sent: ignored */
+    lab_icmp(lab, 0, 3, 4, 1400);
     assert_int_equal(lab->outs, 0);
-    icmp(lab, 1, 3, 4, 1400);
+    lab_icmp(lab, 1, 3, 4, 1400);
     assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
     assert_true(lab->outs > 0);
     assert_int_equal(lab->out[0].seq, 1);
@@ -351,11 +299,11 @@ static void too_big_lowers_the_mtu_and_repeats_at_once(void **state) /* ICM-1, I
 static void mtus_below_the_floor_are_not_believed(void **state) /* ICM-3 */
 {
     struct lab_options o;
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
-    icmp(lab, 1, 3, 4, 68);
+    lab_icmp(lab, 1, 3, 4, 68);
     assert_int_equal(lab_info(lab).mss_bytes, 552 - 52);
     lab_free(lab);
     lab_options_default(&o);
@@ -363,23 +311,23 @@ static void mtus_below_the_floor_are_not_believed(void **state) /* ICM-3 */
     lab = lab_new(&o);
     lab_connect(lab);
     lab_write(lab, 100000);
-    icmp(lab, 1, 2, 0, 1279);
+    lab_icmp(lab, 1, 2, 0, 1279);
     assert_int_equal(lab_info(lab).mss_bytes, 1428);
-    icmp(lab, 1, 2, 0, 1280);
+    lab_icmp(lab, 1, 2, 0, 1280);
     assert_int_equal(lab_info(lab).mss_bytes, 1280 - 72);
     lab_free(lab);
 }
 
 static void icmp_errors_never_end_an_open_connection(void **state) /* ICM-2 */
 {
-    struct lab *lab = open_lab(10000, true, NULL);
+    struct lab *lab = lab_open(10000, NULL);
 
     (void)state;
     lab_write(lab, 10 * MSS);
     for (int type = 0; type < 256; type++) {
         for (int code = 0; code < 16; code++) {
             if (type != 3 || code != 4)
-                icmp(lab, 1, (uint8_t)type, (uint8_t)code, 0);
+                lab_icmp(lab, 1, (uint8_t)type, (uint8_t)code, 0);
         }
     }
     assert_int_equal(lab->closes, 0);

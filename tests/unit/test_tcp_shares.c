@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "lab.h"
+#include "lab_script.h"
 #include "stack/tcp_impl.h"
 
 #define MSS 1448u
@@ -37,24 +37,6 @@ static uint32_t next_ack(const struct lab *lab)
     return (uint32_t)(info.bytes_down + info.unacked + 1);
 }
 
-static void sack(struct lab *lab, uint32_t ack, uint32_t start, uint32_t end)
-{
-    struct lab_seg s = { .flags = LAB_ACK, .seq = 1, .ack = ack, .sacks = 1 };
-
-    s.sack[0].start = start;
-    s.sack[0].end = end;
-    lab_send(lab, &s);
-}
-
-static uint64_t payload_out(const struct lab *lab)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < lab->outs; i++)
-        sum += lab->out[i].len;
-    return sum;
-}
-
 /* ---- rate ------------------------------------------------------------------------------------------------ */
 
 static void newreno(struct lab_options *o)
@@ -76,7 +58,7 @@ static uint32_t percent_after_a_loss(void (*change)(struct lab_options *o))
     flight = lab_info(lab).unacked;
     una = next_ack(lab) - flight;
     lab->now_us += 10000;
-    sack(lab, una, una + MSS, una + flight);
+    lab_sack(lab, una, una + MSS, una + flight);
     lab_run_us(lab, 20000);
     percent = (uint32_t)(lab_info(lab).ssthresh_bytes * 100ull / flight);
     lab_free(lab);
@@ -92,14 +74,9 @@ static void cubic_keeps_seven_tenths_and_newreno_a_half(
     assert_true(sizeof(struct tcp_cc_state) <= 40);
 }
 
-static void no_sack(struct lab_options *o)
-{
-    o->sack = false;
-}
-
 static void the_first_two_duplicates_let_new_segments_out(void **state) /* tcp-stack.md REC-4; RFC 3042 */
 {
-    struct lab *lab = open_lab(no_sack);
+    struct lab *lab = open_lab(lab_no_sack);
 
     (void)state;
     lab_write(lab, 100 * MSS);
@@ -108,7 +85,7 @@ static void the_first_two_duplicates_let_new_segments_out(void **state) /* tcp-s
         lab_clear(lab);
         lab->now_us += 1000;
         lab_ack(lab, 1, 1);
-        assert_int_equal(payload_out(lab), MSS);
+        assert_int_equal(lab_payload_out(lab), MSS);
         assert_int_equal(lab->out[0].seq, 1 + (10 + i) * MSS);
     }
     assert_int_equal(stack_counters(lab->stack)->tcp_rexmit_fast, 0);
@@ -135,12 +112,12 @@ static void recovery_sends_in_proportion_to_what_arrives(
     lab->now_us += 10000;
     lab_clear(lab);
     for (uint32_t i = 1; i <= reports; i++) {
-        sack(lab, una, una + MSS, una + (i + 1) * MSS);
+        lab_sack(lab, una, una + MSS, una + (i + 1) * MSS);
         lab->now_us += 200;
-        assert_true(payload_out(lab) <=
+        assert_true(lab_payload_out(lab) <=
                     (uint64_t)(i + 1) * MSS); /* never more than has arrived, and the first again */
     }
-    sent = payload_out(lab);
+    sent = lab_payload_out(lab);
     assert_in_range(sent, (uint64_t)flight * 6 / 10, (uint64_t)flight * 8 / 10);
     assert_string_equal(lab_info(lab).cc_state, "recovery");
     lab->now_us += 10000;
