@@ -80,6 +80,8 @@ struct config {
     struct rules *rules; /* owned; an index of `upstreams` is a target */
     bool has_serve;      /* the file has `serve.socks5` */
     struct serve_options serve;
+    bool has_masque; /* and `serve.masque` */
+    struct masque_options masque;
     const char *api_unix;       /* path of the control socket; NULL: none */
     bool api_unix_set;          /* the file names it, so failing to open it is an error */
     struct config_held *held;   /* private: what is counted and given back by config_free() */

@@ -1,6 +1,6 @@
-/* serve.h - the far end: a SOCKS5 server (RFC 1928, 1929) for `culvert serve`, `demo` and tests; MASQUE comes beside it.
- * Knows     listening sockets and, for its dials, the same sockets as upstream's DIRECT; nothing of packets.
- * Threads   serve_open and serve_close: [main]; everything else runs in the worker threads it is given, one listener each
+/* serve.h - the far end: a SOCKS5 server (RFC 1928, 1929) and a MASQUE server, for `culvert serve`, `demo` and tests.
+ * Knows     listening sockets and, for its dials, the same sockets as upstream's DIRECT; pings go through src/echo.
+ * Threads   *_open and *_close: [main] while the loop does not run, else its thread; everything else runs in the worker threads it is given, one listener each
  *           (SO_REUSEPORT), nothing shared but the immutable options. */
 #ifndef CULVERT_SERVE_H
 #define CULVERT_SERVE_H
@@ -33,6 +33,8 @@ struct serve_options {
     size_t user_count;
     struct ip_prefix allow[32]; /* destinations allowed; none: all (it binds to loopback by default) */
     size_t allows;
+    struct serve_per_user per_user;
+    struct serve_ledger *ledger; /* borrowed; shared by all threads; NULL: no limits of users */
     uint32_t connect_timeout_ms; /* 10,000 */
     uint32_t max_streams;        /* per thread; 0: SERVE_STREAMS_DEFAULT */
 };
@@ -50,5 +52,38 @@ struct serve_counters {
         bad_requests, login_failed;
 };
 const struct serve_counters *serve_counters(const struct serve *s);
+
+/* ---- MASQUE: a proxy over TLS ------------------------------------------------------------------------------------ */
+
+/* CONNECT by HTTP/1.1 (RFC 9110 section 9.3.6): what a browser or curl calls an HTTPS proxy. */
+struct masque_options {
+    struct ip_port listen; /* port 0: any; see masque_port() */
+    /* a server's, with ALPN; masque_open() takes a reference */
+    struct tls_settings *tls;
+    const struct serve_user *users; /* none: no login */
+    size_t user_count;
+    bool echo; /* carry pings */
+    /* Destinations that may be dialled although they are private, loopback, link-local or this host's own. */
+    struct ip_prefix allow[32];
+    size_t allows;
+    struct serve_per_user per_user;
+    struct serve_ledger *ledger; /* borrowed; shared by all threads; NULL: no limits of users */
+    uint32_t connect_timeout_ms; /* of a dial, and of TLS and the request before it; 0: 10,000 */
+    uint32_t max_streams;        /* per thread; 0: SERVE_STREAMS_DEFAULT */
+};
+
+struct masque; /* one server thread's part */
+/** masque_open() - start listening in @env's loop. Return: 0; -errno with a sentence in @err */
+int masque_open(const struct masque_options *opt, struct up_env *env, struct masque **out, struct err *err);
+uint16_t masque_port(const struct masque *m);
+/** masque_set_tls() - another certificate for connections from now on; those that are open go on. Return: 0, -ENOMEM */
+int masque_set_tls(struct masque *m, struct tls_settings *tls);
+void masque_close(struct masque *m); /* all connections with it; NULL is fine */
+
+struct masque_counters {
+    counter accepted, refused, tls_failed, http1, streams, bytes_up, bytes_down, bad_requests, login_failed,
+        denied, over_limit;
+};
+const struct masque_counters *masque_counters(const struct masque *m);
 
 #endif

@@ -1,4 +1,7 @@
-/* cmd_serve.c - `culvert serve`: the far end, a SOCKS5 server with a thread for each core. */
+/* cmd_serve.c - `culvert serve`: the far end, SOCKS5 and MASQUE servers with a thread for each core.
+ *
+ * The main thread has signals (SIGHUP: the certificate is read again) and this host's addresses, which the MASQUE server refuses
+ * to dial: netlink tells of changes, and every thread gets the new list by message. */
 #include "commands.h"
 
 #include <errno.h>
@@ -9,14 +12,24 @@
 #include "far_end.h"
 #include "process.h"
 
-enum { THREADS_MAX = 64 };
+enum { THREADS_MAX = 64, OWN_MAX = 256 };
 
 struct server {
-    struct serve_options options;
-    struct loop *loop; /* the main thread's: signals only */
+    const struct cli *cli;
+    struct serve_options socks5;
+    struct masque_options masque;
+    bool has_socks5, has_masque;
+    struct serve_ledger *ledgers[2];
+    struct netlink *netlink;
+    struct netlink_watch *watch;
+    struct ip_addr own[OWN_MAX];
+    size_t owns;
+    struct loop *loop; /* the main thread's */
     struct far_end *thread[THREADS_MAX];
     uint32_t threads;
 };
+
+/* ---- options ---- */
 
 static void default_options(struct serve_options *o)
 {
@@ -26,22 +39,85 @@ static void default_options(struct serve_options *o)
     ip_parse("127.0.0.1", &o->listen.addr);
 }
 
-/* Without a file, a plain server on loopback; with one, its serve.socks5; --listen wins over both. */
-static int set_options(const struct cli *cli, const struct config *config, struct serve_options *out)
+/* Without a file, a plain server on loopback; with one, what its `serve` says; --listen wins over both. */
+static int set_options(struct server *s, const struct cli *cli, const struct config *config)
 {
-    default_options(out);
-    if (config != NULL && !config->has_serve)
-        return complain(EXIT_USAGE, "%s has no serve.socks5 section; add one, or leave -c out", cli->config);
-    if (config != NULL)
-        *out = config->serve;
-    if (cli->listen != NULL && config_parse_listen(cli->listen, &out->listen) != 0)
+    default_options(&s->socks5);
+    s->has_socks5 = config == NULL || config->has_serve;
+    s->has_masque = config != NULL && config->has_masque;
+    if (!s->has_socks5 && !s->has_masque)
+        return complain(EXIT_USAGE, "%s has neither serve.socks5 nor serve.masque; add one, or leave -c out",
+                        cli->config);
+    if (config != NULL && s->has_socks5)
+        s->socks5 = config->serve;
+    if (s->has_masque)
+        s->masque = config->masque;
+    if (cli->listen != NULL &&
+        config_parse_listen(cli->listen, s->has_socks5 ? &s->socks5.listen : &s->masque.listen) != 0)
         return complain(EXIT_USAGE,
                         "--listen: \"%.60s\" is not ADDR:PORT, such as 127.0.0.1:1080 or [::1]:1080",
                         cli->listen);
-    if (!ip_is_loopback(&out->listen.addr) && out->user_count == 0)
+    if (s->has_masque && s->masque.user_count == 0 && !ip_is_loopback(&s->masque.listen.addr))
+        return complain(EXIT_USAGE, "--listen: a MASQUE server that others reach needs serve.masque.users");
+    if (s->has_socks5 && !ip_is_loopback(&s->socks5.listen.addr) && s->socks5.user_count == 0)
         log_warning("whoever reaches this server may use it: it has no serve.socks5.users");
     return EXIT_FINE;
 }
+
+static int make_ledger(const struct serve_per_user *limits, size_t users, struct serve_ledger **out)
+{
+    if (limits->flows == 0 && limits->bytes_per_second == 0)
+        return 0;
+    return serve_ledger_new(limits, users, out);
+}
+
+static int make_ledgers(struct server *s)
+{
+    int r = make_ledger(&s->socks5.per_user, s->socks5.user_count, &s->ledgers[0]);
+
+    if (r == 0)
+        r = make_ledger(&s->masque.per_user, s->masque.user_count, &s->ledgers[1]);
+    s->socks5.ledger = s->ledgers[0];
+    s->masque.ledger = s->ledgers[1];
+    return r == 0 ? EXIT_FINE : complain(EXIT_FAILED, "no memory");
+}
+
+/* ---- this host's addresses ---- */
+
+static int on_own_address(void *arg, const struct nl_addr *a)
+{
+    struct server *s = arg;
+
+    if (s->owns < OWN_MAX)
+        s->own[s->owns++] = a->addr.addr;
+    return 0;
+}
+
+static void on_addresses(void *arg, enum netlink_event what, int ifindex)
+{
+    struct server *s = arg;
+
+    (void)ifindex;
+    if (what != NETLINK_ADDR_CHANGED && what != NETLINK_EVENTS_LOST)
+        return;
+    s->owns = 0;
+    if (netlink_addrs(s->netlink, 0, on_own_address, s) != 0)
+        return;
+    for (uint32_t i = 0; i < s->threads; i++)
+        (void)far_end_set_own(s->thread[i], s->own, s->owns);
+}
+
+static void find_own_addresses(struct server *s)
+{
+    struct err err = { "" };
+
+    if (netlink_open(&s->netlink, &err) != 0 || netlink_addrs(s->netlink, 0, on_own_address, s) != 0 ||
+        netlink_watch_open(s->loop, on_addresses, s, &s->watch) != 0)
+        log_warning("this host's own addresses are not known (%s); clients may reach public ones of them",
+                    err.text[0] != '\0' ? err.text : "netlink does not answer");
+}
+
+/* ---- threads ---- */
 
 /* What the command line or the file asks for and cannot have is a mistake there (faults.md C8). */
 static int listen_status(int r)
@@ -49,20 +125,39 @@ static int listen_status(int r)
     return r == -EADDRINUSE || r == -EADDRNOTAVAIL || r == -EACCES ? EXIT_USAGE : EXIT_FAILED;
 }
 
+static int check_port(const struct ip_port *at)
+{
+    char listen[IP_PORT_TEXT_MAX];
+    int r = process_port_is_free(at);
+
+    return r == 0 ? EXIT_FINE
+                  : complain(listen_status(r), "cannot listen on %s: %s", ip_port_text(at, listen),
+                             strerror(-r));
+}
+
 /* All threads listen on one address; the first one's port is everybody's when the kernel chose it. */
 static int open_threads(struct server *s, uint32_t wanted)
 {
-    char listen[IP_PORT_TEXT_MAX];
+    struct far_end_setup setup = { .socks5 = s->has_socks5 ? &s->socks5 : NULL,
+                                   .masque = s->has_masque ? &s->masque : NULL,
+                                   .count = wanted,
+                                   .own = s->own,
+                                   .owns = s->owns };
     struct err err = { "" };
-    int r = process_port_is_free(&s->options.listen);
+    int r = s->has_socks5 ? check_port(&s->socks5.listen) : EXIT_FINE;
 
-    if (r != 0)
-        return complain(listen_status(r), "cannot listen on %s: %s", ip_port_text(&s->options.listen, listen),
-                        strerror(-r));
+    if (r == EXIT_FINE && s->has_masque)
+        r = check_port(&s->masque.listen);
+    if (r != EXIT_FINE)
+        return r;
     for (; s->threads < wanted; s->threads++) {
-        if ((r = far_end_new(&s->options, &s->thread[s->threads], &err)) != 0)
+        setup.index = s->threads;
+        if ((r = far_end_new(&setup, &s->thread[s->threads], &err)) != 0)
             return complain(listen_status(r), "%s", err.text);
-        s->options.listen.port = far_end_port(s->thread[0]);
+        if (s->has_socks5)
+            s->socks5.listen.port = far_end_port(s->thread[0]);
+        if (s->has_masque)
+            s->masque.listen.port = far_end_masque_port(s->thread[0]);
     }
     for (uint32_t i = 0; i < s->threads; i++) {
         if (far_end_start(s->thread[i], &err) != 0)
@@ -70,6 +165,8 @@ static int open_threads(struct server *s, uint32_t wanted)
     }
     return EXIT_FINE;
 }
+
+/* ---- signals ---- */
 
 static void on_signal(void *arg, int signo)
 {
@@ -81,9 +178,39 @@ static void on_signal(void *arg, int signo)
     loop_stop(s->loop);
 }
 
+/* The file is read whole, and what is wrong in it is said; of what it says only the certificate is taken. */
+static void on_reload(void *arg, int signo)
+{
+    struct server *s = arg;
+    struct config *config = NULL;
+
+    if (!s->has_masque) {
+        log_info("signal %d: there is no certificate to read again", signo);
+        return;
+    }
+    if (load_file(s->cli->config, &config) != EXIT_FINE || !config->has_masque) {
+        log_error("signal %d: %s is not taken; the old certificate stays", signo, s->cli->config);
+    } else {
+        for (uint32_t i = 0; i < s->threads; i++)
+            (void)far_end_set_tls(s->thread[i], config->masque.tls);
+        log_info("signal %d: new connections get the certificate as it is in %s now", signo, s->cli->config);
+    }
+    config_free(config);
+}
+
+static void say_ready(const struct server *s)
+{
+    char socks5[IP_PORT_TEXT_MAX], masque[IP_PORT_TEXT_MAX];
+
+    fprintf(stderr, "ready: %s%s%s%s%s, %u thread%s\n", s->has_socks5 ? "socks5 on " : "",
+            s->has_socks5 ? ip_port_text(&s->socks5.listen, socks5) : "",
+            s->has_socks5 && s->has_masque ? ", " : "", s->has_masque ? "masque on " : "",
+            s->has_masque ? ip_port_text(&s->masque.listen, masque) : "", s->threads,
+            s->threads == 1 ? "" : "s");
+}
+
 static int run(struct server *s, uint32_t threads)
 {
-    char listen[IP_PORT_TEXT_MAX];
     int r = loop_new(&s->loop);
 
     if (r != 0)
@@ -91,20 +218,33 @@ static int run(struct server *s, uint32_t threads)
     signal(SIGPIPE, SIG_IGN);
     loop_on_signal(s->loop, SIGTERM, on_signal, s);
     loop_on_signal(s->loop, SIGINT, on_signal, s);
-    if ((r = open_threads(s, threads)) != EXIT_FINE)
+    loop_on_signal(s->loop, SIGHUP, on_reload, s);
+    if (s->has_masque)
+        find_own_addresses(s);
+    if ((r = make_ledgers(s)) != EXIT_FINE || (r = open_threads(s, threads)) != EXIT_FINE)
         return r;
-    fprintf(stderr, "ready: socks5 on %s, %u thread%s\n", ip_port_text(&s->options.listen, listen),
-            s->threads, s->threads == 1 ? "" : "s");
+    say_ready(s);
     process_notify("READY=1");
     loop_run(s->loop);
     process_notify("STOPPING=1");
     return EXIT_FINE;
 }
 
+static void clean_up(struct server *s)
+{
+    for (uint32_t i = 0; i < s->threads; i++)
+        far_end_free(s->thread[i]);
+    for (size_t i = 0; i < ARRAY_LEN(s->ledgers); i++)
+        serve_ledger_free(s->ledgers[i]);
+    netlink_watch_close(s->watch);
+    netlink_close(s->netlink);
+    loop_free(s->loop);
+}
+
 int cmd_serve(const struct cli *cli)
 {
     struct config *config = NULL;
-    struct server s = { .threads = 0 };
+    struct server s = { .cli = cli };
     uint32_t threads = process_usable_cores();
     int status = cli->config != NULL ? load_file(cli->config, &config) : EXIT_FINE;
     int r;
@@ -112,16 +252,14 @@ int cmd_serve(const struct cli *cli)
     if (status == EXIT_FINE && config != NULL && (r = log_init(&config->log)) != 0)
         status = complain(EXIT_USAGE, "log.output: %s: %s", config->log.output, strerror(-r));
     if (status == EXIT_FINE)
-        status = set_options(cli, config, &s.options);
+        status = set_options(&s, cli, config);
     if (config != NULL && config->workers != 0)
         threads = config->workers;
     if (status == EXIT_FINE) {
         process_raise_fd_limit();
         status = run(&s, threads < THREADS_MAX ? threads : THREADS_MAX);
     }
-    for (uint32_t i = 0; i < s.threads; i++)
-        far_end_free(s.thread[i]);
-    loop_free(s.loop);
+    clean_up(&s);
     config_free(config);
     return status;
 }

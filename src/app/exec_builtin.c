@@ -20,6 +20,7 @@ static int random_word(char *out, size_t len) /* @len hexadecimal digits */
 int builtin_new(struct builtin *b, struct config **config)
 {
     char url[128];
+    struct far_end_setup setup = { .socks5 = &b->options, .count = 1 };
     struct err err = { "" };
     int r;
 
@@ -31,7 +32,7 @@ int builtin_new(struct builtin *b, struct config **config)
     b->user = (struct serve_user){ b->name, b->password };
     b->options.users = &b->user;
     b->options.user_count = 1;
-    if (far_end_new(&b->options, &b->far_end, &err) != 0)
+    if (far_end_new(&setup, &b->far_end, &err) != 0)
         return complain(EXIT_FAILED, "%s", err.text);
     snprintf(url, sizeof(url), "socks5://%s:%s@127.0.0.1:%u", b->name, b->password, far_end_port(b->far_end));
     return load_url(url, config);

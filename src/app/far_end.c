@@ -1,4 +1,4 @@
-/* far_end.c - one thread of a SOCKS5 server.
+/* far_end.c - one thread of the far end.
  *
  * A turn of its loop: sockets and posted messages, then the wheel's timers that are due, then sleep until the next one. */
 #include "far_end.h"
@@ -20,6 +20,7 @@ struct far_end {
     struct resolver *resolver;
     struct up_env *env;
     struct serve *serve;
+    struct masque *masque;
     pthread_t thread;
     bool started;
 };
@@ -81,7 +82,31 @@ static int open_env(struct far_end *f, uint32_t streams)
     return r != 0 ? r : up_env_new(&opt, &f->env);
 }
 
-int far_end_new(const struct serve_options *opt, struct far_end **out, struct err *err)
+static void take_own(struct far_end *f, const struct ip_addr *own, size_t owns)
+{
+    f->rules.owns = owns < ARRAY_LEN(f->rules.own) ? owns : ARRAY_LEN(f->rules.own);
+    memcpy(f->rules.own, own, f->rules.owns * sizeof(*own));
+}
+
+static uint32_t streams_of(const struct far_end_setup *setup)
+{
+    uint32_t socks5 = setup->socks5 != NULL ? setup->socks5->max_streams : 0;
+    uint32_t masque = setup->masque != NULL ? setup->masque->max_streams : 0;
+    uint32_t most = socks5 > masque ? socks5 : masque;
+
+    return most > 0 ? most : SERVE_STREAMS_DEFAULT;
+}
+
+static int open_servers(struct far_end *f, const struct far_end_setup *setup, struct err *err)
+{
+    int r = setup->socks5 != NULL ? serve_open(setup->socks5, f->env, &f->serve, err) : 0;
+
+    if (r == 0 && setup->masque != NULL)
+        r = masque_open(setup->masque, f->env, &f->masque, err);
+    return r;
+}
+
+int far_end_new(const struct far_end_setup *setup, struct far_end **out, struct err *err)
 {
     struct far_end *f = calloc(1, sizeof(*f));
     struct resolver_options names = { 0 };
@@ -91,11 +116,13 @@ int far_end_new(const struct serve_options *opt, struct far_end **out, struct er
         return err_set(err, -ENOMEM, "no memory");
     wheel_init(&f->wheel, clock_now_us());
     f->timer_us = UINT64_MAX;
+    if (setup->owns > 0)
+        take_own(f, setup->own, setup->owns);
     if ((r = loop_new(&f->loop)) != 0 || (r = resolver_new(f->loop, &names, &f->resolver)) != 0 ||
-        (r = open_env(f, opt->max_streams ? opt->max_streams : SERVE_STREAMS_DEFAULT)) != 0)
-        err_set(err, r, "the SOCKS5 server cannot be set up: %s", strerror(-r));
+        (r = open_env(f, streams_of(setup))) != 0)
+        err_set(err, r, "the server cannot be set up: %s", strerror(-r));
     else
-        r = serve_open(opt, f->env, &f->serve, err);
+        r = open_servers(f, setup, err);
     if (r != 0) {
         far_end_free(f);
         return r;
@@ -110,6 +137,64 @@ uint16_t far_end_port(const struct far_end *f)
     return serve_port(f->serve);
 }
 
+uint16_t far_end_masque_port(const struct far_end *f)
+{
+    return masque_port(f->masque);
+}
+
+/* ---- news from the main thread ---- */
+
+struct news {
+    struct loop_msg msg;
+    struct far_end *far_end;
+    struct tls_settings *tls; /* NULL: it is about addresses */
+    size_t owns;
+    struct ip_addr own[];
+};
+
+static void on_news(struct loop_msg *m)
+{
+    struct news *n = CONTAINER_OF(m, struct news, msg);
+    struct far_end *f = n->far_end;
+
+    if (n->tls == NULL && f->env != NULL) {
+        take_own(f, n->own, n->owns);
+        up_env_set_rules(f->env, &f->rules);
+    } else if (n->tls != NULL && f->masque != NULL && masque_set_tls(f->masque, n->tls) != 0) {
+        log_warning("no memory for the new certificate; the old one stays");
+    }
+    tls_settings_unref(n->tls);
+    free(n);
+}
+
+static int tell(struct far_end *f, struct tls_settings *tls, const struct ip_addr *own, size_t owns)
+{
+    struct news *n = calloc(1, sizeof(*n) + owns * sizeof(*own));
+
+    if (n == NULL)
+        return -ENOMEM;
+    n->msg.fn = on_news;
+    n->far_end = f;
+    n->tls = tls != NULL ? tls_settings_ref(tls) : NULL;
+    n->owns = owns;
+    if (owns > 0)
+        memcpy(n->own, own, owns * sizeof(*own));
+    loop_post(f->loop, &n->msg);
+    return 0;
+}
+
+int far_end_set_tls(struct far_end *f, struct tls_settings *tls)
+{
+    return tell(f, tls, NULL, 0);
+}
+
+int far_end_set_own(struct far_end *f, const struct ip_addr *own, size_t owns)
+{
+    return tell(f, NULL, own, owns);
+}
+
+/* ---- the thread ---- */
+
 static void *run(void *arg)
 {
     struct far_end *f = arg;
@@ -123,7 +208,7 @@ int far_end_start(struct far_end *f, struct err *err)
     int r = -pthread_create(&f->thread, NULL, run, f);
 
     if (r != 0)
-        return err_set(err, r, "a thread for the SOCKS5 server cannot be started: %s", strerror(-r));
+        return err_set(err, r, "a thread of the server cannot be started: %s", strerror(-r));
     f->started = true;
     pthread_setname_np(f->thread, "far-end");
     return 0;
@@ -137,13 +222,15 @@ void far_end_free(struct far_end *f)
         loop_stop(f->loop);
         pthread_join(f->thread, NULL);
     }
-    if (f->serve != NULL)
-        serve_close(f->serve);
-    if (f->env != NULL)
-        up_env_free(f->env);
-    resolver_free(f->resolver);
     if (f->loop != NULL)
         loop_timer_stop(f->loop, &f->timer);
+    serve_close(f->serve);
+    masque_close(f->masque);
+    f->masque = NULL; /* news may still come, from loop_free() */
+    if (f->env != NULL)
+        up_env_free(f->env);
+    f->env = NULL;
+    resolver_free(f->resolver);
     loop_free(f->loop);
     free(f);
 }

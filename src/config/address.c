@@ -149,13 +149,22 @@ static void read_exclude(struct cfg_read *r, const struct cfg_key *k, const stru
     route->exclude[route->excludes++] = p;
 }
 
+bool cfg_take_prefix(struct cfg_read *r, const struct cfg_node *v, struct ip_prefix *list, size_t *count,
+                     size_t cap)
+{
+    struct ip_prefix p;
+
+    if (!list_has_room(r, v, *count, cap) || !read_prefix(r, v, &p))
+        return false;
+    list[(*count)++] = p;
+    return true;
+}
+
 static void read_allow(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     struct serve_options *serve = member(k, to);
-    struct ip_prefix p;
 
-    if (list_has_room(r, v, serve->allows, ARRAY_LEN(serve->allow)) && read_prefix(r, v, &p))
-        serve->allow[serve->allows++] = p;
+    (void)cfg_take_prefix(r, v, serve->allow, &serve->allows, ARRAY_LEN(serve->allow));
 }
 
 /* ---- places ---------------------------------------------------------------------------------------------------------------- */

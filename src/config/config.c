@@ -197,6 +197,8 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     check_mtu(r);
     check_adopted(r);
     check_open_server(r);
+    if (!r->no_memory)
+        cfg_masque_finish(r);
     settle_route(r);
 }
 

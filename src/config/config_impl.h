@@ -167,6 +167,7 @@ struct cfg_read {
     size_t path_len;
     bool no_memory;                       /* somewhere an allocation failed; the load ends with -ENOMEM */
     const struct cfg_node *secret_inside; /* the first secret that stands in the file itself; NULL: none */
+    struct cfg_masque *masque;            /* NULL: not in the file */
     struct tls_ca *system_ca;             /* NULL: not asked for yet; held by the configuration */
     struct cfg_targets *targets;
     struct cfg_dns *dns;    /* dns.c; NULL: nothing read yet */
@@ -204,12 +205,14 @@ bool cfg_need_text(struct cfg_read *r, const struct cfg_node *v,
 /* ---- values (value.c, address.c, secret.c, proxy.c, ruleset.c): the types that schema.c uses ----------------------- */
 
 extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint, cfg_none_uint, cfg_port,
-    cfg_mtu, cfg_choice, cfg_choice_only, cfg_duration, cfg_duration_or_off, cfg_auto_size, cfg_auto_mark,
-    cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
+    cfg_mtu, cfg_choice, cfg_choice_only, cfg_duration, cfg_duration_or_off, cfg_auto_size, cfg_rate,
+    cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
     cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
-    cfg_excludes, cfg_allow, cfg_listen, cfg_host;              /* address.c */
-extern const struct cfg_type cfg_user, cfg_password, cfg_users; /* secret.c */
+    cfg_excludes, cfg_allow, cfg_listen, cfg_host;   /* address.c */
+extern const struct cfg_type cfg_user, cfg_password; /* secret.c */
+extern const struct cfg_type cfg_users, cfg_per_user, cfg_masque, cfg_masque_users,
+    cfg_masque_allow; /* serve.c */
 extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_key, cfg_tls_sni, cfg_tls_alpn,
     cfg_tls_pin, cfg_tls_skip;                                               /* tls.c */
 extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list; /* proxy.c */
@@ -248,6 +251,17 @@ struct cfg_proxy { /* what one entry of `proxies` fills */
     struct cfg_tls tls;
     const struct cfg_node *at; /* its name, or the URL */
 };
+
+struct cfg_masque { /* what `serve.masque` fills */
+    struct masque_options options;
+    struct cfg_tls tls;
+    const struct cfg_node *listen; /* NULL: not in the file */
+};
+/** cfg_masque_finish() - config->masque and its settings of TLS, if the file has serve.masque (serve.c) */
+void cfg_masque_finish(struct cfg_read *r);
+/** cfg_take_prefix() - one item of a list of prefixes; false: reported */
+bool cfg_take_prefix(struct cfg_read *r, const struct cfg_node *v, struct ip_prefix *list, size_t *count,
+                     size_t cap);
 
 /** cfg_tls_finish() - p->options.tls from p->tls, if the proxy is to be inside TLS (tls.c) */
 void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_node *at);

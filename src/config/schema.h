@@ -29,7 +29,8 @@
         .name = NULL                                                                                         \
     }
 
-extern const struct cfg_section cfg_proxy_section, cfg_serve_section; /* schema_proxy.c */
+extern const struct cfg_section cfg_proxy_section;                    /* schema_proxy.c */
+extern const struct cfg_section cfg_serve_section;                    /* schema_serve.c */
 extern const struct cfg_section cfg_dns_section, cfg_sniffer_section; /* schema_dns.c */
 
 #endif

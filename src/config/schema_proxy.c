@@ -1,4 +1,4 @@
-/* schema_proxy.c - the schema, second half: entries of `proxies` and `rules`, and the far end. See schema.c. */
+/* schema_proxy.c - the schema, second part: entries of `proxies` and `rules`. See schema.c. */
 #include "schema.h"
 
 /* ---- proxies ------------------------------------------------------------------------------------------------------- */
@@ -254,74 +254,4 @@ const struct cfg_section cfg_rule_section = {
             "IP-CIDR6, SRC-IP-CIDR, "
             "DST-PORT, SRC-PORT and NETWORK.",
     .keys = rule_keys,
-};
-
-/* ---- the far end ---------------------------------------------------------------------------------------------------------- */
-
-static const struct cfg_key per_user_keys[] = {
-    LATER("flows", cfg_later_number, "at a time"),
-    LATER("rate", cfg_later_rate, "each way"),
-    END,
-};
-
-static const struct cfg_section per_user = {
-    .where = "serve.*.per-user",
-    .help = "What one user may take.",
-    .keys = per_user_keys,
-};
-
-static const struct cfg_key socks5_keys[] = {
-    { .name = "listen",
-      .type = &cfg_listen,
-      AT(serve.listen),
-      .fallback = "127.0.0.1:1080",
-      .help = "where it listens" },
-    { .name = "udp", .type = &cfg_bool, AT(serve.udp), .fallback = "true", .help = "UDP ASSOCIATE" },
-    { .name = "users",
-      .type = &cfg_users,
-      AT(serve),
-      .shown = "none: no login",
-      .help = "who may use it, and their passwords" },
-    { .name = "allow",
-      .type = &cfg_allow,
-      AT(serve),
-      .shown = "all",
-      .help = "destinations that it may dial" },
-    LATER_SECTION("per-user", cfg_later_section, per_user, "what one user may take"),
-    END,
-};
-
-static const struct cfg_section socks5 = {
-    .where = "serve.socks5",
-    .help = "A SOCKS5 server (RFC 1928).",
-    .keys = socks5_keys,
-};
-
-static const struct cfg_key masque_keys[] = {
-    LATER("listen", cfg_later_text, "where it listens"),
-    LATER("certificate", cfg_later_text, "its certificate"),
-    LATER("private-key", cfg_later_secret, "and its key"),
-    LATER("users", cfg_later_map, "who may use it"),
-    LATER("echo", cfg_later_bool, "carry pings"),
-    LATER("allow", cfg_later_texts, "destinations that it may dial"),
-    LATER_SECTION("per-user", cfg_later_section, per_user, "what one user may take"),
-    END,
-};
-
-static const struct cfg_section masque = {
-    .where = "serve.masque",
-    .help = "A MASQUE server (RFC 9298, RFC 9484 for echo).",
-    .keys = masque_keys,
-};
-
-static const struct cfg_key serve_keys[] = {
-    LATER_SECTION("masque", cfg_later_section, masque, "a MASQUE server"),
-    SECTION("socks5", socks5),
-    END,
-};
-
-const struct cfg_section cfg_serve_section = {
-    .where = "serve",
-    .help = "The far end, used by `culvert serve` only.",
-    .keys = serve_keys,
 };

@@ -167,36 +167,9 @@ static void read_user(struct cfg_read *r, const struct cfg_key *k, const struct 
     memcpy((char *)to + k->offset, &name, sizeof(name));
 }
 
-/* serve.socks5.users: {alice: SECRET, bob: SECRET} */
-static void read_users(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
-{
-    struct serve_options *serve = (struct serve_options *)(void *)((char *)to + k->offset);
-    struct serve_user *users = cfg_keep(r, v->count * sizeof(*users));
-
-    if (users == NULL)
-        return;
-    for (uint32_t i = 0; i < v->count; i++) {
-        const struct cfg_node *name = v->pairs[i].key;
-        size_t before = cfg_enter_key(r, name->text);
-
-        if (name->count == 0 || name->count > LOGIN_MAX)
-            cfg_error(r, name, "a user name of %u bytes; 1 to %d would work", (unsigned)name->count,
-                      LOGIN_MAX);
-        users[i].name = cfg_keep_text(r, name->text, name->count);
-        users[i].password = cfg_read_secret(r, v->pairs[i].value, LOGIN_MAX);
-        cfg_leave(r, before);
-    }
-    serve->users = users;
-    serve->user_count = v->count;
-}
-
 const struct cfg_type cfg_user = {
     .name = "text", .expects = "a name of 1 to 255 bytes", .kind = CFG_SCALAR, .read = read_user
 };
 const struct cfg_type cfg_password = {
     .name = "secret", .expects = SECRET_FORMS, .kind = CFG_SCALAR, .mixed = true, .read = read_password
 };
-const struct cfg_type cfg_users = { .name = "map of names to secrets",
-                                    .expects = "a map such as {alice: {file: PATH}}",
-                                    .kind = CFG_MAP,
-                                    .read = read_users };

@@ -253,6 +253,8 @@ struct unit {
 
 static const struct unit durations[] = { { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 } };
 static const struct unit sizes[] = { { "GiB", 1 << 30 }, { "MiB", 1 << 20 }, { "KiB", 1 << 10 }, { "", 1 } };
+/* in bytes a second */
+static const struct unit rates[] = { { "Gbit", 125000000 }, { "Mbit", 125000 }, { "kbit", 125 } };
 
 /* 90000 with durations: "90s". The largest unit that leaves no rest. */
 static const char *with_unit(const struct unit *units, size_t n, uint64_t v, char out[32])
@@ -332,6 +334,15 @@ static void read_auto_size(struct cfg_read *r, const struct cfg_key *k, const st
 
     if (strcmp(v->text, "auto") == 0 ||
         read_with_unit(r, k, v, sizes, ARRAY_LEN(sizes), 1, "write KiB, MiB or GiB, as in \"64MiB\"", &bytes))
+        store_u64(k, to, bytes);
+}
+
+static void read_rate(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    uint64_t bytes = 0;
+
+    if (strcmp(v->text, "none") == 0 || read_with_unit(r, k, v, rates, ARRAY_LEN(rates), 0,
+                                                       "write kbit, Mbit or Gbit, as in \"50Mbit\"", &bytes))
         store_u64(k, to, bytes);
 }
 
@@ -439,6 +450,7 @@ SCALAR_TYPE(cfg_duration, "duration", "a duration such as 300ms, 60s, 5m or 2h",
 SCALAR_TYPE(cfg_duration_or_off, "`off`, duration", "off or a duration such as 60s or 5m",
             read_duration_or_off);
 SCALAR_TYPE(cfg_auto_size, "`auto`, size", "auto or a size such as 64MiB", read_auto_size);
+SCALAR_TYPE(cfg_rate, "`none`, rate", "none or a rate such as 50Mbit", read_rate);
 SCALAR_TYPE(cfg_auto_mark, "`auto`, mark", "a mark such as 0x1b6", read_auto_mark);
 SCALAR_TYPE(cfg_version, "number", "1", read_version);
 SCALAR_TYPE(cfg_fd, "number", "the number of an open descriptor", read_fd);

@@ -35,6 +35,8 @@ void conn_end(struct conn *c, bool reset)
     else
         up_stream_close(c->up);
     relay_stop(&c->relay, reset);
+    if (c->holds_flow)
+        ledger_close_flow(c->user);
     associate_close(c->associate);
     drop_hello(c);
     loop_io_stop(s->loop, &c->io);
@@ -157,6 +159,7 @@ static void on_open(void *arg)
     drop_hello(c);
     c->state = CONN_RELAY;
     c->up = NULL;
+    c->relay.user = c->user;
     SERVE_COUNT(c->s, streams);
     relay_start(&c->relay, &c->s->relays, &client_end, up, early, len);
 }
@@ -189,6 +192,12 @@ static void start_request(struct conn *c)
     struct socks5_server *server = &c->hello->server;
     int r;
 
+    c->user = ledger_user(c->s->opt.ledger, (size_t)server->user);
+    c->holds_flow = ledger_open_flow(c->user);
+    if (!c->holds_flow) {
+        (void)conn_reply(c, REPLY_NOT_ALLOWED, NULL);
+        return;
+    }
     c->state = CONN_OPENING;
     wheel_cancel(c->s->wheel, &c->timer); /* the dial has a deadline of its own */
     if (server->command == SERVER_CONNECT)

@@ -1,5 +1,5 @@
 /* http_request.h - what a proxy is asked in HTTP, without I/O: HTTP/1.1 requests (RFC 9112), logins (RFC 7617, RFC 6750), targets
- * of CONNECT (RFC 9110 section 9.3.6) and of the templates of RFC 9298 and RFC 9484.
+ * of CONNECT (RFC 9110 section 9.3.6).
  * Memory  nothing is allocated; spans point into what was read. */
 #ifndef CULVERT_SERVE_HTTP_REQUEST_H
 #define CULVERT_SERVE_HTTP_REQUEST_H

@@ -41,6 +41,8 @@ struct conn {
     struct hello *hello;
     struct associate *associate;
     struct relay relay;
+    struct ledger_user *user; /* NULL: not limited */
+    bool holds_flow;
     uint8_t state; /* enum conn_state */
 };
 

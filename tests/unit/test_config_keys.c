@@ -12,7 +12,9 @@
 
 #define DATA        SOURCE_DIR "/tests/unit/data"
 #define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
-#define MATCH       "rules: ['MATCH,DIRECT']\n"
+#define MASQUE(more)                                                                                         \
+    "serve: {masque: {" more "certificate: " DATA "/ca.pem, private-key: {file: " DATA "/key.pem}}}\n"
+#define MATCH "rules: ['MATCH,DIRECT']\n"
 
 static void free_text(char **text)
 {
@@ -286,6 +288,40 @@ static const struct key_row {
     { "api.unix", "api: {unix: none}\n", "api: {unix: /run/api.sock}\n",
       "1:7: api.unix: not supported; this program was built without the control socket (WITH_API=OFF)" },
 #endif
+    { "serve.masque", MASQUE(""), "serve: {masque: 443}\n",
+      "1:17: serve.masque: is a single value; a map such as {listen: '0.0.0.0:443', certificate: FILE, "
+      "private-key: FILE, users: MAP} would work" },
+    { "serve.masque.listen", MASQUE("listen: '127.0.0.1:8443', "), MASQUE("listen: 8443, "),
+      "1:26: serve.masque.listen: \"8443\" is no address with a port; 127.0.0.1:1080 or '[::1]:1080' would "
+      "work" },
+    { "serve.masque.certificate", MASQUE(""), "serve: {masque: {private-key: " DATA "/key.pem}}\n",
+      "1:17: serve.masque: the key \"certificate\" is missing; a file or PEM text would work" },
+    { "serve.masque.private-key", MASQUE(""), "serve: {masque: {certificate: " DATA "/ca.pem}}\n",
+      "1:17: serve.masque: the key \"private-key\" is missing; a file, PEM text, {file: PATH}, {env: NAME} "
+      "or "
+      "{credential: NAME} would work" },
+    { "serve.masque.users", MASQUE("users: {alice: {file: " DATA "/key.pem}}, "),
+      MASQUE("users: {'a:b': pw}, "),
+      "1:26: serve.masque.users.a:b: holds a colon, which ends a user name in HTTP (RFC 7617)" },
+    { "serve.masque.echo", MASQUE("echo: false, "), MASQUE("echo: maybe, "),
+      "1:24: serve.masque.echo: \"maybe\" is neither true nor false; write one of these" },
+    { "serve.masque.allow", MASQUE("allow: 10.0.0.0/8, "), MASQUE("allow: [all], "),
+      "1:26: serve.masque.allow[0]: \"all\" is no range of addresses; 192.168.0.0/16 or fd00::/8 would "
+      "work" },
+    { "serve.masque.per-user", MASQUE("per-user: {flows: 5}, "), MASQUE("per-user: 5, "),
+      "1:28: serve.masque.per-user: is a single value; a map such as {flows: 1000, rate: 50Mbit} would "
+      "work" },
+    { "serve.socks5.per-user", "serve: {socks5: {per-user: {flows: 5}}}\n",
+      "serve: {socks5: {per-user: x}}\n",
+      "1:28: serve.socks5.per-user: is a single value; a map such as {flows: 1000, rate: 50Mbit} would "
+      "work" },
+    { "serve.*.per-user.flows", "serve: {socks5: {per-user: {flows: 5}}}\n",
+      "serve: {socks5: {per-user: {flows: 0}}}\n",
+      "1:36: serve.socks5.per-user.flows: \"0\" is out of range; none or 1 to 1000000 would work" },
+    { "serve.*.per-user.rate", "serve: {socks5: {per-user: {rate: 50Mbit}}}\n",
+      "serve: {socks5: {per-user: {rate: 50MB}}}\n",
+      "1:37: serve.socks5.per-user.rate: \"50MB\" has no known unit; write kbit, Mbit or Gbit, as in "
+      "\"50Mbit\"" },
     { "serve.socks5.listen", "serve: {socks5: {listen: '[::1]:1080'}}\n",
       "serve: {socks5: {listen: '::1:1080'}}\n",
       "1:26: serve.socks5.listen: \"::1:1080\" is no address with a port; 127.0.0.1:1080 or '[::1]:1080' "
@@ -484,8 +520,6 @@ static void every_key_that_the_specification_names_is_known(void **state)
         "api.listen: x",
         "api.secret: x",
         "api.metrics: x",
-        "serve.masque: x",
-        "serve.socks5.per-user: x",
         "tun.include-interface: x",
         "tun.exclude-interface: x",
         "tun.include-uid: x",

@@ -1,0 +1,195 @@
+/* masque.c - one thread of the MASQUE server: its options, its pools, its certificate.
+ *
+ * No open proxy. Destinations that only this machine or its site can reach are refused after their name is resolved, on the very
+ * address that is then dialled, so a name that changes its answer (DNS rebinding) gains nothing; `allow` lifts that. */
+#include "masque_impl.h"
+
+#include <stdlib.h>
+
+enum { CONNECT_TIMEOUT_MS = 10000 };
+
+/* ---- certificates ---- */
+
+void door_leave(struct door *d)
+{
+    if (!d || --d->users > 0)
+        return;
+    tls_context_free(d->tls);
+    free(d);
+}
+
+static int door_new(struct masque *m, struct tls_settings *tls, struct door **out)
+{
+    struct door *d = calloc(1, sizeof(*d));
+    int r = d ? tls_context_new(m->tls, tls, NULL, &d->tls) : -ENOMEM;
+
+    if (r != 0) {
+        free(d);
+        return r;
+    }
+    d->users = 1;
+    *out = d;
+    return 0;
+}
+
+int masque_set_tls(struct masque *m, struct tls_settings *tls)
+{
+    struct door *d;
+    int r = door_new(m, tls, &d);
+
+    if (r != 0)
+        return r;
+    door_leave(m->door);
+    m->door = d;
+    return 0;
+}
+
+/* ---- logins ---- */
+
+bool masque_login(struct masque *m, struct span value, struct ledger_user **user)
+{
+    int who = 0;
+
+    if (m->opt.user_count > 0) {
+        if (!value.data)
+            return false; /* most clients ask once without */
+        who = http_login(m->opt.users, m->opt.user_count, value);
+        if (who < 0) {
+            MASQUE_COUNT(m, login_failed);
+            return false;
+        }
+    }
+    *user = ledger_user(m->opt.ledger, (size_t)who);
+    return true;
+}
+
+/* ---- opening ---- */
+
+static size_t users_bytes(const struct masque_options *opt)
+{
+    size_t bytes = opt->user_count * sizeof(*opt->users);
+
+    for (size_t i = 0; i < opt->user_count; i++)
+        bytes += strlen(opt->users[i].name) + strlen(opt->users[i].password) + 2;
+    return bytes;
+}
+
+static const char *put_text(char **cursor, const char *text)
+{
+    size_t len = strlen(text) + 1;
+    char *at = memcpy(*cursor, text, len);
+
+    *cursor += len;
+    return at;
+}
+
+static void copy_options(struct masque *m, const struct masque_options *opt)
+{
+    struct serve_user *users = (struct serve_user *)(m + 1);
+    char *cursor = (char *)(users + opt->user_count);
+
+    m->opt = *opt;
+    m->opt.users = users;
+    for (size_t i = 0; i < opt->user_count; i++) {
+        users[i].name = put_text(&cursor, opt->users[i].name);
+        users[i].password = put_text(&cursor, opt->users[i].password);
+    }
+    if (m->opt.max_streams == 0)
+        m->opt.max_streams = SERVE_STREAMS_DEFAULT;
+    if (m->opt.connect_timeout_ms == 0)
+        m->opt.connect_timeout_ms = CONNECT_TIMEOUT_MS;
+}
+
+static int make_direct(struct masque *m)
+{
+    struct upstream_options direct = { .name = "DIRECT", .kind = UPSTREAM_DIRECT, .public_only = true };
+
+    direct.allow = m->opt.allow;
+    direct.allows = m->opt.allows;
+    return upstream_new(&direct, &m->direct);
+}
+
+static int init_pools(struct masque *m)
+{
+    uint32_t n = m->opt.max_streams, buffers = n > RELAY_BUFFERS_MAX / 2 ? RELAY_BUFFERS_MAX : 2 * n;
+    int r;
+
+    if ((r = slab_init(&m->guests, sizeof(struct guest), n)) != 0 ||
+        (r = slab_init(&m->heads, sizeof(struct head), n)) != 0)
+        return r;
+    return buffers_init(&m->relays.buffers, buffers);
+}
+
+static int take_connection(void *m, int fd)
+{
+    return guest_new(m, fd);
+}
+
+static void set_members(struct masque *m, struct up_env *env)
+{
+    m->env = env;
+    m->loop = up_env_loop(env);
+    m->wheel = up_env_wheel(env);
+    m->relays.loop = m->loop;
+    m->relays.wheel = m->wheel;
+    m->relays.bytes[UP] = &m->cnt.bytes_up;
+    m->relays.bytes[DOWN] = &m->cnt.bytes_down;
+    m->listener = (struct listener){ .loop = m->loop,
+                                     .wheel = m->wheel,
+                                     .take = take_connection,
+                                     .arg = m,
+                                     .accepted = &m->cnt.accepted,
+                                     .refused = &m->cnt.refused };
+}
+
+int masque_open(const struct masque_options *opt, struct up_env *env, struct masque **out, struct err *err)
+{
+    struct masque *m = calloc(1, sizeof(*m) + users_bytes(opt));
+    int r;
+
+    if (!m)
+        return err_set(err, -ENOMEM, "no memory for a server");
+    copy_options(m, opt);
+    set_members(m, env);
+    if ((r = tls_worker_new(&m->tls)) != 0 || (r = make_direct(m)) != 0 || (r = init_pools(m)) != 0 ||
+        (r = masque_set_tls(m, opt->tls)) != 0)
+        err_set(err, r, "the MASQUE server cannot be set up: %s", strerror(-r));
+    else
+        r = listener_open(&m->listener, &m->opt.listen, err);
+    if (r != 0) {
+        masque_close(m);
+        return r;
+    }
+    *out = m;
+    return 0;
+}
+
+uint16_t masque_port(const struct masque *m)
+{
+    return m->listener.bound.port;
+}
+
+void masque_close(struct masque *m)
+{
+    size_t secrets;
+
+    if (!m)
+        return;
+    listener_close(&m->listener);
+    while (m->all)
+        guest_end(m->all, true);
+    buffers_fini(&m->relays.buffers);
+    slab_fini(&m->heads);
+    slab_fini(&m->guests);
+    door_leave(m->door);
+    tls_worker_free(m->tls);
+    upstream_unref(m->direct);
+    secrets = users_bytes(&m->opt);
+    explicit_bzero(m + 1, secrets);
+    free(m);
+}
+
+const struct masque_counters *masque_counters(const struct masque *m)
+{
+    return &m->cnt;
+}

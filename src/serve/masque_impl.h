@@ -1,0 +1,92 @@
+/* masque_impl.h - the inside of one thread of the MASQUE server: its listener (masque.c), connections (guest.c) and what they
+ * ask for in HTTP/1.1 (guest_http1.c). Everything belongs to the thread that runs the environment's loop. */
+#ifndef CULVERT_SERVE_MASQUE_IMPL_H
+#define CULVERT_SERVE_MASQUE_IMPL_H
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "http_request.h"
+#include "listener.h"
+#include "relay.h"
+
+/* A certificate at work. An old one lives until the last connection that was opened with it has ended. */
+struct door {
+    struct tls_context *tls;
+    uint32_t users; /* connections, and one for being the current one */
+};
+
+struct head { /* a request before it is complete, and no longer */
+    size_t len, scanned;
+    uint8_t in[HTTP_HEAD_MAX];
+};
+
+enum guest_state {
+    GUEST_TLS,     /* its handshake */
+    GUEST_HEAD,    /* HTTP/1.1: reading the request */
+    GUEST_OPENING, /* dialling */
+    GUEST_RELAY,   /* bytes go both ways */
+    GUEST_LINGER, /* our last words are on their way; what still comes is thrown away until the client hangs up */
+};
+
+struct guest {       /* one TLS connection of a client */
+    void *free_link; /* the slab's */
+    struct loop_io io;
+    struct masque *m;
+    struct guest *next, **at; /* all of the thread */
+    struct door *door;
+    struct tls *tls;
+    struct wheel_timer deadline; /* of TLS and the request; later of LINGER */
+    struct wheel_timer again;    /* the next step of TLS, or plain bytes that no descriptor announces */
+    struct head *head;
+    struct up_stream *up; /* while it is opening; then the relay's */
+    struct relay relay;
+    struct ledger_user *user; /* NULL: not limited */
+    bool holds_flow;
+    uint8_t state;  /* enum guest_state */
+    uint8_t want;   /* LOOP_READ, LOOP_WRITE: what the reader of plain bytes waits for */
+    bool end_due;   /* close_notify waits for room */
+    bool fin_due;   /* and the FIN for it */
+    bool their_end; /* LINGER: they have hung up */
+};
+
+struct masque {
+    struct masque_options opt; /* deep copy: users and their strings are behind it */
+    struct up_env *env;
+    struct loop *loop;
+    struct wheel *wheel;
+    struct upstream *direct;
+    struct listener listener;
+    struct tls_worker *tls;
+    struct door *door;
+    struct slab guests, heads;
+    struct relays relays;
+    struct guest *all;
+    const void *running; /* what is being called back; NULL once it has ended */
+    struct masque_counters cnt;
+};
+
+#define MASQUE_COUNT(m, member) counter_add(&(m)->cnt.member, 1)
+
+/* ---- certificates (masque.c) ---- */
+void door_leave(struct door *d); /* NULL is fine */
+
+/* ---- a login, whatever it came in (masque.c) ---- */
+/** masque_login() - who is it? @value: of Proxy-Authorization; data NULL: none
+ * Return: false: not one of ours, and counted. @user: whose limits hold; NULL: none. */
+bool masque_login(struct masque *m, struct span value, struct ledger_user **user);
+
+/* ---- connections (guest.c) ---- */
+int guest_new(struct masque *m, int fd);     /* 0; -ENOMEM, and the descriptor is still the caller's */
+void guest_end(struct guest *g, bool reset); /* everything of it, at once */
+void guest_linger(struct guest *g); /* after the last words: end this connection without cutting them off */
+void guest_update(struct guest *g); /* after anything that changed what is waited for */
+void guest_drop_head(struct guest *g);
+/** guest_say() - a few bytes into an empty connection. Return: false: it has ended */
+bool guest_say(struct guest *g, const struct buf *out);
+
+/* ---- HTTP/1.1 (guest_http1.c) ---- */
+void http1_on_readable(struct guest *g); /* state HEAD */
+
+#endif
