@@ -24,6 +24,7 @@ enum upstream_kind {
     UPSTREAM_SOCKS4A, /* and names */
     UPSTREAM_HTTP,    /* CONNECT */
 };
+enum upstream_pipelining { UPSTREAM_PIPELINING_OFF, UPSTREAM_PIPELINING_AUTO, UPSTREAM_PIPELINING_ON };
 enum upstream_udp { UPSTREAM_UDP_AUTO, UPSTREAM_UDP_ON, UPSTREAM_UDP_OFF };
 
 struct upstream_options { /* filled by config; copied by upstream_new() */
@@ -32,9 +33,10 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     struct host_port server;
     const char *username, *password; /* NULL: no login; 1..255 bytes each (RFC 1929) */
     enum upstream_udp udp;
-    bool secure;                  /* TLS around the connection to the server; wants `tls` */
-    struct tls_settings *tls;     /* upstream_new() takes a reference */
-    const char *tls_name;         /* whom the certificate must be for, and SNI; NULL: the server */
+    enum upstream_pipelining pipelining; /* SOCKS5: greeting, login and request in one segment */
+    bool secure;                         /* TLS around the connection to the server; wants `tls` */
+    struct tls_settings *tls;            /* upstream_new() takes a reference */
+    const char *tls_name;                /* whom the certificate must be for, and SNI; NULL: the server */
     uint32_t half_close_delay_ms; /* faults.md L12: silence after our FIN before it is passed on; 0: 2 s */
     uint32_t routing_mark;        /* 0: the process's (up_socket_rules) */
     char interface_name[16];      /* "": the process's */

@@ -13,7 +13,8 @@
 
 /* Choices are stored as int. */
 _Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum tun_offload) == sizeof(int), "enum size");
-_Static_assert(sizeof(enum echo_mode) == sizeof(int) && sizeof(enum upstream_udp) == sizeof(int),
+_Static_assert(sizeof(enum echo_mode) == sizeof(int) && sizeof(enum upstream_udp) == sizeof(int) &&
+                   sizeof(enum upstream_pipelining) == sizeof(int),
                "enum size");
 
 /* ---- runtime, limits, log ------------------------------------------------------------------------------------------ */

@@ -31,6 +31,12 @@ static const struct cfg_choice udps[] = {
     { "over-tcp", 0, CFG_LATER },
     { .text = NULL },
 };
+static const struct cfg_choice pipelinings[] = {
+    { "auto", UPSTREAM_PIPELINING_AUTO, CFG_HERE },
+    { "true", UPSTREAM_PIPELINING_ON, CFG_HERE },
+    { "false", UPSTREAM_PIPELINING_OFF, CFG_HERE },
+    { .text = NULL },
+};
 
 static const struct cfg_choice tls_versions[] = {
     { "1.2", TLS_1_2, CFG_HERE },
@@ -169,7 +175,14 @@ static const struct cfg_key proxy_keys[] = {
     LATER("dialer-proxy", cfg_later_text, "the way out that leads to this one"),
     LATER("pool", cfg_later_number, "connections kept open"),
     LATER("tcp-fast-open", cfg_later_bool, "send with the first packet"),
-    LATER("pipelining", cfg_later_bool, "send the request before the greeting is answered"),
+    { .name = "pipelining",
+      .type = &cfg_choice,
+      PROXY_AT(options.pipelining),
+      .fallback = "auto",
+      .choices = pipelinings,
+      .help = "socks5: greeting, login and request in one message. `auto`: tried with a server that has "
+              "answered once, and a "
+              "server that does not take it is remembered; `true`: from the first connection on" },
     LATER("token", cfg_later_secret, "login by bearer token"),
     { .name = "sni", .type = &cfg_tls_sni, PROXY_AT(tls), .help = "mihomo: `tls.sni`, beside `tls: true`" },
     ALIAS("servername", "sni"),

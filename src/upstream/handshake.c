@@ -22,6 +22,7 @@ static void release(struct handshake *h)
 {
     struct up_env *env = h->env;
 
+    pipeline_end(h);
     wheel_cancel(env->opt.wheel, &h->deadline);
     secure_free(h->secure);
     dial_cancel(&h->dial);
@@ -48,6 +49,8 @@ static void succeed(struct handshake *h)
     void *arg = h->arg;
 
     up_memory_good(h->env, h->memory);
+    pipeline_answered(h);
+    h->memory->reply_len = talk_reply_len(&h->talk);
     result.guard = h->guard;
     result.fd = drop_io(h);
     h->secure = NULL;
@@ -78,11 +81,46 @@ void handshake_cancel(struct handshake *h)
     release(h);
 }
 
+static int start(struct handshake *h);
+
+/* A new connection, step by step, within what is left of the time. */
+static void start_over(struct handshake *h)
+{
+    int r;
+
+    pipeline_end(h);
+    socket_close(h->env, drop_io(h), h->guard);
+    secure_free(h->secure);
+    h->secure = NULL;
+    h->guard = NO_GUARD;
+    h->talking = false;
+    h->in_len = h->out_len = h->out_off = h->peeked = 0;
+    wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
+    r = start(h);
+    if (r != 0)
+        tell_failure(h);
+}
+
+/* The talk has failed, see talk_failure(). */
+static void talk_failed(struct handshake *h)
+{
+    struct talk_failure f = talk_failure(&h->talk);
+
+    if (!f.proxy_fault) {
+        pipeline_answered(h);
+    } else if (h->pipelined && !f.login_fault) {
+        pipeline_doubt(h);
+        start_over(h);
+        return;
+    }
+    handshake_why_talk(h);
+    tell_failure(h);
+}
+
 static void server_gone(struct handshake *h, bool reset)
 {
     talk_gone(&h->talk, reset);
-    handshake_why_talk(h);
-    tell_failure(h);
+    talk_failed(h);
 }
 
 static ssize_t send_out(struct handshake *h)
@@ -106,6 +144,12 @@ static void flush(struct handshake *h)
 {
     ssize_t n = send_out(h);
 
+    if (n < 0 && n != -EAGAIN && h->dial.unasked) {
+        handshake_why_dial(h, (int)n);
+        tell_failure(h);
+        return;
+    }
+    h->dial.unasked = false;
     if (n < 0 && n != -EAGAIN) {
         server_gone(h, true);
         return;
@@ -124,6 +168,18 @@ static void take_peeked(struct handshake *h, size_t unused)
     h->in_len = 0;
     if (used > 0)
         (void)recv(loop_io_fd(&h->io), h->in, used, 0);
+}
+
+/* A reply that is shorter than this server's were before, with the target's first bytes behind it: those were taken with it
+ * and cannot be put back. So it is asked again, for less at a time. */
+static void finish_talk(struct handshake *h)
+{
+    if (h->in_len == 0) {
+        succeed(h);
+        return;
+    }
+    h->memory->reply_len = SOCKS5_REPLY_MIN;
+    start_over(h);
 }
 
 /* Steps until an answer is missing. Return: whether more of the same answer should be read at once. */
@@ -152,11 +208,10 @@ static bool run_steps(struct handshake *h)
         case TALK_NEED_INPUT:
             return true;
         case TALK_DONE:
-            succeed(h);
+            finish_talk(h);
             return false;
         case TALK_BROKEN:
-            handshake_why_talk(h);
-            tell_failure(h);
+            talk_failed(h);
             return false;
         }
     }
@@ -206,6 +261,16 @@ static void read_answer(struct handshake *h)
 
 static void start_talk(struct handshake *h)
 {
+    struct up_memory *m = h->memory;
+    uint64_t patience_us;
+
+    talk_init(&h->talk, m->up->kind, h->goal, &m->up->login, &h->target);
+    talk_expect(&h->talk, m->reply_len);
+    if (h->goal == SOCKS5_CONNECT && h->doubted_us == 0 && pipeline_begin(h))
+        talk_pipeline(&h->talk);
+    patience_us = pipeline_patience_us(h);
+    if (patience_us < h->deadline_us - env_now_us(h->env))
+        wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env) + patience_us);
     h->talking = true;
     loop_io_set(h->env->opt.loop, &h->io, LOOP_READ);
     run_steps(h);
@@ -290,7 +355,12 @@ static void on_deadline(struct wheel_timer *t, uint64_t now_us)
 {
     struct handshake *h = CONTAINER_OF(t, struct handshake, deadline);
 
-    (void)now_us;
+    if (!h->failed && h->pipelined)
+        pipeline_doubt(h);
+    if (!h->failed && now_us < h->deadline_us) { /* not the deadline, only the end of our patience */
+        start_over(h);
+        return;
+    }
     if (!h->failed)
         handshake_why_timeout(h);
     tell_failure(h);
@@ -308,22 +378,29 @@ const char *handshake_stage(const struct handshake *h)
 /* ---- the beginning ---- */
 
 /* A name is checked before anything is dialled, whatever the handshake will be like (faults.md S10). */
-static int take_target(struct handshake *h, const struct host_port *target, struct host_port *out)
+static int take_target(struct handshake *h, const struct host_port *target)
 {
-    *out = (struct host_port){ 0 };
     if (!target)
         return 0;
-    *out = *target;
-    out->name = NULL;
-    if (!target->name || ip_parse(target->name, &out->addr) == 0)
+    h->target = *target;
+    h->target.name = NULL;
+    if (!target->name || ip_parse(target->name, &h->target.addr) == 0)
         return 0;
     if (host_name_normalise(target->name, strlen(target->name), h->target_name) != 0)
         return -EINVAL;
-    out->name = h->target_name;
+    h->target.name = h->target_name;
     return 0;
 }
 
-static int start(struct handshake *h, const struct host_port *target)
+/* Without a word of ours at once the socket must be asked whether it is connected. */
+static bool says_something(const struct handshake *h)
+{
+    enum upstream_kind kind = h->memory->up->kind;
+
+    return kind == UPSTREAM_SOCKS5 || (upstream_is_proxy(h->memory->up) && h->goal == SOCKS5_CONNECT);
+}
+
+static int start(struct handshake *h)
 {
     struct up_memory *m = h->memory;
     bool direct = !upstream_is_proxy(m->up);
@@ -333,9 +410,10 @@ static int start(struct handshake *h, const struct host_port *target)
         handshake_why_login(h);
         return -EHOSTUNREACH;
     }
-    r = dial_start(&h->dial, h->env, m, direct ? target : &m->up->server, !direct, on_dialled);
+    r = dial_start(&h->dial, h->env, m, direct ? &h->target : &m->up->server, !direct, on_dialled);
     if (r != 0)
         handshake_why_dial(h, r);
+    h->dial.unasked = says_something(h) && !m->up->tls && !m->up->server.name;
     return r;
 }
 
@@ -344,7 +422,6 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
                    struct handshake **out)
 {
     struct handshake *h = slab_get(&env->handshakes);
-    struct host_port checked;
     int r;
 
     if (!h)
@@ -356,20 +433,21 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
     h->guard = NO_GUARD;
     h->deadline.fn = on_deadline;
     h->dial.env = env;
-    r = take_target(h, target, &checked);
+    h->goal = goal;
+    r = take_target(h, target);
     if (r != 0) {
         slab_put(&env->handshakes, h);
         return r;
     }
     m->users++;
-    talk_init(&h->talk, m->up->kind, goal, &m->up->login, &checked);
-    r = start(h, &checked);
+    r = start(h);
     if (r == -EMFILE || r == -ENOMEM) {
         release(h);
         return r;
     }
     h->failed = r != 0;
-    wheel_set(env->opt.wheel, &h->deadline, env_now_us(env) + (h->failed ? 0 : timeout_us));
+    h->deadline_us = env_now_us(env) + (h->failed ? 0 : timeout_us);
+    wheel_set(env->opt.wheel, &h->deadline, h->deadline_us);
     *out = h;
     return 0;
 }

@@ -97,6 +97,7 @@ int upstream_new(const struct upstream_options *opt, struct upstream **out)
     atomic_init(&up->refs, 1);
     up->kind = opt->kind;
     up->udp = opt->udp;
+    up->pipelining = opt->pipelining;
     up->routing_mark = opt->routing_mark;
     snprintf(up->interface_name, sizeof(up->interface_name), "%s", opt->interface_name);
     up->public_only = opt->public_only;

@@ -29,6 +29,7 @@ struct upstream {
     atomic_uint refs;
     enum upstream_kind kind;
     enum upstream_udp udp;
+    enum upstream_pipelining pipelining;
     const char *name;
     struct host_port server; /* a name is normalised and lives in text */
     struct socks5_login login;
@@ -74,6 +75,10 @@ struct up_memory {
     struct ip_addr last_good; /* address of the server that answered last; none */
     struct ip_addr addrs[UP_ADDRS_MAX];
     uint8_t addr_count; /* the server's name as it was last answered, for when it fails (faults.md S18) */
+    uint64_t no_pipelining_until_us; /* pipeline.c */
+    bool pipelining_tried;           /* a handshake is on trial */
+    bool pipelining_proved;
+    uint8_t reply_len; /* talk_expect(); 0: nothing known */
     char bad_why[120];
     struct tls_context *tls; /* sessions to resume; NULL until the first dial */
     struct probe *probe;     /* running; NULL: none */
@@ -174,6 +179,7 @@ struct dial {
     int err;        /* the most telling one so far */
     bool is_server; /* the upstream's own server: its addresses are remembered */
     bool starting;  /* inside dial_start(): failures are its return value */
+    bool unasked;   /* the winner may have failed: whoever sends first learns */
     bool resolving;
 };
 
@@ -207,9 +213,14 @@ struct handshake {
     struct dial dial;
     struct loop_io io; /* the winner's descriptor */
     uint32_t guard;
-    bool connected; /* io is ours */
-    bool failed;    /* before handshake_open() returned: told by the deadline timer */
-    bool talking;   /* the dial, and TLS if any, are through */
+    bool connected;           /* io is ours */
+    bool failed;              /* before handshake_open() returned: told by the deadline timer */
+    bool talking;             /* the dial, and TLS if any, are through */
+    bool pipelined, on_trial; /* pipeline.c */
+    uint64_t doubted_us;      /* when it started over for being pipelined; 0: it did not */
+    uint64_t deadline_us;
+    struct host_port target; /* its name is in target_name */
+    enum socks5_goal goal;
     struct up_failure why;
     struct secure *secure; /* NULL: plain */
     struct talk talk;
@@ -219,6 +230,16 @@ struct handshake {
     uint8_t out[TALK_OUT_MAX];
     char target_name[256];
 };
+
+/* ---- all at once? (pipeline.c) ---- */
+
+/** pipeline_begin() - may this handshake say all at once? Then ->pipelined is set; pipeline_end() when it is over */
+bool pipeline_begin(struct handshake *h);
+/** pipeline_patience_us() - how long the answer may take before the server is doubted; UINT64_MAX: as long as it likes */
+uint64_t pipeline_patience_us(const struct handshake *h);
+void pipeline_doubt(struct handshake *h);    /* no answer to a pipelined request: it goes on step by step */
+void pipeline_answered(struct handshake *h); /* there is an answer to the request, whatever it says */
+void pipeline_end(struct handshake *h);
 
 /** handshake_open() - reach @target through the memory's upstream; @target NULL: its server only
  * Return: 0, then @fn once, later; -EMFILE, -ENOMEM, -EINVAL: no call. */

@@ -207,7 +207,7 @@ static int parse_server(struct text server, struct store *store, struct upstream
 int upstream_parse_url(const char *url, char storage[1024], struct upstream_options *out, struct err *err)
 {
     struct store store = { storage, STORAGE_BYTES };
-    struct upstream_options o = { .udp = UPSTREAM_UDP_AUTO };
+    struct upstream_options o = { .udp = UPSTREAM_UDP_AUTO, .pipelining = UPSTREAM_PIPELINING_AUTO };
     struct text rest = { url, strlen(url) }, fragment, server, shown;
     int r = parse_scheme(&rest, &o, err);
 

@@ -228,6 +228,12 @@ static void follow(struct plan_conn *c)
         c->got -= plan->steps[c->step].after;
         c->sent = 0;
         c->step++;
+        if (c->got > 0 && c->server->strict) {
+            end_conn(c, false);
+            return;
+        }
+        if (c->server->forgets)
+            c->got = 0;
     }
     if (c->step == plan->count && plan->end != PLAN_HANG)
         end_conn(c, plan->end == PLAN_RESET);
@@ -250,6 +256,7 @@ static void on_conn(struct loop_io *io, unsigned events)
     }
     for (ssize_t i = 0; i < n && c->total_in + (size_t)i < sizeof(c->in); i++)
         c->in[c->total_in + (size_t)i] = in[i];
+    c->first_in = c->total_in == 0 ? (size_t)n : c->first_in;
     c->total_in += (size_t)n;
     c->got += (size_t)n;
     if (!wheel_is_set(&c->timer))

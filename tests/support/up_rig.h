@@ -72,6 +72,7 @@ struct plan_conn {
     struct plan_server *server;
     struct wheel_timer timer;
     size_t step, got, sent, total_in, flooded;
+    size_t first_in; /* bytes of the first read */
     bool active, sending;
     uint8_t in[4096]; /* the first bytes that came */
 };
@@ -81,6 +82,8 @@ struct plan_server {
     struct plan plan;
     uint16_t port;
     struct plan_conn conns[PLAN_CONNS];
+    /* May be set after plan_open(): what came with a message and is not part of it is thrown away, or ends the connection. */
+    bool forgets, strict;
     unsigned accepted, closed; /* closed: by the other side */
     bool saw_reset;            /* one of them was a reset */
 };
