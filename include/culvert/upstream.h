@@ -208,6 +208,8 @@ struct up_counters {
     counter tls_failed, tls_timeout, tls_truncated;
     counter socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent, datagrams_held;
     counter send_calls, recv_calls;
+    counter pipelined,
+        started_over; /* handshakes that said all at once; that went on step by step, or on a new connection */
 };
 const struct up_counters *up_counters(const struct up_env *env);
 extern const struct counter_desc up_counter_descs[]; /* ends with name NULL */

@@ -29,6 +29,8 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("upstream.loop_refused", loop_refused),
     UP_COUNTER("upstream.send_calls", send_calls),
     UP_COUNTER("upstream.recv_calls", recv_calls),
+    UP_COUNTER("upstream.pipelined", pipelined),
+    UP_COUNTER("upstream.started_over", started_over),
     UP_COUNTER("tls.failed", tls_failed),
     UP_COUNTER("tls.timeout", tls_timeout),
     UP_COUNTER("tls.truncated", tls_truncated),

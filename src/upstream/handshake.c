@@ -88,6 +88,7 @@ static void start_over(struct handshake *h)
 {
     int r;
 
+    UP_COUNT(h->env, started_over);
     pipeline_end(h);
     socket_close(h->env, drop_io(h), h->guard);
     secure_free(h->secure);

@@ -37,6 +37,7 @@ bool pipeline_begin(struct handshake *h)
         h->on_trial = m->pipelining_tried = true;
     }
     h->pipelined = true;
+    UP_COUNT(h->env, pipelined);
     return true;
 }
 
