@@ -102,12 +102,21 @@ static uint32_t clean_segments(struct tcp_conn *c, const struct tcp_seg *in, str
     return delivered;
 }
 
+/* RFC 7323 section 4.1: what the client echoes of our clock. An echo of what we have not yet said is no measurement. */
+void tcp_rtt_echo(struct tcp_conn *c, uint32_t tsecr)
+{
+    uint32_t ago_ms = tcp_tsval(c) - tsecr;
+
+    if (tsecr != 0 && ago_ms < RTO_MAX_US / 1000)
+        tcp_rtt_sample(c, ago_ms * 1000);
+}
+
 static void take_sample(struct tcp_conn *c, const struct tcp_seg *seg, const struct timing *t)
 {
     if (t->measured && !t->ambiguous)
         tcp_rtt_sample(c, now_us32(c->s) - t->tx_us);
-    else if ((c->flags & CONN_TS) && seg->opt.tsecr != 0) /* RFC 7323 section 4.1 lifts Karn's restriction */
-        tcp_rtt_sample(c, (now_ms(c->s) + c->ts_offset - seg->opt.tsecr) * 1000);
+    else if (c->flags & CONN_TS) /* RFC 7323 section 4.1 lifts Karn's restriction */
+        tcp_rtt_echo(c, seg->opt.tsecr);
 }
 
 static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)

@@ -512,6 +512,7 @@ void tcp_challenge(struct tcp_conn *c, int cause); /* an ACK at batch end, if th
 /* tcp_ack.c: what the client acknowledged */
 void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg);
 void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_us);
+void tcp_rtt_echo(struct tcp_conn *c, uint32_t tsecr);
 uint32_t tcp_rto_us(const struct tcp_conn *c); /* with backoff */
 
 /* tcp_sack.c: the scoreboard */

@@ -152,7 +152,7 @@ static void handshake_rtt(struct tcp_conn *c, const struct tcp_seg *seg)
     if (!(c->flags & CONN_SYNACK_AGAIN)) /* Karn (RFC 6298 section 3) */
         tcp_rtt_sample(c, now_us32(c->s) - c->rack_tx_us);
     else if (c->flags & CONN_TS)
-        tcp_rtt_sample(c, (now_ms(c->s) + c->ts_offset - seg->opt.tsecr) * 1000);
+        tcp_rtt_echo(c, seg->opt.tsecr);
 }
 
 static void establish(struct tcp_conn *c, const struct tcp_seg *seg)

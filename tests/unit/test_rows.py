@@ -42,8 +42,6 @@ BY_CONSTRUCTION = {
 }
 
 WAITING = {
-    "RTO-3": "F-RTO and undoing of needless reductions",
-    "TST-6": "replay of recorded traces",
     "faults.md T20": "a million connections in sequence",
     "faults.md R9": "100,000 idle flows that wake up",
     "faults.md R10": "a flow at line rate beside 1,000 small ones",

@@ -36,6 +36,25 @@ static void a_live_connection_grows_again_when_a_learned_mtu_is_forgotten(
     lab_free(lab);
 }
 
+/* ---- the round trip -------------------------------------------------------------------------------------- */
+
+static void an_echo_of_the_future_measures_nothing(
+    void **state) /* tcp-stack.md RTO-1; RFC 7323 section 4.1 */
+{
+    struct lab *lab = lab_open(RTT_US, NULL);
+    uint64_t rto = lab_info(lab).rto_us;
+
+    (void)state;
+    lab_write(lab, MSS);
+    lab_run_us(lab, 2 * rto); /* sent twice: only the echo can tell which one arrived */
+    lab->last_tsval += 5000;
+    lab_ack(lab, 1, 1 + MSS);
+    assert_int_equal(lab_info(lab).unacked, 0);
+    assert_int_equal(lab_info(lab).srtt_us, RTT_US);
+    assert_int_equal(lab_info(lab).rto_us, rto);
+    lab_free(lab);
+}
+
 /* ---- reordering ------------------------------------------------------------------------------------------ */
 
 /* A flight of ten with one loss, which recovery repairs. Return: the number behind it. */
@@ -242,6 +261,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_live_connection_grows_again_when_a_learned_mtu_is_forgotten),
+        cmocka_unit_test(an_echo_of_the_future_measures_nothing),
         cmocka_unit_test(patience_with_reordering_ends_after_sixteen_recoveries),
         cmocka_unit_test(a_longer_round_trip_makes_slow_start_careful),
         cmocka_unit_test(five_careful_rounds_end_slow_start),
