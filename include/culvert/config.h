@@ -59,6 +59,22 @@ struct config_route { /* what auto-route and our own sockets need */
     size_t excludes;
 };
 
+enum config_provider_type { CONFIG_PROVIDER_FILE, CONFIG_PROVIDER_INLINE, CONFIG_PROVIDER_HTTP };
+
+struct config_provider { /* one of `rule-providers` */
+    const char *name;
+    enum config_provider_type type;
+    enum rule_behavior behavior;
+    int format; /* private: of config_provider_parse() */
+    struct rule_set
+        *set; /* the list as it was at load, which `rules` refer to; owned; empty until it is fetched once */
+    const char *url;      /* CONFIG_PROVIDER_HTTP: where the list is, and the rest below */
+    const char *path;     /* the copy on disk */
+    uint32_t interval_ms; /* between two fetches; 0: once */
+    uint32_t exit;        /* index of `upstreams` */
+    bool fetched;         /* there was a copy on disk */
+};
+
 /* Targets of rules are indices of `upstreams`; the first three are always there. */
 enum { CONFIG_TARGET_DIRECT, CONFIG_TARGET_REJECT, CONFIG_TARGET_REJECT_DROP, CONFIG_TARGET_FIRST_PROXY };
 
@@ -77,8 +93,11 @@ struct config {
     const char *state_dir;   /* folder of what outlives a restart */
     const struct upstream_options *upstreams;
     size_t upstream_count;
-    struct rules *rules; /* owned; an index of `upstreams` is a target */
-    bool has_serve;      /* the file has `serve.socks5` */
+    struct config_provider *providers;
+    size_t provider_count;
+    struct rule_geo *geo[2]; /* by enum rule_geo_kind: owned, NULL: no rule wants it */
+    struct rules *rules;     /* owned; an index of `upstreams` is a target */
+    bool has_serve;          /* the file has `serve.socks5` */
     struct serve_options serve;
     bool has_masque; /* and `serve.masque` */
     struct masque_options masque;
@@ -106,6 +125,11 @@ void config_free(struct config *c); /* NULL is fine */
 /** config_parse_listen() - "127.0.0.1:1080" or "[::1]:1080", port 0 to 65535; for `--listen`, too
  * Return: 0, or -EINVAL and @out is untouched. */
 int config_parse_listen(const char *text, struct ip_port *out);
+
+/** config_provider_parse() - a list as it was fetched, in the format and behaviour of @p; bad lines are skipped and reported
+ * Return: 0 and *out, the caller's; -ENOMEM. */
+int config_provider_parse(const struct config_provider *p, const char *data, size_t len,
+                          struct rule_set **out, struct rule_list_report *report);
 
 /* ---- shares: what limits mean on this machine --------------------------------------------------------------------- */
 

@@ -1,36 +1,69 @@
 /* rules.h - which way a flow goes: an ordered list of rules, the first that matches wins.
- * Knows     addresses, ports and networks of a flow; never what a target is: it is a number that the caller gave.
- * Threads   [any] a loaded list is immutable and counted, shared by all workers.
+ * Knows     what a flow is made of (addresses, name, ports, program); never what a target is: it is a number that the caller gave.
+ *           It fetches nothing: what is missing for a decision is named in the verdict, and the caller asks again when it has it.
+ * Threads   [any] a loaded list, a set and a database are immutable and counted, shared by all workers.
  * Memory    rules_match() allocates nothing and takes no lock. */
 #ifndef CULVERT_RULES_H
 #define CULVERT_RULES_H
 
 #include "culvert/base.h"
 
+struct rule_set;
+struct rule_geo;
+
 /* ---- one rule ------------------------------------------------------------------------------------------- */
 
 enum rule_kind {
-    RULE_DST_CIDR, /* the target's address; a target known by name only never matches */
+    RULE_DST_CIDR, /* the target's address */
     RULE_SRC_CIDR, /* the client's address */
     RULE_DST_PORT, /* TCP and UDP only */
     RULE_SRC_PORT,
     RULE_NETWORK,
+    RULE_DOMAIN,          /* the target's name, whole */
+    RULE_DOMAIN_SUFFIX,   /* that name, or one below it */
+    RULE_DOMAIN_KEYWORD,  /* anywhere in the name */
+    RULE_DOMAIN_WILDCARD, /* the whole name; `*` is any number of bytes, `?` is one */
+    RULE_DOMAIN_LABELS, /* the whole name; a label `*` is one label: entries of lists, as in "a.*.example" */
+    RULE_DOMAIN_REGEX,  /* anywhere in the name, whatever its case (pcre2) */
+    RULE_GEOIP,  /* the country of the target's address; "lan": an address that is not of the internet */
+    RULE_IP_ASN, /* the network that announces the target's address */
+    RULE_PROCESS_NAME, /* the last component of the program's path, whatever its case */
+    RULE_PROCESS_PATH,
+    RULE_UID,     /* who runs the program */
+    RULE_IN_NAME, /* the interface that the flow came by */
+    RULE_SET,     /* a list with a name */
+    RULE_AND,     /* of the conditions inside, which follow it */
+    RULE_OR,
+    RULE_NOT, /* of the one inside */
 };
-#define RULE_KINDS 5
+#define RULE_KINDS (RULE_NOT + 1)
 
 enum { RULE_TCP = 1, RULE_UDP = 2, RULE_ICMP = 4 }; /* bits of RULE_NETWORK; icmp means both families */
 
 /* One condition. Conditions of one kind are alternatives, and every kind that is present must hold: that is the map form
- * of config.md ("keys ANDed, values ORed"). No condition at all: MATCH. */
+ * of config.md ("keys ANDed, values ORed"). No condition at all: MATCH. RULE_AND, RULE_OR and RULE_NOT take the next `inside`
+ * conditions, which are read as one list of alternatives (OR) or as a list where all must hold (AND). */
 struct rule_cond {
     enum rule_kind kind;
+    bool no_resolve; /* a target known by name only is not looked up for this condition: it does not hold */
+    uint32_t inside; /* conditions behind this one that belong to it; 0 but for RULE_AND, RULE_OR, RULE_NOT */
     union {
         struct ip_prefix prefix; /* RULE_*_CIDR */
         struct {
             uint16_t first, last; /* first <= last */
         } ports;                  /* RULE_*_PORT */
-        uint8_t networks;         /* RULE_NETWORK: RULE_TCP | ... */
+        struct {
+            uint32_t first, last;
+        } numbers;        /* RULE_UID, RULE_IP_ASN */
+        uint8_t networks; /* RULE_NETWORK: RULE_TCP | ... */
+        struct {
+            const char *text; /* borrowed, not terminated */
+            uint32_t len;
+        } value; /* all others: a name, an expression, a country, a path, the name of a set */
     };
+    /* Given by the caller before rules_new(), which takes a reference: the parser leaves them NULL. */
+    struct rule_set *set; /* RULE_SET */
+    struct rule_geo *geo; /* RULE_IP_ASN, and RULE_GEOIP of a country */
 };
 
 /* A rule's own `echo`, which wins over `stack.icmp.echo` (icmp.md 5.3). */
@@ -60,19 +93,36 @@ struct rules; /* immutable, counted */
 
 /** rules_new() - compile a list; the caller holds the first reference
  * @implicit_target: what a flow gets that no rule takes (config.md section 4: REJECT, said in a warning)
- * Return: 0; -ENOMEM; -EINVAL: a condition contradicts its kind (ports in the wrong order, prefix over 128, no network). */
+ * Return: 0; -ENOMEM; -EINVAL: a condition contradicts its kind (ports in the wrong order, prefix over 128, no network, a set or a
+ * database that is not there, an expression that pcre2 refuses). */
 int rules_new(const struct rule *list, size_t n, uint32_t implicit_target, struct rules **out);
 struct rules *rules_ref(struct rules *r); /* returns @r */
 void rules_unref(struct rules *r);        /* NULL is fine */
 size_t rules_count(const struct rules *r);
 /* The name given to rules_new(), or "" for none; "(no rule)" for RULE_IMPLICIT. Lives as long as @r. */
 const char *rules_name(const struct rules *r, uint32_t rule);
+uint32_t rules_target(const struct rules *r, uint32_t rule); /* of RULE_IMPLICIT, too */
+/** rules_with_set() - the same list with @fresh wherever @old stands: what a refreshed provider needs
+ * Return: 0 and *out, with a reference; -ENOMEM. @r is as it was. */
+int rules_with_set(const struct rules *r, const struct rule_set *old, struct rule_set *fresh,
+                   struct rules **out);
+
+/* What a decision may lack. UID and PROCESS are looked up by the flow's socket, once. */
+enum { RULE_NEEDS_ADDRESS = 1, RULE_NEEDS_NAME = 2, RULE_NEEDS_UID = 4, RULE_NEEDS_PROCESS = 8 };
+/* All that some rule of the list may ask for: what is not in here need never be fetched. */
+uint8_t rules_needs(const struct rules *r);
 
 struct rule_flow {
     struct ip_port client;
-    /* The name is kept for domain rules; the address may stand beside it, or be none when only the name is known. */
+    /* The name (as host_name_normalise() makes it) is for domain rules; the address may stand beside it, or be none. */
     struct host_port target;
     enum ip_proto proto;
+    const char *process; /* path of the program; NULL: not known */
+    const char *in_name; /* interface; NULL: none */
+    bool has_uid;
+    uint32_t uid;
+    /* RULE_NEEDS_* that were asked for already, or cannot be had: what is missing then does not match, and is not asked again. */
+    uint8_t settled;
 };
 
 #define RULE_IMPLICIT UINT32_MAX
@@ -81,19 +131,81 @@ struct rule_verdict {
     uint32_t target; /* as given in struct rule */
     uint32_t rule;   /* its index in the list, or RULE_IMPLICIT */
     enum rule_echo echo;
+    /* 0: decided. Else what the first rule that may change this lacks (RULE_NEEDS_*): get it, or settle it, and ask again. The
+     * fields above are the verdict without it. */
+    uint8_t needs;
+    bool regex_gave_up; /* an expression met its limit of steps, and so did not match */
 };
 
 /** rules_match() - the first rule that takes @flow; there is always a verdict */
 void rules_match(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out);
+/** rules_match_counted() - the same; @visited grows by the places of the indexes and the rules that were looked at */
+void rules_match_counted(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out,
+                         uint64_t *visited);
+
+enum rule_answer { RULE_NO, RULE_YES, RULE_UNKNOWN };
+
+/** rules_why() - does this one rule take @flow, and why (not): for `culvert explain`
+ * @out: a short reason, as in "example.com is not below corp.example" */
+enum rule_answer rules_why(const struct rules *r, uint32_t rule, const struct rule_flow *flow, char *out,
+                           size_t cap);
+
+/* ---- sets: lists of entries under one name, as rule-providers hold them --------------------------------------- */
+
+enum rule_behavior { RULE_SET_DOMAIN, RULE_SET_IPCIDR, RULE_SET_CLASSICAL };
+enum rule_format { RULE_LIST_TEXT, RULE_LIST_YAML };
+
+struct rule_set_builder;
+
+/** rule_set_build() - an empty set to be filled. Return: 0 or -ENOMEM. */
+int rule_set_build(enum rule_behavior behavior, struct rule_set_builder **out);
+/** rule_set_add() - one entry: "+.example.org", "*.example.org", "10.0.0.0/8", or a rule without its target
+ * Return: 0; -EINVAL: a bad entry, with a sentence, and the set is as it was; -ENOMEM. */
+int rule_set_add(struct rule_set_builder *b, const char *text, size_t len, struct err *err);
+/** rule_set_finish() - the set, with its first reference; @b is gone in any case. Return: 0 or -ENOMEM. */
+int rule_set_finish(struct rule_set_builder *b, struct rule_set **out);
+void rule_set_builder_free(struct rule_set_builder *b); /* NULL is fine */
+
+#define RULE_BAD_LINES_KEPT 5
+struct rule_list_report {
+    uint32_t lines, entries, bad; /* bad ones were skipped (faults.md C6) */
+    struct {
+        uint32_t line; /* from 1 */
+        struct err why;
+    } first_bad[RULE_BAD_LINES_KEPT];
+};
+
+/** rule_set_parse() - a provider's file: one entry a line; YAML: the items of `payload:`, each on its line
+ * Return: 0 and *out even if every line was bad; -ENOMEM. */
+int rule_set_parse(enum rule_behavior behavior, enum rule_format format, const char *data, size_t len,
+                   struct rule_set **out, struct rule_list_report *report);
+struct rule_set *rule_set_ref(struct rule_set *s);
+void rule_set_unref(struct rule_set *s); /* NULL is fine */
+size_t rule_set_count(const struct rule_set *s);
+size_t rule_set_bytes(const struct rule_set *s); /* of memory */
+/** rule_set_has_name() - is @name (normalised) in it? @visited may be NULL */
+bool rule_set_has_name(const struct rule_set *s, const char *name, uint64_t *visited);
+bool rule_set_has_addr(const struct rule_set *s, const struct ip_addr *addr, uint64_t *visited);
+
+/* ---- databases of addresses (MaxMind's format) ------------------------------------------------------------------ */
+
+enum rule_geo_kind { RULE_GEO_COUNTRY, RULE_GEO_ASN };
+
+/** rule_geo_open() - map the file; it is read as rules ask. Replace it by renaming, never by writing into it.
+ * Return: 0 and *out with a reference; -ENOENT, -EINVAL, ... with a sentence; -ENOTSUP: built without it (WITH_GEOIP). */
+int rule_geo_open(const char *path, enum rule_geo_kind kind, struct rule_geo **out, struct err *err);
+struct rule_geo *rule_geo_ref(struct rule_geo *g);
+void rule_geo_unref(struct rule_geo *g); /* NULL is fine */
 
 /* ---- text (used by config) ------------------------------------------------------------------------------ */
 
-#define RULE_CONDS_MAX 64 /* of one classic string: its port list */
+#define RULE_CONDS_MAX 64 /* of one classic string, with all that AND, OR and NOT hold */
 
-struct rule_text { /* one classic string, taken apart */
-    struct rule_cond conds[RULE_CONDS_MAX];
+struct rule_text {                          /* one classic string, taken apart */
+    struct rule_cond conds[RULE_CONDS_MAX]; /* their values are inside the text that was parsed */
     size_t n_conds;
-    const char *target; /* inside the text that was parsed, not terminated */
+    const char
+        *target; /* inside the text that was parsed, not terminated; NULL: an entry of a list has none */
     size_t target_len;
     bool no_resolve;
 };
@@ -103,15 +215,17 @@ struct rule_text { /* one classic string, taken apart */
  * @at:  on failure, the offset in @text of what @err is about
  * Return: 0; -EINVAL: a mistake; -ENOTSUP: a rule that exists, but not here or not yet. @err is a sentence without position. */
 int rules_parse(const char *text, struct rule_text *out, size_t *at, struct err *err);
+/** rules_parse_entry() - the same without a target: "TYPE,VALUE[,no-resolve]", as classical lists have it */
+int rules_parse_entry(const char *text, struct rule_text *out, size_t *at, struct err *err);
 
-/** rules_key_parse() - the kind that a key of the map form stands for: "dst-cidr", "src-cidr", "dst-port", ...
- * Return: 0; -ENOTSUP: a key of config.md that is not built yet; -ENOENT: no key of a rule (`via`, `name` and `echo` are the caller's). */
-int rules_key_parse(const char *key, enum rule_kind *out, struct err *err);
+/** rules_key_parse() - the kind that a key of the map form stands for: "dst-cidr", "domain-suffix", "uid", ...
+ * Return: 0; -ENOENT: no key of a rule (`via`, `name` and `echo` are the caller's). */
+int rules_key_parse(const char *key, enum rule_kind *out);
 
-/** rules_value_parse() - one value of a kind: "10.0.0.0/8"; "80", "8000-8999" or "80/443/8000-8999"; "tcp", "udp" or "icmp"
- * @out, @cap:  appended from @out[0]; @n gets how many conditions were made (more than one for a port list only)
+/** rules_value_parse() - one value of a kind: "10.0.0.0/8"; "80", "8000-8999" or "80/443/8000-8999"; "example.org"
+ * @out, @cap:  appended from @out[0]; @n gets how many conditions were made (more than one for a list of ports or numbers only)
  * @at:         on failure, the offset in @text
- * Return: 0 or -EINVAL with a sentence. */
+ * Return: 0; -EINVAL with a sentence; -ENOTSUP: left out of this build (WITH_REGEX, WITH_GEOIP). */
 int rules_value_parse(enum rule_kind kind, const char *text, struct rule_cond *out, size_t cap, size_t *n,
                       size_t *at, struct err *err);
 

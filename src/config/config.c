@@ -188,6 +188,8 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     if (!r->no_memory)
         cfg_dns_finish(r);
     if (!r->no_memory)
+        cfg_providers_finish(r);
+    if (!r->no_memory)
         cfg_rules_finish(r, wanted);
     c->stack.mtu_bytes = c->tun.mtu;
     c->has_tun = cfg_map_get(root, "tun") != NULL;
@@ -355,6 +357,10 @@ void config_free(struct config *c)
     if (c == NULL)
         return;
     rules_unref(c->rules);
+    for (size_t i = 0; i < c->provider_count; i++)
+        rule_set_unref(c->providers[i].set);
+    rule_geo_unref(c->geo[RULE_GEO_COUNTRY]);
+    rule_geo_unref(c->geo[RULE_GEO_ASN]);
     cfg_release(c);
     store = c->store; /* which holds c itself */
     cfg_store_free(store);

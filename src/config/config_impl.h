@@ -148,8 +148,9 @@ const struct cfg_foreign *cfg_foreign_list(size_t *n);
 
 #define CFG_PATH_MAX 256
 
-struct cfg_dns;     /* dns.c */
-struct cfg_targets; /* proxy.c: the proxies in order, and all names */
+struct cfg_dns;       /* dns.c */
+struct cfg_providers; /* provider.c */
+struct cfg_targets;   /* proxy.c: the proxies in order, and all names */
 
 struct cfg_nodes { /* a vector in scratch memory */
     const struct cfg_node **list;
@@ -170,8 +171,9 @@ struct cfg_read {
     struct cfg_masque *masque;            /* NULL: not in the file */
     struct tls_ca *system_ca;             /* NULL: not asked for yet; held by the configuration */
     struct cfg_targets *targets;
-    struct cfg_dns *dns;    /* dns.c; NULL: nothing read yet */
-    struct cfg_nodes rules; /* its items, read when all names are known */
+    struct cfg_dns *dns;             /* dns.c; NULL: nothing read yet */
+    struct cfg_providers *providers; /* provider.c; NULL: nothing read yet */
+    struct cfg_nodes rules;          /* its items, read when all names are known */
     /* Where things stand, for the checks at the end; NULL: not in the file. */
     const struct cfg_node *address[16], *exclude[CONFIG_EXCLUDES_MAX];
     const struct cfg_node *mtu, *fd, *tun_name, *listen, *interface;
@@ -216,7 +218,10 @@ extern const struct cfg_type cfg_users, cfg_per_user, cfg_masque, cfg_masque_use
 extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_key, cfg_tls_sni, cfg_tls_alpn,
     cfg_tls_pin, cfg_tls_skip;                                               /* tls.c */
 extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list; /* proxy.c */
-extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_text;  /* ruleset.c */
+extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_no_resolve,
+    cfg_rule_text; /* ruleset.c */
+extern const struct cfg_type cfg_provider_map, cfg_provider_payload, cfg_provider_text,
+    cfg_geo_path; /* provider.c */
 extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_range, cfg_dns_hijack,
     cfg_tun_hijack, cfg_dns_filter, cfg_dns_rebind, cfg_dns_types, cfg_dns_servers, cfg_dns_proxy_servers,
     cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports; /* dns.c */
@@ -289,11 +294,32 @@ void cfg_dns_finish(struct cfg_read *r);
 struct cfg_rule { /* what one rule in map form fills; conditions are gathered by ruleset.c */
     const char *via, *name;
     int echo; /* enum rule_echo */
+    bool no_resolve;
     const struct cfg_node *via_at;
     struct rule_cond *conds; /* scratch */
     size_t n_conds, cap;
 };
 extern const struct cfg_section cfg_rule_section;
+
+struct cfg_provider { /* what one entry of `rule-providers` fills */
+    const char *name;
+    const struct cfg_node *at;                 /* its name */
+    const struct cfg_node *path, *url, *proxy; /* NULL: not in the file */
+    struct cfg_nodes payload;
+    int type, behavior, format;
+    uint32_t interval_ms;
+    struct rule_set *set; /* the configuration's; NULL: no memory */
+};
+#define CFG_FORMAT_AUTO 2 /* behind enum rule_format: by the first line */
+extern const struct cfg_section cfg_provider_section, cfg_geodata_section;
+
+/** cfg_providers_finish() - config->providers, their lists read; all names of proxies are known */
+void cfg_providers_finish(struct cfg_read *r);
+/** cfg_provider_set() - the list that a rule names, @offset bytes into @at; NULL: reported */
+struct rule_set *cfg_provider_set(struct cfg_read *r, const char *name, size_t len, const struct cfg_node *at,
+                                  size_t offset);
+/** cfg_geodata() - the database that a rule wants; opened once, the configuration's; NULL: reported, once */
+struct rule_geo *cfg_geodata(struct cfg_read *r, enum rule_geo_kind kind, const struct cfg_node *at);
 
 /** cfg_rules_finish() - config->rules from r->rules */
 void cfg_rules_finish(struct cfg_read *r, bool wanted);

@@ -42,6 +42,25 @@ static void conds_add(struct cfg_read *r, struct cfg_rule *rule, const struct ru
     rule->n_conds += n;
 }
 
+/* What only the configuration knows: the list that is named, the database. */
+static bool attach(struct cfg_read *r, const struct cfg_node *v, struct rule_cond *conds, size_t n)
+{
+    bool good = true;
+
+    for (size_t i = 0; i < n; i++) {
+        struct rule_cond *c = &conds[i];
+
+        if (c->kind == RULE_SET) {
+            c->set = cfg_provider_set(r, c->value.text, c->value.len, v, (size_t)(c->value.text - v->text));
+            good = good && c->set != NULL;
+        } else if (c->kind == RULE_IP_ASN || (c->kind == RULE_GEOIP && c->value.len == 2)) {
+            c->geo = cfg_geodata(r, c->kind == RULE_IP_ASN ? RULE_GEO_ASN : RULE_GEO_COUNTRY, v);
+            good = good && c->geo != NULL;
+        }
+    }
+    return good;
+}
+
 /* dst-cidr, network and the others: src/rules knows the kind by the key's name. */
 static void read_values(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
@@ -50,12 +69,22 @@ static void read_values(struct cfg_read *r, const struct cfg_key *k, const struc
     struct err err = { "" };
     size_t n = 0, at = 0;
 
-    if (rules_key_parse(k->name, &kind, &err) != 0)
-        cfg_error(r, v, "%s", err.text);
+    if (rules_key_parse(k->name, &kind) != 0)
+        cfg_error(r, v, "is no key of a rule");
     else if (rules_value_parse(kind, v->text, conds, ARRAY_LEN(conds), &n, &at, &err) != 0)
         cfg_error_at(r, v, at, "%s", err.text);
-    else
+    else if (attach(r, v, conds, n))
         conds_add(r, to, conds, n);
+}
+
+static void read_no_resolve(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct cfg_rule *rule = to;
+
+    (void)k;
+    if (strcmp(v->text, "true") != 0 && strcmp(v->text, "false") != 0)
+        cfg_error(r, v, "is neither true nor false; write one of these");
+    rule->no_resolve = strcmp(v->text, "true") == 0;
 }
 
 /* `via` and `name`. */
@@ -117,7 +146,7 @@ static bool compile_text(struct cfg_read *r, const struct cfg_node *v, struct ru
     }
     memcpy(target, text.target, text.target_len);
     target[text.target_len] = '\0';
-    if (!resolve(r, target, v, at, &out->target) ||
+    if (!resolve(r, target, v, at, &out->target) || !attach(r, v, text.conds, text.n_conds) ||
         (conds = cfg_scratch(r, text.n_conds * sizeof(*conds))) == NULL)
         return false;
     memcpy(conds, text.conds, text.n_conds * sizeof(*conds));
@@ -143,6 +172,7 @@ static bool compile_map(struct cfg_read *r, const struct cfg_node *v, size_t ind
     *out = (struct rule){ .conds = rule.conds,
                           .n_conds = rule.n_conds,
                           .name = rule.name != NULL ? rule.name : name,
+                          .no_resolve = rule.no_resolve,
                           .echo = (enum rule_echo)rule.echo };
     if (!resolve(r, rule.via, rule.via_at, 0, &out->target))
         return false;
@@ -230,6 +260,9 @@ const struct cfg_type cfg_rule_list = {
 };
 const struct cfg_type cfg_rule_values = {
     .name = "list of values", .expects = "a value", .kind = CFG_SCALAR, .list = true, .read = read_values
+};
+const struct cfg_type cfg_rule_no_resolve = {
+    .name = "`true`, `false`", .expects = "true or false", .kind = CFG_SCALAR, .read = read_no_resolve
 };
 const struct cfg_type cfg_rule_text = { .name = "text",
                                         .expects = "the name of a proxy, DIRECT, REJECT or REJECT-DROP",

@@ -510,36 +510,6 @@ static const struct cfg_section proxy_groups = {
     .keys = proxy_groups_keys,
 };
 
-static const struct cfg_key rule_providers_keys[] = {
-    LATER("type", cfg_later_text, "`file`, `http` or `inline`"),
-    LATER("behavior", cfg_later_text, "`domain`, `ipcidr` or `classical`"),
-    LATER("path", cfg_later_text, "of the file"),
-    LATER("url", cfg_later_text, "where it is fetched"),
-    LATER("interval", cfg_later_duration, "between two fetches"),
-    LATER("proxy", cfg_later_text, "the way out for fetching"),
-    LATER("format", cfg_later_text, "`text` or `yaml`"),
-    LATER("payload", cfg_later_texts, "the entries themselves"),
-    END,
-};
-
-static const struct cfg_section rule_providers = {
-    .where = "rule-providers.*",
-    .help = "Lists for rules, by name.",
-    .keys = rule_providers_keys,
-};
-
-static const struct cfg_key geodata_keys[] = {
-    LATER("country", cfg_later_text, "path of the database of countries"),
-    LATER("asn", cfg_later_text, "path of the database of networks"),
-    END,
-};
-
-static const struct cfg_section geodata = {
-    .where = "geodata",
-    .help = "Databases for GEOIP and IP-ASN.",
-    .keys = geodata_keys,
-};
-
 static const struct cfg_key rate_limits_keys[] = {
     LATER("source", cfg_later_text, "of these clients, each"),
     LATER("proxy", cfg_later_text, "through this way out"),
@@ -580,7 +550,11 @@ static const struct cfg_key top_keys[] = {
       .section = &cfg_proxy_section,
       .help = "ways out: maps as below, or URLs such as `socks5://user:password@192.0.2.10:1080#name`" },
     LATER_SECTION("proxy-groups", cfg_group_list, proxy_groups, "several ways out under one name"),
-    LATER_SECTION("rule-providers", cfg_later_map, rule_providers, "lists for rules"),
+    { .name = "rule-providers",
+      .type = &cfg_provider_map,
+      .shown = "none",
+      .section = &cfg_provider_section,
+      .help = "lists for rules, by name" },
     { .name = "rules",
       .type = &cfg_rule_list,
       .shown = "`MATCH,REJECT`, with a warning",
@@ -588,7 +562,7 @@ static const struct cfg_key top_keys[] = {
       .help = "which flow takes which way: the first rule that fits" },
     SECTION("api", api),
     SECTION("serve", cfg_serve_section),
-    LATER_SECTION("geodata", cfg_later_section, geodata, "databases for GEOIP and IP-ASN"),
+    SECTION("geodata", cfg_geodata_section),
     LATER_SECTION("rate-limits", cfg_later_sections, rate_limits, "how fast"),
     { .name = "tunnel",
       .type = &cfg_later_section,

@@ -4,9 +4,10 @@
 
 #include "config_impl.h"
 
-#define AT(member)       .offset = (uint32_t)offsetof(struct config, member)
-#define PROXY_AT(member) .offset = (uint32_t)offsetof(struct cfg_proxy, member)
-#define RULE_AT(member)  .offset = (uint32_t)offsetof(struct cfg_rule, member)
+#define AT(member)          .offset = (uint32_t)offsetof(struct config, member)
+#define PROXY_AT(member)    .offset = (uint32_t)offsetof(struct cfg_proxy, member)
+#define PROVIDER_AT(member) .offset = (uint32_t)offsetof(struct cfg_provider, member)
+#define RULE_AT(member)     .offset = (uint32_t)offsetof(struct cfg_rule, member)
 
 #define SECTION(name_, section_)                                                                             \
     {                                                                                                        \

@@ -1,4 +1,4 @@
-/* schema_proxy.c - the schema, second part: entries of `proxies` and `rules`. See schema.c. */
+/* schema_proxy.c - the schema: entries of `proxies`. See schema.c. */
 #include "schema.h"
 
 /* ---- proxies ------------------------------------------------------------------------------------------------------- */
@@ -204,67 +204,4 @@ const struct cfg_section cfg_proxy_section = {
     .where = "proxies[]",
     .help = "One way out.",
     .keys = proxy_keys,
-};
-
-/* ---- rules ------------------------------------------------------------------------------------------------------------- */
-
-static const struct cfg_choice rule_echoes[] = {
-    { "auto", RULE_ECHO_AUTO, CFG_HERE },
-    { "reply", RULE_ECHO_REPLY, CFG_HERE },
-    { "reply-if-healthy", RULE_ECHO_REPLY_IF_HEALTHY, CFG_HERE },
-    { "proxy", RULE_ECHO_PROXY, CFG_HERE },
-    { "tunnel", 0, CFG_LATER },
-    { "drop", RULE_ECHO_DROP, CFG_HERE },
-    { "reject", RULE_ECHO_REJECT, CFG_HERE },
-    { .text = NULL },
-};
-
-static const struct cfg_key rule_keys[] = {
-    { .name = "via",
-      .type = &cfg_rule_text,
-      RULE_AT(via),
-      .required = true,
-      .help = "a proxy, `DIRECT`, `REJECT` (RST or unreachable) or `REJECT-DROP` (silence)" },
-    { .name = "name",
-      .type = &cfg_rule_text,
-      RULE_AT(name),
-      .shown = "its place, as in `rules[0]`",
-      .help = "what logs call it" },
-    { .name = "echo",
-      .type = &cfg_choice,
-      RULE_AT(echo),
-      .shown = "`stack.icmp.echo`",
-      .choices = rule_echoes,
-      .help = "what a ping that this rule takes gets; `proxy` only with `via: DIRECT`" },
-    { .name = "dst-cidr", .type = &cfg_rule_values, .shown = "any", .help = "ranges of the target" },
-    { .name = "src-cidr", .type = &cfg_rule_values, .shown = "any", .help = "ranges of the client" },
-    { .name = "dst-port",
-      .type = &cfg_rule_values,
-      .shown = "any",
-      .help = "ports of the target, as 80 or 8000-8999" },
-    { .name = "src-port", .type = &cfg_rule_values, .shown = "any", .help = "ports of the client" },
-    { .name = "network", .type = &cfg_rule_values, .shown = "any", .help = "`tcp`, `udp` or `icmp`" },
-    LATER("domain", cfg_later_texts, "names"),
-    LATER("domain-suffix", cfg_later_texts, "names and all below them"),
-    LATER("domain-keyword", cfg_later_texts, "names that hold this"),
-    LATER("domain-wildcard", cfg_later_texts, "names with `*` and `?`"),
-    LATER("domain-regex", cfg_later_texts, "names that fit an expression"),
-    LATER("geoip", cfg_later_texts, "countries of the target"),
-    LATER("ip-asn", cfg_later_texts, "networks of the target"),
-    LATER("process-name", cfg_later_texts, "programs"),
-    LATER("process-path", cfg_later_texts, "programs, by path"),
-    LATER("uid", cfg_later_texts, "users"),
-    LATER("in", cfg_later_texts, "where it came in"),
-    LATER("rule-set", cfg_later_texts, "lists of `rule-providers`"),
-    END,
-};
-
-const struct cfg_section cfg_rule_section = {
-    .where = "rules[]",
-    .help = "One rule as a map: all keys must fit, and of a key's values one. Without such keys it takes "
-            "everything. "
-            "The classic string is `TYPE,VALUE,TARGET[,no-resolve]`, with the types MATCH, IP-CIDR, "
-            "IP-CIDR6, SRC-IP-CIDR, "
-            "DST-PORT, SRC-PORT and NETWORK.",
-    .keys = rule_keys,
 };

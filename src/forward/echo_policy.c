@@ -265,7 +265,9 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
 {
     struct forward *f = arg;
     bool v6 = !ip_is4(&r->dst);
-    struct rule_flow asked = { { r->src, 0 }, { NULL, r->dst, 0 }, v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
+    struct rule_flow asked = { .client.addr = r->src,
+                               .target.addr = r->dst,
+                               .proto = v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
     struct rule_verdict verdict;
     struct choice c;
 

@@ -376,7 +376,9 @@ static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target)
 static void decide(const struct ways *w, const struct ip_port *client, const struct ip_port *target,
                    struct rule_verdict *out)
 {
-    struct rule_flow asked = { *client, { NULL, target->addr, target->port }, IP_PROTO_UDP };
+    struct rule_flow asked = { .client = *client,
+                               .target = { NULL, target->addr, target->port },
+                               .proto = IP_PROTO_UDP };
 
     rules_match(w->rules, &asked, out);
 }

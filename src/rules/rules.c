@@ -1,106 +1,259 @@
-/* rules.c - the compiled list and its matching.
+/* rules.c - a list of rules is compiled, counted, and given back.
  *
- * How it works: a rule is a range of one flat array of conditions, sorted by kind, so that alternatives stand together
- * and a match walks memory in one direction. Everything is in one allocation, counted once, and never written again;
- * workers share it without a lock.
+ * How it works: each rule is one expression (nodes.c). Most rules can only hold if the flow has one of a few values: a name, a range,
+ * a port, a user. Such a rule is entered under these values (guards.c, prefixes.c), and match.c asks it only if the flow has one; so
+ * what a match costs does not grow with the list. Which rules those are is decided here, by reading the expression: one condition,
+ * an OR of them, or an AND with one of these in it.
  *
- * What always holds: conds[first .. first + n) of a rule are sorted by kind; names lie behind the conditions. */
+ * What always holds: indexes name candidates, never answers. A rule is always asked in full, so an index may be too generous, and
+ * must never leave a rule out. */
 #include "culvert/rules.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct compiled_rule {
-    uint32_t first_cond, n_conds;
-    uint32_t target;
-    uint32_t name_at; /* in names, NUL-terminated */
-    uint8_t echo;     /* enum rule_echo */
-};
+#include "rules_impl.h"
 
-struct rules {
-    atomic_uint refs;
-    uint32_t implicit_target;
-    size_t n;
-    struct rule_cond *conds; /* these three point behind the array of rules */
-    char *names;
-    struct compiled_rule rule[]; /* [n] */
-};
+/* ---- which values a rule is found by ---------------------------------------------------------------------------- */
 
-static bool cond_is_valid(const struct rule_cond *c)
+static bool is_guard_leaf(const struct node *n)
 {
-    switch (c->kind) {
+    switch ((enum rule_kind)n->kind) {
     case RULE_DST_CIDR:
     case RULE_SRC_CIDR:
-        return c->prefix.len <= 128;
+        return true;
+    case RULE_DOMAIN:
+    case RULE_DOMAIN_SUFFIX:
+    case RULE_PROCESS_NAME:
+    case RULE_IN_NAME:
+        return n->value.len <= NAME_BYTES_MAX;
     case RULE_DST_PORT:
     case RULE_SRC_PORT:
-        return c->ports.first <= c->ports.last;
+    case RULE_UID:
+        return n->range.first == n->range.last;
     case RULE_NETWORK:
-        return c->networks != 0 && (c->networks & ~(RULE_TCP | RULE_UDP | RULE_ICMP)) == 0;
+    case RULE_DOMAIN_KEYWORD:
+    case RULE_DOMAIN_WILDCARD:
+    case RULE_DOMAIN_LABELS:
+    case RULE_DOMAIN_REGEX:
+    case RULE_GEOIP:
+    case RULE_IP_ASN:
+    case RULE_PROCESS_PATH:
+    case RULE_SET:
+    case RULE_AND:
+    case RULE_OR:
+    case RULE_NOT:
+        break;
     }
     return false;
 }
 
-/* What the list needs in memory; false if a condition is wrong or the list is beyond 32 bits. */
-static bool measure(const struct rule *list, size_t n, size_t *conds, size_t *names)
+static bool is_guard(const struct node *n)
 {
-    *conds = 0;
-    *names = 0;
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < list[i].n_conds; k++) {
-            if (!cond_is_valid(&list[i].conds[k]))
-                return false;
-        }
-        *conds += list[i].n_conds;
-        *names += (list[i].name != NULL ? strlen(list[i].name) : 0) + 1;
-    }
-    return n < RULE_IMPLICIT && *conds < UINT32_MAX && *names < UINT32_MAX;
+    if (n->kind != RULE_OR)
+        return is_guard_leaf(n);
+    for (const struct node *m = n + 1; m < n + 1 + n->inside; m += 1 + m->inside)
+        if (!is_guard_leaf(m))
+            return false;
+    return true;
 }
 
-/* Copies @from's conditions to @to, kind by kind. */
-static void copy_conds(struct rule_cond *to, const struct rule *from)
+/* The expression that must hold and can be looked up; a name or a range before a port, which many rules share. NULL: none. */
+static const struct node *guard_of(const struct node *root)
 {
-    for (int kind = 0; kind < RULE_KINDS; kind++) {
-        for (size_t k = 0; k < from->n_conds; k++) {
-            if ((int)from->conds[k].kind == kind)
-                *to++ = from->conds[k];
-        }
+    const struct node *best = NULL;
+
+    if (root->kind != RULE_AND)
+        return is_guard(root) ? root : NULL;
+    for (const struct node *m = root + 1; m < root + 1 + root->inside; m += 1 + m->inside) {
+        const struct node *leaf = m->kind == RULE_OR ? m + 1 : m;
+
+        if (is_guard(m) && (best == NULL || (leaf->kind != RULE_DST_PORT && leaf->kind != RULE_SRC_PORT)))
+            best = m;
     }
+    return best;
+}
+
+static int order_add(struct order *o, uint32_t rule)
+{
+    if (o->count > 0 && o->list[o->count - 1] == rule)
+        return 0;
+    if (o->count == o->cap) {
+        uint32_t cap = o->cap == 0 ? 16 : o->cap + o->cap / 2;
+        uint32_t *list = realloc(o->list, cap * sizeof(*list));
+
+        if (list == NULL)
+            return -ENOMEM;
+        o->list = list;
+        o->cap = cap;
+    }
+    o->list[o->count++] = rule;
+    return 0;
+}
+
+static int enter_value(struct rules_core *c, const struct node *n, uint32_t rule)
+{
+    enum rule_kind kind = (enum rule_kind)n->kind;
+
+    if (kind == RULE_DST_CIDR)
+        return prefixes_add(&c->dst, &n->prefix, rule);
+    if (kind == RULE_SRC_CIDR)
+        return prefixes_add(&c->src, &n->prefix, rule);
+    if (kind == RULE_DST_PORT || kind == RULE_SRC_PORT || kind == RULE_UID)
+        return guards_add(&c->guards, kind, &n->range.first, sizeof(n->range.first), rule);
+    return guards_add(&c->guards, kind, n->value.text, n->value.len, rule);
+}
+
+static int enter_leaf(struct rules_core *c, const struct node *n, uint32_t rule)
+{
+    uint8_t needs = node_needs(n, NULL);
+    int r = enter_value(c, n, rule);
+
+    for (int i = 0; i < NEEDS_KINDS && r == 0; i++)
+        if (needs & 1u << i)
+            r = order_add(&c->waiting[i], rule);
+    return r;
+}
+
+static int enter(struct rules_core *c, uint32_t rule)
+{
+    const struct node *guard = guard_of(&c->nodes.list[c->rule[rule].node]);
+    int r = 0;
+
+    if (guard == NULL)
+        return order_add(&c->rest, rule);
+    if (guard->kind != RULE_OR)
+        return enter_leaf(c, guard, rule);
+    for (const struct node *m = guard + 1; m < guard + 1 + guard->inside && r == 0; m += 1 + m->inside)
+        r = enter_leaf(c, m, rule);
+    return r;
+}
+
+/* ---- compiling ------------------------------------------------------------------------------------------------------ */
+
+static void core_unref(struct rules_core *c)
+{
+    if (c == NULL || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    nodes_fini(&c->nodes);
+    guards_fini(&c->guards);
+    prefixes_fini(&c->dst);
+    prefixes_fini(&c->src);
+    free(c->rest.list);
+    for (size_t i = 0; i < NEEDS_KINDS; i++)
+        free(c->waiting[i].list);
+    free(c->rule);
+    free(c->names);
+    free(c);
+}
+
+static int copy_names(struct rules_core *c, const struct rule *list)
+{
+    size_t len = 0, at = 0;
+
+    for (uint32_t i = 0; i < c->n; i++)
+        len += (list[i].name != NULL ? strlen(list[i].name) : 0) + 1;
+    if (len > UINT32_MAX)
+        return -EINVAL;
+    c->names = malloc(len + 1);
+    if (c->names == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const char *name = list[i].name != NULL ? list[i].name : "";
+
+        c->rule[i].name_at = (uint32_t)at;
+        memcpy(c->names + at, name, strlen(name) + 1);
+        at += strlen(name) + 1;
+    }
+    return 0;
+}
+
+static int compile(struct rules_core *c, const struct rule *list)
+{
+    int r = random_bytes(&c->guards.key, sizeof(c->guards.key));
+
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        c->rule[i].target = list[i].target;
+        c->rule[i].echo = (uint8_t)list[i].echo;
+        r = nodes_add(&c->nodes, list[i].conds, list[i].n_conds, list[i].no_resolve, &c->rule[i].node);
+    }
+    if (r == 0)
+        nodes_settle(&c->nodes);
+    for (uint32_t i = 0; i < c->n && r == 0; i++)
+        r = enter(c, i);
+    if (r == 0 && (r = guards_finish(&c->guards)) == 0 && (r = prefixes_finish(&c->dst, false)) == 0)
+        r = prefixes_finish(&c->src, false);
+    return r;
+}
+
+static int core_new(const struct rule *list, size_t n, uint32_t implicit_target, struct rules_core **out)
+{
+    struct rules_core *c;
+    int r;
+
+    if (n >= RULE_IMPLICIT)
+        return -EINVAL;
+    if ((c = calloc(1, sizeof(*c))) == NULL)
+        return -ENOMEM;
+    atomic_init(&c->refs, 1);
+    c->implicit_target = implicit_target;
+    c->n = (uint32_t)n;
+    c->rule = calloc(n + 1, sizeof(*c->rule));
+    r = c->rule == NULL ? -ENOMEM : copy_names(c, list);
+    if (r != 0 || (r = compile(c, list)) != 0) {
+        core_unref(c);
+        return r;
+    }
+    *out = c;
+    return 0;
+}
+
+static uint8_t needs_of(const struct rules *r)
+{
+    uint8_t needs = 0;
+
+    for (uint32_t i = 0; i < r->core->n; i++)
+        needs |= node_needs(&r->core->nodes.list[r->core->rule[i].node], r->sets);
+    return needs;
+}
+
+/* Takes over the caller's reference of @core; the sets are @core's, with @fresh for @old. */
+static int list_new(struct rules_core *core, struct rule_set *const *sets, uint32_t n_sets,
+                    const struct rule_set *old, struct rule_set *fresh, struct rules **out)
+{
+    struct rules *r = malloc(sizeof(*r) + n_sets * sizeof(r->sets[0]));
+
+    if (r == NULL) {
+        core_unref(core);
+        return -ENOMEM;
+    }
+    atomic_init(&r->refs, 1);
+    r->core = core;
+    r->n_sets = n_sets;
+    for (uint32_t i = 0; i < n_sets; i++)
+        r->sets[i] = rule_set_ref(sets[i] == old ? fresh : sets[i]);
+    r->needs = needs_of(r);
+    *out = r;
+    return 0;
 }
 
 int rules_new(const struct rule *list, size_t n, uint32_t implicit_target, struct rules **out)
 {
-    size_t n_conds, names_len, conds_at, next_cond = 0, next_name = 0;
-    struct rules *r;
+    struct rules_core *core;
+    int r = core_new(list, n, implicit_target, &core);
 
-    if (!measure(list, n, &n_conds, &names_len))
-        return -EINVAL;
-    conds_at = sizeof(*r) + n * sizeof(r->rule[0]);
-    r = malloc(conds_at + n_conds * sizeof(*r->conds) + names_len);
-    if (r == NULL)
-        return -ENOMEM;
-    atomic_init(&r->refs, 1);
-    r->implicit_target = implicit_target;
-    r->n = n;
-    r->conds = (struct rule_cond *)(void *)((char *)r + conds_at);
-    r->names = (char *)(r->conds + n_conds);
-    for (size_t i = 0; i < n; i++) {
-        const char *name = list[i].name != NULL ? list[i].name : "";
-
-        r->rule[i] = (struct compiled_rule){ .first_cond = (uint32_t)next_cond,
-                                             .n_conds = (uint32_t)list[i].n_conds,
-                                             .target = list[i].target,
-                                             .name_at = (uint32_t)next_name,
-                                             .echo = (uint8_t)list[i].echo };
-        copy_conds(r->conds + next_cond, &list[i]);
-        memcpy(r->names + next_name, name, strlen(name) + 1);
-        next_cond += list[i].n_conds;
-        next_name += strlen(name) + 1;
-    }
-    *out = r;
-    return 0;
+    return r != 0 ? r : list_new(core, core->nodes.sets, core->nodes.n_sets, NULL, NULL, out);
 }
+
+int rules_with_set(const struct rules *r, const struct rule_set *old, struct rule_set *fresh,
+                   struct rules **out)
+{
+    atomic_fetch_add_explicit(&r->core->refs, 1, memory_order_relaxed);
+    return list_new(r->core, r->sets, r->n_sets, old, fresh, out);
+}
+
+/* ---- life, and what is told -------------------------------------------------------------------------------------------- */
 
 struct rules *rules_ref(struct rules *r)
 {
@@ -110,86 +263,30 @@ struct rules *rules_ref(struct rules *r)
 
 void rules_unref(struct rules *r)
 {
-    if (r != NULL && atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
-        free(r);
+    if (r == NULL || atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (uint32_t i = 0; i < r->n_sets; i++)
+        rule_set_unref(r->sets[i]);
+    core_unref(r->core);
+    free(r);
 }
 
 size_t rules_count(const struct rules *r)
 {
-    return r->n;
+    return r->core->n;
 }
 
 const char *rules_name(const struct rules *r, uint32_t rule)
 {
-    return rule < r->n ? r->names + r->rule[rule].name_at : "(no rule)";
+    return rule < r->core->n ? r->core->names + r->core->rule[rule].name_at : "(no rule)";
 }
 
-static uint8_t network_bit(enum ip_proto proto)
+uint32_t rules_target(const struct rules *r, uint32_t rule)
 {
-    switch (proto) {
-    case IP_PROTO_TCP:
-        return RULE_TCP;
-    case IP_PROTO_UDP:
-        return RULE_UDP;
-    case IP_PROTO_ICMP:
-    case IP_PROTO_ICMPV6:
-        return RULE_ICMP;
-    }
-    return 0;
+    return rule < r->core->n ? r->core->rule[rule].target : r->core->implicit_target;
 }
 
-/* An echo's id travels in the place of a port (struct flow_key) and must never match one. */
-static bool port_within(const struct rule_cond *c, uint8_t network, uint16_t port)
+uint8_t rules_needs(const struct rules *r)
 {
-    return network != RULE_ICMP && port >= c->ports.first && port <= c->ports.last;
-}
-
-static bool cond_holds(const struct rule_cond *c, const struct rule_flow *flow, uint8_t network)
-{
-    switch (c->kind) {
-    case RULE_DST_CIDR:
-        return !ip_is_none(&flow->target.addr) && ip_in_prefix(&flow->target.addr, &c->prefix);
-    case RULE_SRC_CIDR:
-        return ip_in_prefix(&flow->client.addr, &c->prefix);
-    case RULE_DST_PORT:
-        return port_within(c, network, flow->target.port);
-    case RULE_SRC_PORT:
-        return port_within(c, network, flow->client.port);
-    case RULE_NETWORK:
-        return (c->networks & network) != 0;
-    }
-    return false;
-}
-
-/* Each kind that is present needs one condition that holds. */
-static bool rule_takes(const struct rules *r, const struct compiled_rule *rule, const struct rule_flow *flow,
-                       uint8_t network)
-{
-    const struct rule_cond *c = r->conds + rule->first_cond, *end = c + rule->n_conds;
-
-    while (c < end) {
-        enum rule_kind kind = c->kind;
-        bool held = false;
-
-        for (; c < end && c->kind == kind; c++)
-            held = held || cond_holds(c, flow, network);
-        if (!held)
-            return false;
-    }
-    return true;
-}
-
-void rules_match(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out)
-{
-    uint8_t network = network_bit(flow->proto);
-
-    for (size_t i = 0; i < r->n; i++) {
-        if (!rule_takes(r, &r->rule[i], flow, network))
-            continue;
-        *out = (struct rule_verdict){ .target = r->rule[i].target,
-                                      .rule = (uint32_t)i,
-                                      .echo = (enum rule_echo)r->rule[i].echo };
-        return;
-    }
-    *out = (struct rule_verdict){ .target = r->implicit_target, .rule = RULE_IMPLICIT };
+    return r->needs;
 }

@@ -19,9 +19,13 @@ static void load(const struct rule_text *text)
     struct rule_verdict verdict;
     struct rules *rules;
 
+    for (size_t i = 0; i < text->n_conds; i++)
+        if (text->conds[i].kind == RULE_SET || text->conds[i].kind == RULE_GEOIP ||
+            text->conds[i].kind == RULE_IP_ASN)
+            return; /* lists and databases are the caller's to attach */
     promise(rules_new(&rule, 1, 0, &rules) == 0);
     rules_match(rules, &flow, &verdict);
-    promise(verdict.target == (verdict.rule == RULE_IMPLICIT ? 0 : 1));
+    promise(verdict.target == (verdict.rule == RULE_IMPLICIT ? 0u : 1u));
     rules_unref(rules);
 }
 

@@ -14,7 +14,8 @@
 #define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
 #define MASQUE(more)                                                                                         \
     "serve: {masque: {" more "certificate: " DATA "/ca.pem, private-key: {file: " DATA "/key.pem}}}\n"
-#define MATCH "rules: ['MATCH,DIRECT']\n"
+#define LIST(inside) "rule-providers: {l: {" inside "}}\n" MATCH
+#define MATCH        "rules: ['MATCH,DIRECT']\n"
 
 static void free_text(char **text)
 {
@@ -281,6 +282,79 @@ static const struct key_row {
       "rules: [{via: REJECT, dst-port: [80, 99999]}, {via: DIRECT}]\n", "1:38: rules[0].dst-port[1]: " },
     { "rules[].src-port", "rules: [{via: REJECT, src-port: 80/443}, {via: DIRECT}]\n",
       "rules: [{via: REJECT, src-port: '9-1'}, {via: DIRECT}]\n", "1:34: rules[0].src-port: " },
+    { "rules[].domain", "rules: [{via: REJECT, domain: [a.example, b.example]}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, domain: 'a b'}, {via: DIRECT}]\n", "1:32: rules[0].domain: " },
+    { "rules[].domain-suffix", "rules: [{via: REJECT, domain-suffix: example}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, domain-suffix: +.example}, {via: DIRECT}]\n", "1:38: rules[0].domain-suffix: " },
+    { "rules[].domain-keyword", "rules: [{via: REJECT, domain-keyword: track}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, domain-keyword: 'a b'}, {via: DIRECT}]\n", "1:40: rules[0].domain-keyword: " },
+    { "rules[].domain-wildcard", "rules: [{via: REJECT, domain-wildcard: '*.example'}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, domain-wildcard: 'a b'}, {via: DIRECT}]\n", "1:41: rules[0].domain-wildcard: " },
+    { "rules[].process-name", "rules: [{via: REJECT, process-name: curl}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, process-name: /bin/curl}, {via: DIRECT}]\n", "1:37: rules[0].process-name: " },
+    { "rules[].process-path", "rules: [{via: REJECT, process-path: /bin/curl}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, process-path: curl}, {via: DIRECT}]\n", "1:37: rules[0].process-path: " },
+    { "rules[].uid", "rules: [{via: REJECT, uid: [0, 1000-1999]}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, uid: root}, {via: DIRECT}]\n", "1:28: rules[0].uid: " },
+    { "rules[].in", "rules: [{via: REJECT, in: tun0}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, in: ''}, {via: DIRECT}]\n", "1:28: rules[0].in: " },
+    { "rules[].rule-set",
+      "rule-providers: {l: {type: inline, behavior: domain, payload: a.b}}\nrules: [{via: REJECT, rule-set: "
+      "l}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, rule-set: l}, {via: DIRECT}]\n",
+      "1:33: rules[0].rule-set: no rule provider is called \"l\"; rule-providers names the lists" },
+    { "rules[].no-resolve", "rules: [{via: REJECT, dst-cidr: 10.0.0.0/8, no-resolve: true}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, no-resolve: 1}, {via: DIRECT}]\n",
+      "1:35: rules[0].no-resolve: is neither true nor false; write one of these" },
+#ifdef WITH_REGEX
+    { "rules[].domain-regex", "rules: [{via: REJECT, domain-regex: '^a+[.]'}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, domain-regex: '('}, {via: DIRECT}]\n", "1:38: rules[0].domain-regex: " },
+#else
+    { "rules[].domain-regex", MATCH, "rules: [{via: REJECT, domain-regex: '('}, {via: DIRECT}]\n",
+      "1:38: rules[0].domain-regex: " },
+#endif
+    { "rules[].geoip", "rules: [{via: REJECT, geoip: lan}, {via: DIRECT}]\n",
+      "rules: [{via: REJECT, geoip: Mars}, {via: DIRECT}]\n", "1:30: rules[0].geoip: " },
+#ifdef WITH_GEOIP
+    { "rules[].ip-asn", MATCH, "rules: [{via: REJECT, ip-asn: 1}, {via: DIRECT}]\n",
+      "1:31: rules[0].ip-asn: needs a database; name its file in geodata.asn" },
+#else
+    { "rules[].ip-asn", MATCH, "rules: [{via: REJECT, ip-asn: 1}, {via: DIRECT}]\n",
+      "1:31: rules[0].ip-asn: " },
+#endif
+    { "rule-providers", LIST("type: inline, behavior: domain, payload: a.b"), "rule-providers: []\n" MATCH,
+      "1:17: rule-providers: is a list; a map of names, each with a map would work" },
+    { "rule-providers.*.type", LIST("type: file, behavior: ipcidr, path: " DATA "/lan.txt"),
+      LIST("type: ftp, behavior: ipcidr, path: " DATA "/lan.txt"),
+      "1:28: rule-providers.l.type: unknown value \"ftp\"; file, http or inline would work" },
+    { "rule-providers.*.behavior", LIST("type: inline, behavior: classical, payload: 'UID,0'"),
+      LIST("type: inline, behavior: names, payload: a.b"),
+      "1:46: rule-providers.l.behavior: unknown value \"names\"; domain, ipcidr or classical would work" },
+    { "rule-providers.*.format", LIST("type: file, behavior: ipcidr, format: text, path: " DATA "/lan.txt"),
+      LIST("type: inline, behavior: domain, payload: a.b, format: mrs"),
+      "1:76: rule-providers.l.format: \"mrs\" is not supported; auto, text or yaml would work" },
+    { "rule-providers.*.path", LIST("type: file, behavior: ipcidr, path: " DATA "/lan.txt"),
+      LIST("type: file, behavior: ipcidr, path: /none"),
+      "1:58: rule-providers.l: /none cannot be read: there is no such file" },
+    { "rule-providers.*.url",
+      LIST("type: http, behavior: domain, url: 'https://lists.example/l', path: /none"),
+      LIST("type: http, behavior: domain, path: /none, url: 'ftp://lists.example/l'"),
+      "1:70: rule-providers.l: \"ftp://lists.example/l\" is no address of a list; http://... or https://... "
+      "would work" },
+    { "rule-providers.*.interval", LIST("type: inline, behavior: domain, payload: a.b, interval: 3600"),
+      LIST("type: inline, behavior: domain, payload: a.b, interval: 1s"),
+      "1:78: rule-providers.l.interval: \"1s\" is out of range; 1m to 1176h would work" },
+    { "rule-providers.*.proxy",
+      LIST("type: http, behavior: domain, url: 'http://h/l', path: /none, proxy: DIRECT"),
+      LIST("type: http, behavior: domain, url: 'http://h/l', path: /none, proxy: nobody"),
+      "1:91: rule-providers.l: no proxy is called \"nobody\"; a name from proxies or DIRECT would work" },
+    { "rule-providers.*.payload",
+      LIST("type: inline, behavior: domain, payload: ['+.a.b', '*.c.d', 'e.*.f']"),
+      LIST("type: inline, behavior: ipcidr, payload: 10.0.0.0/33"), "1:63: rule-providers.l: " },
+    { "geodata.country", "geodata: {country: /none}\n" MATCH, "geodata: {country: []}\n" MATCH,
+      "1:20: geodata.country: is a list; the path of a database would work" },
+    { "geodata.asn", "geodata: {asn: /none}\n" MATCH, "geodata: {asn: {}}\n" MATCH,
+      "1:16: geodata.asn: is a map; the path of a database would work" },
     { "rules[].network", "rules: [{via: REJECT, network: [udp, icmp]}, {via: DIRECT}]\n",
       "rules: [{via: REJECT, network: sctp}, {via: DIRECT}]\n", "1:32: rules[0].network: " },
 #ifdef WITH_API
@@ -515,8 +589,6 @@ static void every_key_that_the_specification_names_is_known(void **state)
         "proxies.token: x",
         "proxies.fingerprint: x",
         "proxy-groups: x",
-        "rule-providers: x",
-        "geodata: x",
         "rate-limits: x",
         "api.listen: x",
         "api.secret: x",

@@ -336,7 +336,7 @@ static void names_that_nothing_has_and_names_twice(void **state) /* faults.md C2
         { "proxy-groups: [{name: best}]\nrules: ['MATCH,best']\n",
           "t.yaml:1:1: proxy-groups: not supported yet; leave it out for now" },
         { "rules: ['GEOSITE,cn,DIRECT', {via: DIRECT}]\n", NULL },
-        { "rules: ['DOMAIN,a.example,DIRECT', {via: DIRECT}]\n", NULL },
+        { "rules: ['SUB-RULE,(NETWORK,tcp),x', {via: DIRECT}]\n", NULL },
     };
 
     (void)state;
