@@ -37,13 +37,14 @@ void forward_options_defaults(struct forward_options *o)
 
 /* ---- generations of rules ------------------------------------------------------------------------------------ */
 
-static struct ways *ways_new(struct rules *rules, struct upstream *const *targets, size_t count)
+static struct ways *ways_new(struct forward *f, struct rules *rules, struct upstream *const *targets,
+                             size_t count)
 {
     struct ways *w = malloc(sizeof(*w) + count * sizeof(w->target[0]));
 
     if (!w)
         return NULL;
-    *w = (struct ways){ .refs = 1, .rules = rules_ref(rules), .count = count };
+    *w = (struct ways){ .refs = 1, .f = f, .rules = rules_ref(rules), .count = count };
     for (size_t i = 0; i < count; i++)
         w->target[i] = upstream_ref(targets[i]);
     return w;
@@ -189,6 +190,7 @@ static int slabs_init(struct forward *f)
     int r;
 
     if ((r = slab_init(&f->tcp_flows, sizeof(struct tcp_flow), o->max_tcp)) != 0 ||
+        (r = slab_init(&f->openings, sizeof(struct tcp_opening), o->max_tcp)) != 0 ||
         (r = slab_init(&f->udp_flows, sizeof(struct udp_flow), o->max_udp)) != 0 ||
         (r = slab_init(&f->assocs, sizeof(struct udp_assoc), o->max_udp * 2)) != 0 ||
         (r = slab_init(&f->held, sizeof(struct held) + HELD_BYTES, 4096)) != 0 ||
@@ -215,7 +217,7 @@ int forward_new(const struct forward_setup *setup, struct forward **out)
     memcpy(f->gateway, setup->gateway, sizeof(f->gateway));
     f->epoch_us = clock_now_us();
     f->probes = calloc(setup->target_count, sizeof(*f->probes));
-    f->ways = ways_new(setup->rules, setup->targets, setup->target_count);
+    f->ways = ways_new(f, setup->rules, setup->targets, setup->target_count);
     if (!f->probes || !f->ways || (r = slabs_init(f)) != 0 || (r = random_bytes(&seed, sizeof(seed))) != 0 ||
         (r = random_bytes(&f->source_key, sizeof(f->source_key))) != 0) {
         forward_free(f);
@@ -231,6 +233,7 @@ void forward_free(struct forward *f)
     if (!f)
         return;
     slab_fini(&f->tcp_flows);
+    slab_fini(&f->openings);
     slab_fini(&f->udp_flows);
     slab_fini(&f->assocs);
     slab_fini(&f->held);
@@ -244,8 +247,8 @@ void forward_free(struct forward *f)
 
 bool forward_trim(struct forward *f)
 {
-    struct slab *const all[] = { &f->tcp_flows, &f->udp_flows, &f->assocs, &f->held,
-                                 &f->sources,   &f->queries,   &f->echoes };
+    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,
+                                 &f->held,      &f->sources,  &f->queries,   &f->echoes };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -326,12 +329,14 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
     for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
         struct tcp_flow *t = slab_at(&f->tcp_flows, i);
         struct tcp_info info = { 0 };
+        struct flow_key key;
 
         if (t->state == TCP_FLOW_FREE)
             continue;
+        tcp_flow_key(t, &key);
         if (t->state != TCP_FLOW_OPENING)
             tcp_conn_info(t->conn, &info);
-        fn(arg, &(struct flow_info){ t->key, upstream_name(t->ways->target[t->target]), t->rule,
+        fn(arg, &(struct flow_info){ key, upstream_name(t->ways->target[t->target]), t->rule,
                                      loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
                                      info.bytes_up, info.bytes_down, tcp_state_text(t->state) });
     }

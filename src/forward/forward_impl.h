@@ -13,6 +13,7 @@
 /* One generation of rules and of what their targets mean. Flows hold the one they were decided by (faults.md C11). */
 struct ways {
     uint32_t refs; /* this worker's only */
+    struct forward *f;
     struct rules *rules;
     size_t count;
     struct upstream *target[];
@@ -37,15 +38,19 @@ enum tcp_flow_state {
     TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
 };
 
+/* What only a flow needs whose SYN is held. */
+struct tcp_opening {
+    struct tcp_request *request;
+    struct flow_key key; /* later the connection has it */
+};
+
 struct tcp_flow {
-    void *free_link; /* the slab's, while free */
-    struct forward *f;
+    struct ways *ways; /* first: the slab's link while free */
     union {
-        struct tcp_request *request; /* OPENING */
+        struct tcp_opening *opening; /* OPENING */
         struct tcp_conn *conn;       /* later */
     };
     struct up_stream *up; /* NULL once closed */
-    struct ways *ways;
     struct source *source;
     struct wheel_timer timer; /* idle and half-close time-outs, and the poll of DRAIN */
     uint32_t rule;
@@ -53,8 +58,8 @@ struct tcp_flow {
     uint8_t state;   /* enum tcp_flow_state */
     bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1;
     uint32_t started_ms, active_ms; /* since the forwarder began */
-    struct flow_key key;
 };
+static_assert(sizeof(void *) != 8 || sizeof(struct tcp_flow) <= 80, "an idle flow is cheap (PERF-9)");
 
 /* ---- a UDP mapping: one client port, one association for each way out that its datagrams take -------------------- */
 
@@ -151,7 +156,7 @@ struct forward {
     uint64_t epoch_us;
     struct prng prng;
     struct hash_key source_key;
-    struct slab tcp_flows, udp_flows, assocs, held, sources, queries, echoes;
+    struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, echoes;
     struct source *source_table[SOURCE_BUCKETS];
     struct echo_probe *probes; /* one a target of `ways` */
     struct log_limit limits[LOG_CAUSES];
@@ -179,6 +184,7 @@ enum stack_reject reject_for_error(int err);
 void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
               uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why);
 
+void tcp_flow_key(const struct tcp_flow *t, struct flow_key *out);
 /** tcp_flow_refuse() - end a flow that is still opening; the client's SYN is answered with RST */
 void tcp_flow_refuse(struct tcp_flow *t, const char *why);
 void tcp_flow_on_request(void *arg, struct tcp_request *r);

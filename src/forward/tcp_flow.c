@@ -24,14 +24,26 @@ static const char client_gave_up[] = "client gave up while the upstream was bein
 
 /* ---- ending ---------------------------------------------------------------------------------------------------- */
 
+void tcp_flow_key(const struct tcp_flow *t, struct flow_key *out)
+{
+    if (t->state == TCP_FLOW_OPENING)
+        *out = t->opening->key;
+    else
+        tcp_conn_flow(t->conn, out);
+}
+
 static void flow_end(struct tcp_flow *t, const char *why)
 {
-    struct forward *f = t->f;
+    struct forward *f = t->ways->f;
     struct tcp_info info = { 0 };
+    struct flow_key key;
 
-    if (t->state != TCP_FLOW_OPENING)
+    tcp_flow_key(t, &key);
+    if (t->state == TCP_FLOW_OPENING)
+        slab_put(&f->openings, t->opening);
+    else
         tcp_conn_info(t->conn, &info);
-    log_flow(f, &t->key, t->ways, t->target, t->rule, info.bytes_up, info.bytes_down,
+    log_flow(f, &key, t->ways, t->target, t->rule, info.bytes_up, info.bytes_down,
              forward_now_ms(f) - t->started_ms, why);
     counter_add(&f->cnt.bytes_up, info.bytes_up);
     counter_add(&f->cnt.bytes_down, info.bytes_down);
@@ -59,19 +71,19 @@ static void close_finished_upstream(struct tcp_flow *t)
 /* The stream is of no more use, but what it had received before it broke is still the client's: drain_step() reads it. */
 static void upstream_broke(struct tcp_flow *t)
 {
-    FCOUNT(t->f, tcp_reset_by_upstream);
+    FCOUNT(t->ways->f, tcp_reset_by_upstream);
     if (t->up)
         up_stream_want(t->up, 0);
     t->state = TCP_FLOW_DRAIN;
-    t->active_ms = forward_now_ms(t->f);
-    wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop));
+    t->active_ms = forward_now_ms(t->ways->f);
+    wheel_set(t->ways->f->wheel, &t->timer, loop_now_us(t->ways->f->loop));
 }
 
 /* The half-close time-out counts from now on, not from when the idle one would have been looked at. */
 static void arm_half_close(struct tcp_flow *t)
 {
-    wheel_set(t->f->wheel, &t->timer,
-              loop_now_us(t->f->loop) + (uint64_t)t->f->opt.half_close_timeout_ms * 1000);
+    wheel_set(t->ways->f->wheel, &t->timer,
+              loop_now_us(t->ways->f->loop) + (uint64_t)t->ways->f->opt.half_close_timeout_ms * 1000);
 }
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
@@ -153,18 +165,19 @@ static void pump_down(struct tcp_flow *t)
 static bool flow_accept(struct tcp_flow *t)
 {
     struct tcp_conn *conn;
-    int r = tcp_request_accept(t->request, t, &conn);
+    int r = tcp_request_accept(t->opening->request, t, &conn);
 
     if (r != 0) {
-        tcp_request_reject(t->request, REJECT_SILENT);
+        tcp_request_reject(t->opening->request, REJECT_SILENT);
         if (t->up)
             up_stream_reset(t->up);
         if (r == -ENOBUFS)
-            FCOUNT(t->f, limit_tcp);
-        FCOUNT(t->f, tcp_failed);
+            FCOUNT(t->ways->f, limit_tcp);
+        FCOUNT(t->ways->f, tcp_failed);
         flow_end(t, r == -ENOBUFS ? "no memory for a connection" : client_gave_up);
         return false;
     }
+    slab_put(&t->ways->f->openings, t->opening);
     t->conn = conn;
     t->state = TCP_FLOW_ACCEPT;
     return true;
@@ -174,11 +187,11 @@ static bool flow_accept(struct tcp_flow *t)
 static void flow_open(struct tcp_flow *t)
 {
     t->state = TCP_FLOW_OPEN;
-    t->active_ms = forward_now_ms(t->f);
+    t->active_ms = forward_now_ms(t->ways->f);
     t->want_read = true;
     want(t);
-    wheel_set(t->f->wheel, &t->timer,
-              loop_now_us(t->f->loop) + (uint64_t)t->f->opt.tcp_idle_timeout_ms * 1000);
+    wheel_set(t->ways->f->wheel, &t->timer,
+              loop_now_us(t->ways->f->loop) + (uint64_t)t->ways->f->opt.tcp_idle_timeout_ms * 1000);
 }
 
 static void on_up_open(void *arg)
@@ -186,20 +199,20 @@ static void on_up_open(void *arg)
     struct tcp_flow *t = arg;
 
     if (t->state == TCP_FLOW_DIALING) {
-        FCOUNT(t->f, tcp_opened);
+        FCOUNT(t->ways->f, tcp_opened);
         flow_open(t);
         pump_up(t); /* what came meanwhile */
     } else if (flow_accept(t)) {
-        FCOUNT(t->f, tcp_opened);
+        FCOUNT(t->ways->f, tcp_opened);
     }
 }
 
 /* There will be no upstream. After an early accept all that is left to say to the client is RST (SYN-1). */
 static void dial_failed(struct tcp_flow *t, int err, const char *why)
 {
-    FCOUNT(t->f, tcp_failed);
+    FCOUNT(t->ways->f, tcp_failed);
     if (t->state == TCP_FLOW_OPENING) {
-        tcp_request_reject(t->request, reject_for_error(err));
+        tcp_request_reject(t->opening->request, reject_for_error(err));
     } else {
         tcp_abort(t->conn);
         tcp_release(t->conn);
@@ -215,7 +228,7 @@ static void on_up_readable(void *arg)
         want(t);
         return;
     }
-    t->active_ms = forward_now_ms(t->f);
+    t->active_ms = forward_now_ms(t->ways->f);
     pump_down(t);
 }
 
@@ -223,7 +236,7 @@ static void on_up_writable(void *arg)
 {
     struct tcp_flow *t = arg;
 
-    t->active_ms = forward_now_ms(t->f);
+    t->active_ms = forward_now_ms(t->ways->f);
     pump_up(t);
 }
 
@@ -267,17 +280,17 @@ static void drain_read(struct tcp_flow *t)
 static void drain_step(struct tcp_flow *t)
 {
     drain_read(t);
-    if ((!t->up && tcp_tx_queued(t->conn) == 0) || forward_now_ms(t->f) - t->active_ms >= DRAIN_MAX_MS)
+    if ((!t->up && tcp_tx_queued(t->conn) == 0) || forward_now_ms(t->ways->f) - t->active_ms >= DRAIN_MAX_MS)
         tcp_abort(t->conn);
     else
-        wheel_set(t->f->wheel, &t->timer, loop_now_us(t->f->loop) + DRAIN_POLL_US);
+        wheel_set(t->ways->f->wheel, &t->timer, loop_now_us(t->ways->f->loop) + DRAIN_POLL_US);
 }
 
 static void on_timer(struct wheel_timer *timer, uint64_t now_us)
 {
     struct tcp_flow *t = CONTAINER_OF(timer, struct tcp_flow, timer);
-    const struct forward_options *o = &t->f->opt;
-    uint32_t idle_ms = forward_now_ms(t->f) - t->active_ms, limit_ms;
+    const struct forward_options *o = &t->ways->f->opt;
+    uint32_t idle_ms = forward_now_ms(t->ways->f) - t->active_ms, limit_ms;
 
     if (t->state == TCP_FLOW_DRAIN) {
         drain_step(t);
@@ -285,11 +298,11 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
     }
     limit_ms = t->client_eof || t->up_eof ? o->half_close_timeout_ms : o->tcp_idle_timeout_ms;
     if (idle_ms >= limit_ms) {
-        FCOUNT(t->f, tcp_idle);
+        FCOUNT(t->ways->f, tcp_idle);
         tcp_abort(t->conn);
         return;
     }
-    wheel_set(t->f->wheel, timer,
+    wheel_set(t->ways->f->wheel, timer,
               now_us + (uint64_t)(limit_ms - idle_ms) * 1000); /* lazy: activity only stamps active_ms */
 }
 
@@ -327,10 +340,9 @@ static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const
     if (!source)
         return NULL;
     t = slab_get(&f->tcp_flows);
-    t->f = f;
-    t->request = r;
+    t->opening = slab_get(&f->openings);
+    *t->opening = (struct tcp_opening){ r, *key };
     t->source = source;
-    t->key = *key;
     t->ways = ways_ref(f->ways);
     t->state = TCP_FLOW_OPENING;
     t->started_ms = t->active_ms = forward_now_ms(f);
@@ -355,11 +367,18 @@ static bool rejected_by_rule(struct forward *f, struct tcp_request *r, enum upst
 
 static void flow_dial(struct tcp_flow *t)
 {
-    struct forward *f = t->f;
-    struct ip_port dst = forward_target(f, &(struct ip_port){ t->key.target, t->key.target_port });
-    struct host_port target = { NULL, dst.addr, dst.port };
-    int r = up_stream_open(f->env, t->ways->target[t->target], &target,
-                           (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
+    struct forward *f = t->ways->f;
+    struct host_port target = { 0 };
+    struct flow_key key;
+    struct ip_port dst;
+    int r;
+
+    tcp_flow_key(t, &key);
+    dst = forward_target(f, &(struct ip_port){ key.target, key.target_port });
+    target.addr = dst.addr;
+    target.port = dst.port;
+    r = up_stream_open(f->env, t->ways->target[t->target], &target,
+                       (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
 
     if (r == 0)
         return;
@@ -406,9 +425,9 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
 
 void tcp_flow_refuse(struct tcp_flow *t, const char *why)
 {
-    tcp_request_reject(t->request, REJECT_RST);
+    tcp_request_reject(t->opening->request, REJECT_RST);
     up_stream_reset(t->up);
-    FCOUNT(t->f, tcp_failed);
+    FCOUNT(t->ways->f, tcp_failed);
     flow_end(t, why);
 }
 
@@ -420,7 +439,7 @@ void tcp_flow_on_gone(void *user, int err)
         return;
     if (t->up)
         up_stream_reset(t->up);
-    FCOUNT(t->f, tcp_failed);
+    FCOUNT(t->ways->f, tcp_failed);
     flow_end(t, err == -ECONNRESET ? client_gave_up : "client's request expired");
 }
 
@@ -444,7 +463,7 @@ void tcp_flow_on_readable(void *user)
 
     if (t->state == TCP_FLOW_DRAIN) /* its 5 s are not the client's to prolong */
         return;
-    t->active_ms = forward_now_ms(t->f);
+    t->active_ms = forward_now_ms(t->ways->f);
     if (!t->want_write) /* the upstream takes no more now: on_up_writable goes on */
         pump_up(t);
 }
@@ -455,7 +474,7 @@ void tcp_flow_on_writable(void *user)
 
     if (t->state != TCP_FLOW_OPEN || t->up_eof || !t->up)
         return;
-    t->active_ms = forward_now_ms(t->f);
+    t->active_ms = forward_now_ms(t->ways->f);
     t->want_read = true;
     want(t);
 }
@@ -471,9 +490,9 @@ void tcp_flow_on_closed(void *user, int err)
         else
             up_stream_reset(t->up);
     }
-    FCOUNT(t->f, tcp_ended);
+    FCOUNT(t->ways->f, tcp_ended);
     if (err == -ECONNRESET)
-        FCOUNT(t->f, tcp_reset_by_client);
+        FCOUNT(t->ways->f, tcp_reset_by_client);
     flow_end(t, err == 0             ? NULL
                 : drained            ? "the upstream broke the connection"
                 : err == -ECONNRESET ? "the client reset the connection"

@@ -198,6 +198,7 @@ struct up_memory *env_memory(struct up_env *env, struct upstream *up)
     m = calloc(1, sizeof(*m)); /* once for each upstream of a configuration, not for each flow */
     if (!m)
         return NULL;
+    m->env = env;
     m->up = upstream_ref(up);
     m->next = *bucket;
     *bucket = m;

@@ -154,15 +154,15 @@ void secure_end(struct secure *c)
 /* One round of the owner's events; its stream may be closed or broken by any of them. */
 static void run_events(struct up_stream *s, unsigned events)
 {
-    struct up_env *env = s->env;
+    struct up_env *env = s->memory->env;
     struct secure *c = s->secure;
 
     env->running = s;
     if ((events & c->want & LOOP_READ) != 0)
-        s->events->on_readable(s->arg);
+        stream_events(s)->on_readable(s->arg);
     if (env->running == s && s->state == STREAM_OPEN && (events & c->want & LOOP_WRITE) != 0 &&
         !tls_unsent(c->tls))
-        s->events->on_writable(s->arg);
+        stream_events(s)->on_writable(s->arg);
     if (env->running == s && s->state == STREAM_OPEN)
         secure_update(c);
     env->running = NULL;

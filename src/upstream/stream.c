@@ -8,11 +8,28 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+/* The owners' tables are few, static, and never change. */
+static uint8_t owner_number(struct up_env *env, const struct up_stream_events *events)
+{
+    uint8_t i = 0;
+
+    while (env->owners[i] && env->owners[i] != events)
+        i++;
+    assert(i < OWNERS_MAX - 1); /* the last one stays NULL */
+    env->owners[i] = events;
+    return i;
+}
+
+const struct up_stream_events *stream_events(const struct up_stream *s)
+{
+    return s->memory->env->owners[s->owner];
+}
+
 /* The memory is free when this returns. The descriptor must be closed. */
 static void free_stream(struct up_stream *s)
 {
     s->memory->users--;
-    slab_put(&s->env->streams, s);
+    slab_put(&s->memory->env->streams, s);
 }
 
 /* @politely: with a close_notify, if it goes. */
@@ -32,20 +49,20 @@ static void close_socket(struct up_stream *s, bool reset)
     int fd = loop_io_fd(&s->io);
 
     drop_secure(s, !reset);
-    loop_io_stop(s->env->opt.loop, &s->io);
+    loop_io_stop(s->memory->env->opt.loop, &s->io);
     if (reset) {
         struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     }
-    socket_close(s->env, fd, s->guard);
+    socket_close(s->memory->env, fd, s->guard);
 }
 
 static void tell_closed(struct up_stream *s, const struct up_failure *why)
 {
     s->state = STREAM_DEAD;
-    if (s->events->on_closed)
-        s->events->on_closed(s->arg, why);
+    if (stream_events(s)->on_closed)
+        stream_events(s)->on_closed(s->arg, why);
     free_stream(s);
 }
 
@@ -53,7 +70,7 @@ static void tell_closed(struct up_stream *s, const struct up_failure *why)
 
 static void unlink_broken(struct up_stream *s)
 {
-    struct up_stream **at = &s->env->broken;
+    struct up_stream **at = &s->memory->env->broken;
 
     while (*at != s) /* a caller that closes at once finds it in front */
         at = &(*at)->next_broken;
@@ -79,7 +96,7 @@ void stream_tell_broken(struct wheel_timer *t, uint64_t now_us)
 
 static int stream_break(struct up_stream *s)
 {
-    struct up_env *env = s->env;
+    struct up_env *env = s->memory->env;
 
     if (s->state == STREAM_OPEN) {
         drop_secure(s, false);
@@ -98,20 +115,20 @@ static int stream_break(struct up_stream *s)
 static void on_io(struct loop_io *io, unsigned events)
 {
     struct up_stream *s = CONTAINER_OF(io, struct up_stream, io);
-    struct up_env *env = s->env;
+    struct up_env *env = s->memory->env;
 
     env->running = s;
     if ((events & LOOP_READ) != 0)
-        s->events->on_readable(s->arg);
+        stream_events(s)->on_readable(s->arg);
     if ((events & LOOP_WRITE) != 0 && env->running == s)
-        s->events->on_writable(s->arg);
+        stream_events(s)->on_writable(s->arg);
     env->running = NULL;
 }
 
 static void on_handshake(void *arg, const struct handshake_result *result)
 {
     struct up_stream *s = arg;
-    struct up_env *env = s->env;
+    struct up_env *env = s->memory->env;
 
     s->handshake = NULL;
     if (result->fd < 0) {
@@ -128,7 +145,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         s->secure = result->secure;
         secure_attach(s->secure, s);
     }
-    s->events->on_open(s->arg);
+    stream_events(s)->on_open(s->arg);
 }
 
 int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
@@ -145,9 +162,8 @@ int up_stream_open(struct up_env *env, struct upstream *up, const struct host_po
     s = m ? slab_get(&env->streams) : NULL;
     if (!s)
         return -ENOMEM;
-    s->env = env;
     s->memory = m;
-    s->events = events;
+    s->owner = owner_number(env, events);
     s->arg = arg;
     s->guard = NO_GUARD;
     s->state = STREAM_OPENING;
@@ -174,11 +190,11 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
     } else {
         n = recv(loop_io_fd(&s->io), to, len, 0);
         n = n < 0 ? -errno : n;
-        UP_COUNT(s->env, recv_calls);
+        UP_COUNT(s->memory->env, recv_calls);
     }
     if (n > 0) {
-        counter_add(&s->env->cnt.bytes_down, (uint64_t)n);
-        s->memory->health.last_good_us = env_now_us(s->env);
+        counter_add(&s->memory->env->cnt.bytes_down, (uint64_t)n);
+        s->memory->health.last_good_us = env_now_us(s->memory->env);
         return n;
     }
     if (n == -EAGAIN || n == -EINTR)
@@ -199,7 +215,7 @@ static ssize_t send_plain(struct up_stream *s, const struct iovec *iov, int iovc
     struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt };
     ssize_t n = sendmsg(loop_io_fd(&s->io), &msg, MSG_NOSIGNAL);
 
-    UP_COUNT(s->env, send_calls);
+    UP_COUNT(s->memory->env, send_calls);
     if (n >= 0)
         return n;
     return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM /* faults.md R4 */
@@ -222,7 +238,7 @@ ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt
         n = send_plain(s, iov, iovcnt);
     }
     if (n >= 0)
-        counter_add(&s->env->cnt.bytes_up, (uint64_t)n);
+        counter_add(&s->memory->env->cnt.bytes_up, (uint64_t)n);
     else if (n != -EAGAIN)
         s->send_failed = true; /* on_closed follows what recv still has */
     return n;
@@ -236,7 +252,7 @@ void up_stream_want(struct up_stream *s, unsigned events)
         s->secure->want = (uint8_t)events;
         secure_update(s->secure);
     } else {
-        loop_io_set(s->env->opt.loop, &s->io, events);
+        loop_io_set(s->memory->env->opt.loop, &s->io, events);
     }
 }
 
@@ -256,8 +272,8 @@ static void end_stream(struct up_stream *s, bool reset)
 {
     if (!s)
         return;
-    if (s->env->running == s)
-        s->env->running = NULL;
+    if (s->memory->env->running == s)
+        s->memory->env->running = NULL;
     switch ((enum stream_state)s->state) {
     case STREAM_OPENING:
         handshake_cancel(s->handshake);

@@ -8,7 +8,7 @@
  *     handshake    a dial, then TLS, then what the proxy speaks; ends in a descriptor or a failure (handshake.c)
  *     talk         what is said to the proxy: SOCKS5, SOCKS4 or HTTP, without I/O (talk.h)
  *     secure       TLS around a connection, from the handshake into the stream (secure.c)
- *     up_stream    96 bytes for each open stream; the handshake is a separate object that is given back when it is open
+ *     up_stream    80 bytes for each open stream; the handshake is a separate object that is given back when it is open
  *     up_udp       an association (udp.c) */
 #ifndef CULVERT_UPSTREAM_IMPL_H
 #define CULVERT_UPSTREAM_IMPL_H
@@ -67,7 +67,8 @@ struct probe;
 
 struct up_memory {
     struct up_memory *next; /* of its bucket */
-    struct upstream *up;    /* one reference */
+    struct up_env *env;
+    struct upstream *up; /* one reference */
     struct up_health health;
     uint64_t bad_until_us;    /* a refused login: openings fail at once (faults.md S6) */
     uint64_t no_udp_until_us; /* faults.md U6 */
@@ -95,6 +96,7 @@ enum {
     MEMORY_BUCKETS = 64,
     RX_BYTES = 65536,      /* room for each: the largest datagram and the largest row */
     NO_GUARD = UINT32_MAX, /* not in own_flows */
+    OWNERS_MAX = 16,       /* kinds of owners that streams have */
 };
 
 struct udp_rx; /* udp_io.c */
@@ -107,6 +109,8 @@ struct up_env {
     struct slab streams, handshakes, udps, probes, names, held, secures;
     struct tls_worker *tls; /* NULL until the first dial with TLS */
     struct udp_rx *rx;
+    const struct up_stream_events
+        *owners[OWNERS_MAX];  /* one for each kind: an idle stream keeps a number, no pointer */
     struct up_stream *broken; /* streams whose error is to be told, newest first */
     struct wheel_timer broken_timer;
     /* What is being called back right now; set to NULL by its close, so that the caller notices. One level: callbacks of
@@ -267,9 +271,7 @@ enum stream_state {
 
 struct up_stream {
     struct loop_io io; /* started when open */
-    struct up_env *env;
     struct up_memory *memory;
-    const struct up_stream_events *events;
     void *arg;
     union {
         struct handshake *handshake;   /* OPENING */
@@ -279,11 +281,12 @@ struct up_stream {
     uint32_t guard;
     uint8_t state;        /* enum stream_state */
     uint8_t sends;        /* 0, 1, or 2 for more */
+    uint8_t owner;        /* whose events: index into env->owners */
     bool shut : 1;        /* our FIN is out */
     bool send_failed : 1; /* so the end of what arrives is no FIN */
     bool is_secure : 1;
 };
-static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 96, "an idle stream is cheap (PERF-9)");
+static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 80, "an idle stream is cheap (PERF-9)");
 
 /* TLS around one connection: first a handshake's, then a stream's. */
 struct secure {
@@ -312,6 +315,7 @@ void secure_update(struct secure *c);
 void secure_end(struct secure *c); /* our FIN, in time */
 void secure_on_io(struct loop_io *io, unsigned events);
 
+const struct up_stream_events *stream_events(const struct up_stream *s);
 void stream_tell_broken(struct wheel_timer *t, uint64_t now_us);
 
 /* One call of up_probe(). The first one for an upstream does the work, the others hang on its list. */

@@ -354,7 +354,7 @@ static void memories_of_upstreams_that_are_gone_are_swept(void **state) /* fault
 static void an_idle_stream_is_small(void **state) /* tcp-stack.md PERF-9 */
 {
     (void)state;
-    assert_true(sizeof(struct up_stream) <= 96);
+    assert_true(sizeof(struct up_stream) <= 80);
     assert_true(sizeof(struct up_udp) <= 256);
 }
 
