@@ -1,5 +1,6 @@
 /* upstream.h - byte streams and datagrams to the internet through one configured way out.
- * Knows     its protocols (direct, SOCKS5, SOCKS4, HTTP CONNECT, each in TLS or not) and its sockets; has never heard of a packet or a rule.
+ * Knows     its protocols (direct, SOCKS5, SOCKS4, HTTP CONNECT, each in TLS or not), groups of them, and its sockets;
+ *           has never heard of a packet or a rule.
  * Threads   [worker] from the worker that runs env->loop; exceptions are marked [any] and [main].
  * Lifetime  open .. close; on_closed is the last call, and what `arg` points to must live until it or close() returns.
  *           close() is the end at once: no callback comes after it, not even on_closed.
@@ -23,9 +24,43 @@ enum upstream_kind {
     UPSTREAM_SOCKS4,  /* IPv4 addresses only; username is a hint, no password */
     UPSTREAM_SOCKS4A, /* and names */
     UPSTREAM_HTTP,    /* CONNECT */
+    UPSTREAM_GROUP,   /* several of them under one name: a new flow takes one, see up_current() */
 };
 enum upstream_pipelining { UPSTREAM_PIPELINING_OFF, UPSTREAM_PIPELINING_AUTO, UPSTREAM_PIPELINING_ON };
 enum upstream_udp { UPSTREAM_UDP_AUTO, UPSTREAM_UDP_ON, UPSTREAM_UDP_OFF };
+
+/* ---- groups: how a new flow finds its member --------------------------------------------------------------------- */
+
+enum group_kind {
+    GROUP_SELECT,       /* the one that was picked, the first until then; no other */
+    GROUP_URL_TEST,     /* the fastest by a test, changed only for one that is faster by the tolerance */
+    GROUP_FALLBACK,     /* the first that is well */
+    GROUP_LOAD_BALANCE, /* all that are well, by strategy */
+};
+enum group_strategy {
+    GROUP_CONSISTENT_HASH, /* by the target's address: a target stays with its member */
+    GROUP_ROUND_ROBIN,
+    GROUP_STICKY, /* by the client's address: a client stays with its member */
+};
+enum { GROUP_MEMBERS_MAX = 64, GROUP_DEPTH_MAX = 8 };
+
+struct group_options {
+    enum group_kind kind;
+    enum group_strategy strategy;
+    const uint32_t
+        *members; /* indices of the list given to upstreams_new(), in order; DIRECT may be among them */
+    uint32_t member_count; /* 1..GROUP_MEMBERS_MAX */
+    /* What a test fetches through a member; no port: the test is a handshake with the member, without a target. */
+    struct host_port url;
+    const char *url_path;     /* "/generate_204" */
+    struct tls_settings *tls; /* https; a reference is taken */
+    uint32_t interval_ms;     /* between two rounds of tests of url-test */
+    uint32_t timeout_ms;      /* of a test */
+    uint32_t tolerance_ms;    /* url-test: how much faster another one must be */
+    uint32_t max_failures;    /* in a row: then the member is down, and new flows leave it out */
+    uint32_t
+        retry_after_ms; /* until a test may bring it back; doubles each time, up to 16-fold, with jitter */
+};
 
 struct upstream_options { /* filled by config; copied by upstream_new() */
     const char *name;     /* "DIRECT", "REJECT", "REJECT-DROP" or the proxy's name */
@@ -45,13 +80,19 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     size_t allows;
     /* only what the public internet reaches, and not this host (up_socket_rules.own); `allow` then adds to that */
     bool public_only;
+    /* upstreams_new() only: */
+    uint32_t dialer;                   /* 1 + the index of the way out that leads to the server; 0: none */
+    const struct group_options *group; /* kind UPSTREAM_GROUP; borrowed */
 };
 
 struct upstream; /* immutable, counted, shared by all workers */
 
 int upstream_new(const struct upstream_options *opt, struct upstream **out); /* 0, -EINVAL, -ENOMEM */
-struct upstream *upstream_ref(struct upstream *up);                          /* [any] */
-void upstream_unref(struct upstream *up); /* [any] NULL is fine; forgets its secrets at 0 */
+/** upstreams_new() - a list of them, which may name each other as members and dialers
+ * @out: @n places. Return: 0; -ELOOP, -EINVAL or -ENOMEM, then @out holds nothing. */
+int upstreams_new(const struct upstream_options *list, size_t n, struct upstream **out);
+struct upstream *upstream_ref(struct upstream *up); /* [any] */
+void upstream_unref(struct upstream *up);           /* [any] NULL is fine; forgets its secrets at 0 */
 const char *upstream_name(const struct upstream *up);
 enum upstream_kind upstream_kind(const struct upstream *up);
 /** upstream_parse_url() - "socks5://user:pw@host:port#name" into options (config.md: --proxy URL)
@@ -95,6 +136,10 @@ struct up_env_options {
     int (*resolve)(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out);
     void (*resolve_cancel)(void *arg, struct up_resolve *q);
     void *resolve_arg;
+    /* A group's test has ended in this worker, or another member is its usual one now (from, to: indices; why: static). NULL: nobody asks. */
+    void (*on_group_tested)(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
+    void (*on_group_switch)(void *arg, struct upstream *group, uint32_t from, uint32_t to);
+    void *group_arg;
     uint32_t max_streams, max_udp; /* sizes of the pools, from limits; memory is touched on demand */
     uint64_t seed;
 };
@@ -108,6 +153,8 @@ struct wheel *up_env_wheel(const struct up_env *env);
 void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules);
 /** up_may_dial() - would @up dial this address? Return: 0; -EACCES: not allowed; -ELOOP: a refused prefix, or no address */
 int up_may_dial(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
+/** up_env_set_client() - for whom the openings that follow are, until the next call; for groups that are `sticky` */
+void up_env_set_client(struct up_env *env, const struct ip_addr *client);
 /** up_socket() - a non-blocking, close-on-exec socket with mark and device, as env's rules want for @dst
  * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst);
@@ -202,6 +249,35 @@ void up_health_get(struct up_env *env, const struct upstream *up, struct up_heal
 int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void (*fn)(void *arg, int err),
              void *arg);
 
+/* ---- groups (this worker's view) ------------------------------------------------------------------------------------ */
+
+/** up_current() - the way out that a new flow through @up would take: @up itself, or a member of a group, at any depth
+ * Round-robin is not moved on. Return: never NULL, never a group; a group without a well member shows its first. */
+struct upstream *up_current(struct up_env *env, struct upstream *up);
+/** up_stream_way() - the way out that this stream has taken; while it opens, the one that is tried */
+struct upstream *up_stream_way(const struct up_stream *s);
+struct upstream *up_udp_way(const struct up_udp *u); /* the same for an association */
+/** up_group_start() - begin to care for @group: tests in their time. @tests: this worker does the rounds of url-test.
+ * Others are told by up_group_tested() what it found. */
+int up_group_start(struct up_env *env, struct upstream *group, bool tests);
+/** up_group_tested() - what another worker's test found: @delay_us of @member (an index), 0: it failed */
+void up_group_tested(struct up_env *env, struct upstream *group, uint32_t member, uint32_t delay_us);
+/** up_group_pick() - `select`: this member from now on; running flows stay. Return: 0, -EINVAL no select, -ENOENT no such member */
+int up_group_pick(struct up_env *env, struct upstream *group, const char *member);
+struct up_group_info {
+    enum group_kind kind;
+    uint32_t now; /* the index of the member that a new flow takes */
+    uint32_t members;
+    uint64_t switches;
+    struct {
+        const char *name;
+        bool down;
+        uint32_t failures, delay_us; /* in a row; of the last test, 0: none */
+    } member[GROUP_MEMBERS_MAX];
+};
+int up_group_info(struct up_env *env, struct upstream *group,
+                  struct up_group_info *out); /* 0 or -EINVAL, -ENOMEM */
+
 struct up_counters {
     counter streams_opened, streams_failed, udp_opened, udp_failed, bytes_up, bytes_down, datagrams_up,
         datagrams_down;
@@ -210,6 +286,7 @@ struct up_counters {
     counter send_calls, recv_calls;
     counter pipelined,
         started_over; /* handshakes that said all at once; that went on step by step, or on a new connection */
+    counter group_retries, group_switches, group_tests, group_refused;
 };
 const struct up_counters *up_counters(const struct up_env *env);
 extern const struct counter_desc up_counter_descs[]; /* ends with name NULL */

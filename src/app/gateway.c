@@ -78,11 +78,10 @@ static int targets_open(struct gateway *g)
     g->targets = calloc(c->upstream_count, sizeof(*g->targets));
     if (!g->targets)
         return -ENOMEM;
-    for (g->target_count = 0; g->target_count < c->upstream_count; g->target_count++) {
-        r = upstream_new(&c->upstreams[g->target_count], &g->targets[g->target_count]);
-        if (r != 0)
-            return r;
-    }
+    r = upstreams_new(c->upstreams, c->upstream_count, g->targets);
+    if (r != 0)
+        return r;
+    g->target_count = c->upstream_count;
     g->echo_said = calloc(2 * (rules_count(c->rules) + 1), sizeof(*g->echo_said));
     if (!g->echo_said)
         return -ENOMEM;

@@ -209,6 +209,9 @@ static int env_open(struct worker *w, const struct worker_setup *setup)
         .resolve = resolve,
         .resolve_cancel = resolve_cancel,
         .resolve_arg = w,
+        .on_group_tested = worker_on_group_tested,
+        .on_group_switch = worker_on_group_switch,
+        .group_arg = w,
         .max_streams = setup->max_streams,
         .max_udp = setup->max_udp,
         .seed = setup->seed,
@@ -260,7 +263,7 @@ static int parts_open(struct worker *w, const struct worker_setup *setup, const 
 
     if ((r = inboxes_open(w)) != 0 || (r = forward_new(fs, &w->forward)) != 0 ||
         (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
-        (r = worker_echo_open(w, setup)) != 0)
+        (r = worker_echo_open(w, setup)) != 0 || (r = worker_groups_open(w, setup)) != 0)
         return r;
     return resolver_new(w->loop, names, &w->resolver);
 }
@@ -321,6 +324,7 @@ static void *run(void *arg)
 {
     struct worker *w = arg;
 
+    worker_groups_start(w);
     worker_read_again(w);
     loop_run(w->loop);
     forward_end_flows(w->forward); /* clients see a reset, not silence */
@@ -378,6 +382,7 @@ void worker_free(struct worker *w)
             munmap(w->inbox[from]->data, HANDOFF_RING_BYTES);
         free(w->inbox[from]);
     }
+    worker_groups_close(w);
     free(w->own_rules);
     free(w);
 }

@@ -55,6 +55,9 @@ void worker_device_back(struct worker *w); /* the TUN was made anew: read again 
 /** worker_set_socket_rules() - @rules replaces the old ones; the worker frees it (free()) when it is replaced in turn */
 void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules);
 
+/** worker_pick() - the group's member from now on (a `select`); @group: borrowed, @member: its name, copied */
+void worker_pick(struct worker *w, struct upstream *group, const char *member);
+
 /* A worker's part of a snapshot. Filled in its thread, owned by whoever asked; worker_report_free() frees it. */
 struct worker_report {
     struct status_worker status;

@@ -25,6 +25,8 @@ struct worker {
     const struct up_socket_rules *socket_rules; /* those in force */
     struct up_socket_rules *own_rules;          /* replaced at run time; freed by us */
     struct echo_proxy *echo;                    /* NULL: no rule wants it */
+    struct upstream **groups;                   /* of the configuration; one reference each */
+    size_t group_count;
     struct loop_io tun_io;
     struct loop_timer timer;
     struct loop_timer trim;
@@ -40,6 +42,13 @@ struct worker {
 
 int worker_echo_open(struct worker *w,
                      const struct worker_setup *setup); /* 0 or -errno; needs loop, stack, forward */
+/* ---- worker_group.c ---- */
+int worker_groups_open(struct worker *w, const struct worker_setup *setup); /* 0 or -ENOMEM */
+void worker_groups_start(struct worker *w);                                 /* in its thread */
+void worker_groups_close(struct worker *w);
+void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
+void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);
+
 void worker_read_again(struct worker *w); /* start reading the TUN queue; also after it was gone */
 
 #endif

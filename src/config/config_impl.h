@@ -207,8 +207,8 @@ bool cfg_need_text(struct cfg_read *r, const struct cfg_node *v,
 /* ---- values (value.c, address.c, secret.c, proxy.c, ruleset.c): the types that schema.c uses ----------------------- */
 
 extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint, cfg_none_uint, cfg_port,
-    cfg_mtu, cfg_choice, cfg_choice_only, cfg_duration, cfg_duration_or_off, cfg_auto_size, cfg_rate,
-    cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
+    cfg_mtu, cfg_choice, cfg_choice_only, cfg_duration, cfg_duration_ms, cfg_duration_or_off, cfg_auto_size,
+    cfg_rate, cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
     cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
     cfg_excludes, cfg_allow, cfg_listen, cfg_host;   /* address.c */
@@ -216,15 +216,16 @@ extern const struct cfg_type cfg_user, cfg_password; /* secret.c */
 extern const struct cfg_type cfg_users, cfg_per_user, cfg_masque, cfg_masque_users,
     cfg_masque_allow; /* serve.c */
 extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_key, cfg_tls_sni, cfg_tls_alpn,
-    cfg_tls_pin, cfg_tls_skip;                                               /* tls.c */
-extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list; /* proxy.c */
+    cfg_tls_pin, cfg_tls_skip;                                                               /* tls.c */
+extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list, cfg_group_name; /* proxy.c */
 extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_no_resolve,
     cfg_rule_text; /* ruleset.c */
 extern const struct cfg_type cfg_provider_map, cfg_provider_payload, cfg_provider_text,
     cfg_geo_path; /* provider.c */
 extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_range, cfg_dns_hijack,
     cfg_tun_hijack, cfg_dns_filter, cfg_dns_rebind, cfg_dns_types, cfg_dns_servers, cfg_dns_proxy_servers,
-    cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports; /* dns.c */
+    cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports;                                            /* dns.c */
+extern const struct cfg_type cfg_group_members, cfg_group_url, cfg_group_strategy, cfg_dialer; /* group.c */
 /* Not built yet: named in the reference, never read (value.c). */
 extern const struct cfg_type cfg_later_text, cfg_later_texts, cfg_later_number, cfg_later_ports,
     cfg_later_duration, cfg_later_bool, cfg_later_section, cfg_later_sections, cfg_later_map, cfg_later_rate,
@@ -254,7 +255,8 @@ struct cfg_tls {
 struct cfg_proxy { /* what one entry of `proxies` fills */
     struct upstream_options options;
     struct cfg_tls tls;
-    const struct cfg_node *at; /* its name, or the URL */
+    const struct cfg_node *at;     /* its name, or the URL */
+    const struct cfg_node *dialer; /* NULL: none */
 };
 
 struct cfg_masque { /* what `serve.masque` fills */
@@ -268,6 +270,23 @@ void cfg_masque_finish(struct cfg_read *r);
 bool cfg_take_prefix(struct cfg_read *r, const struct cfg_node *v, struct ip_prefix *list, size_t *count,
                      size_t cap);
 
+struct cfg_group { /* what one entry of `proxy-groups` fills */
+    struct group_options options;
+    const char *name;
+    const struct cfg_node *at;                   /* its name */
+    const struct cfg_node *url_at, *strategy_at; /* NULL: not in the file */
+    struct cfg_nodes members;
+    bool secure; /* its url is https */
+};
+
+/** cfg_groups_finish() - members and dialers by index, into @ups, when all names are known; circles are errors
+ * @errors: how many messages there were before names were looked at; with more, circles are not looked for */
+void cfg_groups_finish(struct cfg_read *r, struct upstream_options *ups, size_t errors);
+struct cfg_group *cfg_group_at(const struct cfg_read *r, size_t i);            /* NULL: no more */
+const struct cfg_group *cfg_group_of(const struct cfg_read *r, size_t target); /* NULL: no group */
+/** cfg_tls_usual() - TLS as a browser would: the system's authorities, names checked; held by the configuration; NULL: reported */
+struct tls_settings *cfg_tls_usual(struct cfg_read *r, const struct cfg_node *at);
+
 /** cfg_tls_finish() - p->options.tls from p->tls, if the proxy is to be inside TLS (tls.c) */
 void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_node *at);
 /** cfg_tls_client() - settings from @opt, with the system's authorities where it has none; held by the configuration
@@ -278,13 +297,12 @@ void cfg_hold_ca(struct cfg_read *r, struct tls_ca *ca);
 void cfg_hold_tls(struct cfg_read *r, struct tls_settings *tls);
 void cfg_release(struct config *c);
 
-/** cfg_proxies_finish() - DIRECT, REJECT, REJECT-DROP and the proxies into config->upstreams; names must be distinct */
+/** cfg_proxies_finish() - DIRECT, REJECT, REJECT-DROP, proxies and groups into config->upstreams; names must be distinct */
 void cfg_proxies_finish(struct cfg_read *r);
 /** cfg_proxy_url() - one more proxy, from a URL that is never shown; its options, or NULL after a message at @at */
 struct cfg_proxy *cfg_proxy_url(struct cfg_read *r, const char *url, const struct cfg_node *at);
 const struct cfg_proxy *cfg_proxy_at(const struct cfg_read *r, size_t i); /* NULL: no more */
-enum { CFG_TARGET_UNKNOWN = -1, CFG_TARGET_GROUP = -2 };
-/* The index of a target; CFG_TARGET_GROUP: a group, which is reported at its own place. */
+enum { CFG_TARGET_UNKNOWN = -1 };
 int64_t cfg_target_find(const struct cfg_read *r, const char *name);
 const char *cfg_target_nearest(const struct cfg_read *r, const char *name); /* NULL: none is near */
 

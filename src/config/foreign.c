@@ -147,6 +147,24 @@ static const struct cfg_foreign foreign[] = {
     { "proxies[]", "obfs-opts", "leave it out" },
     { "proxies[]", "certificate", "tls.certificate does that" },
     { "proxies[]", "private-key", "tls.private-key does that" },
+    /* proxy-groups */
+    { "proxy-groups[]", "use", "proxies names the members one by one" },
+    { "proxy-groups[]", "filter", "proxies names the members one by one" },
+    { "proxy-groups[]", "exclude-filter", "proxies names the members one by one" },
+    { "proxy-groups[]", "exclude-type", "proxies names the members one by one" },
+    { "proxy-groups[]", "include-all", "proxies names the members one by one" },
+    { "proxy-groups[]", "include-all-proxies", "proxies names the members one by one" },
+    { "proxy-groups[]", "include-all-providers", "proxies names the members one by one" },
+    { "proxy-groups[]", "empty-fallback", "proxies names the members one by one" },
+    { "proxy-groups[]", "lazy", "a group that nobody uses is never tested; leave it out" },
+    { "proxy-groups[]", "hidden", "leave it out" },
+    { "proxy-groups[]", "icon", "leave it out" },
+    { "proxy-groups[]", "max-failed-times", "max-failures does that" },
+    { "proxy-groups[]", "expected-status", "any status of url will do; leave it out" },
+    { "proxy-groups[]", "disable-udp", "udp: false at the proxies does that" },
+    { "proxy-groups[]", "interface-name", "interface-name at the proxies does that" },
+    { "proxy-groups[]", "routing-mark", "routing-mark at the proxies does that" },
+    { "proxy-groups[]", "default-selected", "the first of proxies is taken until another one is picked" },
 };
 
 const struct cfg_foreign *cfg_foreign_find(const char *where, const char *name)

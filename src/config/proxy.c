@@ -1,4 +1,4 @@
-/* proxy.c - the ways out: `proxies` as maps and URLs, the three that are always there, and the names of all.
+/* proxy.c - the ways out: `proxies` as maps and URLs, `proxy-groups`, the three that are always there, and the names of all.
  *
  * Names are gathered while the file is read and sorted once at the end, so that 100,000 rules find their targets fast. */
 #include "config_impl.h"
@@ -20,15 +20,16 @@ static const char *const built_in[CONFIG_TARGET_FIRST_PROXY] = {
 struct target {
     const char *name;
     const struct cfg_node *at; /* NULL: built in */
-    int64_t index;             /* of config->upstreams, or CFG_TARGET_GROUP */
+    int64_t index;             /* of config->upstreams */
     size_t order;              /* of equal names the first comes first */
 };
 
 struct cfg_targets {
     struct cfg_proxy **proxies;
     size_t count, cap;
-    struct cfg_nodes groups; /* the names of proxy-groups */
-    struct target *names;    /* sorted, from cfg_proxies_finish() on */
+    struct cfg_group **groups;
+    size_t group_count, group_cap;
+    struct target *names; /* sorted, from cfg_proxies_finish() on */
     size_t n_names;
     unsigned suggestions; /* made so far */
 };
@@ -42,24 +43,28 @@ static struct cfg_targets *targets(struct cfg_read *r)
     return r->targets;
 }
 
+/* Room for one more pointer in a list of scratch memory. Return: the list, perhaps a longer one; NULL: no memory */
+static void *longer(struct cfg_read *r, void *list, size_t count, size_t *cap)
+{
+    void *out;
+
+    if (count < *cap)
+        return list;
+    *cap = *cap == 0 ? 16 : *cap * 2;
+    out = cfg_scratch(r, *cap * sizeof(void *));
+    if (out != NULL && count > 0)
+        memcpy(out, list, count * sizeof(void *));
+    return out;
+}
+
 static struct cfg_proxy *proxy_add(struct cfg_read *r)
 {
     struct cfg_targets *t = targets(r);
-    struct cfg_proxy *p = cfg_scratch(r, sizeof(*p));
+    struct cfg_proxy *p = cfg_scratch(r, sizeof(*p)), **list;
 
-    if (t == NULL || p == NULL)
+    if (t == NULL || p == NULL || (list = longer(r, t->proxies, t->count, &t->cap)) == NULL)
         return NULL;
-    if (t->count == t->cap) {
-        size_t cap = t->cap == 0 ? 16 : t->cap * 2;
-        struct cfg_proxy **list = cfg_scratch(r, cap * sizeof(struct cfg_proxy *));
-
-        if (list == NULL)
-            return NULL;
-        if (t->count > 0)
-            memcpy(list, t->proxies, t->count * sizeof(struct cfg_proxy *));
-        t->proxies = list;
-        t->cap = cap;
-    }
+    t->proxies = list;
     t->proxies[t->count++] = p;
     return p;
 }
@@ -150,17 +155,28 @@ static void read_proxy(struct cfg_read *r, const struct cfg_key *k, const struct
     cfg_tls_finish(r, p, v);
 }
 
-/* Groups are not built yet; their names are known, so that rules which use them are no mistakes of their own. */
 static void read_group(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     struct cfg_targets *t = targets(r);
+    struct cfg_group *g = cfg_keep(r, sizeof(*g)), **list; /* its options outlive the load */
+
+    (void)to;
+    if (t == NULL || g == NULL || (list = longer(r, t->groups, t->group_count, &t->group_cap)) == NULL)
+        return;
+    t->groups = list;
+    t->groups[t->group_count++] = g;
+    cfg_read_section(r, k->section, v, g);
+}
+
+static void read_group_name(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct cfg_group *g = to;
 
     (void)k;
-    (void)to;
-    for (uint32_t i = 0; t != NULL && i < v->count; i++) {
-        if (strcmp(v->pairs[i].key->text, "name") == 0 && v->pairs[i].value->kind == CFG_SCALAR)
-            cfg_nodes_push(r, &t->groups, v->pairs[i].value);
-    }
+    if (!name_valid(r, v->text, v))
+        return;
+    g->name = cfg_keep_text(r, v->text, v->count);
+    g->at = v;
 }
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */
@@ -194,15 +210,16 @@ static void duplicate(struct cfg_read *r, const struct target *first, const stru
 static void check_names(struct cfg_read *r, const struct cfg_targets *t)
 {
     for (size_t i = 1, first = 0; i < t->n_names; i++) {
-        size_t before;
+        size_t before, at;
 
         if (strcmp(t->names[first].name, t->names[i].name) != 0) {
             first = i;
             continue;
         }
-        before = cfg_enter_key(r, t->names[i].index == CFG_TARGET_GROUP ? "proxy-groups" : "proxies");
-        if (t->names[i].index >= CONFIG_TARGET_FIRST_PROXY)
-            cfg_enter_index(r, (size_t)t->names[i].index - CONFIG_TARGET_FIRST_PROXY);
+        at = (size_t)t->names[i].index -
+             CONFIG_TARGET_FIRST_PROXY; /* a built-in name comes first among its equals */
+        before = cfg_enter_key(r, at >= t->count ? "proxy-groups" : "proxies");
+        cfg_enter_index(r, at >= t->count ? at - t->count : at);
         duplicate(r, &t->names[first], &t->names[i]);
         cfg_leave(r, before);
     }
@@ -211,12 +228,12 @@ static void check_names(struct cfg_read *r, const struct cfg_targets *t)
 void cfg_proxies_finish(struct cfg_read *r)
 {
     struct cfg_targets *t = targets(r);
-    size_t count = t == NULL ? 0 : CONFIG_TARGET_FIRST_PROXY + t->count;
+    size_t count = t == NULL ? 0 : CONFIG_TARGET_FIRST_PROXY + t->count + t->group_count, at, errors;
     struct upstream_options *ups = cfg_keep(r, count * sizeof(*ups));
 
     if (t == NULL || ups == NULL)
         return;
-    t->names = cfg_scratch(r, (count + t->groups.count) * sizeof(*t->names));
+    t->names = cfg_scratch(r, count * sizeof(*t->names));
     if (t->names == NULL)
         return;
     for (size_t i = 0; i < CONFIG_TARGET_FIRST_PROXY; i++) {
@@ -229,12 +246,32 @@ void cfg_proxies_finish(struct cfg_read *r)
             name_add(t, t->proxies[i]->options.name, t->proxies[i]->at,
                      CONFIG_TARGET_FIRST_PROXY + (int64_t)i);
     }
-    for (size_t i = 0; i < t->groups.count; i++)
-        name_add(t, t->groups.list[i]->text, t->groups.list[i], CFG_TARGET_GROUP);
+    for (size_t i = 0; i < t->group_count; i++) {
+        at = CONFIG_TARGET_FIRST_PROXY + t->count + i;
+        ups[at] = (struct upstream_options){ .name = t->groups[i]->name,
+                                             .kind = UPSTREAM_GROUP,
+                                             .group = &t->groups[i]->options };
+        if (t->groups[i]->name != NULL)
+            name_add(t, t->groups[i]->name, t->groups[i]->at, (int64_t)at);
+    }
     qsort(t->names, t->n_names, sizeof(*t->names), by_name);
+    errors = r->messages->errors;
     check_names(r, t);
     r->config->upstreams = ups;
     r->config->upstream_count = count;
+    cfg_groups_finish(r, ups, errors);
+}
+
+struct cfg_group *cfg_group_at(const struct cfg_read *r, size_t i)
+{
+    return r->targets != NULL && i < r->targets->group_count ? r->targets->groups[i] : NULL;
+}
+
+const struct cfg_group *cfg_group_of(const struct cfg_read *r, size_t target)
+{
+    size_t first = CONFIG_TARGET_FIRST_PROXY + (r->targets != NULL ? r->targets->count : 0);
+
+    return target >= first ? cfg_group_at(r, target - first) : NULL;
 }
 
 const struct cfg_proxy *cfg_proxy_at(const struct cfg_read *r, size_t i)
@@ -283,6 +320,9 @@ const struct cfg_type cfg_proxy_list = { .name = "list of maps and URLs",
                                          .read = read_proxy };
 const struct cfg_type cfg_proxy_name = {
     .name = "text", .expects = "a name", .kind = CFG_SCALAR, .read = read_name
+};
+const struct cfg_type cfg_group_name = {
+    .name = "text", .expects = "a name", .kind = CFG_SCALAR, .read = read_group_name
 };
 const struct cfg_type cfg_group_list = {
     .name = "list of maps", .expects = "a list of maps", .kind = CFG_MAP, .list = true, .read = read_group

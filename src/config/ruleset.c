@@ -101,7 +101,7 @@ static void read_text(struct cfg_read *r, const struct cfg_key *k, const struct 
 
 /* ---- one rule ------------------------------------------------------------------------------------------------------- */
 
-/* An index of a target; false: reported, here or where a group stands. */
+/* An index of a target; false: reported. */
 static bool resolve(struct cfg_read *r, const char *name, const struct cfg_node *at, size_t offset,
                     uint32_t *out)
 {
@@ -109,10 +109,10 @@ static bool resolve(struct cfg_read *r, const char *name, const struct cfg_node 
     const char *nearest;
     char quoted[CFG_QUOTED_MAX];
 
-    if (index >= 0)
+    if (index >= 0) {
         *out = (uint32_t)index;
-    if (index != CFG_TARGET_UNKNOWN)
-        return index >= 0;
+        return true;
+    }
     nearest = cfg_target_nearest(r, name);
     cfg_quote(name, quoted);
     if (nearest != NULL)

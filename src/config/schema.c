@@ -490,26 +490,6 @@ static const struct cfg_section api = {
     .keys = api_keys,
 };
 
-static const struct cfg_key proxy_groups_keys[] = {
-    LATER("name", cfg_later_text, "what rules call it"),
-    LATER("type", cfg_later_text, "`select`, `url-test`, `fallback` or `load-balance`"),
-    LATER("proxies", cfg_later_texts, "its members, in order"),
-    LATER("url", cfg_later_text, "what a test fetches"),
-    LATER("interval", cfg_later_duration, "between two tests"),
-    LATER("timeout", cfg_later_duration, "of a test"),
-    LATER("tolerance", cfg_later_duration, "how much faster another one must be"),
-    LATER("max-failures", cfg_later_number, "in a row, until a member is left"),
-    LATER("retry-after", cfg_later_duration, "until it is tried again"),
-    LATER("strategy", cfg_later_text, "`consistent-hash`, `round-robin` or `sticky`"),
-    END,
-};
-
-static const struct cfg_section proxy_groups = {
-    .where = "proxy-groups[]",
-    .help = "Several ways out under one name.",
-    .keys = proxy_groups_keys,
-};
-
 static const struct cfg_key rate_limits_keys[] = {
     LATER("source", cfg_later_text, "of these clients, each"),
     LATER("proxy", cfg_later_text, "through this way out"),
@@ -549,7 +529,11 @@ static const struct cfg_key top_keys[] = {
       .shown = "none",
       .section = &cfg_proxy_section,
       .help = "ways out: maps as below, or URLs such as `socks5://user:password@192.0.2.10:1080#name`" },
-    LATER_SECTION("proxy-groups", cfg_group_list, proxy_groups, "several ways out under one name"),
+    { .name = "proxy-groups",
+      .type = &cfg_group_list,
+      .shown = "none",
+      .section = &cfg_group_section,
+      .help = "several ways out under one name" },
     { .name = "rule-providers",
       .type = &cfg_provider_map,
       .shown = "none",

@@ -33,5 +33,6 @@
 extern const struct cfg_section cfg_proxy_section;                    /* schema_proxy.c */
 extern const struct cfg_section cfg_serve_section;                    /* schema_serve.c */
 extern const struct cfg_section cfg_dns_section, cfg_sniffer_section; /* schema_dns.c */
+extern const struct cfg_section cfg_group_section;                    /* schema_group.c */
 
 #endif

@@ -320,6 +320,23 @@ void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_no
     p->options.half_close_delay_ms = t->half_close_delay_ms;
 }
 
+struct tls_settings *cfg_tls_usual(struct cfg_read *r, const struct cfg_node *at)
+{
+    struct tls_options o = { .ca = system_ca(r, at), .min_version = TLS_1_2, .resume = true };
+    struct tls_settings *tls = NULL;
+    struct err err;
+    int e;
+
+    if (o.ca == NULL)
+        return NULL;
+    e = tls_settings_new(&o, &tls, &err);
+    if (e != 0)
+        say_wrong(r, at, e, &err);
+    else
+        cfg_hold_tls(r, tls);
+    return tls;
+}
+
 /* ---- counted things that a configuration holds ------------------------------------------------------------------------------ */
 
 struct config_held {

@@ -319,6 +319,16 @@ static void read_duration(struct cfg_read *r, const struct cfg_key *k, const str
         store_u32(k, to, (uint32_t)ms);
 }
 
+/* mihomo's tolerance and timeout: a bare number is milliseconds. */
+static void read_duration_ms(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    uint64_t ms;
+
+    if (read_with_unit(r, k, v, durations, ARRAY_LEN(durations), 1, "write ms, s, m or h, as in \"50ms\"",
+                       &ms))
+        store_u32(k, to, (uint32_t)ms);
+}
+
 static void read_duration_or_off(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v,
                                  void *to)
 {
@@ -447,6 +457,7 @@ SCALAR_TYPE(cfg_mtu, "number", "a number", read_mtu);
 SCALAR_TYPE(cfg_choice, "choice", "one word", read_choice);
 SCALAR_TYPE(cfg_choice_only, "choice", "one word", read_choice_only);
 SCALAR_TYPE(cfg_duration, "duration", "a duration such as 300ms, 60s, 5m or 2h", read_duration);
+SCALAR_TYPE(cfg_duration_ms, "duration", "a duration such as 50ms or 5s", read_duration_ms);
 SCALAR_TYPE(cfg_duration_or_off, "`off`, duration", "off or a duration such as 60s or 5m",
             read_duration_or_off);
 SCALAR_TYPE(cfg_auto_size, "`auto`, size", "auto or a size such as 64MiB", read_auto_size);

@@ -316,9 +316,6 @@ static void read_pair(struct cfg_read *r, const struct cfg_section *s, const str
         case CFG_LATER:
             cfg_error(r, p->key, "not supported yet; %s",
                       k->instead != NULL ? k->instead : "leave it out for now");
-            if (k->type->read !=
-                NULL) /* names of groups, so that rules with them are no mistakes of their own */
-                read_value(r, k, p->value, to);
             break;
         case CFG_LEFT_OUT:
             if (p->value->kind == CFG_SCALAR && strcmp(p->value->text, "none") == 0)

@@ -99,7 +99,7 @@ static void ask_probe(struct forward *f, struct echo_req *r, uint32_t target)
 
     if (!p->running) {
         p->f = f;
-        p->running = up_probe(f->env, f->ways->target[target], PROBE_TIMEOUT_US, on_probed, p) == 0;
+        p->running = up_probe(f->env, forward_way(f, f->ways, target), PROBE_TIMEOUT_US, on_probed, p) == 0;
     }
     w = p->running ? detach(f, r) : NULL;
     if (!w) {
@@ -112,7 +112,7 @@ static void ask_probe(struct forward *f, struct echo_req *r, uint32_t target)
 
 static void reply_if_healthy(struct forward *f, struct echo_req *r, uint32_t target)
 {
-    struct upstream *up = f->ways->target[target];
+    struct upstream *up = forward_way(f, f->ways, target);
     struct up_health health;
 
     up_health_get(f->env, up, &health);
@@ -239,7 +239,7 @@ static void act(struct forward *f, struct echo_req *r, uint32_t target, enum way
 {
     switch (way) {
     case WAY_REPLY:
-        reply_after(f, r, delay_us(f, f->ways->target[target]));
+        reply_after(f, r, delay_us(f, forward_way(f, f->ways, target)));
         break;
     case WAY_REPLY_IF_HEALTHY:
         reply_if_healthy(f, r, target);
@@ -279,7 +279,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
           ECHO_TEMPORARY)) /* our own address, broadcast, multicast: the stack's built-in rules (icmp.md 2.4) */
         return ECHO_PASS;
     rules_match(f->ways->rules, &asked, &verdict);
-    switch (upstream_kind(f->ways->target[verdict.target])) {
+    switch (upstream_kind(forward_way(f, f->ways, verdict.target))) {
     case UPSTREAM_REJECT:
         FCOUNT(f, rejected);
         echo_reject(r, f->opt.echo_reject_with);
@@ -294,6 +294,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
     case UPSTREAM_SOCKS4:
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
+    case UPSTREAM_GROUP:
         c = choose(f, verdict.echo, false, v6);
         break;
     }

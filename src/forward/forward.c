@@ -322,6 +322,12 @@ static const char *tcp_state_text(uint8_t state)
     return text[state];
 }
 
+/* @way: that it has taken, where that is known; else what its rule says, perhaps a group. */
+static const char *way_name(const struct ways *w, uint32_t target, const struct upstream *way)
+{
+    return upstream_name(way ? way : w->target[target]);
+}
+
 void forward_flows(struct forward *f, flow_fn *fn, void *arg)
 {
     uint32_t now_ms = forward_now_ms(f);
@@ -336,12 +342,14 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
         tcp_flow_key(t, &key);
         if (t->state != TCP_FLOW_OPENING)
             tcp_conn_info(t->conn, &info);
-        fn(arg, &(struct flow_info){ key, upstream_name(t->ways->target[t->target]), t->rule,
-                                     loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
-                                     info.bytes_up, info.bytes_down, tcp_state_text(t->state) });
+        fn(arg,
+           &(struct flow_info){ key, way_name(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL),
+                                t->rule, loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
+                                info.bytes_up, info.bytes_down, tcp_state_text(t->state) });
     }
     for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
         struct udp_flow *u = slab_at(&f->udp_flows, i);
+        const struct udp_assoc *a = u->assocs;
         struct flow_key key;
 
         if (u->state == UDP_FLOW_FREE)
@@ -349,7 +357,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
         key = (struct flow_key){ u->client.addr,       u->first_target.addr, u->client.port,
                                  u->first_target.port, IP_PROTO_UDP,         { 0 } };
         fn(arg, &(struct flow_info){
-                    key, upstream_name(u->ways->target[u->assocs ? u->assocs->target : 0]), u->rule,
+                    key, way_name(u->ways, a ? a->target : 0, a && a->up ? up_udp_way(a->up) : NULL), u->rule,
                     loop_now_us(f->loop) - (uint64_t)(now_ms - u->started_ms) * 1000, u->bytes_up,
                     u->bytes_down, u->state == UDP_FLOW_OPENING ? "opening" : "open" });
     }

@@ -172,6 +172,11 @@ static inline uint32_t forward_now_ms(const struct forward *f)
 
 struct ways *ways_ref(struct ways *w);
 void ways_unref(struct ways *w);
+/** forward_way() - the way out that a new flow to this target takes now: never a group */
+static inline struct upstream *forward_way(const struct forward *f, const struct ways *w, uint32_t target)
+{
+    return up_current(f->env, w->target[target]);
+}
 /** source_enter() - count one more flow of @addr. NULL: its limit is met (counted) */
 struct source *source_enter(struct forward *f, const struct ip_addr *addr);
 void source_leave(struct forward *f, struct source *s); /* NULL is fine */

@@ -377,6 +377,7 @@ static void flow_dial(struct tcp_flow *t)
     dst = forward_target(f, &(struct ip_port){ key.target, key.target_port });
     target.addr = dst.addr;
     target.port = dst.port;
+    up_env_set_client(f->env, &key.client);
     r = up_stream_open(f->env, t->ways->target[t->target], &target,
                        (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
 
@@ -407,7 +408,7 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
     asked.client = (struct ip_port){ key.client, key.client_port };
     asked.target = (struct host_port){ NULL, dst.addr, dst.port };
     rules_match(f->ways->rules, &asked, &verdict);
-    if (rejected_by_rule(f, r, upstream_kind(f->ways->target[verdict.target])))
+    if (rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target))))
         return;
     t = flow_new(f, r, &key);
     if (!t) {

@@ -214,9 +214,8 @@ static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, 
 /* One datagram (or a row) by an association that is open or knows that it has no UDP. */
 static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
 {
-    struct udp_flow *u = a->flow;
     struct host_port to = { NULL, target->addr, target->port };
-    bool direct = upstream_kind(u->ways->target[a->target]) == UPSTREAM_DIRECT;
+    bool direct = a->up && upstream_kind(up_udp_way(a->up)) == UPSTREAM_DIRECT;
 
     a->last_target = *target;
     if (a->no_udp) {
@@ -352,6 +351,7 @@ static int assoc_dial(struct udp_assoc *a)
 {
     struct forward *f = a->flow->f;
 
+    up_env_set_client(f->env, &a->flow->client.addr);
     return up_udp_open(f->env, a->flow->ways->target[a->target], (uint64_t)f->opt.connect_timeout_ms * 1000,
                        &assoc_events, a, &a->up);
 }
@@ -403,7 +403,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
         u->last = a;
         u->last_decided = target;
     }
-    switch (upstream_kind(u->ways->target[a->target])) {
+    switch (upstream_kind(a->up ? up_udp_way(a->up) : forward_way(f, u->ways, a->target))) {
     case UPSTREAM_REJECT:
         FCOUNT(f, rejected);
         udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
@@ -422,6 +422,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     case UPSTREAM_SOCKS4:
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
+    case UPSTREAM_GROUP:
         break;
     }
     a->alias = !ip_port_equal(&target, &d->target);
@@ -528,6 +529,7 @@ static bool refused_by_rule(struct forward *f, struct udp_request *r, const stru
     case UPSTREAM_SOCKS4:
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
+    case UPSTREAM_GROUP:
         break;
     }
     return false;
@@ -552,7 +554,7 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
     }
     target = forward_target(f, &d.target);
     decide(f->ways, &d.client, &target, &verdict);
-    if (refused_by_rule(f, r, &d, upstream_kind(f->ways->target[verdict.target])))
+    if (refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, verdict.target))))
         return;
     u = flow_new(f, r, &d);
     a = u ? assoc_for(u, verdict.target) : NULL;

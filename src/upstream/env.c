@@ -31,6 +31,10 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("upstream.recv_calls", recv_calls),
     UP_COUNTER("upstream.pipelined", pipelined),
     UP_COUNTER("upstream.started_over", started_over),
+    UP_COUNTER("group.retries", group_retries),
+    UP_COUNTER("group.switches", group_switches),
+    UP_COUNTER("group.tests", group_tests),
+    UP_COUNTER("group.refused", group_refused),
     UP_COUNTER("tls.failed", tls_failed),
     UP_COUNTER("tls.timeout", tls_timeout),
     UP_COUNTER("tls.truncated", tls_truncated),
@@ -80,8 +84,9 @@ int up_env_new(const struct up_env_options *opt, struct up_env **out)
     return 0;
 }
 
-static void memory_free(struct up_memory *m)
+static void memory_free(struct up_env *env, struct up_memory *m)
 {
+    group_live_free(env, m);
     tls_context_free(m->tls);
     upstream_unref(m->up);
     free(m);
@@ -92,13 +97,17 @@ void up_env_free(struct up_env *env)
     if (!env)
         return;
     wheel_cancel(env->opt.wheel, &env->broken_timer);
+    for (size_t i = 0; i < MEMORY_BUCKETS; i++) { /* tests hold other memories */
+        for (struct up_memory *m = env->memories[i]; m; m = m->next)
+            group_live_stop(env, m);
+    }
     for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
         while (env->memories[i]) {
             struct up_memory *m = env->memories[i];
 
             env->memories[i] = m->next;
             probe_free(env, m->probe);
-            memory_free(m);
+            memory_free(env, m);
         }
     }
     assert(env->streams.in_use == 0 && env->udps.in_use == 0);
@@ -133,6 +142,11 @@ void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules)
     env->opt.rules = rules;
     env->rules_number++;
     memset(env->local_at_us, 0, sizeof(env->local_at_us)); /* the uplink's address may be another one now */
+}
+
+void up_env_set_client(struct up_env *env, const struct ip_addr *client)
+{
+    env->client = *client;
 }
 
 struct loop *up_env_loop(const struct up_env *env)
@@ -183,7 +197,7 @@ static void sweep_memories(struct up_env *env)
                 continue;
             }
             *at = m->next;
-            memory_free(m);
+            memory_free(env, m);
         }
     }
 }

@@ -17,6 +17,17 @@
 
 /* ---- the end ---- */
 
+/* What one try has got hold of, but for the descriptor. */
+static void drop_way(struct handshake *h)
+{
+    handshake_cancel(h->via);
+    secure_free(h->secure);
+    secure_free(h->below);
+    h->via = NULL;
+    h->secure = h->below = NULL;
+    dial_cancel(&h->dial);
+}
+
 /* Takes everything down but the descriptor. The handshake's memory is free when this returns. */
 static void release(struct handshake *h)
 {
@@ -24,9 +35,8 @@ static void release(struct handshake *h)
 
     pipeline_end(h);
     wheel_cancel(env->opt.wheel, &h->deadline);
-    secure_free(h->secure);
-    dial_cancel(&h->dial);
-    h->memory->users--;
+    drop_way(h);
+    way_leave(h);
     slab_put(&env->handshakes, h);
 }
 
@@ -42,33 +52,55 @@ static int drop_io(struct handshake *h)
 
 static void succeed(struct handshake *h)
 {
-    struct handshake_result result = { .bound = talk_bound(&h->talk),
-                                       .secure = h->secure,
-                                       .peer = h->dial.peer };
+    struct handshake_result result = {
+        .bound = talk_bound(&h->talk), .secure = h->secure, .memory = h->memory, .peer = h->dial.peer
+    };
     handshake_fn *fn = h->fn;
     void *arg = h->arg;
 
-    up_memory_good(h->env, h->memory);
+    way_note(h, true);
     pipeline_answered(h);
-    h->memory->reply_len = talk_reply_len(&h->talk);
+    if (!h->idle)
+        h->memory->reply_len = talk_reply_len(&h->talk);
     result.guard = h->guard;
     result.fd = drop_io(h);
     h->secure = NULL;
+    if (result.secure)
+        result.secure->handshake = NULL;
     release(h);
     fn(arg, &result);
 }
 
-/* h->why is set. */
+static void begin(struct handshake *h);
+
+/* Back to where a try begins. */
+static void drop_try(struct handshake *h)
+{
+    pipeline_end(h);
+    socket_close(h->env, drop_io(h), h->guard);
+    drop_way(h);
+    h->guard = NO_GUARD;
+    h->talking = false;
+    h->in_len = h->out_len = h->out_off = h->peeked = 0;
+}
+
+/* h->why is set. It is the last word, or another member of the group gets its turn. */
 static void tell_failure(struct handshake *h)
 {
     struct up_failure why = h->why;
-    struct handshake_result result = { .fd = -1, .guard = NO_GUARD, .peer = h->dial.peer, .why = &why };
+    struct handshake_result result = {
+        .fd = -1, .guard = NO_GUARD, .memory = h->memory, .peer = h->dial.peer, .why = &why
+    };
     handshake_fn *fn = h->fn;
     void *arg = h->arg;
 
     if (why.proxy_fault)
-        up_memory_bad(h->env, h->memory);
-    socket_close(h->env, drop_io(h), h->guard);
+        way_note(h, false);
+    drop_try(h);
+    if (why.proxy_fault && way_next(h)) {
+        begin(h);
+        return;
+    }
     release(h);
     fn(arg, &result);
 }
@@ -81,25 +113,12 @@ void handshake_cancel(struct handshake *h)
     release(h);
 }
 
-static int start(struct handshake *h);
-
 /* A new connection, step by step, within what is left of the time. */
 static void start_over(struct handshake *h)
 {
-    int r;
-
     UP_COUNT(h->env, started_over);
-    pipeline_end(h);
-    socket_close(h->env, drop_io(h), h->guard);
-    secure_free(h->secure);
-    h->secure = NULL;
-    h->guard = NO_GUARD;
-    h->talking = false;
-    h->in_len = h->out_len = h->out_off = h->peeked = 0;
-    wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
-    r = start(h);
-    if (r != 0)
-        tell_failure(h);
+    drop_try(h);
+    begin(h);
 }
 
 /* The talk has failed, see talk_failure(). */
@@ -109,6 +128,7 @@ static void talk_failed(struct handshake *h)
 
     if (!f.proxy_fault) {
         pipeline_answered(h);
+        way_note(h, true); /* it answered, if only to refuse */
     } else if (h->pipelined && !f.login_fault) {
         pipeline_doubt(h);
         start_over(h);
@@ -130,14 +150,14 @@ static ssize_t send_out(struct handshake *h)
     ssize_t n;
 
     if (h->secure)
-        return rest.iov_len > 0 ? tls_sendv(h->secure->tls, &rest, 1) : tls_flush(h->secure->tls);
+        return rest.iov_len > 0 ? tls_sendv(h->secure->tls, &rest, 1) : secure_flush(h->secure);
     n = send(loop_io_fd(&h->io), rest.iov_base, rest.iov_len, MSG_NOSIGNAL);
     return n < 0 ? (errno == EINTR ? -EAGAIN : -errno) : n;
 }
 
 static bool has_unsent(const struct handshake *h)
 {
-    return h->out_off < h->out_len || (h->secure && tls_unsent(h->secure->tls));
+    return h->out_off < h->out_len || secure_unsent(h->secure);
 }
 
 /* What is left waits for readiness, or the handshake has ended. */
@@ -266,6 +286,8 @@ static void start_talk(struct handshake *h)
     uint64_t patience_us;
 
     talk_init(&h->talk, m->up->kind, h->goal, &m->up->login, &h->target);
+    if (m->up->head_path)
+        talk_init_head(&h->talk, &m->up->server, m->up->head_path);
     talk_expect(&h->talk, m->reply_len);
     if (h->goal == SOCKS5_CONNECT && h->doubted_us == 0 && pipeline_begin(h))
         talk_pipeline(&h->talk);
@@ -280,13 +302,18 @@ static void start_talk(struct handshake *h)
 void handshake_secure_step(struct handshake *h)
 {
     struct loop *loop = h->env->opt.loop;
+    struct secure *below = h->secure->below;
 
+    if (secure_unsent(below) && secure_flush(below) == -ECONNRESET) {
+        server_gone(h, true);
+        return;
+    }
     switch (tls_handshake(h->secure->tls, env_now_us(h->env))) {
     case TLS_DONE:
         start_talk(h);
         break;
     case TLS_WANT_READ:
-        loop_io_set(loop, &h->io, LOOP_READ);
+        loop_io_set(loop, &h->io, LOOP_READ | (secure_unsent(below) ? LOOP_WRITE : 0u));
         break;
     case TLS_WANT_WRITE:
         loop_io_set(loop, &h->io, LOOP_WRITE);
@@ -307,9 +334,10 @@ void handshake_secure_step(struct handshake *h)
 
 static void start_secure(struct handshake *h, int fd)
 {
-    int r = secure_new(h->env, h->memory, fd, h, &h->secure);
+    int r = secure_new(h->env, h->memory, fd, h->below, h, &h->secure);
 
     if (r == 0) {
+        h->below = NULL;
         handshake_secure_step(h);
         return;
     }
@@ -332,6 +360,20 @@ static void on_io(struct loop_io *io, unsigned events)
         read_answer(h);
 }
 
+static void connected(struct handshake *h, int fd, uint32_t guard)
+{
+    h->guard = guard;
+    h->connected = true;
+    loop_io_start(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
+    if (h->memory->up->tls) {
+        start_secure(h, fd);
+        return;
+    }
+    h->secure = h->below;
+    h->below = NULL;
+    start_talk(h);
+}
+
 static void on_dialled(struct dial *d, int fd, uint32_t guard, int err)
 {
     struct handshake *h = CONTAINER_OF(d, struct handshake, dial);
@@ -341,25 +383,53 @@ static void on_dialled(struct dial *d, int fd, uint32_t guard, int err)
         tell_failure(h);
         return;
     }
-    h->guard = guard;
-    h->connected = true;
-    loop_io_start(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
-    if (h->memory->up->tls)
-        start_secure(h, fd);
-    else
-        start_talk(h);
+    connected(h, fd, guard);
+}
+
+/* The hop before ours is open. */
+static void on_via(void *arg, const struct handshake_result *result)
+{
+    struct handshake *h = arg;
+
+    h->via = NULL;
+    if (result->why) {
+        way_why_via(h, result->why);
+        tell_failure(h);
+        return;
+    }
+    up_memory_rtt(h->memory, clock_now_us() - h->started_us);
+    h->below = result->secure;
+    wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
+    connected(h, result->fd, result->guard);
 }
 
 /* ---- time ---- */
+
+/* Silence that may be the target's is no reason to try another member. */
+static bool waits_for_target(const struct handshake *h)
+{
+    if (!upstream_is_proxy(h->memory->up))
+        return !h->dial.resolving;
+    return h->talking && !has_unsent(h) && talk_asked(&h->talk) && h->in_len == 0;
+}
 
 static void on_deadline(struct wheel_timer *t, uint64_t now_us)
 {
     struct handshake *h = CONTAINER_OF(t, struct handshake, deadline);
 
+    if (h->idle) {
+        succeed(h);
+        return;
+    }
     if (!h->failed && h->pipelined)
         pipeline_doubt(h);
     if (!h->failed && now_us < h->deadline_us) { /* not the deadline, only the end of our patience */
         start_over(h);
+        return;
+    }
+    if (!h->failed && now_us < h->whole_us && waits_for_target(h)) {
+        h->deadline_us = h->whole_us;
+        wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
         return;
     }
     if (!h->failed)
@@ -367,8 +437,15 @@ static void on_deadline(struct wheel_timer *t, uint64_t now_us)
     tell_failure(h);
 }
 
+struct up_memory *handshake_memory(const struct handshake *h)
+{
+    return h->memory;
+}
+
 const char *handshake_stage(const struct handshake *h)
 {
+    if (h->via)
+        return handshake_stage(h->via);
     if (h->dial.resolving)
         return "resolve";
     if (!h->connected)
@@ -401,21 +478,35 @@ static bool says_something(const struct handshake *h)
     return kind == UPSTREAM_SOCKS5 || (upstream_is_proxy(h->memory->up) && h->goal == SOCKS5_CONNECT);
 }
 
+/* Return: 0: under way, or idle; or -errno, and h->why says it */
 static int start(struct handshake *h)
 {
     struct up_memory *m = h->memory;
     bool direct = !upstream_is_proxy(m->up);
-    int r;
+    int r = way_check(h);
 
-    if (!direct && m->bad_until_us > env_now_us(h->env)) {
-        handshake_why_login(h);
-        return -EHOSTUNREACH;
-    }
-    r = dial_start(&h->dial, h->env, m, direct ? &h->target : &m->up->server, !direct, on_dialled);
+    if (r != 0 || h->idle)
+        return r;
+    h->dial = (struct dial){ .env = h->env };
+    if (m->up->dialer)
+        r = way_start_via(h, on_via);
+    else
+        r = dial_start(&h->dial, h->env, m, direct ? &h->target : &m->up->server, !direct, on_dialled);
     if (r != 0)
         handshake_why_dial(h, r);
-    h->dial.unasked = says_something(h) && !m->up->tls && !m->up->server.name;
+    h->dial.unasked = !m->up->dialer && says_something(h) && !m->up->tls && !m->up->server.name;
     return r;
+}
+
+/* One try. What fails at once, or has nothing to do, is told by the deadline timer. */
+static void begin(struct handshake *h)
+{
+    h->start_err = start(h);
+    h->failed = h->start_err != 0;
+    if (h->failed || h->idle)
+        wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env));
+    else if (!h->via)
+        wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
 }
 
 int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,
@@ -428,27 +519,29 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
     if (!h)
         return -ENOMEM;
     h->env = env;
-    h->memory = m;
     h->fn = fn;
     h->arg = arg;
+    h->goal = goal;
     h->guard = NO_GUARD;
     h->deadline.fn = on_deadline;
+    h->whole_us = env_now_us(env) + timeout_us;
     h->dial.env = env;
-    h->goal = goal;
     r = take_target(h, target);
     if (r != 0) {
         slab_put(&env->handshakes, h);
         return r;
     }
-    m->users++;
-    r = start(h);
-    if (r == -EMFILE || r == -ENOMEM) {
+    if (way_choose(h, m) == 0) {
+        begin(h);
+    } else {
+        h->failed = true;
+        wheel_set(env->opt.wheel, &h->deadline, env_now_us(env));
+    }
+    if (h->start_err == -EMFILE || h->start_err == -ENOMEM) {
+        r = h->start_err;
         release(h);
         return r;
     }
-    h->failed = r != 0;
-    h->deadline_us = env_now_us(env) + (h->failed ? 0 : timeout_us);
-    wheel_set(env->opt.wheel, &h->deadline, h->deadline_us);
     *out = h;
     return 0;
 }

@@ -79,6 +79,19 @@ static void put_login(const struct http_connect *s, struct buf *out)
     explicit_bzero(text, sizeof(text));
 }
 
+/* A test of a group: any status will do (RFC 9110 section 9.3.2). */
+static void put_head(const struct http_connect *s, struct buf *out)
+{
+    char to[272];
+
+    authority(&s->target, to);
+    put_text(out, "HEAD ");
+    put_text(out, s->head_path);
+    put_text(out, " HTTP/1.1\r\nHost: ");
+    put_text(out, to);
+    put_text(out, "\r\nUser-Agent: culvert\r\nConnection: close\r\n\r\n");
+}
+
 static void put_request(const struct http_connect *s, struct buf *out)
 {
     char to[272];
@@ -252,7 +265,7 @@ static enum talk_step on_line(struct http_connect *s)
             talk_fail(&s->failure, -EHOSTUNREACH, "does not speak HTTP/1.1: its answer has no status");
             return failed(s, true);
         }
-        s->state = HTTP_HEADERS;
+        s->state = s->head_path ? HTTP_OPEN : HTTP_HEADERS;
         return TALK_AGAIN;
     }
     if (s->line_len == 0)
@@ -291,7 +304,10 @@ enum talk_step http_step(struct http_connect *s, struct span *in, struct buf *ou
 
     switch (s->state) {
     case HTTP_REQUEST:
-        put_request(s, out);
+        if (s->head_path)
+            put_head(s, out);
+        else
+            put_request(s, out);
         s->state = HTTP_STATUS;
         return TALK_AGAIN;
     case HTTP_STATUS:

@@ -35,7 +35,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     secure_free(result->secure);
     if (result->fd >= 0)
         socket_close(p->env, result->fd, result->guard);
-    tell_all(p, result->fd >= 0 ? 0 : result->why->err);
+    tell_all(p, result->why ? result->why->err : 0);
 }
 
 /* The first probe of an upstream: asks it, or knows the answer. */

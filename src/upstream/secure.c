@@ -18,8 +18,11 @@
 static ssize_t io_recv(void *arg, void *to, size_t len)
 {
     struct secure *c = arg;
-    ssize_t n = recv(c->fd, to, len, 0);
+    ssize_t n;
 
+    if (c->below)
+        return tls_recv(c->below->tls, to, len);
+    n = recv(c->fd, to, len, 0);
     UP_COUNT(c->env, recv_calls);
     return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
 }
@@ -27,8 +30,12 @@ static ssize_t io_recv(void *arg, void *to, size_t len)
 static ssize_t io_send(void *arg, const void *data, size_t len)
 {
     struct secure *c = arg;
-    ssize_t n = send(c->fd, data, len, MSG_NOSIGNAL);
+    struct iovec all = { (void *)(uintptr_t)data, len };
+    ssize_t n;
 
+    if (c->below)
+        return tls_sendv(c->below->tls, &all, 1);
+    n = send(c->fd, data, len, MSG_NOSIGNAL);
     UP_COUNT(c->env, send_calls);
     if (n >= 0)
         return n;
@@ -67,7 +74,8 @@ static int context_of(struct up_env *env, struct up_memory *m, struct tls_contex
 
 static void on_timer(struct wheel_timer *t, uint64_t now_us);
 
-int secure_new(struct up_env *env, struct up_memory *m, int fd, struct handshake *h, struct secure **out)
+int secure_new(struct up_env *env, struct up_memory *m, int fd, struct secure *below, struct handshake *h,
+               struct secure **out)
 {
     struct tls_context *context;
     struct secure *c;
@@ -84,6 +92,7 @@ int secure_new(struct up_env *env, struct up_memory *m, int fd, struct handshake
         slab_put(&env->secures, c);
         return r;
     }
+    c->below = below;
     *out = c;
     return 0;
 }
@@ -92,6 +101,7 @@ void secure_free(struct secure *c)
 {
     if (!c)
         return;
+    secure_free(c->below);
     wheel_cancel(c->env->opt.wheel, &c->timer);
     tls_free(c->tls);
     slab_put(&c->env->secures, c);
@@ -100,6 +110,41 @@ void secure_free(struct secure *c)
 void secure_again(struct secure *c)
 {
     wheel_set(c->env->opt.wheel, &c->timer, env_now_us(c->env));
+}
+
+/* ---- all levels at once ---- */
+
+bool secure_unsent(const struct secure *c)
+{
+    return c && (tls_unsent(c->tls) || secure_unsent(c->below));
+}
+
+static bool secure_unread(const struct secure *c)
+{
+    return c && (tls_unread(c->tls) || secure_unread(c->below));
+}
+
+int secure_flush(struct secure *c)
+{
+    int r = tls_flush(c->tls);
+
+    if (!c->below || r == -ECONNRESET)
+        return r;
+    return secure_flush(c->below);
+}
+
+/* The last words of all levels, as far as they go. */
+static void say_end(struct secure *c)
+{
+    for (; c; c = c->below)
+        (void)tls_shutdown(c->tls);
+}
+
+void secure_close(struct secure *c, bool politely)
+{
+    if (politely)
+        say_end(c);
+    secure_free(c);
 }
 
 /* ---- under a stream ---- */
@@ -114,8 +159,8 @@ void secure_update(struct secure *c)
     struct up_env *env = c->env;
     uint64_t now_us = env_now_us(env), due_us;
 
-    loop_io_set(env->opt.loop, &c->stream->io, c->want | (tls_unsent(c->tls) ? LOOP_WRITE : 0u));
-    if ((c->want & LOOP_READ) != 0 && tls_unread(c->tls)) {
+    loop_io_set(env->opt.loop, &c->stream->io, c->want | (secure_unsent(c) ? LOOP_WRITE : 0u));
+    if ((c->want & LOOP_READ) != 0 && secure_unread(c)) {
         wheel_set(env->opt.wheel, &c->timer, now_us);
     } else if (c->end_held) {
         due_us = end_due_us(c);
@@ -161,7 +206,7 @@ static void run_events(struct up_stream *s, unsigned events)
     if ((events & c->want & LOOP_READ) != 0)
         stream_events(s)->on_readable(s->arg);
     if (env->running == s && s->state == STREAM_OPEN && (events & c->want & LOOP_WRITE) != 0 &&
-        !tls_unsent(c->tls))
+        !secure_unsent(c))
         stream_events(s)->on_writable(s->arg);
     if (env->running == s && s->state == STREAM_OPEN)
         secure_update(c);
@@ -172,7 +217,7 @@ void secure_on_io(struct loop_io *loop_io, unsigned events)
 {
     struct up_stream *s = CONTAINER_OF(loop_io, struct up_stream, io);
 
-    if ((events & LOOP_WRITE) != 0 && tls_flush(s->secure->tls) == -ECONNRESET)
+    if ((events & LOOP_WRITE) != 0 && secure_flush(s->secure) == -ECONNRESET)
         s->send_failed = true; /* what it has received is still the owner's: recv tells */
     run_events(s, events);
 }
@@ -187,7 +232,7 @@ static void on_timer(struct wheel_timer *t, uint64_t now_us)
     }
     if (c->end_held && now_us >= end_due_us(c) && tls_shutdown(c->tls) == 0)
         c->end_held = false;
-    if ((c->want & LOOP_READ) != 0 && tls_unread(c->tls))
+    if ((c->want & LOOP_READ) != 0 && secure_unread(c))
         run_events(c->stream, LOOP_READ);
     else
         secure_update(c);

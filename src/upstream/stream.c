@@ -37,9 +37,7 @@ static void drop_secure(struct up_stream *s, bool politely)
 {
     if (!s->is_secure || s->state != STREAM_OPEN)
         return;
-    if (politely)
-        (void)tls_shutdown(s->secure->tls);
-    secure_free(s->secure);
+    secure_close(s->secure, politely);
     s->secure = NULL;
     s->is_secure = false;
 }
@@ -137,6 +135,9 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         return;
     }
     UP_COUNT(env, streams_opened);
+    s->memory->users--;
+    s->memory = result->memory; /* the member, if a group was asked */
+    s->memory->users++;
     s->guard = result->guard;
     s->state = STREAM_OPEN;
     loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, result->secure ? secure_on_io : on_io);
@@ -299,6 +300,11 @@ void up_stream_close(struct up_stream *s)
 void up_stream_reset(struct up_stream *s)
 {
     end_stream(s, true);
+}
+
+struct upstream *up_stream_way(const struct up_stream *s)
+{
+    return s->state == STREAM_OPENING ? handshake_memory(s->handshake)->up : s->memory->up;
 }
 
 const char *up_stream_stage(const struct up_stream *s)

@@ -32,6 +32,7 @@ void talk_init(struct talk *t, enum upstream_kind kind, enum socks5_goal goal,
     case UPSTREAM_DIRECT:
     case UPSTREAM_REJECT:
     case UPSTREAM_REJECT_DROP:
+    case UPSTREAM_GROUP:
     case UPSTREAM_SOCKS5:
         socks5_init(&t->socks5, goal, login, target);
         break;
@@ -59,6 +60,14 @@ void talk_expect(struct talk *t, uint8_t reply_len)
 uint8_t talk_reply_len(const struct talk *t)
 {
     return t->kind == UPSTREAM_SOCKS5 ? t->socks5.reply_len : 0;
+}
+
+void talk_init_head(struct talk *t, const struct host_port *server, const char *path)
+{
+    t->kind = UPSTREAM_HTTP;
+    t->finished = false;
+    http_init(&t->http, NULL, server);
+    t->http.head_path = path;
 }
 
 static enum talk_step from_socks5(enum socks5_step step)

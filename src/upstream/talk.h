@@ -39,6 +39,7 @@ struct http_connect {
     enum http_state state;
     const struct socks5_login *login; /* borrowed */
     struct host_port target;          /* its name is borrowed */
+    const char *head_path;            /* a HEAD request for it instead of CONNECT; borrowed */
     uint16_t status, total, headers, line_len;
     bool basic;               /* it would take a login of ours */
     int hint;                 /* -errno: what it says of the target; 0: nothing */
@@ -65,6 +66,8 @@ struct talk {
         struct http_connect http;
     };
 };
+/** talk_init_head() - instead: a HEAD request for @path at @server, done when a status has come; both borrowed */
+void talk_init_head(struct talk *t, const struct host_port *server, const char *path);
 void talk_init(struct talk *t, enum upstream_kind kind, enum socks5_goal goal,
                const struct socks5_login *login, const struct host_port *target);
 /* After talk_init(), where there is a choice: all at once (socks5_pipeline()); the greeting is done (socks5_greeted()); how

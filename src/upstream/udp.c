@@ -154,23 +154,34 @@ int udp_deliver(struct up_udp *u, struct loop_io *io)
 
 /* ---- opening ---- */
 
-static void on_direct_open(struct wheel_timer *t, uint64_t now_us)
+void udp_opened(struct up_udp *u)
 {
-    struct up_udp *u = CONTAINER_OF(t, struct up_udp, timer);
-
-    (void)now_us;
     u->state = UDP_OPEN;
     UP_COUNT(u->env, udp_opened);
     if (u->events->on_open)
         u->events->on_open(u->arg);
 }
 
-static bool has_no_udp(const struct up_env *env, const struct upstream *up, const struct up_memory *m)
+static void on_direct_open(struct wheel_timer *t, uint64_t now_us)
 {
-    if (!upstream_is_proxy(up))
+    (void)now_us;
+    udp_opened(CONTAINER_OF(t, struct up_udp, timer));
+}
+
+struct upstream *up_udp_way(const struct up_udp *u)
+{
+    return u->handshake ? handshake_memory(u->handshake)->up : u->memory->up;
+}
+
+bool up_has_no_udp(const struct up_env *env, const struct up_memory *m)
+{
+    const struct upstream *up = m->up;
+
+    if (!upstream_is_proxy(up) || up->kind == UPSTREAM_GROUP)
         return up->udp == UPSTREAM_UDP_OFF;
-    /* Inside TLS there is none either: the datagrams would leave in the clear. */
-    return up->udp == UPSTREAM_UDP_OFF || up->kind != UPSTREAM_SOCKS5 || up->tls ||
+    /* Inside TLS there is none either: the datagrams would leave in the clear. Nor at the end of a chain: they would not
+     * follow the connection. */
+    return up->udp == UPSTREAM_UDP_OFF || up->kind != UPSTREAM_SOCKS5 || up->tls || up->dialer ||
            m->no_udp_until_us > env_now_us(env);
 }
 
@@ -184,7 +195,7 @@ int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
     assert(loop_is_mine(env->opt.loop));
     if (up->kind == UPSTREAM_REJECT || up->kind == UPSTREAM_REJECT_DROP)
         return -ECONNREFUSED;
-    if (m && has_no_udp(env, up, m))
+    if (m && up_has_no_udp(env, m))
         return -EOPNOTSUPP;
     u = m ? slab_get(&env->udps) : NULL;
     if (!u)
@@ -194,7 +205,7 @@ int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
     u->events = events;
     u->arg = arg;
     u->guard[0] = u->guard[1] = NO_GUARD;
-    u->socks = up->kind == UPSTREAM_SOCKS5;
+    u->socks = upstream_is_proxy(up);
     u->timer.fn = on_direct_open;
     m->users++;
     if (u->socks)

@@ -71,6 +71,7 @@ int up_row_send(struct up_udp *u, int which, const struct up_row_out *o);
 /** udp_deliver() - read @io and hand the datagrams on, a few batches at most. Return: 0, or -errno of the socket */
 int udp_deliver(struct up_udp *u, struct loop_io *io);
 void udp_die(struct up_udp *u, const struct up_failure *why); /* on_closed runs inside */
+void udp_opened(struct up_udp *u);                            /* on_open runs inside */
 void udp_close_io(struct up_udp *u, int which);
 static inline bool udp_has_io(const struct up_udp *u, int which)
 {

@@ -93,9 +93,17 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     int r;
 
     u->handshake = NULL;
-    if (result->fd < 0) {
+    u->memory->users--;
+    u->memory = result->memory; /* the member, if a group was asked */
+    u->memory->users++;
+    if (result->why) {
         UP_COUNT(u->env, udp_failed);
         udp_die(u, result->why);
+        return;
+    }
+    if (result->fd < 0) { /* a group's DIRECT */
+        u->socks = false;
+        udp_opened(u);
         return;
     }
     u->guard[UDP_IO_CONTROL] = result->guard;
@@ -109,10 +117,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         udp_die(u, &why);
         return;
     }
-    UP_COUNT(u->env, udp_opened);
-    u->state = UDP_OPEN;
-    if (u->events->on_open)
-        u->events->on_open(u->arg);
+    udp_opened(u);
 }
 
 int udp_socks_open(struct up_udp *u, uint64_t timeout_us)

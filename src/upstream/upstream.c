@@ -16,9 +16,10 @@ static bool secret_fits(const char *s)
     return len >= 1 && len <= SECRET_MAX;
 }
 
-static bool is_direct_or_reject(enum upstream_kind kind)
+static bool has_no_server(enum upstream_kind kind)
 {
-    return kind == UPSTREAM_DIRECT || kind == UPSTREAM_REJECT || kind == UPSTREAM_REJECT_DROP;
+    return kind == UPSTREAM_DIRECT || kind == UPSTREAM_REJECT || kind == UPSTREAM_REJECT_DROP ||
+           kind == UPSTREAM_GROUP;
 }
 
 static bool login_is_valid(const struct upstream_options *opt)
@@ -33,7 +34,7 @@ static bool login_is_valid(const struct upstream_options *opt)
 /* What was to be inside TLS never goes without it. */
 static bool tls_is_valid(const struct upstream_options *opt)
 {
-    if (opt->secure != (opt->tls != NULL) || (opt->secure && is_direct_or_reject(opt->kind)))
+    if (opt->secure != (opt->tls != NULL) || (opt->secure && has_no_server(opt->kind)))
         return false;
     return !opt->tls_name || (opt->tls_name[0] != '\0' && strlen(opt->tls_name) <= 255);
 }
@@ -42,7 +43,7 @@ static bool tls_is_valid(const struct upstream_options *opt)
 static int server_name(const struct upstream_options *opt, char out[256])
 {
     out[0] = '\0';
-    if (is_direct_or_reject(opt->kind))
+    if (has_no_server(opt->kind))
         return 0;
     if (opt->server.port == 0)
         return -EINVAL;
@@ -81,13 +82,15 @@ static char *put_allow(struct upstream *up, const struct upstream_options *opt)
     return up->text + opt->allows * sizeof(*opt->allow);
 }
 
-int upstream_new(const struct upstream_options *opt, struct upstream **out)
+/* All but what points to others of its kind. */
+static int make(const struct upstream_options *opt, struct upstream **out)
 {
     char server[256], *cursor;
     struct upstream *up;
     size_t bytes;
 
-    if (!opt->name || !login_is_valid(opt) || !tls_is_valid(opt) || server_name(opt, server) != 0)
+    if (!opt->name || (opt->kind == UPSTREAM_GROUP) != (opt->group != NULL) || !login_is_valid(opt) ||
+        !tls_is_valid(opt) || server_name(opt, server) != 0)
         return -EINVAL;
     bytes = sizeof(*up) + text_bytes(opt->name) + text_bytes(server) + text_bytes(opt->username) +
             text_bytes(opt->password) + text_bytes(opt->tls_name) + opt->allows * sizeof(*opt->allow);
@@ -115,6 +118,116 @@ int upstream_new(const struct upstream_options *opt, struct upstream **out)
     return 0;
 }
 
+int upstream_new(const struct upstream_options *opt, struct upstream **out)
+{
+    return opt->dialer != 0 || opt->group ? -EINVAL : make(opt, out);
+}
+
+/* ---- a list of them, which name each other ---- */
+
+struct making {
+    const struct upstream_options *list;
+    size_t n;
+    struct upstream **out; /* NULL: not made yet */
+    uint8_t *under_way;    /* whoever meets one of these has gone in a circle */
+};
+
+static int make_at(struct making *m, size_t i);
+
+static struct upstream *ref_at(struct making *m, size_t i, int *r)
+{
+    *r = make_at(m, i);
+    return *r == 0 ? upstream_ref(m->out[i]) : NULL;
+}
+
+/* What a test of @member fetches: an upstream of its own, reached through the member. */
+static int make_test(const struct upstream *group, struct upstream *member, struct upstream **out)
+{
+    struct upstream_options opt = { .name = member->name,
+                                    .kind = UPSTREAM_HTTP,
+                                    .server = group->group.url,
+                                    .secure = group->group.tls != NULL,
+                                    .tls = group->group.tls };
+    int r = make(&opt, out);
+
+    if (r != 0)
+        return r;
+    (*out)->head_path = group->head_path;
+    if (member->kind != UPSTREAM_DIRECT)
+        (*out)->dialer = upstream_ref(member);
+    return 0;
+}
+
+static int fill_group(struct making *m, struct upstream *up, const struct group_options *o)
+{
+    int r = 0;
+
+    if (o->member_count == 0 || o->member_count > GROUP_MEMBERS_MAX)
+        return -EINVAL;
+    up->group = *o;
+    up->group.member_count = 0;
+    up->members = calloc(o->member_count, sizeof(struct upstream *));
+    up->tests = o->url.port != 0 ? calloc(o->member_count, sizeof(struct upstream *)) : NULL;
+    up->head_path = o->url_path ? strdup(o->url_path) : NULL;
+    if (!up->members || (o->url.port != 0 && (!up->tests || !up->head_path)))
+        return -ENOMEM;
+    for (uint32_t i = 0; i < o->member_count && r == 0; i++) {
+        if (o->members[i] >= m->n)
+            return -EINVAL;
+        up->members[i] = ref_at(m, o->members[i], &r);
+        if (r == 0 && up->tests)
+            r = make_test(up, up->members[i], &up->tests[i]);
+        up->group.member_count += up->members[i] != NULL;
+    }
+    up->group.members = NULL; /* what they pointed to was the caller's */
+    up->group.url = (struct host_port){ 0 };
+    up->group.url_path = NULL;
+    up->group.tls = NULL;
+    return r;
+}
+
+static int make_at(struct making *m, size_t i)
+{
+    const struct upstream_options *opt = &m->list[i];
+    struct upstream *up;
+    int r;
+
+    if (m->under_way[i])
+        return -ELOOP;
+    if (m->out[i])
+        return 0;
+    r = opt->dialer > m->n ? -EINVAL : make(opt, &up);
+    if (r != 0)
+        return r;
+    m->under_way[i] = 1;
+    if (opt->dialer != 0)
+        up->dialer = ref_at(m, opt->dialer - 1, &r);
+    if (r == 0 && opt->group)
+        r = fill_group(m, up, opt->group);
+    m->under_way[i] = 0;
+    if (r == 0)
+        m->out[i] = up;
+    else
+        upstream_unref(up);
+    return r;
+}
+
+int upstreams_new(const struct upstream_options *list, size_t n, struct upstream **out)
+{
+    struct making m = { list, n, out, calloc(n > 0 ? n : 1, 1) };
+    int r = m.under_way ? 0 : -ENOMEM;
+
+    memset(out, 0, n * sizeof(struct upstream *));
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = make_at(&m, i);
+    for (size_t i = 0; i < n && r != 0; i++) {
+        upstream_unref(out[i]);
+        out[i] = NULL;
+    }
+    free(m.under_way);
+    return r;
+}
+
 struct upstream *upstream_ref(struct upstream *up)
 {
     atomic_fetch_add_explicit(&up->refs, 1, memory_order_relaxed);
@@ -126,6 +239,16 @@ void upstream_unref(struct upstream *up)
     if (!up || atomic_fetch_sub_explicit(&up->refs, 1, memory_order_acq_rel) != 1)
         return;
     tls_settings_unref(up->tls);
+    upstream_unref(up->dialer);
+    for (uint32_t i = 0; up->members && i < up->group.member_count; i++) {
+        upstream_unref(up->members[i]);
+        if (up->tests)
+            upstream_unref(up->tests[i]);
+    }
+    if (up->kind == UPSTREAM_GROUP)
+        free((char *)(uintptr_t)up->head_path); /* those of its tests are this one */
+    free(up->members);
+    free(up->tests);
     explicit_bzero(up, up->bytes);
     free(up);
 }

@@ -4,6 +4,7 @@
  *     upstream     what the configuration says; immutable, shared by all workers
  *     up_memory    what this worker has learned about one upstream: health, last good address, "no UDP here"
  *     up_env       one a worker: pools, receive buffers, memories
+ *     group_live   what it has learned about the members of a group (group_live.c; the choice itself is group.c)
  *     dial         racing TCP connects to one host (dial.c)
  *     handshake    a dial, then TLS, then what the proxy speaks; ends in a descriptor or a failure (handshake.c)
  *     talk         what is said to the proxy: SOCKS5, SOCKS4 or HTTP, without I/O (talk.h)
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "culvert/upstream.h"
+#include "group_live.h"
 #include "talk.h"
 
 #define SECOND_US UINT64_C(1000000)
@@ -41,8 +43,13 @@ struct upstream {
     struct ip_prefix *allow; /* in text; NULL: all */
     size_t allows;
     bool public_only;
-    size_t bytes;            /* of all of this */
-    _Alignas(8) char text[]; /* the prefixes, then names and secrets */
+    struct upstream *dialer; /* the server is reached through it; NULL: by a socket of ours; one reference */
+    const char *head_path;   /* a group's test: what is asked for at `server`, through `dialer` */
+    struct group_options group; /* kind UPSTREAM_GROUP; its lists are below */
+    struct upstream **members;  /* one reference each */
+    struct upstream **tests;    /* the same for each member's test by url; NULL: without url */
+    size_t bytes;               /* of all of this */
+    _Alignas(8) char text[];    /* the prefixes, then names and secrets */
 };
 
 /** upstream_is_proxy() - is there a server of ours between us and the target? */
@@ -83,6 +90,7 @@ struct up_memory {
     char bad_why[120];
     struct tls_context *tls; /* sessions to resume; NULL until the first dial */
     struct probe *probe;     /* running; NULL: none */
+    struct group_live *live; /* of a group, from its first use on */
     uint32_t users;          /* handshakes, streams and associations that point here */
 };
 
@@ -116,6 +124,7 @@ struct up_env {
     /* What is being called back right now; set to NULL by its close, so that the caller notices. One level: callbacks of
      * one object never run inside callbacks of another. */
     const void *running;
+    struct ip_addr client;   /* up_env_set_client() */
     uint64_t local_at_us[2]; /* when our own address was looked up, by family; see socket_note_local() */
     bool warned_mark, warned_bind, no_gso;
     struct up_counters cnt;
@@ -154,6 +163,9 @@ void own_flows_remove(struct own_flows *o, uint32_t where); /* NO_GUARD is fine 
 /* An unconnected UDP socket: any packet from this port and one of our addresses is ours. */
 uint32_t own_flows_add_udp(struct own_flows *o, uint16_t port, bool v6);
 void own_flows_add_local(struct own_flows *o, const struct ip_addr *addr);
+
+/** up_has_no_udp() - is it known that no datagrams go this way? For a group only what holds for all of it */
+bool up_has_no_udp(const struct up_env *env, const struct up_memory *m);
 
 /* ---- dialling (dial.c) ------------------------------------------------------------------------------------------------------ */
 
@@ -203,7 +215,9 @@ struct handshake_result {
     uint32_t guard;
     struct secure *secure; /* TLS around fd: the receiver's too; NULL: plain */
     struct ip_port bound, peer;
-    const struct up_failure *why;
+    struct up_memory *memory; /* of the way out that was taken: a member, if a group was asked */
+    const struct up_failure
+        *why; /* NULL, and no fd: a group's member that needs no handshake for this goal */
 };
 /* The handshake is gone when this runs. */
 typedef void handshake_fn(void *arg, const struct handshake_result *result);
@@ -213,20 +227,30 @@ struct handshake {
     struct up_memory *memory;
     handshake_fn *fn;
     void *arg;
-    struct wheel_timer deadline;
+    struct wheel_timer deadline; /* of this try, or the end of our patience (pipeline.c) */
+    uint64_t deadline_us;        /* of this try ... */
+    uint64_t whole_us;           /* ... and of all */
     struct dial dial;
-    struct loop_io io; /* the winner's descriptor */
+    struct handshake
+        *via; /* with the way out that leads to our server, instead of the dial; NULL: none, or done */
+    uint64_t started_us;
+    struct up_memory *group; /* that was asked; NULL: none. Then: */
+    struct group_try tries[GROUP_TRIES_MAX];
+    uint8_t try_count, try_at;
+    enum socks5_goal goal;
+    struct host_port target; /* as checked; its name is target_name */
+    struct loop_io io;       /* the winner's descriptor */
     uint32_t guard;
     bool connected;           /* io is ours */
     bool failed;              /* before handshake_open() returned: told by the deadline timer */
     bool talking;             /* the dial, and TLS if any, are through */
     bool pipelined, on_trial; /* pipeline.c */
     uint64_t doubted_us;      /* when it started over for being pipelined; 0: it did not */
-    uint64_t deadline_us;
-    struct host_port target; /* its name is in target_name */
-    enum socks5_goal goal;
+    bool idle;                /* nothing is to be done: succeeds at once */
+    int start_err;            /* of the latest try */
     struct up_failure why;
-    struct secure *secure; /* NULL: plain */
+    struct secure *below;  /* TLS of a hop before this one; ours goes into it */
+    struct secure *secure; /* what is spoken through; NULL: plain */
     struct talk talk;
     uint16_t in_len, out_len, out_off;
     uint16_t peeked; /* bytes of `in` that are still in the socket */
@@ -234,6 +258,20 @@ struct handshake {
     uint8_t out[TALK_OUT_MAX];
     char target_name[256];
 };
+
+/* ---- which way (way.c) ---- */
+
+/** way_choose() - what was asked for becomes ->memory, or a member of it does. Return: 0; -EHOSTUNREACH: no member is well */
+int way_choose(struct handshake *h, struct up_memory *m);
+/** way_check() - what stands in the way before anything is dialled; sets ->idle. Return: 0, or -errno and ->why */
+int way_check(struct handshake *h);
+/** way_next() - the next member and its share of the time. Return: there is one */
+bool way_next(struct handshake *h);
+void way_note(struct handshake *h, bool good); /* counts for its health, and for the group that chose it */
+void way_leave(struct handshake *h);
+/** way_start_via() - open the hop before ours. Return: as handshake_open() */
+int way_start_via(struct handshake *h, handshake_fn *fn);
+void way_why_via(struct handshake *h, const struct up_failure *why); /* names the hop (faults.md S22) */
 
 /* ---- all at once? (pipeline.c) ---- */
 
@@ -252,6 +290,7 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
                    struct handshake **out);
 void handshake_cancel(struct handshake *h); /* NULL is fine */
 const char *handshake_stage(const struct handshake *h);
+struct up_memory *handshake_memory(const struct handshake *h); /* of the way out that is tried */
 
 /* What h->why shall say (handshake_why.c). */
 void handshake_why_dial(struct handshake *h, int err);
@@ -288,9 +327,11 @@ struct up_stream {
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 80, "an idle stream is cheap (PERF-9)");
 
-/* TLS around one connection: first a handshake's, then a stream's. */
+/* TLS around one connection: first a handshake's, then a stream's. In a chain there may be several, one inside the other:
+ * only the innermost, on top, has an owner; those below are its way to the socket. */
 struct secure {
     struct tls *tls;
+    struct secure *below; /* ours to free; NULL: the socket */
     struct up_env *env;
     int fd;
     /* the next step; then: bytes that no descriptor announces, and the half close */
@@ -301,9 +342,15 @@ struct secure {
     uint8_t want;      /* of the stream's owner: LOOP_READ, LOOP_WRITE */
     bool end_held;     /* the owner's FIN waits for silence (faults.md L12) */
 };
-/** secure_new() - TLS as a client, around a connected descriptor; nothing is sent yet. Return: 0, -ENOMEM, -EIO */
-int secure_new(struct up_env *env, struct up_memory *m, int fd, struct handshake *h, struct secure **out);
-void secure_free(struct secure *c); /* NULL is fine; not the descriptor */
+/** secure_new() - TLS as a client, around a connected descriptor; nothing is sent yet. Return: 0, -ENOMEM, -EIO
+ * @below: what carries it, taken over on success; NULL: the descriptor itself */
+int secure_new(struct up_env *env, struct up_memory *m, int fd, struct secure *below, struct handshake *h,
+               struct secure **out);
+bool secure_unsent(const struct secure *c); /* ciphertext waits for the socket, at any level */
+int secure_flush(struct secure *c);         /* 0, -EAGAIN, -ECONNRESET */
+void secure_free(struct secure *c);         /* NULL is fine; not the descriptor */
+void secure_close(struct secure *c,
+                  bool politely); /* the same, with a close_notify at every level if it goes */
 /** secure_again() - handshake_secure_step() runs in the next turn */
 void secure_again(struct secure *c);
 void handshake_secure_step(struct handshake *h);

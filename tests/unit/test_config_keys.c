@@ -10,7 +10,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define DATA        SOURCE_DIR "/tests/unit/data"
+#define DATA SOURCE_DIR "/tests/unit/data"
+#define GROUP(more)                                                                                          \
+    "proxies: [socks5://h:1#a]\nproxy-groups: [{name: g, type: load-balance, proxies: a" more                \
+    "}]\nrules: ['MATCH,g']\n"
 #define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
 #define MASQUE(more)                                                                                         \
     "serve: {masque: {" more "certificate: " DATA "/ca.pem, private-key: {file: " DATA "/key.pem}}}\n"
@@ -223,6 +226,40 @@ static const struct key_row {
     { "proxies[].routing-mark", PROXY(", routing-mark: 2"), PROXY(", routing-mark: -2"),
       "1:69: proxies[0].routing-mark: \"-2\" is no mark; a number from 1 to 0xffffffff would work, as in "
       "0x1b6" },
+    { "proxies[].dialer-proxy", PROXY(", dialer-proxy: DIRECT"), PROXY(", dialer-proxy: b"),
+      "1:69: proxies[0].dialer-proxy: no proxy or group is called \"b\"; a name from proxies or "
+      "proxy-groups, or DIRECT, would work" },
+    { "proxy-groups", GROUP(""), "proxy-groups: {}\n" MATCH,
+      "1:15: proxy-groups: the key \"name\" is missing; a name would work\n"
+      "1:15: proxy-groups: the key \"type\" is missing; select, url-test, fallback or load-balance would "
+      "work\n"
+      "1:15: proxy-groups: the key \"proxies\" is missing; the name of a proxy or a group would work" },
+    { "proxy-groups[].name", GROUP(""),
+      "proxy-groups: [{name: 'a,b', type: select, proxies: DIRECT}]\n" MATCH,
+      "1:23: proxy-groups[0].name: a name with a comma cannot stand in a rule; leave the comma out" },
+    { "proxy-groups[].type", GROUP(""), "proxy-groups: [{name: a, type: relay, proxies: DIRECT}]\n" MATCH,
+      "1:32: proxy-groups[0].type: \"relay\" is not supported; select, url-test, fallback or load-balance "
+      "would work" },
+    { "proxy-groups[].proxies", GROUP(""),
+      "proxy-groups: [{name: a, type: fallback, proxies: REJECT}]\n" MATCH,
+      "1:51: proxy-groups[0].proxies[0]: only a select group can have REJECT or REJECT-DROP as a member; "
+      "leave it out" },
+    { "proxy-groups[].url", GROUP(", url: 'http://cp.test:8080/204'"), GROUP(", url: 'ftp://cp.test/'"),
+      "2:63: proxy-groups[0].url: \"ftp://cp.test/\" cannot be fetched; http://HOST[:PORT]/PATH or "
+      "https://... would work" },
+    { "proxy-groups[].interval", GROUP(", interval: 60"), GROUP(", interval: 0"),
+      "2:68: proxy-groups[0].interval: \"0\" is out of range; 1s to 168h would work" },
+    { "proxy-groups[].timeout", GROUP(", timeout: 3000"), GROUP(", timeout: 2m"),
+      "2:67: proxy-groups[0].timeout: \"2m\" is out of range; 1ms to 1m would work" },
+    { "proxy-groups[].tolerance", GROUP(", tolerance: 50"), GROUP(", tolerance: 5x"),
+      "2:70: proxy-groups[0].tolerance: \"5x\" has no known unit; write ms, s, m or h, as in \"50ms\"" },
+    { "proxy-groups[].max-failures", GROUP(", max-failures: 2"), GROUP(", max-failures: 0"),
+      "2:72: proxy-groups[0].max-failures: \"0\" is out of range; 1 to 1000 would work" },
+    { "proxy-groups[].retry-after", GROUP(", retry-after: 30s"), GROUP(", retry-after: 1ms"),
+      "2:71: proxy-groups[0].retry-after: \"1ms\" is out of range; 1s to 24h would work" },
+    { "proxy-groups[].strategy", GROUP(", strategy: sticky"), GROUP(", strategy: random"),
+      "2:68: proxy-groups[0].strategy: unknown value \"random\"; consistent-hash, round-robin or sticky "
+      "would work" },
     { "proxies[].tls", PROXY(", tls: true"), PROXY(", tls: maybe"),
       "1:60: proxies[0].tls: is neither true nor false nor a map; one of these would work" },
     { "proxies[].tls.sni", PROXY(", tls: {sni: a.test}"), PROXY(", tls: {sni: 'a b'}"),
@@ -549,7 +586,7 @@ static void what_is_not_built_yet_says_so_with_its_position(void **state) /* fau
 
 static void a_key_of_mihomo_that_we_lack_names_the_nearest_thing(void **state) /* faults.md C1 */
 {
-    static const char *const known[] = { "", "tun", "dns", "proxies[]" };
+    static const char *const known[] = { "", "tun", "dns", "proxies[]", "proxy-groups[]" };
     const struct cfg_foreign *list;
     char yaml[256], says[256];
     unsigned column;
@@ -583,12 +620,10 @@ static void every_key_that_the_specification_names_is_known(void **state)
     static const char *const paths[] = {
         "runtime.user: x",
         "runtime.sandbox: x",
-        "proxies.dialer-proxy: x",
         "proxies.pool: x",
         "proxies.tcp-fast-open: x",
         "proxies.token: x",
         "proxies.fingerprint: x",
-        "proxy-groups: x",
         "rate-limits: x",
         "api.listen: x",
         "api.secret: x",

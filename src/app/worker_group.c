@@ -1,0 +1,116 @@
+/* worker_group.c - groups in the workers: who tests, who is told, and the user's pick.
+ *
+ * Worker 0 does the rounds of url-test for all and posts what it found to the others; so a member is tested once for the
+ * process. Flows' failures stay where they happened: each worker leaves out what is down for itself, and tests it again for
+ * itself, with a jitter. A choice is made from the same numbers by the same function, so workers agree but for moments. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker_impl.h"
+
+struct group_order { /* a message */
+    struct loop_msg msg;
+    struct worker *worker;
+    struct upstream *group; /* one reference */
+    uint32_t member, delay_us;
+    char name[132];
+};
+
+static void post(struct worker *w, struct upstream *group, struct group_order order)
+{
+    struct group_order *o = malloc(sizeof(*o));
+
+    if (!o)
+        return; /* the next round, or the user, says it again */
+    *o = order;
+    o->worker = w;
+    o->group = upstream_ref(group);
+    loop_post(w->loop, &o->msg);
+}
+
+static void done(struct group_order *o)
+{
+    upstream_unref(o->group);
+    free(o);
+}
+
+/* ---- tests ---- */
+
+static void do_tested(struct loop_msg *m)
+{
+    struct group_order *o = CONTAINER_OF(m, struct group_order, msg);
+
+    if (o->worker->stack)
+        up_group_tested(o->worker->env, o->group, o->member, o->delay_us);
+    done(o);
+}
+
+void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us)
+{
+    struct worker *w = arg;
+
+    for (uint32_t i = 0; i < w->count; i++) {
+        if (w->peer[i] && w->peer[i] != w)
+            post(w->peer[i], group,
+                 (struct group_order){ .msg.fn = do_tested, .member = member, .delay_us = delay_us });
+    }
+}
+
+/* One line for the process: the others come to the same, or follow soon. */
+void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to)
+{
+    struct worker *w = arg;
+    struct up_group_info info;
+
+    if (w->index == 0 && up_group_info(w->env, group, &info) == 0)
+        log_info("group %s: %s instead of %s", upstream_name(group), info.member[to].name,
+                 info.member[from].name);
+}
+
+/* ---- the user's pick ---- */
+
+static void do_pick(struct loop_msg *m)
+{
+    struct group_order *o = CONTAINER_OF(m, struct group_order, msg);
+
+    if (o->worker->stack)
+        (void)up_group_pick(o->worker->env, o->group, o->name); /* whoever asks has looked before */
+    done(o);
+}
+
+void worker_pick(struct worker *w, struct upstream *group, const char *member)
+{
+    struct group_order o = { .msg.fn = do_pick };
+
+    snprintf(o.name, sizeof(o.name), "%s", member);
+    post(w, group, o);
+}
+
+/* ---- life ---- */
+
+int worker_groups_open(struct worker *w, const struct worker_setup *setup)
+{
+    w->groups = calloc(setup->target_count + 1, sizeof(struct upstream *));
+    if (!w->groups)
+        return -ENOMEM;
+    for (size_t i = 0; i < setup->target_count; i++) {
+        if (upstream_kind(setup->targets[i]) == UPSTREAM_GROUP)
+            w->groups[w->group_count++] = upstream_ref(setup->targets[i]);
+    }
+    return 0;
+}
+
+void worker_groups_start(struct worker *w)
+{
+    for (size_t i = 0; i < w->group_count; i++)
+        (void)up_group_start(w->env, w->groups[i], w->index == 0); /* no memory: the first flow tries again */
+}
+
+void worker_groups_close(struct worker *w)
+{
+    for (size_t i = 0; i < w->group_count; i++)
+        upstream_unref(w->groups[i]);
+    free(w->groups);
+}
