@@ -6,6 +6,7 @@
 #define CULVERT_SERVE_H
 
 #include "culvert/base.h"
+#include "culvert/echo.h"
 #include "culvert/loop.h"
 #include "culvert/upstream.h"
 
@@ -55,7 +56,8 @@ const struct serve_counters *serve_counters(const struct serve *s);
 
 /* ---- MASQUE: a proxy over TLS ------------------------------------------------------------------------------------ */
 
-/* CONNECT by HTTP/1.1 (RFC 9110 section 9.3.6): what a browser or curl calls an HTTPS proxy. */
+/* CONNECT by HTTP/1.1 and HTTP/2 (RFC 9110 section 9.3.6): what a browser or curl calls an HTTPS proxy. By HTTP/2 also UDP
+ * (RFC 9298), and pings (RFC 9484, ICMP and ICMPv6 echo only). */
 struct masque_options {
     struct ip_port listen; /* port 0: any; see masque_port() */
     /* a server's, with ALPN; masque_open() takes a reference */
@@ -78,10 +80,16 @@ int masque_open(const struct masque_options *opt, struct up_env *env, struct mas
 uint16_t masque_port(const struct masque *m);
 /** masque_set_tls() - another certificate for connections from now on; those that are open go on. Return: 0, -ENOMEM */
 int masque_set_tls(struct masque *m, struct tls_settings *tls);
+/** masque_attach_echo() - pings leave through @echo, whose on_answer is masque_on_echo_answer() and arg this server
+ * @exit: who says that a hop limit ran out here, for IPv4 and IPv6; none: a ping's time is up in silence */
+void masque_attach_echo(struct masque *m, struct echo_proxy *echo, const struct ip_addr *exit4,
+                        const struct ip_addr *exit6);
+void masque_on_echo_answer(void *masque, uint64_t responder, const struct echo_proxy_answer *a);
 void masque_close(struct masque *m); /* all connections with it; NULL is fine */
 
 struct masque_counters {
-    counter accepted, refused, tls_failed, http1, streams, bytes_up, bytes_down, bad_requests, login_failed,
+    counter accepted, refused, tls_failed, http1, http2, streams, udp, echo, bytes_up, bytes_down,
+        datagrams_up, datagrams_down, echo_requests, echo_answers, echo_dropped, bad_requests, login_failed,
         denied, over_limit;
 };
 const struct masque_counters *masque_counters(const struct masque *m);

@@ -155,6 +155,11 @@ void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules);
 int up_may_dial(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
 /** up_env_set_client() - for whom the openings that follow are, until the next call; for groups that are `sticky` */
 void up_env_set_client(struct up_env *env, const struct ip_addr *client);
+/** up_resolve_name() - the addresses of @name, as DIRECT would look them up; may answer before it returns
+ * @out: for up_resolve_cancel(), valid until answered. Return: 0; -errno, and @fn is not called. */
+int up_resolve_name(struct up_env *env, const char *name, up_resolved_fn *fn, void *arg,
+                    struct up_resolve **out);
+void up_resolve_cancel(struct up_env *env, struct up_resolve *q);
 /** up_socket() - a non-blocking, close-on-exec socket with mark and device, as env's rules want for @dst
  * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst);

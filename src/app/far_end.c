@@ -1,29 +1,12 @@
 /* far_end.c - one thread of the far end.
  *
  * A turn of its loop: sockets and posted messages, then the wheel's timers that are due, then sleep until the next one. */
-#include "far_end.h"
+#include "far_end_impl.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "culvert/resolver.h"
-
-struct far_end {
-    struct loop *loop;
-    struct wheel wheel;
-    struct loop_timer timer;
-    uint64_t timer_us; /* what `timer` is set to */
-    struct up_socket_rules rules;
-    struct resolver *resolver;
-    struct up_env *env;
-    struct serve *serve;
-    struct masque *masque;
-    pthread_t thread;
-    bool started;
-};
 
 /* ---- time ---- */
 
@@ -103,6 +86,8 @@ static int open_servers(struct far_end *f, const struct far_end_setup *setup, st
 
     if (r == 0 && setup->masque != NULL)
         r = masque_open(setup->masque, f->env, &f->masque, err);
+    if (r == 0 && setup->masque != NULL && (r = far_end_echo_open(f, setup)) != 0)
+        err_set(err, r, "pings cannot be set up: %s", strerror(-r));
     return r;
 }
 
@@ -226,6 +211,7 @@ void far_end_free(struct far_end *f)
         loop_timer_stop(f->loop, &f->timer);
     serve_close(f->serve);
     masque_close(f->masque);
+    echo_proxy_free(f->echo);
     f->masque = NULL; /* news may still come, from loop_free() */
     if (f->env != NULL)
         up_env_free(f->env);

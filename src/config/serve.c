@@ -76,7 +76,7 @@ static void read_masque(struct cfg_read *r, const struct cfg_key *k, const struc
 
 static void make_settings(struct cfg_read *r, struct cfg_masque *m)
 {
-    static const char *const alpn[] = { "http/1.1" };
+    static const char *const alpn[] = { "h2", "http/1.1" };
     struct err err;
     int e;
 

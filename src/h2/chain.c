@@ -5,7 +5,7 @@
 
 static_assert(sizeof(struct block) == BLOCK_BYTES, "a block is two pages");
 
-int blocks_init(struct blocks *b, uint32_t limit)
+int h2_blocks_init(struct blocks *b, uint32_t limit)
 {
     b->bytes = slab_region_bytes(sizeof(struct block), limit);
     b->memory =
@@ -18,7 +18,7 @@ int blocks_init(struct blocks *b, uint32_t limit)
     return 0;
 }
 
-void blocks_fini(struct blocks *b)
+void h2_blocks_fini(struct blocks *b)
 {
     slab_fini(&b->slab);
     if (b->memory)

@@ -50,8 +50,8 @@ struct blocks { /* where they come from; a mapping of its own, touched on demand
     void *memory;
     size_t bytes;
 };
-int blocks_init(struct blocks *b, uint32_t limit); /* 0 or -ENOMEM */
-void blocks_fini(struct blocks *b);
+int h2_blocks_init(struct blocks *b, uint32_t limit); /* 0 or -ENOMEM */
+void h2_blocks_fini(struct blocks *b);
 /** chain_put() - append a copy. Return: false when no block is left; a part may have been taken */
 bool chain_put(struct blocks *b, struct chain *c, const void *data, size_t len);
 size_t chain_get(struct blocks *b, struct chain *c, void *to, size_t len); /* @to NULL: skip */

@@ -41,7 +41,7 @@ static void free_all(struct h2 *h)
     while (h->streams)
         stream_free(h->streams);
     nghttp2_session_del(h->ng);
-    blocks_fini(&h->blocks);
+    h2_blocks_fini(&h->blocks);
     slab_fini(&h->slab);
     free(h);
 }
@@ -466,7 +466,7 @@ int h2_open(const struct h2_options *opt, struct h2 **out)
     h->quiet.fn = h2_on_quiet;
     /* closed streams whose last frames have not left are still there: room for as many again */
     if ((r = slab_init(&h->slab, sizeof(struct h2_stream), 2 * h->opt.max_streams)) != 0 ||
-        (r = blocks_init(&h->blocks, blocks)) != 0 || (r = session_new(h)) != 0 ||
+        (r = h2_blocks_init(&h->blocks, blocks)) != 0 || (r = session_new(h)) != 0 ||
         (r = say_settings(h)) != 0) {
         free_all(h);
         return r;

@@ -61,6 +61,9 @@ void guest_end(struct guest *g, bool reset)
         up_stream_reset(g->up);
     else
         up_stream_close(g->up);
+    while (g->tunnels)
+        tunnel_end(g->tunnels, H2_CANCEL);
+    h2_close(g->h2);
     relay_stop(&g->relay, reset);
     if (g->holds_flow)
         ledger_close_flow(g->user);
@@ -150,7 +153,12 @@ static void on_opened(struct guest *g)
 {
     const char *alpn = tls_alpn(g->tls);
 
-    (void)alpn;
+    if (alpn && strcmp(alpn, H2_ALPN) == 0) {
+        MASQUE_COUNT(g->m, http2);
+        if (http2_start(g) != 0)
+            guest_end(g, true);
+        return;
+    }
     MASQUE_COUNT(g->m, http1);
     g->head = slab_get(&g->m->heads);
     if (!g->head) {
@@ -223,6 +231,8 @@ static void run(struct guest *g, unsigned events)
         relay_on_client(&g->relay,
                         events & g->want & (tls_unsent(g->tls) ? LOOP_READ : LOOP_READ | LOOP_WRITE));
         return;
+    case GUEST_HTTP2:
+        return;
     case GUEST_LINGER:
         (void)read_away(g);
         return;
@@ -235,7 +245,7 @@ static void run_events(struct guest *g, unsigned events)
 
     m->running = g;
     run(g, events);
-    if (m->running == g && g->state != GUEST_TLS)
+    if (m->running == g && g->state != GUEST_TLS && g->state != GUEST_HTTP2)
         guest_update(g);
     m->running = NULL;
 }

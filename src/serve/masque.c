@@ -63,6 +63,22 @@ bool masque_login(struct masque *m, struct span value, struct ledger_user **user
     return true;
 }
 
+bool masque_lists(const struct masque *m, const struct ip_addr *a)
+{
+    for (size_t i = 0; i < m->opt.allows; i++)
+        if (ip_in_prefix(a, &m->opt.allow[i]))
+            return true;
+    return false;
+}
+
+void masque_attach_echo(struct masque *m, struct echo_proxy *echo, const struct ip_addr *exit4,
+                        const struct ip_addr *exit6)
+{
+    m->echo = echo;
+    m->exit_addr[0] = *exit4;
+    m->exit_addr[1] = *exit6;
+}
+
 /* ---- opening ---- */
 
 static size_t users_bytes(const struct masque_options *opt)
@@ -115,8 +131,12 @@ static int init_pools(struct masque *m)
     int r;
 
     if ((r = slab_init(&m->guests, sizeof(struct guest), n)) != 0 ||
-        (r = slab_init(&m->heads, sizeof(struct head), n)) != 0)
+        (r = slab_init(&m->heads, sizeof(struct head), n)) != 0 ||
+        (r = slab_init(&m->tunnels, sizeof(struct tunnel), n)) != 0)
         return r;
+    m->datagram = malloc(H2_DATAGRAM_MAX);
+    if (!m->datagram)
+        return -ENOMEM;
     return buffers_init(&m->relays.buffers, buffers);
 }
 
@@ -179,6 +199,8 @@ void masque_close(struct masque *m)
     while (m->all)
         guest_end(m->all, true);
     buffers_fini(&m->relays.buffers);
+    free(m->datagram);
+    slab_fini(&m->tunnels);
     slab_fini(&m->heads);
     slab_fini(&m->guests);
     door_leave(m->door);

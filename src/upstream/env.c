@@ -251,3 +251,15 @@ void up_health_get(struct up_env *env, const struct upstream *up, struct up_heal
     if (m)
         out->udp_refused = m->no_udp_until_us > env_now_us(env);
 }
+
+int up_resolve_name(struct up_env *env, const char *name, up_resolved_fn *fn, void *arg,
+                    struct up_resolve **out)
+{
+    return env->opt.resolve ? env->opt.resolve(env->opt.resolve_arg, name, fn, arg, out) : -EOPNOTSUPP;
+}
+
+void up_resolve_cancel(struct up_env *env, struct up_resolve *q)
+{
+    if (env->opt.resolve_cancel)
+        env->opt.resolve_cancel(env->opt.resolve_arg, q);
+}
