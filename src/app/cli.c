@@ -22,6 +22,9 @@ static const struct command {
     [CLI_DEMO] = { "demo", "", "a tour in a private network namespace, with servers of its own", 0, 0 },
     [CLI_CHECK] = { "check", "FILE", "validate a configuration: 0 it is fine, 2 with every mistake listed", 1,
                     1 },
+    [CLI_EXPLAIN] = { "explain", "HOST[:PORT]",
+                      "which rule takes a flow, why those before it do not, and its exit; asks nobody", 1,
+                      1 },
     [CLI_STATUS] = { "status", "", "what the running gateway does, as JSON", 0, 0 },
 };
 
@@ -34,9 +37,13 @@ static const struct option {
     char letter; /* 0: none */
 } options[] = {
     { "--config", "FILE", "the configuration", offsetof(struct cli, config),
-      ON(CLI_RUN) | ON(CLI_EXEC) | ON(CLI_SERVE), 'c' },
+      ON(CLI_RUN) | ON(CLI_EXEC) | ON(CLI_SERVE) | ON(CLI_EXPLAIN), 'c' },
     { "--proxy", "URL", "instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT",
       offsetof(struct cli, proxy), ON(CLI_RUN) | ON(CLI_EXEC), 0 },
+    { "--net", "NETWORK", "tcp, udp or icmp; default: tcp", offsetof(struct cli, net), ON(CLI_EXPLAIN), 0 },
+    { "--src", "ADDR", "the client's address", offsetof(struct cli, src), ON(CLI_EXPLAIN), 0 },
+    { "--uid", "N", "the user that the program runs as", offsetof(struct cli, uid), ON(CLI_EXPLAIN), 0 },
+    { "--process", "PATH", "the program", offsetof(struct cli, process), ON(CLI_EXPLAIN), 0 },
     { "--builtin", NULL, "instead of a file: through a SOCKS5 server inside this program",
       offsetof(struct cli, builtin), ON(CLI_EXEC), 0 },
     { "--dns", "ADDR", "the name server that COMMAND's questions go to; default: the host's",
@@ -53,8 +60,7 @@ static const struct option {
 };
 
 /* What config.md names and this version does not have: worth another sentence than "unknown". */
-static const char *const later_commands[] = { "explain", "connections", "reload",
-                                              "select",  "doctor",      "cleanup" };
+static const char *const later_commands[] = { "connections", "reload", "select", "doctor", "cleanup" };
 
 static const struct command *command_at(enum cli_command c)
 {
@@ -89,7 +95,7 @@ void cli_print_usage(FILE *to, enum cli_command topic)
     if (command_at(topic) != NULL)
         print_synopsis(to, topic);
     else
-        fputs("culvert run | exec | serve | demo | check | status | --version | --help\n", to);
+        fputs("culvert run | exec | serve | demo | check | explain | status | --version | --help\n", to);
 }
 
 static void print_options(FILE *to, enum cli_command topic)

@@ -7,7 +7,17 @@
 
 #include "culvert/base.h"
 
-enum cli_command { CLI_RUN, CLI_EXEC, CLI_SERVE, CLI_DEMO, CLI_CHECK, CLI_STATUS, CLI_HELP, CLI_VERSION };
+enum cli_command {
+    CLI_RUN,
+    CLI_EXEC,
+    CLI_SERVE,
+    CLI_DEMO,
+    CLI_CHECK,
+    CLI_EXPLAIN,
+    CLI_STATUS,
+    CLI_HELP,
+    CLI_VERSION
+};
 
 enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 }; /* config.md section 5 */
 
@@ -15,8 +25,10 @@ struct cli { /* all of it points into argv; what was not given is NULL or false 
     enum cli_command command;
     enum cli_command topic; /* CLI_HELP: about this command; CLI_HELP itself: about all */
     const char *config, *proxy, *tun, *dns, *listen, *api;
+    const char *net, *src, *uid, *process;
     bool dry_run, builtin, flows;
-    char *const *words; /* exec: COMMAND and its arguments, ends with NULL; check: FILE is the first */
+    char *const *
+        words; /* exec: COMMAND and its arguments, ends with NULL; check: FILE is the first, explain: HOST[:PORT] */
 };
 
 /** cli_parse() - `culvert ...` into @out

@@ -11,6 +11,7 @@ int cmd_exec(const struct cli *cli);
 int cmd_serve(const struct cli *cli);
 int cmd_demo(const struct cli *cli);
 int cmd_check(const struct cli *cli);
+int cmd_explain(const struct cli *cli);
 int cmd_status(const struct cli *cli);
 
 #define API_PATH_DEFAULT "/run/culvert/api.sock"

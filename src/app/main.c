@@ -25,6 +25,8 @@ int main(int argc, char *argv[])
         return cmd_demo(&cli);
     case CLI_CHECK:
         return cmd_check(&cli);
+    case CLI_EXPLAIN:
+        return cmd_explain(&cli);
     case CLI_STATUS:
         return cmd_status(&cli);
     case CLI_HELP:

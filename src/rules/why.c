@@ -54,7 +54,7 @@ static void say_range(struct words *w, const struct node *n)
 static void say_unknown(struct words *w, uint8_t needs)
 {
     static const char *const what[NEEDS_KINDS] = { "the address, which a look-up would tell",
-                                                   "the name, which only an address is given for",
+                                                   "the name, which DNS or the first bytes may tell",
                                                    "the user (--uid)", "the program (--process)" };
     bool more = false;
 

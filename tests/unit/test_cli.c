@@ -58,7 +58,7 @@ static const struct row {
     { "culvert runn", "unknown command \"runn\"", CLI_HELP },
     { "culvert --bogus", "unknown option \"--bogus\"", CLI_HELP },
     { "culvert help bogus", "unknown command", CLI_HELP },
-    { "culvert explain", "not supported yet", CLI_HELP },
+    { "culvert explain", "HOST[:PORT] is missing", CLI_EXPLAIN },
     { "culvert run --bogus", "unknown option \"--bogus\"", CLI_RUN },
     { "culvert run -x", "unknown option \"-x\"", CLI_RUN },
     { "culvert run -c", "--config needs a value: FILE", CLI_RUN },
