@@ -152,6 +152,7 @@ static ssize_t send_out(struct handshake *h)
     if (h->secure)
         return rest.iov_len > 0 ? tls_sendv(h->secure->tls, &rest, 1) : secure_flush(h->secure);
     n = send(loop_io_fd(&h->io), rest.iov_base, rest.iov_len, MSG_NOSIGNAL);
+    UP_COUNT(h->env, send_calls);
     return n < 0 ? (errno == EINTR ? -EAGAIN : -errno) : n;
 }
 
@@ -251,6 +252,7 @@ static ssize_t read_some(struct handshake *h, size_t *wanted)
     if (h->secure)
         return tls_recv(h->secure->tls, h->in + h->in_len, missing);
     n = recv(loop_io_fd(&h->io), h->in + h->in_len, missing, look ? MSG_PEEK : 0);
+    UP_COUNT(h->env, recv_calls);
     if (look && n > 0)
         h->peeked = (uint16_t)n;
     return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;

