@@ -1,0 +1,174 @@
+"""Groups and chains (config.md proxy-groups, dialer-proxy) through a gateway, with real servers that die and come back."""
+from faultd import FaultServer, close, greet, handshake, hang, relay, reply, request, send, wait
+from harness import check, check_equal, client, fronts, servers, test, within
+from harness import lab as at
+from harness.fronts import Pki
+
+METHOD = send(b"\5\0")
+GOOD = [greet(), METHOD, request(), send(reply()), relay()]
+
+
+def group(name="g", kind="fallback", members=("a", "b"), **more):
+    return dict({"name": name, "type": kind, "proxies": list(members)}, **more)
+
+
+def gateway(lab, proxies, groups, rules=("MATCH,g",), workers=1, **more):
+    return lab.gateway(proxies=proxies, rules=list(rules), workers=workers, **{"proxy-groups": groups}, **more)
+
+
+@test("fallback: the first member dies in the middle of everything, and no client sees it", rows=["S1", "S13"], quick=True, limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    a, b = servers.dante(lab), servers.microsocks(lab)
+    gw = gateway(lab, [a.proxy("a"), b.proxy("b")], [group(**{"max-failures": 2})])
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    check_equal(gw.counter("group.retries"), 0)
+    a.process.stop()
+    for _ in range(5):
+        client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    check_equal(gw.counter("group.retries"), 2, "flows that tried the dead member")
+    check_equal(gw.counter("group.switches"), 1)
+    gw.says("group g: b instead of a")
+    gw.wait_no_flows()
+
+
+WRONG = {
+    "closes at once": [close()],
+    "closes after the greeting": [greet(), close()],
+    "is an HTTP server": [greet(), send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), close()],
+    "asks for a login": [greet(), send(b"\5\2"), hang()],
+    "says nothing": [hang()],
+}
+
+
+@test("what the first member gets wrong, the next one does before the client has seen anything", rows=["S1", "E9"], limit=60,
+      cases={k: (v,) for k, v in WRONG.items()})
+def _(t, plan):
+    lab = t.lab()
+    lab.services()
+    bad = FaultServer(t, lab.srv, at.PROXY[0], 2000, plan)
+    b = servers.microsocks(lab)
+    gw = gateway(lab, [bad.proxy("a"), b.proxy("b")], [group()], stack={"tcp": {"connect-timeout": "2s"}})
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    check_equal(gw.counter("group.retries"), 1)
+    check_equal(gw.counter("flow.tcp_failed"), 0)
+
+
+@test("a target that refuses is not asked for again through the next member", rows=["S8"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    a = FaultServer(t, lab.srv, at.PROXY[0], 2000, handshake([close()], answer=reply(5)))
+    b = FaultServer(t, lab.srv, at.PROXY[0], 2001, GOOD)
+    gw = gateway(lab, [a.proxy("a"), b.proxy("b")], [group()])
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 8080)[0], "ECONNREFUSED")
+    check_equal(len(b.connections), 0, "connections of the second member")
+    check_equal(gw.counter("group.retries"), 0)
+
+
+@test("a running flow keeps its member when the group switches", rows=["S13"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    a, b = servers.dante(lab), servers.microsocks(lab)
+    gone = FaultServer(t, lab.srv, at.PROXY[0], 2000, [close()])
+    gw = gateway(lab, [gone.proxy("a"), a.proxy("c"), b.proxy("b")],
+                 [group(members=["b", "c"]), group("h", "fallback", ["a", "g"], **{"max-failures": 1})],
+                 rules=["DST-PORT,7,g", "MATCH,h"])
+    with client.tcp(lab.cli, at.TARGET[0], 7) as s:
+        s.sendall(b"one")
+        check_equal(client.receive(s, 3), b"one")
+        client.curl_bytes(lab.cli, at.TARGET[0], 10000)
+        gw.says("group h: g instead of a")
+        s.sendall(b"two")
+        check_equal(client.receive(s, 3), b"two")
+
+
+@test("the circuit: dials to a dead member stop after max-failures, a test brings it back", rows=["S20"], limit=90)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    dead = FaultServer(t, lab.srv, at.PROXY[0], 2000, [close()])
+    gw = gateway(lab, [dead.proxy("a")], [group(members=["a"], **{"max-failures": 3, "retry-after": "2s"})])
+    outcomes = client.outcomes(lab.cli, {i: (at.TARGET[0], 8080) for i in range(100)})
+    check_equal({o[0] for o in outcomes.values()}, {"EHOSTUNREACH"})
+    before = len(dead.connections)
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 8080)[0], "EHOSTUNREACH")
+    gw.says("no member of g is well")
+    check(len(dead.connections) - before <= gw.counter("group.tests"), "dialled while the circuit was open")
+    dead.plan = GOOD
+    within(t.slow(20), lambda: client.outcome(lab.cli, at.TARGET[0], 8080)[0] == "open", "the member is well again", every=0.5)
+    client.curl_bytes(lab.cli, at.TARGET[0], 10000)
+
+
+@test("url-test takes the faster member", rows=[], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    slow = FaultServer(t, lab.srv, at.PROXY[0], 2000, [greet(), wait(0.5), METHOD, request(), send(reply()), relay()])
+    b = servers.microsocks(lab)
+    gw = gateway(lab, [slow.proxy("a"), b.proxy("b")],
+                 [group(kind="url-test", url="http://%s:8080/bytes/1" % at.TARGET[0], interval="60s")], workers=2)
+    within(t.slow(10), lambda: gw.counter("group.switches") >= 2, "both workers take the faster one")
+    check_equal(gw.counter("group.tests"), 2, "tests, one a member for the process")
+    before = len(slow.connections)
+    for _ in range(4):
+        client.curl_bytes(lab.cli, at.TARGET[0], 10000)
+    check_equal(len(slow.connections), before, "connections of the slower member")
+
+
+@test("load-balance: round-robin spreads, a hash stays", rows=[], limit=60, cases={x: x for x in ("round-robin", "consistent-hash", "sticky")})
+def _(t, strategy):
+    lab = t.lab()
+    lab.services()
+    s = [FaultServer(t, lab.srv, at.PROXY[0], 2000 + i, GOOD) for i in range(2)]
+    gateway(lab, [s[0].proxy("a"), s[1].proxy("b")], [group(kind="load-balance", strategy=strategy)])
+    for _ in range(10):
+        client.curl_bytes(lab.cli, at.TARGET[0], 1000)
+    counts = sorted(len(x.connections) for x in s)
+    check_equal(counts, [5, 5] if strategy == "round-robin" else [0, 10])
+
+
+@test("UDP: the next member relays it when the first one is dead", rows=["S1"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    dead = FaultServer(t, lab.srv, at.PROXY[0], 2000, [close()])
+    gw = gateway(lab, [dead.proxy("a", udp=True), servers.dante(lab).proxy("b")], [group()])
+    check_equal(client.ask(lab.cli, at.TARGET[0], 7, b"hello"), b"hello")
+    check_equal(gw.counter("group.retries"), 1)
+
+
+@test("a chain: SOCKS5 through HTTP through TLS, exact bytes both ways", rows=["S22"], quick=True, limit=90)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    pki = Pki(t)
+    pki.server()
+    squid = fronts.squid(lab, pki)[1]
+    inner = servers.microsocks(lab)
+    gw = lab.gateway(proxies=[squid.proxy("outer"), inner.proxy("inner", **{"dialer-proxy": "outer"})], rules=["MATCH,inner"])
+    for target in at.TARGET:
+        client.curl_bytes(lab.cli, target, 1000000)
+    client.curl_upload(t, lab.cli, at.TARGET[0], 300000)
+    inner.process.stop()
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 8080)[0], "EHOSTUNREACH")
+    gw.says("inner, reached through outer: outer ")
+    gw.wait_no_flows()
+
+
+@test("TLS inside TLS: both hops are sealed", rows=["S22"], limit=90)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    pki = Pki(t)
+    pki.server()
+    squid = fronts.squid(lab, pki)[1]
+    fronts.haproxy(lab, servers.microsocks(lab), 2443, pki.server())
+    inner = fronts.Front(servers.Socks("microsocks", fronts.ADDRESS, 1081, "auto"), 2443, {"ca": pki.ca})
+    gw = lab.gateway(proxies=[squid.proxy("outer"), inner.proxy("inner", **{"dialer-proxy": "outer"})], rules=["MATCH,inner"])
+    for target in at.TARGET:
+        client.curl_bytes(lab.cli, target, 1000000)
+    client.curl_upload(t, lab.cli, at.TARGET[0], 300000)
+    gw.wait_no_flows()
