@@ -54,10 +54,7 @@ def _(t, family):
     lab = t.lab()
     lab.services()
     gw = lab.gateway(proxies=[servers.culvert_serve(lab)])
-    lab.lose(0)
-    lab.cli.nft("flush ruleset\ntable netdev loss {\nchain i { type filter hook ingress device eth0 priority 0;\n"
-                "meta l4proto tcp numgen inc mod 5 < 1 drop\n}\n}\ntable inet loss {\nchain o { type filter hook output priority 0;\n"
-                "meta l4proto tcp numgen inc mod 5 < 1 drop\n}\n}\n")
+    lab.drop("meta l4proto tcp numgen inc mod 5 < 1")
     client.download(lab.cli, at.TARGET[family], 200000, timeout=60)
     client.upload(lab.cli, at.TARGET[family], 200000, timeout=60)
     gw.check_alive()
@@ -171,9 +168,9 @@ def _(t, workers):
     for x in threads:
         x.join()
     check_table(wrong)
-    counters = gw.status()["counters"]
-    # 0 is the bound; a few were seen in test_counts.py, unexplained so far (docs/standards.md).
-    check(counters["ip.handoff_out"] <= 0.01 * counters["ip.in"], "%d packets handed from shard to shard" % counters["ip.handoff_out"])
+    counters = gw.settled_counters()
+    crossed = counters["ip.handoff_out"] - (workers - 1) * counters["tcp.unknown"]      # what nobody knows is asked for everywhere
+    check(crossed <= 0, "%d packets of open connections handed from shard to shard" % crossed)
     check_equal(counters["tcp.rst_sent"], 0, "resets")
 
 

@@ -33,8 +33,8 @@ class TimeLimit(Failure):
 class Spec:
     """A declared test: its sentence, the spec rows it proves, and when it may run."""
 
-    def __init__(self, name, function, rows, limit, long, culvert, quick, arguments):
-        self.name, self.function, self.rows, self.limit = name, function, rows, limit
+    def __init__(self, name, function, rows, limit, long, culvert, quick, minutes, arguments):
+        self.name, self.function, self.rows, self.limit, self.minutes = name, function, rows, limit, minutes
         self.long, self.culvert, self.quick, self.arguments = long, culvert, quick, arguments
         self.module = function.__module__
 
@@ -42,7 +42,7 @@ class Spec:
         self.function(context, *self.arguments)
 
 
-def test(name, rows=(), limit=30, long=False, culvert=True, quick=False, cases=None):
+def test(name, rows=(), limit=30, long=False, culvert=True, quick=False, minutes=False, cases=None):
     """Declare a test.
 
     rows     ids of faults.md and of the other specs that it proves
@@ -50,13 +50,14 @@ def test(name, rows=(), limit=30, long=False, culvert=True, quick=False, cases=N
     long     only with --long
     culvert  False: needs no program, it proves the harness
     quick    True: also part of the few that run with the thread sanitizer
+    minutes  True: takes --minutes beside its limit
     cases    {label: arguments}: one test each, named "name [label]"
     """
     def declare(function):
         for label, arguments in (cases or {"": ()}).items():
             full = "%s [%s]" % (name, label) if label else name
             arguments = arguments if isinstance(arguments, tuple) else (arguments,)
-            REGISTRY.append(Spec(full, function, list(rows), limit, long, culvert, quick, arguments))
+            REGISTRY.append(Spec(full, function, list(rows), limit, long, culvert, quick, minutes, arguments))
         return function
     return declare
 

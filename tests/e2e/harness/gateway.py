@@ -100,6 +100,13 @@ class Gateway:
         check(name in counters, "no counter %s; there are: %s" % (name, " ".join(sorted(counters))))
         return counters[name]
 
+    def settled_counters(self, seconds=5):
+        """All counters, once every packet that one worker handed over has been taken by another: workers are not asked at one moment."""
+        def taken():
+            c = self.status()["counters"]
+            return c if c["ip.handoff_out"] == c["ip.handoff_in"] else None
+        return within(seconds, taken, "every hand-off was taken", every=0.1)
+
     def says(self, pattern, seconds=2):
         """A line of the log that matches, now or soon: a client may see an end before we have read the line about it."""
         return self.process.wait_line(pattern, self.context.slow(seconds))

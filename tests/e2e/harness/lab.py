@@ -138,14 +138,14 @@ class Lab:
 
     def lose(self, percent, namespace=None, interface="eth0"):
         """Random loss on a client's link, both directions (there is no netem on many kernels), packet by packet."""
+        self.drop("numgen random mod 1000 < %d" % round(percent * 10), namespace, interface)
+
+    def drop(self, which, namespace=None, interface="eth0"):
+        """Lose what nft's expression `which` matches, where it arrives: dropped at its output, a sender would be told (EPERM)."""
         for end, name in ((namespace or self.cli, interface), (self.gw, "lan0")):
             end.ip("link set %s gso_max_segs 1" % name)
-        (namespace or self.cli).nft(
-            "table netdev loss {\nchain i { type filter hook ingress device %s priority 0;\n"
-            "numgen random mod 1000 < %d counter drop\n}\n}\n"
-            "table inet loss {\nchain o { type filter hook output priority 0; policy accept;\n"
-            "oifname %s numgen random mod 1000 < %d counter drop\n}\n}\n"
-            % (interface, percent * 10, interface, percent * 10))
+            end.nft("table netdev loss\ndelete table netdev loss\ntable netdev loss {\n"
+                    "chain i { type filter hook ingress device %s priority 0;\n%s counter drop\n}\n}\n" % (name, which))
 
 
 def in_network(address, network):

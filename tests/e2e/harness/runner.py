@@ -28,6 +28,8 @@ def arguments(argv):
                    help="only tests whose file, name or row ids contain this (wildcards allowed); may be repeated")
     p.add_argument("-j", type=int, default=1, metavar="N", help="run so many at once")
     p.add_argument("--long", action="store_true", help="also what takes minutes")
+    p.add_argument("--minutes", type=float, default=1, metavar="N", help="how long a soak takes (default: 1)")
+    p.add_argument("--seed", type=int, default=1, metavar="N", help="of the tests that throw dice")
     p.add_argument("--quick", action="store_true", help="only the few marked quick")
     p.add_argument("--harness", action="store_true", help="only tests of the harness, which need no culvert")
     p.add_argument("--list", action="store_true", help="print the tests and end")
@@ -98,7 +100,7 @@ def failure_text(e):
 
 
 def limit_of(test, options):
-    return test.limit * (3 if options.preset in ("asan", "tsan") else 1)
+    return test.limit * (3 if options.preset in ("asan", "tsan") else 1) + (options.minutes * 60 if test.minutes else 0)
 
 
 class Job:
