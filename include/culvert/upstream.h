@@ -69,9 +69,10 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     const char *username, *password; /* NULL: no login; 1..255 bytes each (RFC 1929) */
     enum upstream_udp udp;
     enum upstream_pipelining pipelining; /* SOCKS5: greeting, login and request in one segment */
-    bool secure;                         /* TLS around the connection to the server; wants `tls` */
-    struct tls_settings *tls;            /* upstream_new() takes a reference */
-    const char *tls_name;                /* whom the certificate must be for, and SNI; NULL: the server */
+    bool fast_open;               /* TCP Fast Open towards the server (RFC 7413), where it has one address */
+    bool secure;                  /* TLS around the connection to the server; wants `tls` */
+    struct tls_settings *tls;     /* upstream_new() takes a reference */
+    const char *tls_name;         /* whom the certificate must be for, and SNI; NULL: the server */
     uint32_t half_close_delay_ms; /* faults.md L12: silence after our FIN before it is passed on; 0: 2 s */
     uint32_t routing_mark;        /* 0: the process's (up_socket_rules) */
     char interface_name[16];      /* "": the process's */

@@ -137,7 +137,7 @@ static const struct cfg_foreign foreign[] = {
     { "proxies[]", "udp-over-tcp-version", "udp: over-tcp will do that" },
     { "proxies[]", "smux", "type masque will carry many streams in one connection" },
     { "proxies[]", "ip-version", "server takes an address of the family you want" },
-    { "proxies[]", "tfo", "tcp-fast-open will do that" },
+    { "proxies[]", "tfo", "tcp-fast-open does that" },
     { "proxies[]", "mptcp", "leave it out" },
     { "proxies[]", "up", "rate-limits will do that" },
     { "proxies[]", "down", "rate-limits will do that" },

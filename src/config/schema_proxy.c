@@ -177,7 +177,13 @@ static const struct cfg_key proxy_keys[] = {
       .shown = "none",
       .help = "the proxy or group that leads to this one; then there is no UDP but `over-tcp`" },
     LATER("pool", cfg_later_number, "connections kept open"),
-    LATER("tcp-fast-open", cfg_later_bool, "send with the first packet"),
+    { .name = "tcp-fast-open",
+      .type = &cfg_bool,
+      PROXY_AT(options.fast_open),
+      .fallback = "false",
+      .help = "what is said first leaves with the first packet, once the server has given a cookie (RFC "
+              "7413); a packet that "
+              "the network doubles may then open a second connection" },
     { .name = "pipelining",
       .type = &cfg_choice,
       PROXY_AT(options.pipelining),

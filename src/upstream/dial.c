@@ -100,7 +100,7 @@ static void win(struct dial *d, struct attempt *a)
     uint32_t guard = a->guard;
 
     d->peer = (struct ip_port){ d->addrs[a->index], d->port };
-    if (d->is_server)
+    if (d->is_server && !d->fast)
         up_memory_rtt(d->memory, clock_now_us() - a->started_us);
     remember_winner(d, a);
     stop_attempt(d, a, true);
@@ -151,6 +151,10 @@ static int start_attempt(struct dial *d, uint8_t index)
 
     if (fd < 0)
         return fd;
+    d->fast =
+        d->is_server && d->memory->up->fast_open && d->addr_count == 1; /* else there is a race to be won */
+    if (d->fast)
+        socket_fast_open(fd);
     if (connect(fd, (struct sockaddr *)&ss, ip_to_sockaddr(&dst, &ss)) != 0 && errno != EINPROGRESS) {
         int r = -errno;
 

@@ -272,6 +272,11 @@ static void read_answer(struct handshake *h)
             tell_failure(h);
             return;
         }
+        if (n < 0 && n != -ECONNRESET && h->dial.fast) { /* so much for our SYN */
+            handshake_why_dial(h, (int)n);
+            tell_failure(h);
+            return;
+        }
         if (n <= 0) {
             server_gone(h, n < 0);
             return;

@@ -133,6 +133,12 @@ void socket_tune(int fd)
     set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES);
 }
 
+/* Without a cookie of the server, connect() does what it always does, and asks for one. */
+void socket_fast_open(int fd)
+{
+    set_int(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+}
+
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst)
 {
     int fd = socket_open(env, up, type, dst, true);

@@ -101,6 +101,7 @@ static int make(const struct upstream_options *opt, struct upstream **out)
     up->kind = opt->kind;
     up->udp = opt->udp;
     up->pipelining = opt->pipelining;
+    up->fast_open = opt->fast_open;
     up->routing_mark = opt->routing_mark;
     snprintf(up->interface_name, sizeof(up->interface_name), "%s", opt->interface_name);
     up->public_only = opt->public_only;

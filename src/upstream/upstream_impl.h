@@ -32,6 +32,7 @@ struct upstream {
     enum upstream_kind kind;
     enum upstream_udp udp;
     enum upstream_pipelining pipelining;
+    bool fast_open;
     const char *name;
     struct host_port server; /* a name is normalised and lives in text */
     struct socks5_login login;
@@ -145,7 +146,8 @@ struct up_memory *env_memory(struct up_env *env, struct upstream *up);
 /** socket_open() - as up_socket(), but not bound to a device when @connected is false: then see socket_ifindex() */
 int socket_open(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst,
                 bool connected);
-void socket_tune(int fd); /* TCP: for a stream that goes on */
+void socket_tune(int fd);      /* TCP: for a stream that goes on */
+void socket_fast_open(int fd); /* before connect(): what is sent first leaves with the SYN (RFC 7413) */
 /** socket_check() - may @dst be dialled? Return: 0, -ELOOP, -EACCES */
 int socket_check(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
 /** socket_ifindex() - the interface that a datagram to @dst must leave by; 0: any */
@@ -195,6 +197,7 @@ struct dial {
     int err;        /* the most telling one so far */
     bool is_server; /* the upstream's own server: its addresses are remembered */
     bool starting;  /* inside dial_start(): failures are its return value */
+    bool fast;      /* the SYN may wait for what is sent first: the winner has not answered yet */
     bool unasked;   /* the winner may have failed: whoever sends first learns */
     bool resolving;
 };

@@ -1,10 +1,14 @@
 /* test_upstream_pipeline.c - greeting, login and request in one message: who is told so, and what becomes of servers that
  * do not take it. */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -282,6 +286,67 @@ static void a_reply_that_is_shorter_than_the_last_one_costs_no_byte_of_the_targe
     }
 }
 
+/* ---- with the first packet ---- */
+
+static bool allow_fast_open(void)
+{
+    FILE *f = fopen("/proc/sys/net/ipv4/tcp_fastopen", "w");
+
+    return f && fputs("3", f) >= 0 && fclose(f) == 0;
+}
+
+static bool said_with_the_syn(const struct stream_log *log)
+{
+    struct tcp_info info = { 0 };
+    socklen_t len = sizeof(info);
+
+    assert_int_equal(getsockopt(loop_io_fd(&log->s->io), IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+    return (info.tcpi_options & TCPI_OPT_SYN_DATA) != 0;
+}
+
+static void with_a_cookie_everything_leaves_with_the_first_packet(void **state) /* RFC 7413 section 4.1 */
+{
+    struct plan plan = { .steps = plain, .count = 2, .end = PLAN_HANG };
+    struct upstream_options o = {
+        .name = "office", .kind = UPSTREAM_SOCKS5, .pipelining = UPSTREAM_PIPELINING_ON, .fast_open = true
+    };
+    struct host_port to = rig_to("192.0.2.1", 80);
+    struct up_rig *rig = *state;
+    struct plan_server server;
+    struct stream_log log;
+    struct upstream *up;
+    int queue = 16, closed;
+
+    if (!allow_fast_open())
+        skip();
+    plan_open(&server, rig, &plan);
+    assert_int_equal(
+        setsockopt(loop_io_fd(&server.listener), IPPROTO_TCP, TCP_FASTOPEN, &queue, sizeof(queue)), 0);
+    o.server = rig_to("127.0.0.1", server.port);
+    assert_int_equal(upstream_new(&o, &up), 0);
+    for (int i = 0; i < 3; i++) {
+        stream_start(rig, &log, up, &to, 5000);
+        rig_until(rig, stream_is_settled, &log);
+        assert_true(log.opened);
+        assert_true(said_with_the_syn(&log) == (i > 0));
+        stream_forget(&log);
+        rig_until(rig, all_ended, &server);
+    }
+    plan_close(&server);
+    upstream_unref(up);
+    closed = closed_port(
+        &o.server.port); /* the cookie is the address's: its refusal comes after the first words */
+    assert_int_equal(upstream_new(&o, &up), 0);
+    stream_start(rig, &log, up, &to, 5000);
+    rig_until(rig, stream_is_settled, &log);
+    assert_string_equal(log.why.stage, "connect");
+    assert_non_null(strstr(log.why.text, "refuses connections"));
+    assert_int_equal(log.why.err, -EHOSTUNREACH);
+    stream_forget(&log);
+    close(closed);
+    upstream_unref(up);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -294,6 +359,7 @@ int main(void)
         TEST(a_proved_server_that_changes_its_mind_is_found_out),
         TEST(a_trial_that_is_given_up_leaves_room_for_the_next),
         TEST(a_reply_that_is_shorter_than_the_last_one_costs_no_byte_of_the_target),
+        TEST(with_a_cookie_everything_leaves_with_the_first_packet),
     };
     const char *refused = netns_enter(); /* ports of our own */
 
