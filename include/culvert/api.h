@@ -22,6 +22,8 @@ struct status_flow {
     struct flow_key key;
     const char *upstream, *state;
     uint32_t rule;
+    const char *rule_text; /* as it was when it took the flow */
+    bool left;             /* its way out is not in the configuration any more (faults.md C11) */
     uint64_t age_ms, bytes_up, bytes_down;
 };
 struct status_worker {

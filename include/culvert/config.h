@@ -103,6 +103,7 @@ struct config {
     struct masque_options masque;
     const char *api_unix;       /* path of the control socket; NULL: none */
     bool api_unix_set;          /* the file names it, so failing to open it is an error */
+    struct config_fixed *fixed; /* private: what a reload cannot change */
     struct config_held *held;   /* private: what is counted and given back by config_free() */
     struct config_store *store; /* private: strings and lists */
 };
@@ -122,6 +123,9 @@ int config_load_text(const char *text, size_t len, const char *name, struct conf
  * @url: "socks5://[user:password@]host:port", ...; it never appears in a message */
 int config_from_proxy_url(const char *url, struct config **out, struct config_messages *messages);
 void config_free(struct config *c); /* NULL is fine */
+/** config_fixed_changes() - keys that differ and that only a restart changes: "tun.mtu" (faults.md C11)
+ * @out: @cap places, filled with names that belong to @now. Return: how many. */
+size_t config_fixed_changes(const struct config *old, const struct config *now, const char **out, size_t cap);
 /** config_parse_listen() - "127.0.0.1:1080" or "[::1]:1080", port 0 to 65535; for `--listen`, too
  * Return: 0, or -EINVAL and @out is untouched. */
 int config_parse_listen(const char *text, struct ip_port *out);

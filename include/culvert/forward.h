@@ -72,21 +72,42 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
 };
 void forward_options_defaults(struct forward_options *o);
 
+/* ---- the policy: what decides new flows ---------------------------------------------------------------------------- */
+
+/* Rules, what their targets mean, and options. Immutable and counted; a reload makes another one, and flows that live hold the
+ * one that they were decided by until they end (faults.md C11). */
+struct forward_policy;
+
+struct forward_policy_setup { /* borrowed until forward_policy_new() returns */
+    const struct forward_options *options;
+    struct rules *rules; /* a reference is taken */
+    /* what a rule's target index means; references are taken */
+    struct upstream *const *targets;
+    size_t target_count;
+    uint32_t
+        workers; /* that it will be handed to: memory for each is taken here, so that handing it over cannot fail */
+};
+int forward_policy_new(const struct forward_policy_setup *setup,
+                       struct forward_policy **out);                 /* [any] 0, -ENOMEM */
+struct forward_policy *forward_policy_ref(struct forward_policy *p); /* [any] */
+void forward_policy_unref(struct forward_policy *p);                 /* [any] NULL is fine */
+struct rules *forward_policy_rules(struct forward_policy *p);
+const struct forward_options *forward_policy_options(const struct forward_policy *p);
+/* Borrowed from @p: what a rule's target index means. */
+struct upstream *const *forward_policy_targets(const struct forward_policy *p, size_t *count);
+/** forward_policy_has() - does one of its targets stand for @up? */
+bool forward_policy_has(const struct forward_policy *p, const struct upstream *up);
+
+/* ---- a worker's forwarder --------------------------------------------------------------------------------------------- */
+
 struct forward;
 
 struct forward_setup {
-    struct forward_options options;
+    struct forward_policy *policy; /* a reference is taken */
     struct loop *loop;
-    struct rules *rules; /* a reference is taken */
-    /* what a rule's target index means; references are taken; borrowed until return */
-    struct upstream *const *targets;
-    size_t target_count;
     const struct own_flows *own; /* loop guard; NULL: none */
     struct ip_addr gateway[2];   /* IPv4, IPv6: the address that we speak from in ICMP errors; may be none */
-    uint32_t worker;             /* for log lines */
-    /* Two places for each rule and two more: what was said about it, shared by all workers so that it is said once (M16).
-     * Zeroed; NULL: nothing is said. */
-    _Atomic uint8_t *echo_said;
+    uint32_t worker;             /* its number, below the policy's `workers` */
 };
 int forward_new(const struct forward_setup *setup, struct forward **out);
 void forward_free(struct forward *f); /* after stack_fini() */
@@ -95,6 +116,11 @@ void forward_stack_events(struct stack_events *out);
 /** forward_end_flows() - end everything that lives: TCP by RST at the next batch end, UDP at once */
 void forward_end_flows(struct forward *f);
 void forward_attach(struct forward *f, struct stack *s, struct up_env *env); /* before the first packet */
+/** forward_set_policy() - from now on new flows are decided by @p (a reference is taken); cannot fail
+ * Time-outs and limits of flows hold for the living ones as well. max_tcp and max_udp stay what they were at the start. */
+void forward_set_policy(struct forward *f, struct forward_policy *p);
+/** forward_drain() - end the flows whose way out the policy of today does not have any more. Return: how many */
+uint32_t forward_drain(struct forward *f);
 
 /** forward_attach_echo() - DIRECT pings go through @echo, whose on_answer is forward_on_echo_answer() with the forwarder as arg
  * NULL: there is none, and no ping is proxied. @echo outlives the last packet. */
@@ -107,10 +133,12 @@ bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwar
 
 struct flow_info {
     struct flow_key key;
-    const char *upstream; /* its name */
-    uint32_t rule;        /* index of the rule that took it */
+    const struct upstream *way;
+    struct forward_policy *policy; /* that decided it; borrowed, as all of this */
+    uint32_t rule;                 /* index of the rule that took it, in that policy */
     uint64_t started_us, bytes_up, bytes_down;
     const char *state; /* "opening", "open", "closing" */
+    bool left;         /* today's policy does not have its way out any more */
 };
 typedef void flow_fn(void *arg, const struct flow_info *info);
 void forward_flows(struct forward *f, flow_fn *fn, void *arg);

@@ -67,11 +67,12 @@ static json_t *json_flow(const struct status_flow *f)
     char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX];
     struct ip_port c = { f->key.client, f->key.client_port }, t = { f->key.target, f->key.target_port };
 
-    return json_pack("{ss, ss, ss, ss, ss, sI, sI, so, so, so}", "network", proto_text(f->key.proto),
+    return json_pack("{ss, ss, ss, ss, ss, sI, ss, sb, sI, so, so, so}", "network", proto_text(f->key.proto),
                      "source", ip_port_text(&c, client), "destination", ip_port_text(&t, target), "upstream",
                      f->upstream != NULL ? f->upstream : "", "state", f->state != NULL ? f->state : "",
-                     "rule", (json_int_t)f->rule, "worker", (json_int_t)f->worker, "age-ms",
-                     json_count(f->age_ms), "up", json_count(f->bytes_up), "down", json_count(f->bytes_down));
+                     "rule", (json_int_t)f->rule, "rule-text", f->rule_text != NULL ? f->rule_text : "",
+                     "left", f->left, "worker", (json_int_t)f->worker, "age-ms", json_count(f->age_ms), "up",
+                     json_count(f->bytes_up), "down", json_count(f->bytes_down));
 }
 
 /* Workers name the same counters, so the sums take the first one's order. */

@@ -39,7 +39,7 @@ static uint64_t cgroup_limit(void)
     return limit;
 }
 
-static void shares_of(const struct config *c, uint32_t workers, struct config_shares *out)
+void gateway_shares(const struct config *c, uint32_t workers, struct config_shares *out)
 {
     struct config_machine m = { .workers = workers, .cgroup_bytes = cgroup_limit() };
     struct sysinfo si;
@@ -68,25 +68,6 @@ static int tun_start(struct gateway *g, struct err *err)
     if (opt.queues == 0 || opt.queues > want)
         opt.queues = want;
     return tun_open(&opt, want, g->setup.netlink, &g->tun, err);
-}
-
-static int targets_open(struct gateway *g)
-{
-    const struct config *c = g->setup.config;
-    int r;
-
-    g->targets = calloc(c->upstream_count, sizeof(*g->targets));
-    if (!g->targets)
-        return -ENOMEM;
-    r = upstreams_new(c->upstreams, c->upstream_count, g->targets);
-    if (r != 0)
-        return r;
-    g->target_count = c->upstream_count;
-    g->echo_said = calloc(2 * (rules_count(c->rules) + 1), sizeof(*g->echo_said));
-    if (!g->echo_said)
-        return -ENOMEM;
-    r = own_flows_new(&g->own);
-    return r != 0 ? r : echo_guard_new(&g->echo_guard);
 }
 
 static void stack_share(const struct gateway *g, const struct config_shares *shares, struct stack_config *out)
@@ -135,33 +116,23 @@ static int workers_open(struct gateway *g, struct err *err)
     struct worker_setup setup = {
         .count = count,
         .tun = g->tun,
-        .forward = c->forward,
-        .rules = c->rules,
-        .targets = g->targets,
-        .target_count = g->target_count,
+        .policy = g->policy,
         .own = g->own,
         .echo_guard = g->echo_guard,
-        .echo_said = g->echo_said,
         .tun_is_default = c->route.auto_route && g->setup.netlink != NULL,
         .rules_of_sockets = &g->first_rules,
     };
-    struct config_shares shares;
+    const struct config_shares *shares = &g->share.of;
     int r = random_bytes(&setup.stack.steer_key, sizeof(setup.stack.steer_key));
     struct hash_key steer = setup.stack.steer_key;
 
     if (r != 0)
         return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
-    shares_of(c, count, &shares);
-    stack_share(g, &shares, &setup.stack);
+    stack_share(g, shares, &setup.stack);
     setup.stack.steer_key = steer;
     gateway_stack_addresses(&c->tun, setup.gateway, NULL);
-    setup.forward.max_tcp = shares.max_tcp;
-    setup.forward.max_udp = shares.max_udp;
-    setup.forward.per_source = shares.per_source;
-    memcpy(setup.forward.dns_address, g->setup.dns_address, sizeof(setup.forward.dns_address));
-    setup.forward.dns_server = g->setup.dns_server;
-    setup.max_streams = shares.max_tcp + 1024; /* DNS over TCP and probes beside the flows */
-    setup.max_udp = shares.max_udp;
+    setup.max_streams = shares->max_tcp + 1024; /* DNS over TCP and probes beside the flows */
+    setup.max_udp = shares->max_udp;
     for (; g->worker_count < count; g->worker_count++)
         if ((r = worker_open(g, g->worker_count, &setup, err)) != 0)
             return r;
@@ -195,8 +166,12 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
     g->started_us = clock_now_us();
     if ((r = tun_start(g, err)) != 0)
         goto undo;
-    if ((r = targets_open(g)) != 0) {
-        err_set(err, r, "the proxies cannot be set up: %s", strerror(-r));
+    g->share.workers = tun_queues(g->tun);
+    gateway_shares(setup->config, g->share.workers, &g->share.of);
+    if ((r = gateway_policy(g, setup->config, &g->policy, err)) != 0)
+        goto undo;
+    if ((r = own_flows_new(&g->own)) != 0 || (r = echo_guard_new(&g->echo_guard)) != 0) {
+        err_set(err, r, "the guard against loops cannot be set up: %s", strerror(-r));
         goto undo;
     }
     gateway_socket_rules(g, &g->rules);
@@ -216,6 +191,7 @@ void gateway_stop(struct gateway *g)
     if (!g)
         return;
     gateway_status_forget(g);
+    loop_timer_stop(g->setup.loop, &g->drain_timer);
     gateway_routes_close(g); /* first: traffic goes its old way while our flows end */
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_stop(g->workers[i]);
@@ -223,12 +199,9 @@ void gateway_stop(struct gateway *g)
         worker_free(g->workers[i]);
     if (g->tun)
         tun_close(g->tun);
-    for (size_t i = 0; i < g->target_count; i++)
-        upstream_unref(g->targets[i]);
-    free(g->targets);
+    forward_policy_unref(g->policy);
     own_flows_free(g->own);
     echo_guard_free(g->echo_guard);
-    free((void *)g->echo_said);
     free(g);
 }
 

@@ -33,6 +33,12 @@ struct gateway_setup {
 int gateway_start(const struct gateway_setup *setup, struct gateway **out, struct err *err);
 /** gateway_stop() - end all flows, join the workers, put routes and rules back; within 2 s. NULL is fine. */
 void gateway_stop(struct gateway *g);
+#define GATEWAY_NO_DRAIN UINT32_MAX
+/** gateway_reload() - decide new flows by @now; flows that live are not touched (faults.md C9 to C11)
+ * Keys that only a restart changes are named in the log. @now: borrowed until this returns.
+ * @drain_ms: after this time, flows whose way out is not in @now are ended; GATEWAY_NO_DRAIN: never.
+ * Return: 0; -errno with a sentence, and nothing has changed. */
+int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_ms, struct err *err);
 /** gateway_ready_line() - "ready: tun0, 2 workers, 2 queues, offload tso+uso" into @out; returns @out */
 const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
 /** gateway_status() - collect a snapshot from all workers (a message to each), then call @done in the main loop, once

@@ -17,12 +17,15 @@ struct gateway {
     struct up_socket_rules rules;       /* the latest; main's own */
     struct own_flows *own;
     struct echo_guard *echo_guard;
-    _Atomic uint8_t *echo_said; /* forward.h */
-    struct upstream **targets;
-    size_t target_count;
+    struct {
+        uint32_t workers;
+        struct config_shares of; /* one of them; as at the start */
+    } share;
+    struct forward_policy *policy; /* of new flows */
     struct worker *workers[WORKERS_MAX];
     uint32_t worker_count;
     uint64_t started_us;
+    struct loop_timer drain_timer;
     struct snapshot *snapshots; /* under way; gateway_status.c */
 };
 
@@ -32,6 +35,14 @@ void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out);
 int gateway_routes_open(struct gateway *g,
                         struct err *err); /* auto-route, and watching the TUN and the uplink */
 void gateway_routes_close(struct gateway *g);
+
+/* ---- gateway.c ---- */
+void gateway_shares(const struct config *c, uint32_t workers,
+                    struct config_shares *out); /* on this machine */
+
+/* ---- gateway_policy.c ---- */
+/** gateway_policy() - rules, targets and options of @c; the caller's reference. Return: 0 or -errno with a sentence */
+int gateway_policy(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err);
 
 /* ---- gateway_status.c ---- */
 void gateway_status_forget(struct gateway *g); /* answers that are still to come are thrown away */

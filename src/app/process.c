@@ -1,6 +1,8 @@
 /* process.c - what a process arranges for itself. */
 #include "process.h"
 
+#include "culvert/loop.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -101,4 +103,12 @@ void process_notify(const char *state)
     (void)sendto(fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&sa,
                  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
     close(fd);
+}
+
+void process_notify_reloading(void)
+{
+    char state[64];
+
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_now_us());
+    process_notify(state);
 }

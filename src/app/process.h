@@ -27,5 +27,7 @@ int process_port_is_free(const struct ip_port *at);
 /** process_notify() - sd_notify(3) without its library: "READY=1" to the socket in $NOTIFY_SOCKET
  * Not run by a service manager: does nothing. Never blocks; a message that cannot be sent is lost. */
 void process_notify(const char *state);
+void process_notify_reloading(
+    void); /* with the time that systemd wants beside it (sd_notify(3)); READY=1 ends it */
 
 #endif

@@ -263,7 +263,7 @@ static int parts_open(struct worker *w, const struct worker_setup *setup, const 
 
     if ((r = inboxes_open(w)) != 0 || (r = forward_new(fs, &w->forward)) != 0 ||
         (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
-        (r = worker_echo_open(w, setup)) != 0 || (r = worker_groups_open(w, setup)) != 0)
+        (r = worker_echo_open(w, forward_policy_options(setup->policy))) != 0)
         return r;
     return resolver_new(w->loop, names, &w->resolver);
 }
@@ -273,12 +273,8 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     struct worker *w = calloc(1, sizeof(*w));
     struct resolver_options names = setup->resolver;
     struct forward_setup fs = {
-        .options = setup->forward,
-        .rules = setup->rules,
-        .targets = setup->targets,
-        .target_count = setup->target_count,
+        .policy = setup->policy,
         .own = setup->own,
-        .echo_said = setup->echo_said,
         .gateway = { setup->gateway[0], setup->gateway[1] },
         .worker = setup->index,
     };
@@ -290,6 +286,10 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     w->count = setup->count;
     w->tun = setup->tun;
     w->timer_us = UINT64_MAX;
+    w->echo_guard = setup->echo_guard;
+    w->policy = forward_policy_ref(setup->policy);
+    w->tun_is_default = setup->tun_is_default;
+    w->seed = setup->seed;
     w->socket_rules = setup->rules_of_sockets;
     names.make_socket = resolver_socket;
     names.socket_arg = w;
@@ -324,7 +324,9 @@ static void *run(void *arg)
 {
     struct worker *w = arg;
 
-    worker_groups_start(w);
+    worker_groups_start(w, w->policy);
+    forward_policy_unref(w->policy);
+    w->policy = NULL;
     worker_read_again(w);
     loop_run(w->loop);
     forward_end_flows(w->forward); /* clients see a reset, not silence */
@@ -382,7 +384,7 @@ void worker_free(struct worker *w)
             munmap(w->inbox[from]->data, HANDOFF_RING_BYTES);
         free(w->inbox[from]);
     }
-    worker_groups_close(w);
+    forward_policy_unref(w->policy); /* of a worker that never ran */
     free(w->own_rules);
     free(w);
 }

@@ -25,13 +25,9 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     uint32_t index, count;
     struct tun *tun; /* until worker_free(); this worker's queue is `index` */
     struct stack_config stack;
-    struct forward_options forward;
-    struct rules *rules;
-    struct upstream *const *targets;
-    size_t target_count;
+    struct forward_policy *policy; /* a reference is taken */
     struct own_flows *own;         /* until worker_free() */
     struct echo_guard *echo_guard; /* until worker_free() */
-    _Atomic uint8_t *echo_said;    /* forward.h; until worker_free() */
     bool tun_is_default;           /* the TUN carries the default route: nothing of ours may loop */
     const struct up_socket_rules *rules_of_sockets; /* until replaced by worker_set_socket_rules() */
     struct ip_addr gateway[2];
@@ -57,12 +53,20 @@ void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules);
 
 /** worker_pick() - the group's member from now on (a `select`); @group: borrowed, @member: its name, copied */
 void worker_pick(struct worker *w, struct upstream *group, const char *member);
+/** workers_set_policy() - all of them decide new flows by @p from now on; each takes a reference of its own
+ * Return: 0; -ENOMEM: none of them has been told. */
+int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p);
+/** workers_drain() - end the flows whose way out is not in the policy any more. Return: as above */
+int workers_drain(struct worker *const *all, uint32_t count);
 
 /* A worker's part of a snapshot. Filled in its thread, owned by whoever asked; worker_report_free() frees it. */
 struct worker_report {
     struct status_worker status;
     struct status_flow *flows;
     size_t flow_count, flow_cap;
+    /* what the flows' names belong to; references */
+    struct forward_policy **policies;
+    size_t policy_count;
 };
 /** worker_report() - ask; @fn runs in the worker's thread with the filled report, and hands it on by itself */
 typedef void worker_report_fn(void *arg, uint32_t worker, struct worker_report *report);

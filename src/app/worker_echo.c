@@ -3,6 +3,7 @@
  * A ping socket is not connected, so it is not bound to the uplink: each request says by which interface it leaves. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -60,9 +61,8 @@ static uint32_t own_sockets(uint32_t usual)
     return (uint32_t)(files.rlim_cur / 16);
 }
 
-int worker_echo_open(struct worker *w, const struct worker_setup *setup)
+int worker_echo_open(struct worker *w, const struct forward_options *f)
 {
-    const struct forward_options *f = &setup->forward;
     struct echo_proxy_options o;
     int r;
 
@@ -73,17 +73,17 @@ int worker_echo_open(struct worker *w, const struct worker_setup *setup)
     o.wheel = stack_wheel(w->stack);
     o.transparent = f->echo_ttl == ECHO_TTL_TRANSPARENT;
     o.relay_errors = f->echo_relay_errors;
-    o.guard_needed = setup->tun_is_default;
+    o.guard_needed = w->tun_is_default;
     o.max_flows = share_of(f->echo_max_flows, w->count);
     if (o.max_per_source > o.max_flows)
         o.max_per_source = o.max_flows;
     o.pool_after = share_of(own_sockets(o.pool_after), w->count);
     o.share = w->index;
     o.shares = w->count;
-    o.seed = setup->seed;
+    o.seed = w->seed;
     o.fallback = f->echo_down == ECHO_DOWN_REJECT ? "rejected as host unreachable" : "dropped";
     o.quiet = w->index != 0; /* one message for all */
-    o.guard = setup->echo_guard;
+    o.guard = w->echo_guard;
     o.make_socket = make_socket;
     o.interface_for = interface_for;
     o.socket_arg = w;
@@ -93,4 +93,14 @@ int worker_echo_open(struct worker *w, const struct worker_setup *setup)
     if (r == 0)
         forward_attach_echo(w->forward, w->echo);
     return r;
+}
+
+void worker_echo_again(struct worker *w, const struct forward_options *f)
+{
+    int r;
+
+    if (w->echo)
+        echo_proxy_probe(w->echo);
+    else if ((r = worker_echo_open(w, f)) != 0)
+        log_warning("worker %u cannot proxy pings: %s", w->index, strerror(-r));
 }

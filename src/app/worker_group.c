@@ -90,27 +90,13 @@ void worker_pick(struct worker *w, struct upstream *group, const char *member)
 
 /* ---- life ---- */
 
-int worker_groups_open(struct worker *w, const struct worker_setup *setup)
+void worker_groups_start(struct worker *w, struct forward_policy *p)
 {
-    w->groups = calloc(setup->target_count + 1, sizeof(struct upstream *));
-    if (!w->groups)
-        return -ENOMEM;
-    for (size_t i = 0; i < setup->target_count; i++) {
-        if (upstream_kind(setup->targets[i]) == UPSTREAM_GROUP)
-            w->groups[w->group_count++] = upstream_ref(setup->targets[i]);
-    }
-    return 0;
-}
+    size_t n;
+    struct upstream *const *targets = forward_policy_targets(p, &n);
 
-void worker_groups_start(struct worker *w)
-{
-    for (size_t i = 0; i < w->group_count; i++)
-        (void)up_group_start(w->env, w->groups[i], w->index == 0); /* no memory: the first flow tries again */
-}
-
-void worker_groups_close(struct worker *w)
-{
-    for (size_t i = 0; i < w->group_count; i++)
-        upstream_unref(w->groups[i]);
-    free(w->groups);
+    for (size_t i = 0; i < n; i++)
+        if (upstream_kind(targets[i]) == UPSTREAM_GROUP)
+            (void)up_group_start(w->env, targets[i],
+                                 w->index == 0); /* no memory: the first flow tries again */
 }

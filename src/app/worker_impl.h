@@ -25,8 +25,10 @@ struct worker {
     const struct up_socket_rules *socket_rules; /* those in force */
     struct up_socket_rules *own_rules;          /* replaced at run time; freed by us */
     struct echo_proxy *echo;                    /* NULL: no rule wants it */
-    struct upstream **groups;                   /* of the configuration; one reference each */
-    size_t group_count;
+    struct echo_guard *echo_guard;
+    struct forward_policy *policy; /* the first one, until its thread has begun */
+    bool tun_is_default;
+    uint64_t seed;
     struct loop_io tun_io;
     struct loop_timer timer;
     struct loop_timer trim;
@@ -40,12 +42,12 @@ struct worker {
     bool started;
 };
 
-int worker_echo_open(struct worker *w,
-                     const struct worker_setup *setup); /* 0 or -errno; needs loop, stack, forward */
+/* 0 or -errno; needs loop, stack, forward. Nothing is opened when no rule lets a ping leave from this host. */
+int worker_echo_open(struct worker *w, const struct forward_options *f);
+/** worker_echo_again() - after a reload: ask once more whether we may ping (icmp.md X4), or open what no rule wanted before */
+void worker_echo_again(struct worker *w, const struct forward_options *f);
 /* ---- worker_group.c ---- */
-int worker_groups_open(struct worker *w, const struct worker_setup *setup); /* 0 or -ENOMEM */
-void worker_groups_start(struct worker *w);                                 /* in its thread */
-void worker_groups_close(struct worker *w);
+void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its thread */
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
 void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);
 

@@ -1,5 +1,6 @@
 /* worker_msg.c - what the main thread tells a worker and asks of it; every message runs in the worker's own thread. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "worker_impl.h"
@@ -74,6 +75,73 @@ void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules)
     post_order(w, (struct order){ .msg.fn = do_socket_rules, .rules = rules });
 }
 
+/* ---- orders to all: one allocation, so that either all of them are told or none ------------------------------------------ */
+
+struct common {
+    _Atomic uint32_t left; /* that have not done it yet; the last one frees it */
+    struct forward_policy *policy;
+    struct part {
+        struct loop_msg msg;
+        struct common *common;
+        struct worker *worker;
+    } part[];
+};
+
+static void common_done(struct common *c)
+{
+    if (atomic_fetch_sub(&c->left, 1) != 1)
+        return;
+    forward_policy_unref(c->policy);
+    free(c);
+}
+
+static int post_to_all(struct worker *const *all, uint32_t count, void (*fn)(struct loop_msg *m),
+                       struct forward_policy *p)
+{
+    struct common *c = calloc(1, sizeof(*c) + count * sizeof(c->part[0]));
+
+    if (!c)
+        return -ENOMEM;
+    atomic_init(&c->left, count);
+    c->policy = p ? forward_policy_ref(p) : NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        c->part[i] = (struct part){ { NULL, fn }, c, all[i] };
+        loop_post(all[i]->loop, &c->part[i].msg);
+    }
+    return 0;
+}
+
+static void do_policy(struct loop_msg *m)
+{
+    struct part *p = CONTAINER_OF(m, struct part, msg);
+
+    if (p->worker->stack) {
+        forward_set_policy(p->worker->forward, p->common->policy);
+        worker_groups_start(p->worker, p->common->policy);
+        worker_echo_again(p->worker, forward_policy_options(p->common->policy));
+    }
+    common_done(p->common);
+}
+
+int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p)
+{
+    return post_to_all(all, count, do_policy, p);
+}
+
+static void do_drain(struct loop_msg *m)
+{
+    struct part *p = CONTAINER_OF(m, struct part, msg);
+
+    if (p->worker->stack)
+        forward_drain(p->worker->forward);
+    common_done(p->common);
+}
+
+int workers_drain(struct worker *const *all, uint32_t count)
+{
+    return post_to_all(all, count, do_drain, NULL);
+}
+
 /* ---- reports ------------------------------------------------------------------------------------------------------- */
 
 struct question {
@@ -108,15 +176,40 @@ static size_t put_counters(struct status_counter *out, const struct counter_desc
     return n;
 }
 
+/* The report holds the policies whose names it shows: few, since most flows are of today's. */
+static bool hold_policy(struct worker_report *r, struct forward_policy *p)
+{
+    struct forward_policy **more;
+
+    for (size_t i = r->policy_count; i-- > 0;)
+        if (r->policies[i] == p)
+            return true;
+    more = realloc((void *)r->policies, (r->policy_count + 1) * sizeof(*more));
+    if (!more)
+        return false;
+    r->policies = more;
+    r->policies[r->policy_count++] = forward_policy_ref(p);
+    return true;
+}
+
 static void put_flow(void *arg, const struct flow_info *info)
 {
     struct worker_report *r = arg;
 
-    if (r->flow_count == r->flow_cap)
+    if (r->flow_count == r->flow_cap || !hold_policy(r, info->policy))
         return; /* flows that began while we counted; the next report has them */
-    r->flows[r->flow_count++] =
-        (struct status_flow){ r->status.index, info->key,        info->upstream, info->state,
-                              info->rule,      info->started_us, info->bytes_up, info->bytes_down };
+    r->flows[r->flow_count++] = (struct status_flow){
+        .worker = r->status.index,
+        .key = info->key,
+        .upstream = upstream_name(info->way),
+        .state = info->state,
+        .rule = info->rule,
+        .rule_text = rules_name(forward_policy_rules(info->policy), info->rule),
+        .age_ms = info->started_us,
+        .bytes_up = info->bytes_up,
+        .bytes_down = info->bytes_down,
+        .left = info->left,
+    };
 }
 
 static struct worker_report *report_new(const struct worker *w, bool flows)
@@ -207,6 +300,9 @@ void worker_report_free(struct worker_report *r)
 {
     if (!r)
         return;
+    for (size_t i = 0; i < r->policy_count; i++)
+        forward_policy_unref(r->policies[i]);
+    free((void *)r->policies);
     free(r->flows);
     free((void *)(uintptr_t)r->status.counters);
     free((void *)(uintptr_t)r->status.pools);

@@ -125,6 +125,7 @@ struct cfg_key {
     const char *help;
     enum cfg_state state;
     bool required;
+    bool fixed; /* a reload does not change it; of a section: none of its keys (fixed.c) */
     uint32_t offset;
     /* the default as one would write it, read by the same reader; a list is separated by spaces */
     const char *fallback;
@@ -166,6 +167,7 @@ struct cfg_read {
     const char *folder;      /* of relative paths: "" or with a final slash */
     char path[CFG_PATH_MAX]; /* of the value being read: "proxies[0].port" */
     size_t path_len;
+    bool fixed;                           /* inside a section of which a reload changes nothing */
     bool no_memory;                       /* somewhere an allocation failed; the load ends with -ENOMEM */
     const struct cfg_node *secret_inside; /* the first secret that stands in the file itself; NULL: none */
     struct cfg_masque *masque;            /* NULL: not in the file */
@@ -203,6 +205,10 @@ const struct cfg_node *cfg_map_get(const struct cfg_node *map, const char *key);
 bool cfg_wrong_kind(struct cfg_read *r, const struct cfg_node *v, const char *expects);
 bool cfg_need_text(struct cfg_read *r, const struct cfg_node *v,
                    const char *expects); /* a scalar, not null */
+
+/* ---- what a reload leaves alone (fixed.c): the key that r->path names, as it is written, or by default ---- */
+void cfg_fixed_value(struct cfg_read *r, const struct cfg_node *v);
+void cfg_fixed_default(struct cfg_read *r, const struct cfg_key *k);
 
 /* ---- values (value.c, address.c, secret.c, proxy.c, ruleset.c): the types that schema.c uses ----------------------- */
 

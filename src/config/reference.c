@@ -44,7 +44,9 @@ static const char intro[] =
     "  (`<<`) and tags are not read.\n"
     "\n"
     "*Later* marks a key that the loader knows and that is not built yet: it is refused as \"not supported "
-    "yet\".\n";
+    "yet\".\n"
+    "*Restart* marks a key, or a section, that a reload leaves as it was: the log names it when it has "
+    "changed.\n";
 
 /* A table's cell may hold no bar. */
 static void put_cell(FILE *to, const char *text)
@@ -146,6 +148,8 @@ static void put_key(FILE *to, const struct cfg_key *k)
     fputs(" | ", to);
     if (k->state == CFG_LATER)
         fputs("*Later.* ", to);
+    if (k->fixed)
+        fputs("*Restart.* ", to);
     put_cell(to, k->help != NULL ? k->help : k->section != NULL ? k->section->help : "");
     fputs(" |\n", to);
 }

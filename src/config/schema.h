@@ -13,6 +13,11 @@
     {                                                                                                        \
         .name = (name_), .type = &cfg_section_type, .section = &(section_)                                   \
     }
+/* of which a reload changes nothing */
+#define FIXED_SECTION(name_, section_)                                                                       \
+    {                                                                                                        \
+        .name = (name_), .type = &cfg_section_type, .section = &(section_), .fixed = true                    \
+    }
 #define LATER(name_, type_, help_)                                                                           \
     {                                                                                                        \
         .name = (name_), .type = &(type_), .help = (help_), .state = CFG_LATER                               \

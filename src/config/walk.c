@@ -196,6 +196,25 @@ static void read_default(struct cfg_read *r, const struct cfg_key *k, void *to)
     }
 }
 
+/* A key that a reload leaves as it was; a section of that kind is noted key by key. */
+static bool is_fixed(const struct cfg_read *r, const struct cfg_key *k)
+{
+    return (k->fixed || r->fixed) && k->type != &cfg_section_type;
+}
+
+/* The value of a key; all keys of a fixed section are fixed. */
+static void read_key(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    bool outside = r->fixed;
+
+    r->fixed = outside || k->fixed;
+    if (v != NULL)
+        read_value(r, k, v, to);
+    else
+        cfg_read_section(r, k->section, NULL, to);
+    r->fixed = outside;
+}
+
 static void default_of(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *map, void *to)
 {
     char room[200];
@@ -204,8 +223,10 @@ static void default_of(struct cfg_read *r, const struct cfg_key *k, const struct
     if (k->state != CFG_HERE)
         return;
     before = cfg_enter_key(r, k->name);
+    if (is_fixed(r, k))
+        cfg_fixed_default(r, k);
     if (k->type == &cfg_section_type)
-        cfg_read_section(r, k->section, NULL, to);
+        read_key(r, k, NULL, to);
     else if (k->required && map != NULL) {
         cfg_leave(r, before);
         cfg_error(r, map, "the key \"%s\" is missing; %s would work", k->name,
@@ -311,7 +332,9 @@ static void read_pair(struct cfg_read *r, const struct cfg_section *s, const str
         case CFG_HERE:
         case CFG_ALIAS:
         case CFG_NO_EFFECT: /* its type looks at the value and warns */
-            read_value(r, k, p->value, to);
+            if (is_fixed(r, k))
+                cfg_fixed_value(r, p->value);
+            read_key(r, k, p->value, to);
             break;
         case CFG_LATER:
             cfg_error(r, p->key, "not supported yet; %s",

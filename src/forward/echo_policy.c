@@ -79,29 +79,58 @@ static void reply_after(struct forward *f, struct echo_req *r, uint32_t wait_us)
         FCOUNT(f, echo_dropped);
 }
 
+static void probe_free(struct echo_probe *p)
+{
+    struct echo_probe **at;
+
+    for (at = &p->f->probing; *at != p; at = &(*at)->next)
+        ;
+    *at = p->next;
+    upstream_unref(p->up);
+    slab_put(&p->f->probes, p);
+}
+
 static void on_probed(void *arg, int err)
 {
     struct echo_probe *p = arg;
 
-    p->running = false;
     while (p->waiting) {
         struct echo_wait *w = p->waiting;
 
         p->waiting = w->next;
         answer(w, err == 0);
     }
+    probe_free(p);
+}
+
+/* The probe of @up that runs, or a new one. NULL: none can be started. */
+static struct echo_probe *probe_of(struct forward *f, struct upstream *up)
+{
+    struct echo_probe *p = f->probing;
+
+    while (p && p->up != up)
+        p = p->next;
+    if (p || !(p = slab_get(&f->probes)))
+        return p;
+    *p = (struct echo_probe){ .f = f, .up = upstream_ref(up), .next = f->probing };
+    f->probing = p;
+    if (up_probe(f->env, up, PROBE_TIMEOUT_US, on_probed, p) == 0)
+        return p;
+    probe_free(p);
+    return NULL;
+}
+
+void echo_probes_forget(struct forward *f)
+{
+    while (f->probing)
+        probe_free(f->probing);
 }
 
 static void ask_probe(struct forward *f, struct echo_req *r, uint32_t target)
 {
-    struct echo_probe *p = &f->probes[target];
-    struct echo_wait *w;
+    struct echo_probe *p = probe_of(f, f->ways->target[target]);
+    struct echo_wait *w = p ? detach(f, r) : NULL;
 
-    if (!p->running) {
-        p->f = f;
-        p->running = up_probe(f->env, forward_way(f, f->ways, target), PROBE_TIMEOUT_US, on_probed, p) == 0;
-    }
-    w = p->running ? detach(f, r) : NULL;
     if (!w) {
         echo_answer_down(f, r);
         return;
@@ -226,9 +255,10 @@ static void say(struct forward *f, const struct rule_verdict *verdict, struct ch
     size_t rules = rules_count(f->ways->rules);
     size_t at = 2 * (verdict->rule == RULE_IMPLICIT ? rules : verdict->rule) + v6;
     uint8_t now = (uint8_t)(1 + c.way * 16 + c.reason);
+    _Atomic uint8_t *said = f->ways->echo_said;
 
-    if (!f->echo_said || atomic_load_explicit(&f->echo_said[at], memory_order_relaxed) == now ||
-        atomic_exchange_explicit(&f->echo_said[at], now, memory_order_relaxed) == now)
+    if (atomic_load_explicit(&said[at], memory_order_relaxed) == now ||
+        atomic_exchange_explicit(&said[at], now, memory_order_relaxed) == now)
         return;
     log_info("icmp: IPv%d pings that %s takes (via %s): %s (%s)", v6 ? 6 : 4,
              rules_name(f->ways->rules, verdict->rule), upstream_name(f->ways->target[verdict->target]),

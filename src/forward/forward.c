@@ -35,37 +35,6 @@ void forward_options_defaults(struct forward_options *o)
     };
 }
 
-/* ---- generations of rules ------------------------------------------------------------------------------------ */
-
-static struct ways *ways_new(struct forward *f, struct rules *rules, struct upstream *const *targets,
-                             size_t count)
-{
-    struct ways *w = malloc(sizeof(*w) + count * sizeof(w->target[0]));
-
-    if (!w)
-        return NULL;
-    *w = (struct ways){ .refs = 1, .f = f, .rules = rules_ref(rules), .count = count };
-    for (size_t i = 0; i < count; i++)
-        w->target[i] = upstream_ref(targets[i]);
-    return w;
-}
-
-struct ways *ways_ref(struct ways *w)
-{
-    w->refs++;
-    return w;
-}
-
-void ways_unref(struct ways *w)
-{
-    if (!w || --w->refs > 0)
-        return;
-    for (size_t i = 0; i < w->count; i++)
-        upstream_unref(w->target[i]);
-    rules_unref(w->rules);
-    free(w);
-}
-
 /* ---- flows of one source --------------------------------------------------------------------------------------- */
 
 static struct source **source_bucket(struct forward *f, const struct ip_addr *addr)
@@ -196,7 +165,8 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->held, sizeof(struct held) + HELD_BYTES, 4096)) != 0 ||
         (r = slab_init(&f->sources, sizeof(struct source), flows)) != 0 ||
         (r = slab_init(&f->queries, sizeof(struct dns_query), 1024)) != 0 ||
-        (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0)
+        (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0 ||
+        (r = slab_init(&f->probes, sizeof(struct echo_probe), ECHO_PROBES_MAX)) != 0)
         return r;
     return 0;
 }
@@ -205,20 +175,18 @@ int forward_new(const struct forward_setup *setup, struct forward **out)
 {
     struct forward *f = calloc(1, sizeof(*f));
     uint64_t seed;
-    int r = -ENOMEM;
+    int r;
 
     if (!f)
-        return r;
-    f->opt = setup->options;
+        return -ENOMEM;
     f->loop = setup->loop;
     f->own = setup->own;
     f->worker = setup->worker;
-    f->echo_said = setup->echo_said;
     memcpy(f->gateway, setup->gateway, sizeof(f->gateway));
     f->epoch_us = clock_now_us();
-    f->probes = calloc(setup->target_count, sizeof(*f->probes));
-    f->ways = ways_new(f, setup->rules, setup->targets, setup->target_count);
-    if (!f->probes || !f->ways || (r = slabs_init(f)) != 0 || (r = random_bytes(&seed, sizeof(seed))) != 0 ||
+    f->ways = policy_ways(setup->policy, f);
+    f->opt = *forward_policy_options(setup->policy);
+    if ((r = slabs_init(f)) != 0 || (r = random_bytes(&seed, sizeof(seed))) != 0 ||
         (r = random_bytes(&f->source_key, sizeof(f->source_key))) != 0) {
         forward_free(f);
         return r;
@@ -232,6 +200,7 @@ void forward_free(struct forward *f)
 {
     if (!f)
         return;
+    echo_probes_forget(f);
     slab_fini(&f->tcp_flows);
     slab_fini(&f->openings);
     slab_fini(&f->udp_flows);
@@ -240,15 +209,27 @@ void forward_free(struct forward *f)
     slab_fini(&f->sources);
     slab_fini(&f->queries);
     slab_fini(&f->echoes);
+    slab_fini(&f->probes);
     ways_unref(f->ways);
-    free(f->probes);
     free(f);
+}
+
+void forward_set_policy(struct forward *f, struct forward_policy *p)
+{
+    uint32_t max_tcp = f->opt.max_tcp, max_udp = f->opt.max_udp;
+    struct ways *old = f->ways;
+
+    f->ways = policy_ways(p, f);
+    f->opt = *forward_policy_options(p);
+    f->opt.max_tcp = max_tcp; /* of the slabs */
+    f->opt.max_udp = max_udp;
+    ways_unref(old);
 }
 
 bool forward_trim(struct forward *f)
 {
-    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,
-                                 &f->held,      &f->sources,  &f->queries,   &f->echoes };
+    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs, &f->held,
+                                 &f->sources,   &f->queries,  &f->echoes,    &f->probes };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -323,9 +304,14 @@ static const char *tcp_state_text(uint8_t state)
 }
 
 /* @way: that it has taken, where that is known; else what its rule says, perhaps a group. */
-static const char *way_name(const struct ways *w, uint32_t target, const struct upstream *way)
+static const struct upstream *way_of(const struct ways *w, uint32_t target, const struct upstream *way)
 {
-    return upstream_name(way ? way : w->target[target]);
+    return way ? way : w->target[target];
+}
+
+static bool has_left(const struct forward *f, const struct ways *w, const struct upstream *way)
+{
+    return w != f->ways && !forward_policy_has(f->ways->policy, way);
 }
 
 void forward_flows(struct forward *f, flow_fn *fn, void *arg)
@@ -335,6 +321,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
     for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
         struct tcp_flow *t = slab_at(&f->tcp_flows, i);
         struct tcp_info info = { 0 };
+        const struct upstream *way;
         struct flow_key key;
 
         if (t->state == TCP_FLOW_FREE)
@@ -342,23 +329,57 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
         tcp_flow_key(t, &key);
         if (t->state != TCP_FLOW_OPENING)
             tcp_conn_info(t->conn, &info);
-        fn(arg,
-           &(struct flow_info){ key, way_name(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL),
-                                t->rule, loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
-                                info.bytes_up, info.bytes_down, tcp_state_text(t->state) });
+        way = way_of(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL);
+        fn(arg, &(struct flow_info){ key, way, t->ways->policy, t->rule,
+                                     loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
+                                     info.bytes_up, info.bytes_down, tcp_state_text(t->state),
+                                     has_left(f, t->ways, way) });
     }
     for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
         struct udp_flow *u = slab_at(&f->udp_flows, i);
         const struct udp_assoc *a = u->assocs;
+        const struct upstream *way;
         struct flow_key key;
 
         if (u->state == UDP_FLOW_FREE)
             continue;
         key = (struct flow_key){ u->client.addr,       u->first_target.addr, u->client.port,
                                  u->first_target.port, IP_PROTO_UDP,         { 0 } };
-        fn(arg, &(struct flow_info){
-                    key, way_name(u->ways, a ? a->target : 0, a && a->up ? up_udp_way(a->up) : NULL), u->rule,
-                    loop_now_us(f->loop) - (uint64_t)(now_ms - u->started_ms) * 1000, u->bytes_up,
-                    u->bytes_down, u->state == UDP_FLOW_OPENING ? "opening" : "open" });
+        way = way_of(u->ways, a ? a->target : 0, a && a->up ? up_udp_way(a->up) : NULL);
+        fn(arg,
+           &(struct flow_info){ key, way, u->ways->policy, u->rule,
+                                loop_now_us(f->loop) - (uint64_t)(now_ms - u->started_ms) * 1000, u->bytes_up,
+                                u->bytes_down, u->state == UDP_FLOW_OPENING ? "opening" : "open",
+                                has_left(f, u->ways, way) });
     }
+}
+
+uint32_t forward_drain(struct forward *f)
+{
+    static const char why[] = "its way out left the configuration";
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
+        struct tcp_flow *t = slab_at(&f->tcp_flows, i);
+
+        if (t->state == TCP_FLOW_FREE ||
+            !has_left(f, t->ways, way_of(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL)))
+            continue;
+        n++;
+        if (t->state == TCP_FLOW_OPENING)
+            tcp_flow_refuse(t, why);
+        else
+            tcp_abort(t->conn);
+    }
+    for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
+        struct udp_flow *u = slab_at(&f->udp_flows, i);
+        const struct udp_assoc *a = u->assocs;
+
+        if (u->state == UDP_FLOW_FREE ||
+            !has_left(f, u->ways, way_of(u->ways, a ? a->target : 0, a && a->up ? up_udp_way(a->up) : NULL)))
+            continue;
+        n++;
+        udp_flow_end(u, why);
+    }
+    return n;
 }

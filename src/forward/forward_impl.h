@@ -10,13 +10,16 @@
 
 #include "culvert/forward.h"
 
-/* One generation of rules and of what their targets mean. Flows hold the one they were decided by (faults.md C11). */
+/* One worker's hold on a policy. It lives as long as flows of this worker do that were decided by it. */
 struct ways {
     uint32_t refs; /* this worker's only */
     struct forward *f;
-    struct rules *rules;
+    struct forward_policy *policy;
+    struct rules *rules; /* the policy's, as the next three */
     size_t count;
-    struct upstream *target[];
+    struct upstream *const *target;
+    _Atomic uint8_t *
+        echo_said; /* two places for each rule and two more: what was said about it, once by all workers (M16) */
 };
 
 /* How many flows one client address has here (limits.per-source). */
@@ -132,10 +135,13 @@ struct echo_wait { /* a detached request: held for the upstream's delay, or for 
     struct echo_wait *next; /* of the same probe */
 };
 struct echo_probe { /* of one way out: a question under way, and who waits for its answer */
+    void *free_link;
     struct forward *f;
-    bool running;
+    struct upstream *up; /* a reference; NULL: free */
     struct echo_wait *waiting;
+    struct echo_probe *next;
 };
+#define ECHO_PROBES_MAX 256
 
 /* ---- the forwarder ------------------------------------------------------------------------------------------------------ */
 
@@ -150,15 +156,14 @@ struct forward {
     struct ways *ways;   /* for new flows */
     const struct own_flows *own;
     struct echo_proxy *echo; /* NULL: none */
-    _Atomic uint8_t *echo_said;
     uint32_t worker;
     struct ip_addr gateway[2]; /* IPv4, IPv6: who says "time exceeded" */
     uint64_t epoch_us;
     struct prng prng;
     struct hash_key source_key;
-    struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, echoes;
+    struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, echoes, probes;
+    struct echo_probe *probing; /* all that run */
     struct source *source_table[SOURCE_BUCKETS];
-    struct echo_probe *probes; /* one a target of `ways` */
     struct log_limit limits[LOG_CAUSES];
     struct forward_counters cnt;
 };
@@ -170,8 +175,10 @@ static inline uint32_t forward_now_ms(const struct forward *f)
     return (uint32_t)((loop_now_us(f->loop) - f->epoch_us) / 1000);
 }
 
+/** policy_ways() - @f's worker's hold on @p, with a reference of its own, which is a reference to the policy as well */
+struct ways *policy_ways(struct forward_policy *p, struct forward *f);
 struct ways *ways_ref(struct ways *w);
-void ways_unref(struct ways *w);
+void ways_unref(struct ways *w); /* NULL is fine */
 /** forward_way() - the way out that a new flow to this target takes now: never a group */
 static inline struct upstream *forward_way(const struct forward *f, const struct ways *w, uint32_t target)
 {
@@ -213,6 +220,7 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
 void dns_flow_cancel(struct udp_flow *u);
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
+void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */
 /** echo_direct() - carry this request out by the echo proxy, or tell its client why not
  * Return: false: no socket for its family; the policy decides. */
 bool echo_direct(struct forward *f, struct echo_req *r);

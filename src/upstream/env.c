@@ -88,6 +88,7 @@ static void memory_free(struct up_env *env, struct up_memory *m)
 {
     group_live_free(env, m);
     tls_context_free(m->tls);
+    atomic_fetch_sub(&m->up->memories, 1);
     upstream_unref(m->up);
     free(m);
 }
@@ -183,7 +184,7 @@ static struct up_memory *find_memory(struct up_env *env, const struct upstream *
     return m;
 }
 
-/* Memories of upstreams that only we still hold: their configuration has gone, and nothing of them is open. */
+/* Memories of upstreams that only memories still hold: their configuration has gone, and nothing of them is open. */
 static void sweep_memories(struct up_env *env)
 {
     for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
@@ -192,7 +193,7 @@ static void sweep_memories(struct up_env *env)
         while (*at) {
             struct up_memory *m = *at;
 
-            if (m->users > 0 || m->probe || atomic_load_explicit(&m->up->refs, memory_order_acquire) > 1) {
+            if (m->users > 0 || m->probe || atomic_load(&m->up->refs) > atomic_load(&m->up->memories)) {
                 at = &m->next;
                 continue;
             }
@@ -214,6 +215,7 @@ struct up_memory *env_memory(struct up_env *env, struct upstream *up)
         return NULL;
     m->env = env;
     m->up = upstream_ref(up);
+    atomic_fetch_add(&up->memories, 1);
     m->next = *bucket;
     *bucket = m;
     return m;

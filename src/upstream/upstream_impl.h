@@ -29,6 +29,7 @@
 
 struct upstream {
     atomic_uint refs;
+    atomic_uint memories; /* of the refs, those of workers that only remember it (env.c) */
     enum upstream_kind kind;
     enum upstream_udp udp;
     enum upstream_pipelining pipelining;

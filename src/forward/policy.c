@@ -1,0 +1,127 @@
+/* policy.c - a forwarder's policy and each worker's hold on it: what lets a reload change the rules while flows live.
+ *
+ * How it works. The policy is immutable and counted by an atomic. A worker counts its own flows in a `struct ways` of its own, without
+ * an atomic, and gives its one reference to the policy back when the last of these flows has ended. All memory is taken when the
+ * policy is made, so a worker that is told of a new one cannot fail half way. */
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "forward_impl.h"
+
+struct forward_policy {
+    atomic_uint refs;
+    struct forward_options options;
+    struct rules *rules;
+    struct upstream **target;
+    size_t count;
+    _Atomic uint8_t *echo_said;
+    uint32_t workers;
+    struct hold { /* a cache line and more each: its count changes with every flow */
+        _Alignas(CACHE_LINE) struct ways ways;
+    } * hold; /* one a worker */
+};
+
+static void policy_free(struct forward_policy *p)
+{
+    for (size_t i = 0; i < p->count; i++)
+        upstream_unref(p->target[i]);
+    rules_unref(p->rules);
+    free(p->target);
+    free((void *)p->echo_said);
+    free(p->hold);
+    free(p);
+}
+
+static int holds_new(struct forward_policy *p, uint32_t workers)
+{
+    p->hold = aligned_alloc(CACHE_LINE, workers * sizeof(*p->hold));
+    if (!p->hold)
+        return -ENOMEM;
+    memset(p->hold, 0, workers * sizeof(*p->hold));
+    p->workers = workers;
+    for (uint32_t i = 0; i < workers; i++)
+        p->hold[i].ways = (struct ways){
+            .policy = p, .rules = p->rules, .count = p->count, .target = p->target, .echo_said = p->echo_said
+        };
+    return 0;
+}
+
+int forward_policy_new(const struct forward_policy_setup *setup, struct forward_policy **out)
+{
+    struct forward_policy *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        return -ENOMEM;
+    atomic_init(&p->refs, 1);
+    p->options = *setup->options;
+    p->rules = rules_ref(setup->rules);
+    p->target = calloc(setup->target_count, sizeof(struct upstream *));
+    p->echo_said = calloc(2 * (rules_count(p->rules) + 1), sizeof(*p->echo_said));
+    for (; p->target && p->count < setup->target_count; p->count++)
+        p->target[p->count] = upstream_ref(setup->targets[p->count]);
+    if (!p->target || !p->echo_said || holds_new(p, setup->workers) != 0) {
+        policy_free(p);
+        return -ENOMEM;
+    }
+    *out = p;
+    return 0;
+}
+
+struct forward_policy *forward_policy_ref(struct forward_policy *p)
+{
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    return p;
+}
+
+void forward_policy_unref(struct forward_policy *p)
+{
+    if (p && atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) == 1)
+        policy_free(p);
+}
+
+struct rules *forward_policy_rules(struct forward_policy *p)
+{
+    return p->rules;
+}
+
+struct upstream *const *forward_policy_targets(const struct forward_policy *p, size_t *count)
+{
+    *count = p->count;
+    return p->target;
+}
+
+bool forward_policy_has(const struct forward_policy *p, const struct upstream *up)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->target[i] == up)
+            return true;
+    return false;
+}
+
+const struct forward_options *forward_policy_options(const struct forward_policy *p)
+{
+    return &p->options;
+}
+
+struct ways *policy_ways(struct forward_policy *p, struct forward *f)
+{
+    struct ways *w = &p->hold[f->worker].ways;
+
+    assert(f->worker < p->workers);
+    w->f = f;
+    if (w->refs++ == 0)
+        forward_policy_ref(p);
+    return w;
+}
+
+struct ways *ways_ref(struct ways *w)
+{
+    w->refs++;
+    return w;
+}
+
+void ways_unref(struct ways *w)
+{
+    if (w && --w->refs == 0)
+        forward_policy_unref(w->policy);
+}
