@@ -184,9 +184,7 @@ static void print_answer(const struct config *c, const struct question *q)
     }
     print_exit(c, v.target);
     if (open > 0)
-        printf(
-            "unless %s of the %u open rule%s takes it: that depends on what only the running gateway sees\n",
-            open == 1 ? "the one" : "one", open, open == 1 ? "" : "s");
+        puts("unless an open rule above takes it, which depends on what only the running gateway sees");
 }
 
 static void print_unfetched(const struct config *c)

@@ -253,6 +253,8 @@ enum rule_answer node_ask(const struct node *n, struct ask *a)
     case RULE_IP_ASN:
         return addr_ask(n, a);
     case RULE_SRC_CIDR:
+        if (ip_is_none(&a->flow->client.addr))
+            return lacking(a, NEEDS_SOURCE); /* a flow has one; a question of `explain` need not */
         return answer(ip_in_prefix(&a->flow->client.addr, &n->prefix));
     case RULE_DST_PORT:
         return answer(port_within(n, a, a->flow->target.port));

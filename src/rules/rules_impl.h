@@ -11,6 +11,7 @@
 
 #define RULE_DEPTH_MAX 16 /* AND, OR and NOT in one another */
 #define NAME_BYTES_MAX 255
+#define NEEDS_SOURCE   16 /* beside RULE_NEEDS_*: the client's address, which every real flow has */
 
 /* A piece of text, without an end mark. */
 struct piece {

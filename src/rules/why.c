@@ -53,12 +53,12 @@ static void say_range(struct words *w, const struct node *n)
 
 static void say_unknown(struct words *w, uint8_t needs)
 {
-    static const char *const what[NEEDS_KINDS] = { "the address, which a look-up would tell",
-                                                   "the name, which DNS or the first bytes may tell",
-                                                   "the user (--uid)", "the program (--process)" };
+    static const char *const what[] = { "the address, which a look-up would tell",
+                                        "the name, which DNS or the first bytes may tell", "the user (--uid)",
+                                        "the program (--process)", "the client's address (--src)" };
     bool more = false;
 
-    for (int i = 0; i < NEEDS_KINDS; i++)
+    for (size_t i = 0; i < ARRAY_LEN(what); i++)
         if (needs & 1u << i) {
             say(w, "%s%s", more ? " and " : "depends on ", what[i]);
             more = true;

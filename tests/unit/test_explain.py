@@ -29,6 +29,7 @@ ROWS = [
     (["nas.home.arpa"], ["tcp to nas.home.arpa, port 443", "no    rules[0] lab pings: it is not for tcp", "yes   rules[1]",
                          "exit: DIRECT"], ["rules[2]", "unless"]),
     (["www.example.org:80"], ["port 80", "open  rules[2] IP-CIDR,10.0.0.0/8,DIRECT: depends on the address",
+                              "open  rules[4] SRC-IP-CIDR,192.168.1.64/26,up: depends on the client's address",
                               "open  rules[5] UID,0-99,REJECT-DROP: depends on the user",
                               "open  rules[6] PROCESS-NAME,syncthing,DIRECT: depends on the program",
                               "yes   rules[7] DOMAIN-SUFFIX,example.org,up: www.example.org is or is below example.org",
