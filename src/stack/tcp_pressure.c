@@ -38,7 +38,9 @@ static bool stands_still(const struct tcp_conn *c)
 
     if (c->rcv_held > 0 && (uint32_t)c->bytes_up == c->rcv_round_mark && now - c->rcv_round_ms >= STALL_MS)
         return true;
-    return tcp_tx_queued(c) > 0 && ((c->flags & CONN_PROBING) || now - c->progress_ms >= STALL_MS);
+    if (tcp_tx_queued(c) == 0)
+        return false; /* and what has only just been queued has had no chance to move */
+    return (c->flags & CONN_PROBING) || (c->seg_head != NULL && now - c->progress_ms >= STALL_MS);
 }
 
 struct relief {

@@ -118,6 +118,8 @@ static void in_order(struct tcp_conn *c, const struct tcp_seg *seg, const uint8_
 {
     uint32_t taken = append(c, data, len, seg->slot);
 
+    if (c->rcv_held == 0 && (uint32_t)c->bytes_up == c->rcv_round_mark)
+        c->rcv_round_ms = now_ms(c->s); /* silence is no part of a round, and no standing still */
     c->rcv_nxt += taken;
     c->rcv_held += taken;
     if (taken > 0) {

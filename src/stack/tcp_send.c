@@ -152,15 +152,24 @@ static void append_chunk(struct tcp_conn *c, struct block *b, uint32_t seq)
     c->snd_tail = b;
 }
 
-/* Copies @len < 2 KiB behind the last chunk's bytes, and into a small chunk of its own what does not fit
- * there. */
+/* Results below this are copied to a chunk of their size, so that a few bytes do not hold 64 KiB until they are
+ * acknowledged. When memory is short, that is worth more than the copy costs. */
+static uint32_t copy_below(const struct stack *s)
+{
+    return tcp_pressure(s) == PRESSURE_NONE ? COPY_BREAK_BYTES : COMPACT_BYTES;
+}
+
+/* Copies @len bytes, less than copy_below(), behind the last chunk's, and into a small chunk of its own what does
+ * not fit there. */
 static bool copy_break(struct tcp_conn *c, const uint8_t *data, uint32_t len)
 {
     struct block *tail = c->snd_tail, *fresh = NULL;
     uint32_t room = tail != NULL ? tail->bytes - tail->fill : 0, first = min_u32(len, room);
 
     if (first < len) {
-        fresh = block_get(c->s, tcp_tx_queued(c) >= 2 * COPY_BREAK_BYTES ? BLOCK_CHUNK16 : BLOCK_CHUNK2);
+        bool small = len - first <= COPY_BREAK_BYTES && tcp_tx_queued(c) < 2 * COPY_BREAK_BYTES;
+
+        fresh = block_get(c->s, small ? BLOCK_CHUNK2 : BLOCK_CHUNK16);
         if (fresh == NULL)
             return false;
     }
@@ -188,7 +197,7 @@ void tcp_tx_commit(struct tcp_conn *c, size_t n)
         return;
     if (b == c->snd_tail) {
         b->fill += len;
-    } else if (len >= COPY_BREAK_BYTES || !copy_break(c, block_data(b), len)) {
+    } else if (len >= copy_below(c->s) || !copy_break(c, block_data(b), len)) {
         b->fill = len;
         append_chunk(c, b, c->snd_end);
         t->landing = NULL;

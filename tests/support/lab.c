@@ -117,6 +117,7 @@ static int on_emit(void *arg, const struct iovec *iov, int iovcnt, const struct 
     o.df = v.df;
     o.tos = v.tos;
     o.ttl = v.ttl;
+    o.client = get_be32(v.dst.b + 12);
     o.flow_label = lab->opt.v6 ? get_be32(packet) & 0xfffff : 0;
     if (v.proto == IP_PROTO_TCP) {
         read_tcp(lab, &o, &v);
@@ -467,7 +468,10 @@ struct lab *lab_new(const struct lab_options *o)
         .on_tcp_closed = on_closed,
     };
     struct lab *lab = calloc(1, sizeof(*lab));
+    struct stack_events ev = o->embedder != NULL ? *o->embedder : events;
 
+    ev.emit = on_emit;
+    ev.driver = lab;
     lab->opt = *o;
     lab->now_us = START_US;
     lab->ts_base = 500000;
@@ -479,7 +483,8 @@ struct lab *lab_new(const struct lab_options *o)
     lab->memory = mmap(NULL, lab->memory_len, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert(lab->bytes != MAP_FAILED && lab->memory != MAP_FAILED);
-    lab->stack = stack_init(lab->memory, &o->config, &events, lab, lab->now_us);
+    lab->stack =
+        stack_init(lab->memory, &o->config, &ev, o->embedder != NULL ? o->embedder_arg : lab, lab->now_us);
     assert(lab->stack != NULL);
     return lab;
 }

@@ -29,7 +29,8 @@ struct lab_out {
     uint32_t raw_seq, raw_ack;
     uint32_t wnd; /* scaled, except in a SYN */
     uint32_t len, gso_size;
-    uint16_t port; /* the client's */
+    uint16_t port;   /* the client's */
+    uint32_t client; /* the last four bytes of its address */
     uint16_t mss;
     int ws; /* -1: not offered */
     bool sack_ok, ts, df;
@@ -76,6 +77,9 @@ struct lab_options {
     bool stall;         /* do not read by itself */
     bool random_iss;    /* leave the ISS as it comes */
     const char *client; /* its address; NULL: 10.0.0.2 or fd00::2 */
+    /* Instead of the laboratory's own embedder; its `emit` and `driver` do not count. Many connections need one. */
+    const struct stack_events *embedder;
+    void *embedder_arg;
 };
 
 struct lab {

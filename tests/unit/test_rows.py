@@ -42,10 +42,7 @@ BY_CONSTRUCTION = {
 }
 
 WAITING = {
-    "faults.md T20": "a million connections in sequence",
-    "faults.md R9": "100,000 idle flows that wake up",
     "faults.md R10": "a flow at line rate beside 1,000 small ones",
-    "faults.md E12": "300 ms of jitter, then 5 s of black-out",
 }
 
 # icmp.md: the last number of each family of ids. M1 to M5 are section 3.5's, M10 to M18 section 5.3's; X29 was never given.

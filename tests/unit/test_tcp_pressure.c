@@ -298,6 +298,44 @@ static void the_oldest_orphan_makes_room_for_a_new_connection(void **state)
     lab_free(lab);
 }
 
+/* Memory is out at the moment when one that was silent for a minute speaks, and one writes to its client: neither stands still. Only a
+ * second later the one whose bytes nobody takes does. */
+static void who_wakes_up_does_not_stand_still(void **state) /* LIM-1; faults.md R9 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    lab_run_us(lab, 60000000);
+    lab->stack->cfg.buffer_cap_bytes = lab->stack->block_bytes;
+    lab_data(lab, 1, 1, 1000); /* into the slot that is there in any case */
+    assert_int_equal(tcp_readable_bytes(lab->conn), 1000);
+    lab->stack->cfg.buffer_cap_bytes = o.config.buffer_cap_bytes;
+    {
+        uint8_t *space;
+
+        assert_true(tcp_tx_space(lab->conn, &space) > 0);
+        tcp_tx_commit(lab->conn, 100);
+    }
+    lab->stack->cfg.buffer_cap_bytes = lab->stack->block_bytes;
+    lab->now_us += 100000;
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 0);
+    lab_ack(lab, 1001, 101);
+    lab_run_us(lab, 800000);
+    lab_ack(lab, 1001, 101);
+    assert_int_equal(lab->closes, 0);
+    lab_run_us(lab, 300000);
+    lab_ack(lab, 1001, 101);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(stack_counters(lab->stack)->tcp_pressure_aborted, 1);
+    lab_free(lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +345,7 @@ int main(void)
         cmocka_unit_test(a_closed_window_is_a_stall),
         cmocka_unit_test(a_send_buffer_shrinks_under_pressure),
         cmocka_unit_test(the_oldest_orphan_makes_room_for_a_new_connection),
+        cmocka_unit_test(who_wakes_up_does_not_stand_still),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,7 +112,31 @@ static void a_path_that_swallows_large_packets_in_silence_is_found(void **state)
     assert_true(r.took_us < 10000000);
 }
 
+/* Wi-Fi at its worst: for a while every packet is up to 300 ms late, and then nothing passes for 5 s. */
+static void jitter_and_then_darkness_are_survived(void **state) /* faults.md E12 */
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct sim_options o;
+        struct sim_result r;
+
+        sim_options_default(&o);
+        o.seed = seed;
+        o.link.delay_us = 10000;
+        o.link.jitter_us = 300000;
+        o.up_bytes = o.down_bytes = 300000;
+        o.blackout_at_us = 500000;
+        o.blackout_us = 5000000;
+        r = sim_run(&o);
+        if (!r.done || r.reset || r.took_us < 5500000)
+            fail_msg("seed %llu: %s after %.3f s", (unsigned long long)seed,
+                     r.why != NULL ? r.why : "over before the darkness", (double)r.took_us / 1e6);
+    }
+}
+
 /* ---- memory that runs out ---------------------------------------------------------------------------- */
+
+#define TCP_POOLS 11 /* the others: test_pool_fails.c */
 
 struct failing {
     unsigned pool, every;
@@ -133,7 +157,8 @@ static struct pool *pool_number(struct stack *s, unsigned n)
                                    &s->blocks[BLOCK_CHUNK64],
                                    &s->blocks[BLOCK_SLOT] };
 
-    return n < ARRAY_LEN(pools) ? pools[n] : NULL;
+    _Static_assert(ARRAY_LEN(pools) == TCP_POOLS, "every pool has its turn");
+    return pools[n];
 }
 
 static void make_fail(struct lab *lab, void *arg)
@@ -143,15 +168,16 @@ static void make_fail(struct lab *lab, void *arg)
     pool_number(lab->stack, f->pool)->fail_every = f->every;
 }
 
+/* CULVERT_LONG=1: every k to 50. */
 static void pools_may_fail_at_any_time(void **state) /* MEM-3 */
 {
-    static const unsigned every[] = { 1, 2, 3, 5, 7, 13, 29, 50 };
+    bool all = getenv("CULVERT_LONG") != NULL;
     int wrong = 0;
 
     (void)state;
-    for (unsigned pool = 0; pool < 11; pool++) {
-        for (size_t k = 0; k < ARRAY_LEN(every); k++) {
-            struct failing f = { pool, every[k] };
+    for (unsigned pool = 0; pool < TCP_POOLS; pool++) {
+        for (unsigned k = 1; k <= 50; k += all || k < 3 ? 1 : k < 8 ? 2 : 7) {
+            struct failing f = { pool, k };
             struct sim_options o;
             struct sim_result r;
 
@@ -165,9 +191,8 @@ static void pools_may_fail_at_any_time(void **state) /* MEM-3 */
             o.prepare_arg = &f;
             r = sim_run(&o);
             /* With a pool that never gives anything nothing can be promised but honesty. */
-            if (r.wrong || (!r.done && !r.reset && every[k] > 1)) {
-                print_error("pool %u, every %u: %s after %.3f s\n", pool, every[k], r.why,
-                            (double)r.took_us / 1e6);
+            if (r.wrong || (!r.done && !r.reset && k > 1)) {
+                print_error("pool %u, every %u: %s after %.3f s\n", pool, k, r.why, (double)r.took_us / 1e6);
                 wrong++;
             }
         }
@@ -206,6 +231,7 @@ int main(void)
         cmocka_unit_test(a_narrow_queue_is_filled_but_not_flooded),
         cmocka_unit_test(a_blackout_is_survived),
         cmocka_unit_test(a_path_that_swallows_large_packets_in_silence_is_found),
+        cmocka_unit_test(jitter_and_then_darkness_are_survived),
         cmocka_unit_test(pools_may_fail_at_any_time),
         cmocka_unit_test(a_fin_without_memory_leaves_later),
     };
