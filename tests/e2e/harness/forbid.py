@@ -1,4 +1,6 @@
-"""forbid.py count|filter COMMAND... - run COMMAND where user namespaces are forbidden, in one of two ways.
+"""forbid.py count|filter|uso COMMAND... - run COMMAND where something is forbidden.
+
+User namespaces, in one of two ways:
 
 count   in a user namespace whose max_user_namespaces is 0: unshare says ENOSPC
 filter  under a seccomp filter such as containers have: unshare and clone say EPERM
@@ -12,8 +14,10 @@ CLONE_NEWUSER = 0x10000000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LD_W_ABS, JEQ, JSET, RET = 0x20, 0x15, 0x45, 0x06
 ALLOW, ERRNO = 0x7fff0000, 0x00050000
-EPERM, ENOSYS = 1, 38
-NR_CLONE, NR_UNSHARE, NR_CLONE3 = 56, 272, 435      # x86-64
+EPERM, EINVAL, ENOSYS = 1, 22, 38
+NR_IOCTL, NR_CLONE, NR_UNSHARE, NR_CLONE3 = 16, 56, 272, 435      # x86-64
+TUNSETOFFLOAD, USO4_USO6 = 0x400454d0, 0x60
+NUMBER, ARGUMENT_0, ARGUMENT_1, ARGUMENT_2 = 0, 16, 24, 32        # where in struct seccomp_data
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,21 +42,33 @@ def by_count():
         f.write("0\n")
 
 
-def by_filter():
-    def op(code, yes, no, k):
-        return struct.pack("HBBI", code, yes, no, k)
-    program = b"".join([
-        op(LD_W_ABS, 0, 0, 0),
-        op(JEQ, 0, 1, NR_UNSHARE), op(RET, 0, 0, ERRNO | EPERM),
-        op(JEQ, 0, 1, NR_CLONE3), op(RET, 0, 0, ERRNO | ENOSYS),
-        op(JEQ, 0, 3, NR_CLONE), op(LD_W_ABS, 0, 0, 16),
-        op(JSET, 0, 1, CLONE_NEWUSER), op(RET, 0, 0, ERRNO | EPERM),
-        op(RET, 0, 0, ALLOW)])
+def op(code, yes, no, k):
+    return struct.pack("HBBI", code, yes, no, k)
+
+
+def install(*program):
+    program = b"".join(program)
     buffer = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)), 16)
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0):
         sys.exit("no seccomp: %s" % os.strerror(ctypes.get_errno()))
 
 
-{"count": by_count, "filter": by_filter}[sys.argv[1]]()
+def by_filter():
+    install(op(LD_W_ABS, 0, 0, NUMBER),
+            op(JEQ, 0, 1, NR_UNSHARE), op(RET, 0, 0, ERRNO | EPERM),
+            op(JEQ, 0, 1, NR_CLONE3), op(RET, 0, 0, ERRNO | ENOSYS),
+            op(JEQ, 0, 3, NR_CLONE), op(LD_W_ABS, 0, 0, ARGUMENT_0),
+            op(JSET, 0, 1, CLONE_NEWUSER), op(RET, 0, 0, ERRNO | EPERM),
+            op(RET, 0, 0, ALLOW))
+
+
+def without_uso():
+    install(op(LD_W_ABS, 0, 0, NUMBER), op(JEQ, 0, 5, NR_IOCTL),
+            op(LD_W_ABS, 0, 0, ARGUMENT_1), op(JEQ, 0, 3, TUNSETOFFLOAD),
+            op(LD_W_ABS, 0, 0, ARGUMENT_2), op(JSET, 0, 1, USO4_USO6), op(RET, 0, 0, ERRNO | EINVAL),
+            op(RET, 0, 0, ALLOW))
+
+
+{"count": by_count, "filter": by_filter, "uso": without_uso}[sys.argv[1]]()
 os.execvp(sys.argv[2], sys.argv[2:])
