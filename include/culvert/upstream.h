@@ -27,7 +27,12 @@ enum upstream_kind {
     UPSTREAM_GROUP,   /* several of them under one name: a new flow takes one, see up_current() */
 };
 enum upstream_pipelining { UPSTREAM_PIPELINING_OFF, UPSTREAM_PIPELINING_AUTO, UPSTREAM_PIPELINING_ON };
-enum upstream_udp { UPSTREAM_UDP_AUTO, UPSTREAM_UDP_ON, UPSTREAM_UDP_OFF };
+enum upstream_udp {
+    UPSTREAM_UDP_AUTO,
+    UPSTREAM_UDP_ON,
+    UPSTREAM_UDP_OFF,
+    UPSTREAM_UDP_OVER_TCP, /* SOCKS5: datagrams in the TCP connection, by hev's command 5 (socks5_frames.c) */
+};
 
 /* ---- groups: how a new flow finds its member --------------------------------------------------------------------- */
 
@@ -347,5 +352,29 @@ size_t socks5_udp_put(uint8_t *to, const struct host_port *a);
 /** socks5_udp_get() - read the header off a datagram; what is left in @in is its data
  * Return: 0; -EBADMSG too short, RSV not 0, a fragment, or no such address type (faults.md U9). */
 int socks5_udp_get(struct span *in, struct socks5_address *out);
+
+/* ---- UDP in TCP: datagrams as frames of a stream, pure (socks5_frames.c) ---- */
+
+enum {
+    SOCKS5_FRAME_HEADER_MAX = 255, /* its length is one byte, so a name has at most 248 */
+    SOCKS5_FRAME_DATA_MAX = 16384, /* of ours; a longer one that comes is thrown away */
+    SOCKS5_FRAMES_BYTES = SOCKS5_FRAME_HEADER_MAX + SOCKS5_FRAME_DATA_MAX,
+};
+struct socks5_frames { /* zeroed; both directions of one connection */
+    uint32_t in_at, in_len, skip, out_at, out_len;
+    uint32_t malformed; /* how many that came were thrown away */
+    uint8_t in[SOCKS5_FRAMES_BYTES], out[2 * SOCKS5_FRAMES_BYTES];
+};
+/** socks5_frames_room() - where to put what is received next; data of earlier frames is gone then. Return: bytes, > 0 once
+ * socks5_frames_next() has said 0 */
+size_t socks5_frames_room(struct socks5_frames *f, uint8_t **to);
+void socks5_frames_received(struct socks5_frames *f, size_t n);
+/** socks5_frames_next() - the next datagram. Return: 1; 0: no whole one is left; -EBADMSG: these are no frames, and nothing that
+ * follows can be understood */
+int socks5_frames_next(struct socks5_frames *f, struct socks5_address *a, struct span *data);
+/** socks5_frames_add() - a datagram to send. Return: 0; -ENOBUFS: no room, it is lost; -EMSGSIZE */
+int socks5_frames_add(struct socks5_frames *f, const struct host_port *a, const void *data, size_t len);
+struct span socks5_frames_unsent(const struct socks5_frames *f);
+void socks5_frames_sent(struct socks5_frames *f, size_t n);
 
 #endif

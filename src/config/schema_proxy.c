@@ -28,7 +28,7 @@ static const struct cfg_choice udps[] = {
     { "auto", UPSTREAM_UDP_AUTO, CFG_HERE },
     { "true", UPSTREAM_UDP_ON, CFG_HERE },
     { "false", UPSTREAM_UDP_OFF, CFG_HERE },
-    { "over-tcp", 0, CFG_LATER },
+    { "over-tcp", UPSTREAM_UDP_OVER_TCP, CFG_HERE },
     { .text = NULL },
 };
 static const struct cfg_choice pipelinings[] = {
@@ -146,7 +146,8 @@ static const struct cfg_key proxy_keys[] = {
       .choices = udps,
       .help = "`auto`: tried, and a refusal remembered for 60 s. `false`, or refused: DNS goes over "
               "TCP through the "
-              "same proxy, other UDP is refused at once" },
+              "same proxy, other UDP is refused at once. `over-tcp`: SOCKS5 only, datagrams "
+              "in the TCP connection, for servers that speak hev's command 5" },
     { .name = "username",
       .type = &cfg_user,
       PROXY_AT(options.username),

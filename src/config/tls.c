@@ -277,12 +277,16 @@ struct tls_settings *cfg_tls_client(struct cfg_read *r, struct tls_options *opt,
 
 static void check_udp(struct cfg_read *r, const struct cfg_proxy *p, const struct cfg_node *at)
 {
+    if (p->options.udp == UPSTREAM_UDP_OVER_TCP && p->options.kind != UPSTREAM_SOCKS5)
+        cfg_error(r, at,
+                  "udp: over-tcp is a command of SOCKS5; type: socks5, or udp: false or auto would work");
     if (p->options.udp != UPSTREAM_UDP_ON)
         return;
     if (p->options.kind != UPSTREAM_SOCKS5)
         cfg_error(r, at, "udp: true, but this type carries no UDP; false or auto would work");
     else if (p->options.secure)
-        cfg_error(r, at, "udp: true with tls would send datagrams in the clear; false or auto would work");
+        cfg_error(r, at,
+                  "udp: true with tls would send datagrams in the clear; over-tcp, false or auto would work");
 }
 
 void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_node *at)

@@ -38,6 +38,7 @@ void conn_end(struct conn *c, bool reset)
     if (c->holds_flow)
         ledger_close_flow(c->user);
     associate_close(c->associate);
+    tunnel_close(c->tunnel);
     drop_hello(c);
     loop_io_stop(s->loop, &c->io);
     if (reset) {
@@ -204,7 +205,9 @@ static void start_request(struct conn *c)
         r = up_stream_open(c->s->env, c->s->direct, &server->target,
                            (uint64_t)c->s->opt.connect_timeout_ms * 1000, &up_events, c, &c->up);
     else
-        r = c->s->opt.udp ? associate_open(c) : -EOPNOTSUPP;
+        r = !c->s->opt.udp                        ? -EOPNOTSUPP
+            : server->command == SERVER_ASSOCIATE ? associate_open(c)
+                                                  : tunnel_open(c);
     if (r == -EOPNOTSUPP)
         (void)conn_reply(c, REPLY_NO_COMMAND, NULL);
     else if (r != 0)
@@ -296,6 +299,12 @@ static void on_client(struct loop_io *io, unsigned events)
         relay_on_client(&c->relay, events);
         return;
     case CONN_UDP: /* whatever it says, an association ends with its connection */
+        if (c->tunnel) {
+            tunnel_on_client(c->tunnel, events);
+            return;
+        }
+        read_away(c);
+        return;
     case CONN_LINGER:
         read_away(c);
         return;

@@ -59,7 +59,8 @@ static int init_pools(struct serve *s)
 
     if ((r = slab_init(&s->conns, sizeof(struct conn), n)) != 0 ||
         (r = slab_init(&s->hellos, sizeof(struct hello), n)) != 0 ||
-        (r = slab_init(&s->associates, associate_bytes(), n)) != 0)
+        (r = slab_init(&s->associates, associate_bytes(), n)) != 0 ||
+        (r = slab_init(&s->tunnels, tunnel_bytes(), n)) != 0)
         return r;
     return buffers_init(&s->relays.buffers, buffers);
 }
@@ -118,6 +119,7 @@ void serve_close(struct serve *s)
         conn_end(s->all, true);
     buffers_fini(&s->relays.buffers);
     slab_fini(&s->associates);
+    slab_fini(&s->tunnels);
     slab_fini(&s->hellos);
     slab_fini(&s->conns);
     upstream_unref(s->direct);

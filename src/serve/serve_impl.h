@@ -30,6 +30,7 @@ struct hello { /* before the request is complete, and no longer */
 };
 
 struct associate;
+struct tunnel;
 
 struct conn {
     void *free_link; /* the slab's */
@@ -40,6 +41,7 @@ struct conn {
     struct up_stream *up;     /* while it is opening; then the relay's */
     struct hello *hello;
     struct associate *associate;
+    struct tunnel *tunnel; /* CONN_UDP over this connection */
     struct relay relay;
     struct ledger_user *user; /* NULL: not limited */
     bool holds_flow;
@@ -53,7 +55,7 @@ struct serve {
     struct wheel *wheel;
     struct upstream *direct;
     struct listener listener;
-    struct slab conns, hellos, associates;
+    struct slab conns, hellos, associates, tunnels;
     struct relays relays;
     struct conn *all;
     struct serve_counters cnt;
@@ -71,5 +73,11 @@ void conn_linger(struct conn *c); /* after the last words: end this connection w
 int associate_open(struct conn *c);        /* 0, then a reply later; or -errno */
 void associate_close(struct associate *a); /* NULL is fine */
 size_t associate_bytes(void);
+
+/* ---- UDP in TCP (udp_in_tcp.c) ---- */
+int tunnel_open(struct conn *c);     /* as associate_open() */
+void tunnel_close(struct tunnel *t); /* NULL is fine */
+void tunnel_on_client(struct tunnel *t, unsigned events);
+size_t tunnel_bytes(void);
 
 #endif

@@ -129,7 +129,7 @@ static enum server_step on_request(struct socks5_server *s, struct span *in, str
     if (r != 0)
         return refuse(s, out, REPLY_NO_ADDRESS_TYPE);
     *in = rest;
-    if (command != SERVER_CONNECT && command != SERVER_ASSOCIATE)
+    if (command != SERVER_CONNECT && command != SERVER_ASSOCIATE && command != SERVER_UDP_IN_TCP)
         return refuse(s, out, REPLY_NO_COMMAND);
     s->command = (enum server_command)command;
     s->target = (struct host_port){ .addr = a.ip.addr, .port = a.ip.port };

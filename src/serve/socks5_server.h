@@ -6,7 +6,11 @@
 
 enum server_state { SERVER_GREETING, SERVER_LOGIN, SERVER_REQUEST, SERVER_READY, SERVER_REFUSED };
 enum server_step { SERVER_AGAIN, SERVER_NEED_INPUT, SERVER_ASKED, SERVER_GIVE_UP };
-enum server_command { SERVER_CONNECT = 1, SERVER_ASSOCIATE = 3 };
+enum server_command {
+    SERVER_CONNECT = 1,
+    SERVER_ASSOCIATE = 3,
+    SERVER_UDP_IN_TCP = 5, /* hev's */
+};
 
 /* Reply codes (RFC 1928 section 6). */
 enum server_reply {

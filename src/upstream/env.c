@@ -7,6 +7,7 @@
 
 enum {
     PROBES_MAX = 256,
+    TUNNELS_MAX = 4096,     /* associations over TCP; about 50 KB each */
     HANDSHAKES_MAX = 65536, /* at the same time; an opening ends within its time-out */
 };
 
@@ -60,6 +61,7 @@ static int init_pools(struct up_env *env, const struct up_env_options *o)
         (r = slab_init(&env->probes, sizeof(struct probe), PROBES_MAX)) != 0 ||
         (r = slab_init(&env->secures, sizeof(struct secure),
                        at_most((uint64_t)o->max_streams + HANDSHAKES_MAX, UINT32_MAX / 2))) != 0 ||
+        (r = slab_init(&env->tunnels, udp_tunnel_bytes(), at_most(o->max_udp, TUNNELS_MAX) + 1)) != 0 ||
         (r = slab_init(&env->names, sizeof(struct udp_name), UDP_NAMES_POOL)) != 0 ||
         (r = slab_init(&env->held, sizeof(struct udp_held), UDP_HELD_POOL)) != 0)
         return r;
@@ -115,6 +117,7 @@ void up_env_free(struct up_env *env)
     udp_rx_free(env->rx);
     tls_worker_free(env->tls);
     slab_fini(&env->secures);
+    slab_fini(&env->tunnels);
     slab_fini(&env->held);
     slab_fini(&env->names);
     slab_fini(&env->probes);
@@ -127,7 +130,7 @@ void up_env_free(struct up_env *env)
 bool up_env_trim(struct up_env *env)
 {
     struct slab *const all[] = { &env->streams, &env->udps, &env->handshakes, &env->probes,
-                                 &env->names,   &env->held, &env->secures };
+                                 &env->names,   &env->held, &env->secures,    &env->tunnels };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

@@ -287,12 +287,18 @@ static void read_answer(struct handshake *h)
 
 /* ---- TLS ---- */
 
+enum socks5_goal handshake_goal(const struct handshake *h)
+{
+    return h->goal == SOCKS5_ASSOCIATE && h->memory->up->udp == UPSTREAM_UDP_OVER_TCP ? SOCKS5_IN_TCP
+                                                                                      : h->goal;
+}
+
 static void start_talk(struct handshake *h)
 {
     struct up_memory *m = h->memory;
     uint64_t patience_us;
 
-    talk_init(&h->talk, m->up->kind, h->goal, &m->up->login, &h->target);
+    talk_init(&h->talk, m->up->kind, handshake_goal(h), &m->up->login, &h->target);
     if (m->up->head_path)
         talk_init_head(&h->talk, &m->up->server, m->up->head_path);
     talk_expect(&h->talk, m->reply_len);

@@ -8,6 +8,7 @@
 enum socks5_goal {
     SOCKS5_CONNECT,   /* a stream to the target */
     SOCKS5_ASSOCIATE, /* a UDP relay; the target is not used */
+    SOCKS5_IN_TCP,    /* datagrams as frames of this connection (socks5_frames.c); the same */
     SOCKS5_HELLO,     /* greeting and login only: a probe */
 };
 enum socks5_state {

@@ -20,7 +20,7 @@
 
 enum { VERSION = 5, LOGIN_VERSION = 1 };
 enum { METHOD_NONE = 0, METHOD_PASSWORD = 2, METHOD_REFUSED = 0xff };
-enum { CMD_CONNECT = 1, CMD_ASSOCIATE = 3 };
+enum { CMD_CONNECT = 1, CMD_ASSOCIATE = 3, CMD_UDP_IN_TCP = 5 };
 
 void socks5_init(struct socks5 *s, enum socks5_goal goal, const struct socks5_login *login,
                  const struct host_port *target)
@@ -110,7 +110,7 @@ static void put_request(const struct socks5 *s, struct buf *out)
     size_t len = socks5_address_put(address, connect ? &s->target : &anywhere);
 
     buf_u8(out, VERSION);
-    buf_u8(out, connect ? CMD_CONNECT : CMD_ASSOCIATE);
+    buf_u8(out, connect ? CMD_CONNECT : s->goal == SOCKS5_IN_TCP ? CMD_UDP_IN_TCP : CMD_ASSOCIATE);
     buf_u8(out, 0);
     buf_put(out, address, len);
 }
@@ -219,7 +219,9 @@ static enum socks5_step refused(struct socks5 *s, uint8_t code)
         { -ENETUNREACH, "does not support the target's kind of address" },
     };
 
-    if (s->goal == SOCKS5_ASSOCIATE)
+    if (s->goal == SOCKS5_IN_TCP)
+        fail(s, -EOPNOTSUPP, "carries no UDP over TCP: it answered with code %u", code);
+    else if (s->goal == SOCKS5_ASSOCIATE)
         fail(s, -EOPNOTSUPP, "relays no UDP: it answered with code %u", code);
     else if (code >= 1 && code <= ARRAY_LEN(replies))
         fail(s, replies[code - 1].err, "%s", replies[code - 1].why);
@@ -301,7 +303,7 @@ void socks5_gone(struct socks5 *s, bool reset)
 {
     const char *how = reset ? "reset" : "closed";
 
-    if (s->goal == SOCKS5_ASSOCIATE &&
+    if ((s->goal == SOCKS5_ASSOCIATE || s->goal == SOCKS5_IN_TCP) &&
         s->state == SOCKS5_REPLY) { /* as `ssh -D` says no to UDP (faults.md U6) */
         fail(s, -EOPNOTSUPP, "relays no UDP: it %s the connection when asked", how);
         s->proxy_fault = false;

@@ -123,6 +123,23 @@ static void on_io(struct loop_io *io, unsigned events)
     env->running = NULL;
 }
 
+static void take_over(struct up_stream *s, const struct handshake_result *result)
+{
+    struct up_env *env = result->memory->env;
+
+    UP_COUNT(env, streams_opened);
+    s->memory = result->memory; /* the member, if a group was asked */
+    s->memory->users++;
+    s->guard = result->guard;
+    s->state = STREAM_OPEN;
+    loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, result->secure ? secure_on_io : on_io);
+    if (result->secure) {
+        s->is_secure = true;
+        s->secure = result->secure;
+        secure_attach(s->secure, s);
+    }
+}
+
 static void on_handshake(void *arg, const struct handshake_result *result)
 {
     struct up_stream *s = arg;
@@ -134,19 +151,24 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         tell_closed(s, result->why);
         return;
     }
-    UP_COUNT(env, streams_opened);
     s->memory->users--;
-    s->memory = result->memory; /* the member, if a group was asked */
-    s->memory->users++;
-    s->guard = result->guard;
-    s->state = STREAM_OPEN;
-    loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, result->secure ? secure_on_io : on_io);
-    if (result->secure) {
-        s->is_secure = true;
-        s->secure = result->secure;
-        secure_attach(s->secure, s);
-    }
+    take_over(s, result);
     stream_events(s)->on_open(s->arg);
+}
+
+int stream_adopt(struct up_env *env, const struct handshake_result *result,
+                 const struct up_stream_events *events, void *arg, struct up_stream **out)
+{
+    struct up_stream *s = slab_get(&env->streams);
+
+    if (!s)
+        return -ENOMEM;
+    s->memory = result->memory;
+    s->owner = owner_number(env, events);
+    s->arg = arg;
+    take_over(s, result);
+    *out = s;
+    return 0;
 }
 
 int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,

@@ -26,6 +26,7 @@ static void release(struct up_udp *u)
     wheel_cancel(u->env->opt.wheel, &u->timer);
     handshake_cancel(u->handshake);
     u->handshake = NULL;
+    udp_tunnel_close(u);
     udp_direct_drop_names(u);
     udp_close_io(u, 0);
     udp_close_io(u, 1);
@@ -61,7 +62,7 @@ void up_udp_close(struct up_udp *u)
 /* ---- delivering ---- */
 
 /* Hands @n datagrams on. Return: the association is still there. */
-static bool hand_on(struct up_udp *u, const struct up_datagram *batch, size_t n)
+bool udp_hand_on(struct up_udp *u, const struct up_datagram *batch, size_t n)
 {
     struct up_env *env = u->env;
 
@@ -111,13 +112,13 @@ static bool deliver_batch(struct up_udp *u, int messages)
                 n++;
             off += len;
             if (n == BATCH) {
-                if (!hand_on(u, batch, n))
+                if (!udp_hand_on(u, batch, n))
                     return false;
                 n = 0;
             }
         } while (off < in.len);
     }
-    return hand_on(u, batch, n);
+    return udp_hand_on(u, batch, n);
 }
 
 int up_row_send(struct up_udp *u, int which, const struct up_row_out *o)
@@ -181,7 +182,8 @@ bool up_has_no_udp(const struct up_env *env, const struct up_memory *m)
         return up->udp == UPSTREAM_UDP_OFF;
     /* Inside TLS there is none either: the datagrams would leave in the clear. Nor at the end of a chain: they would not
      * follow the connection. */
-    return up->udp == UPSTREAM_UDP_OFF || up->kind != UPSTREAM_SOCKS5 || up->tls || up->dialer ||
+    return up->udp == UPSTREAM_UDP_OFF || up->kind != UPSTREAM_SOCKS5 ||
+           (up->udp != UPSTREAM_UDP_OVER_TCP && (up->tls || up->dialer)) ||
            m->no_udp_until_us > env_now_us(env);
 }
 
@@ -231,6 +233,8 @@ int up_udp_send_row(struct up_udp *u, const struct host_port *target, const stru
         o.len += data[i].iov_len;
     if (u->state != UDP_OPEN)
         return -EAGAIN;
+    if (u->tunnel)
+        return udp_tunnel_send(u, target, &o);
     return u->socks ? udp_socks_send(u, target, &o) : udp_direct_send(u, target, &o, ttl, tos);
 }
 

@@ -54,6 +54,7 @@ struct up_udp {
     const struct up_udp_events *events;
     void *arg;
     struct handshake *handshake; /* SOCKS5, while opening */
+    struct udp_tunnel *tunnel;   /* SOCKS5 over TCP; NULL: not that */
     struct udp_name *names;      /* DIRECT, the latest first */
     struct wheel_timer timer;    /* tells what happened inside a call: on_open of DIRECT, the end */
     uint32_t guard[2];
@@ -70,6 +71,8 @@ struct up_udp {
 int up_row_send(struct up_udp *u, int which, const struct up_row_out *o);
 /** udp_deliver() - read @io and hand the datagrams on, a few batches at most. Return: 0, or -errno of the socket */
 int udp_deliver(struct up_udp *u, struct loop_io *io);
+/** udp_hand_on() - to the owner, while env->running is @u. Return: the association is still there */
+bool udp_hand_on(struct up_udp *u, const struct up_datagram *batch, size_t n);
 void udp_die(struct up_udp *u, const struct up_failure *why); /* on_closed runs inside */
 void udp_opened(struct up_udp *u);                            /* on_open runs inside */
 void udp_close_io(struct up_udp *u, int which);
@@ -82,6 +85,14 @@ int udp_direct_send(struct up_udp *u, const struct host_port *target, const stru
                     uint8_t tos);
 void udp_direct_drop_names(struct up_udp *u);
 int udp_socks_open(struct up_udp *u, uint64_t timeout_us);
+/** udp_tunnel_open() - what the handshake has made carries the datagrams. Return: 0 or -ENOMEM, then nothing was taken */
+int udp_tunnel_open(struct up_udp *u, const struct handshake_result *result);
+int udp_tunnel_send(struct up_udp *u, const struct host_port *target, const struct up_row_out *o);
+void udp_tunnel_close(struct up_udp *u); /* none is fine */
+size_t udp_tunnel_bytes(void);
+void udp_associate_died(struct up_udp *u, const char *how);
+/** udp_target() - @target as SOCKS5 wants it; @name: room for it. Return: 0, -EINVAL */
+int udp_target(const struct host_port *target, struct host_port *out, char name[256]);
 int udp_socks_send(struct up_udp *u, const struct host_port *target, struct up_row_out *o);
 
 #endif

@@ -10,7 +10,7 @@
 
 enum { JUNK_MAX = 512, ERROR_READS_MAX = 16 };
 
-static void associate_died(struct up_udp *u, const char *how)
+void udp_associate_died(struct up_udp *u, const char *how)
 {
     struct up_failure why = { 0 };
 
@@ -29,12 +29,12 @@ static void on_control(struct loop_io *io, unsigned events)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        associate_died(u, n == 0 ? "closed" : "reset");
+        udp_associate_died(u, n == 0 ? "closed" : "reset");
         return;
     }
     u->junk_bytes = (uint16_t)(u->junk_bytes + n);
     if (u->junk_bytes > JUNK_MAX)
-        associate_died(u, "sends data where none belongs, which ends");
+        udp_associate_died(u, "sends data where none belongs, which ends");
 }
 
 static void on_relay(struct loop_io *io, unsigned events)
@@ -106,6 +106,19 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         udp_opened(u);
         return;
     }
+    if (result->memory->up->udp == UPSTREAM_UDP_OVER_TCP) {
+        r = udp_tunnel_open(u, result);
+        if (r == 0) {
+            udp_opened(u);
+            return;
+        }
+        secure_free(result->secure);
+        socket_close(u->env, result->fd, result->guard);
+        UP_COUNT(u->env, udp_failed);
+        up_fail(&why, r, "request", false, "no memory for UDP over TCP");
+        udp_die(u, &why);
+        return;
+    }
     u->guard[UDP_IO_CONTROL] = result->guard;
     loop_io_start(u->env->opt.loop, &u->io[UDP_IO_CONTROL], result->fd, LOOP_READ, on_control);
     r = open_relay(u, &relay);
@@ -126,19 +139,27 @@ int udp_socks_open(struct up_udp *u, uint64_t timeout_us)
                           &u->handshake);
 }
 
+int udp_target(const struct host_port *target, struct host_port *out, char name[256])
+{
+    *out = *target;
+    if (target->name && ip_parse(target->name, &out->addr) == 0)
+        out->name = NULL;
+    if (!out->name)
+        return 0;
+    if (host_name_normalise(out->name, strlen(out->name), name) != 0)
+        return -EINVAL;
+    out->name = name;
+    return 0;
+}
+
 int udp_socks_send(struct up_udp *u, const struct host_port *target, struct up_row_out *o)
 {
-    struct host_port to = *target;
+    struct host_port to;
     uint8_t header[SOCKS5_UDP_HEADER_MAX];
     char name[256];
 
-    if (target->name && ip_parse(target->name, &to.addr) == 0)
-        to.name = NULL;
-    if (to.name) {
-        if (host_name_normalise(to.name, strlen(to.name), name) != 0)
-            return -EINVAL;
-        to.name = name;
-    }
+    if (udp_target(target, &to, name) != 0)
+        return -EINVAL;
     o->header = header;
     o->header_len = socks5_udp_put(header, &to);
     return up_row_send(u, UDP_IO_RELAY, o);

@@ -116,6 +116,7 @@ struct up_env {
     struct up_socket_rules no_rules; /* for a caller without any */
     uint32_t rules_number; /* grows with each new set: memory of an old one may come back as a new one */
     struct up_memory *memories[MEMORY_BUCKETS];
+    struct slab tunnels; /* udp_in_tcp.c */
     struct slab streams, handshakes, udps, probes, names, held, secures;
     struct tls_worker *tls; /* NULL until the first dial with TLS */
     struct udp_rx *rx;
@@ -287,6 +288,8 @@ void pipeline_doubt(struct handshake *h);    /* no answer to a pipelined request
 void pipeline_answered(struct handshake *h); /* there is an answer to the request, whatever it says */
 void pipeline_end(struct handshake *h);
 
+/** handshake_goal() - what is asked of this way out: an association over TCP has a command of its own */
+enum socks5_goal handshake_goal(const struct handshake *h);
 /** handshake_open() - reach @target through the memory's upstream; @target NULL: its server only
  * Return: 0, then @fn once, later; -EMFILE, -ENOMEM, -EINVAL: no call. */
 int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,
@@ -367,6 +370,10 @@ void secure_end(struct secure *c); /* our FIN, in time */
 void secure_on_io(struct loop_io *io, unsigned events);
 
 const struct up_stream_events *stream_events(const struct up_stream *s);
+/** stream_adopt() - a stream that is open from the beginning: what a handshake has made, which is taken over
+ * Return: 0 or -ENOMEM, then nothing was taken. on_open is not called. */
+int stream_adopt(struct up_env *env, const struct handshake_result *result,
+                 const struct up_stream_events *events, void *arg, struct up_stream **out);
 void stream_tell_broken(struct wheel_timer *t, uint64_t now_us);
 
 /* One call of up_probe(). The first one for an upstream does the work, the others hang on its list. */

@@ -172,3 +172,74 @@ def _(t):
         client.curl_bytes(lab.cli, target, 1000000)
     client.curl_upload(t, lab.cli, at.TARGET[0], 300000)
     gw.wait_no_flows()
+
+
+def over_tcp(server, **more):
+    return server.proxy("up", udp="over-tcp", **more)
+
+
+def udp_round_trips(lab, sizes=(0, 1, 1200, 9000)):
+    for target in at.TARGET:
+        with client.udp(lab.cli, target, 7) as s:
+            for size in sizes:
+                data = bytes((i * 7) & 255 for i in range(size))
+                s.send(data)
+                check_equal(s.recv(65536), data, "%d bytes to %s and back" % (size, target))
+
+
+@test("UDP over TCP: our client and our server, plain and inside TLS", rows=["U3"], quick=True, limit=60,
+      cases={"plain": False, "TLS": True})
+def _(t, tls):
+    lab = t.lab()
+    lab.services()
+    far = servers.culvert_serve(lab)
+    if tls:
+        pki = Pki(t)
+        fronts.haproxy(lab, far, 2443, pki.server())
+        far = fronts.Front(far, 2443, {"ca": pki.ca})
+    gw = lab.gateway(proxies=[over_tcp(far)], rules=["MATCH,up"])
+    udp_round_trips(lab)
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    check_equal(gw.counter("socks.udp_malformed"), 0)
+
+
+@test("UDP over TCP at the end of a chain, and by a member of a group", rows=["S22"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    dead = FaultServer(t, lab.srv, at.PROXY[0], 2000, [close()])
+    far = servers.culvert_serve(lab)
+    outer = servers.microsocks(lab)
+    lab.gateway(proxies=[outer.proxy("outer"), over_tcp(far, **{"dialer-proxy": "outer"}), dead.proxy("a", udp="over-tcp")],
+                rules=["MATCH,g"], **{"proxy-groups": [group(members=["a", "up"])]})
+    udp_round_trips(lab)
+
+
+@test("UDP over TCP: many at once arrive in order, both ways", rows=[], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[over_tcp(servers.culvert_serve(lab))], rules=["MATCH,up"])
+    with client.udp(lab.cli, at.TARGET[0], 7) as s:
+        for burst in range(20):
+            sent = [b"%d.%d" % (burst, i) for i in range(10)]
+            for d in sent:
+                s.send(d)
+            check_equal([s.recv(100) for _ in sent], sent)
+    check_equal(gw.counter("upstream.datagrams_unsent"), 0)
+
+
+@test("a server without command 5: DNS goes over TCP, other UDP is refused at once", rows=["U6"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    servers.unbound(lab)
+    lab.gateway(proxies=[over_tcp(servers.microsocks(lab))], rules=["MATCH,up"])
+    check(at.TARGET[0] in client.dig(lab.cli, at.TARGET[0], "example.test"), "DNS over TCP")
+    with client.udp(lab.cli, at.TARGET[0], 7, timeout=3) as s:
+        s.send(b"x")
+        try:
+            s.recv(100)
+            raise AssertionError("an answer came")
+        except ConnectionRefusedError:
+            pass
