@@ -37,6 +37,7 @@ struct status_worker {
 struct status_snapshot {
     const char *version, *tun, *offload;
     uint32_t mtu;
+    uint64_t tun_kernel_drops; /* packets that found the device's queue full (STR-5) */
     uint64_t uptime_ms, log_lines_lost;
     uint64_t rss_bytes;
     const struct status_worker *workers;

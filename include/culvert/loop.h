@@ -81,11 +81,12 @@ struct netlink;
 struct nl_link {
     int ifindex;
     uint32_t mtu, txqueuelen;
-    bool up;       /* set up by its owner (IFF_UP) */
-    bool carrier;  /* something is at the other end: for a TUN, a program holds a queue */
-    char name[16]; /* IFNAMSIZ */
-    char kind[16]; /* "tun", "veth", ...; empty: real hardware or unknown */
-    bool tun_pi;   /* kind "tun": its packets carry the 4-byte information header (no IFF_NO_PI) */
+    uint64_t tx_dropped; /* packets for it that the kernel did not queue; for a TUN: its queue was full */
+    bool up;             /* set up by its owner (IFF_UP) */
+    bool carrier;        /* something is at the other end: for a TUN, a program holds a queue */
+    char name[16];       /* IFNAMSIZ */
+    char kind[16];       /* "tun", "veth", ...; empty: real hardware or unknown */
+    bool tun_pi;         /* kind "tun": its packets carry the 4-byte information header (no IFF_NO_PI) */
 };
 struct nl_addr {
     int ifindex;

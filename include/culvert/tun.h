@@ -82,6 +82,8 @@ int tun_write(struct tun *t, uint32_t queue, const struct iovec *iov, int iovcnt
 /** vnet_decode() - Return: 0; -EPROTO when it contradicts the packet (VN-3, faults.md V1)
  * Lengths inside the IP header are the stack's business; hdr_len is passed on as the hint that it is. */
 int vnet_decode(const uint8_t hdr[VNET_HDR_LEN], const uint8_t *packet, size_t len, struct pkt_meta *out);
+/* [main] packets for us that the kernel dropped because a queue was full (STR-5), since the device was made; 0 when it lives elsewhere */
+uint64_t tun_kernel_drops(const struct tun *t);
 /** vnet_fault() - what is wrong with writing a packet like this (faults.md V2), or NULL
  * @version: 4 or 6, the packet's first four bits. What the kernel would refuse is wrong, and what it takes by mistake too. */
 const char *vnet_fault(const struct pkt_meta *meta, size_t packet_len, uint8_t version);

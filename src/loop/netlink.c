@@ -259,6 +259,17 @@ static void read_link_info(const struct nlattr *info, struct nl_link *link)
     }
 }
 
+/* The attribute may be as short as the kernel's first version of the structure, and need not be aligned. */
+static uint64_t read_tx_dropped(const struct nlattr *stats)
+{
+    const size_t at = offsetof(struct rtnl_link_stats64, tx_dropped);
+    uint64_t n = 0;
+
+    if (stats != NULL && mnl_attr_get_payload_len(stats) >= at + sizeof(n))
+        memcpy(&n, (const uint8_t *)mnl_attr_get_payload(stats) + at, sizeof(n));
+    return n;
+}
+
 static int parse_link(const struct nlmsghdr *nlh, void *arg)
 {
     struct nl_link *link = arg;
@@ -271,6 +282,7 @@ static int parse_link(const struct nlmsghdr *nlh, void *arg)
     *link = (struct nl_link){ .ifindex = ifi->ifi_index, .up = (ifi->ifi_flags & IFF_UP) != 0 };
     link->mtu = nl_attr_u32(attrs.at[IFLA_MTU], 0);
     link->txqueuelen = nl_attr_u32(attrs.at[IFLA_TXQLEN], 0);
+    link->tx_dropped = read_tx_dropped(attrs.at[IFLA_STATS64]);
     link->carrier = is_set(attrs.at[IFLA_CARRIER]);
     nl_attr_name(attrs.at[IFLA_IFNAME], link->name);
     if (attrs.at[IFLA_LINKINFO] != NULL)

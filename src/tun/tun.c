@@ -115,6 +115,13 @@ uint32_t tun_mtu(const struct tun *t)
     return atomic_load_explicit(&t->mtu, memory_order_relaxed);
 }
 
+uint64_t tun_kernel_drops(const struct tun *t)
+{
+    struct nl_link link;
+
+    return t->nl != NULL && netlink_link_by_name(t->nl, t->name, &link) == 0 ? link.tx_dropped : 0;
+}
+
 int tun_queue_fd(const struct tun *t, uint32_t queue)
 {
     assert(queue < t->queues);

@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 import threading
@@ -124,6 +125,27 @@ def _(t):
     check_equal(c["flow.tcp_reset_by_upstream"], 0, "resets by targets")
     client.download(lab.cli, at.TARGET[0], MIB)
     client.upload(lab.cli, at.TARGET[1], MIB)
+
+
+@test("what the device drops because a queue is full is in the status", rows=["STR-5"], limit=30)
+def _(t):
+    lab = t.lab()
+    gw = lab.gateway(rules=["MATCH,REJECT-DROP"], workers=1)
+
+    def said_by_kernel():
+        return lab.gw.ip_json("-s", "link", "show", "tun0")[0]["stats64"]["tx"]["dropped"]
+    check_equal(lab.gw.ip_json("link", "show", "tun0")[0]["txqlen"], 4096, "the queue that we ask for")
+    lab.gw.ip("link set tun0 txqueuelen 20")
+    before = gw.status()["tun-kernel-drops"]
+    check_equal(before, said_by_kernel(), "drops at first")
+    gw.process.signal(signal.SIGSTOP)
+    with client.udp(lab.gw, at.TARGET[0], 9) as s:
+        for _ in range(200):
+            s.send(b"x")
+    gw.process.signal(signal.SIGCONT)
+    dropped = gw.status(seconds=5)["tun-kernel-drops"]
+    check_equal(dropped, said_by_kernel(), "drops afterwards")
+    check(150 <= dropped - before <= 180, "%d of 200 dropped by a queue of 20" % (dropped - before))
 
 
 @test("the middle rung: segmentation of TCP, none of UDP", rows=["VN-1", "V8"], limit=60)

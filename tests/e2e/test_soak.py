@@ -218,7 +218,7 @@ def pools(status):
 
 def measured(gw):
     """One sample: everything that could grow."""
-    status, r = gw.status(5), gw.resources()
+    status, r = gw.status(seconds=5), gw.resources()
     return dict(pools(status), **{"RSS KiB": r.rss_kib, "descriptors": r.fds, "threads": r.threads, "flows": status["flows"]["tcp"]})
 
 
