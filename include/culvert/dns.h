@@ -16,7 +16,15 @@
 #define DNS_TTL_MIN_S     1
 #define DNS_TTL_MAX_S     86400
 
-enum dns_type { DNS_A = 1, DNS_NS = 2, DNS_CNAME = 5, DNS_SOA = 6, DNS_AAAA = 28, DNS_OPT = 41 };
+enum dns_type {
+    DNS_A = 1,
+    DNS_NS = 2,
+    DNS_CNAME = 5,
+    DNS_SOA = 6,
+    DNS_PTR = 12,
+    DNS_AAAA = 28,
+    DNS_OPT = 41
+};
 enum dns_class { DNS_IN = 1 };
 enum dns_rcode {
     DNS_NOERROR = 0,
@@ -63,9 +71,12 @@ struct dns_question {
 
 /* ---- queries ---- */
 
+/* DNS_Q_EDNS: say that DNS_UDP_BYTES may come back (RFC 6891); without, for servers that answer FORMERR to it. DNS_Q_DO (with
+ * it) and DNS_Q_CD: what a client said of DNSSEC (RFC 4035 section 3.2). */
+enum { DNS_Q_EDNS = 1, DNS_Q_DO = 2, DNS_Q_CD = 4 };
 /** dns_put_query() - one standard query with recursion desired; the id is the caller's dice
- * @edns: say that DNS_UDP_BYTES may come back (RFC 6891); without, for servers that answer FORMERR to it */
-void dns_put_query(struct buf *out, uint16_t id, const struct dns_question *q, bool edns);
+ * @flags: of DNS_Q_* */
+void dns_put_query(struct buf *out, uint16_t id, const struct dns_question *q, unsigned flags);
 
 struct dns_query {
     uint16_t id;
@@ -82,6 +93,18 @@ struct dns_query {
  * Return: 0; a positive enum dns_rcode to answer with by dns_put_reply(); -EBADMSG: say nothing, it has no header or is
  * an answer itself. */
 int dns_read_query(struct span msg, struct dns_query *out);
+
+/* What becomes of a question, by type and class (faults.md D12; RFC 6895 section 3.1). */
+enum dns_fate {
+    DNS_PASS,            /* a question for name servers, or for fake addresses */
+    DNS_NOT_IMPLEMENTED, /* transfers, ANY, meta types, other classes: NOTIMP */
+    DNS_EMPTY,           /* a type that the configuration blocks: NOERROR without records */
+};
+enum dns_fate dns_question_fate(const struct dns_question *q, const uint16_t *blocked, size_t n_blocked);
+
+/** dns_ptr_address() - the address that a name under in-addr.arpa or ip6.arpa stands for (RFC 1035 section 3.5, RFC 3596)
+ * Return: false: it is no such name, or not a whole address. */
+bool dns_ptr_address(const struct dns_name *n, struct ip_addr *out);
 
 /* ---- answers ---- */
 
@@ -101,11 +124,27 @@ struct dns_answer {
  * its chain of CNAMEs loops or is over DNS_CHAIN_MAX long: try the next server (faults.md D2, D6). */
 int dns_read_answer(struct span msg, uint16_t id, const struct dns_question *q, struct dns_answer *out);
 
+/* ---- answers that are handed on ---- */
+
+struct dns_relay {            /* what is known of a whole answer, to a question of any type */
+    struct dns_answer answer; /* addresses for A and AAAA only; ttl_s: the lowest of all records */
+    size_t len;               /* of the message without its OPT record and what stands behind that */
+    uint16_t additionals;     /* that are left */
+};
+/** dns_read_relay() - as dns_read_answer(), for a question of any type */
+int dns_read_relay(struct span msg, uint16_t id, const struct dns_question *q, struct dns_relay *out);
+/** dns_put_relay() - a name server's answer as the reply to a client's query, with its id, spelling and flags, and EDNS if it had
+ * @stored: the first `len` bytes of what dns_read_relay() read; @additionals: as there
+ * @age_s: since it came; TTLs are that much lower, at least 1 s. @stale: it is past its time: all TTLs are 30 s (RFC 8767 section 4)
+ * @out: empty, its cap the most that may be sent; too small: only the question, and TC. Return: 0 or -ENOSPC. */
+int dns_put_relay(struct buf *out, const struct dns_query *q, struct span stored, uint16_t additionals,
+                  uint32_t age_s, bool stale);
+
 /* ---- replies ---- */
 
 struct dns_record {
     const struct dns_name *owner; /* NULL: the question's name */
-    uint16_t type;                /* DNS_A or DNS_AAAA with addr, DNS_CNAME with name */
+    uint16_t type;                /* DNS_A or DNS_AAAA with addr, DNS_CNAME or DNS_PTR with name */
     uint32_t ttl_s;
     struct ip_addr addr;
     const struct dns_name *name;
@@ -116,5 +155,61 @@ struct dns_record {
  * Return: 0; -ENOSPC: not even header and question fit, @out must not be sent. */
 int dns_put_reply(struct buf *out, const struct dns_query *q, enum dns_rcode rcode,
                   const struct dns_record *records, size_t n);
+
+/* ---- the book of names: fake addresses, and the names behind real ones ------------------------------------------------
+ *
+ * One book for the process. It has a shard for each worker: a name belongs to the shard that its keyed hash picks, and only the
+ * worker of that shard writes it. Everybody reads, without a lock and without waiting for anybody: an entry has a sequence number
+ * that is odd while it is written, and a reader that saw it change reads again. A flow that uses a fake address counts itself
+ * into the entry before it reads the name, and the writer looks at that count after it made the number odd; so one of the two
+ * always sees the other, and an address in use never changes its name. */
+
+struct name_book;
+
+struct name_book_options {
+    struct ip_prefix fake4, fake6; /* len 0: none of this family */
+    uint32_t shards;
+    uint32_t
+        fakes; /* names with a fake address at a time, at most; 0: 65,536. Never more than the ranges have */
+    uint32_t reals; /* real addresses remembered by each shard; 0: 4,096 */
+};
+#define NAME_BOOK_KEEP_US                                                                                    \
+    UINT64_C(600000000) /* a fake address handed out within 10 minutes keeps its name (config.md 6) */
+
+int name_book_new(const struct name_book_options *opt,
+                  struct name_book **out); /* 0, -ENOMEM, -EINVAL, or -errno of the dice */
+void name_book_free(struct name_book *b);  /* NULL is fine */
+uint32_t name_book_shard(const struct name_book *b,
+                         const char *name); /* whose name it is; normalised, as below [any] */
+
+/** name_book_fake() - the fake addresses of @name, made if need be: the unused one handed out longest ago wraps round [its shard]
+ * @out: IPv4, IPv6; none where there is no range. Return: 0; -ENOSPC: all are in use or too young (faults.md D8); -EINVAL. */
+int name_book_fake(struct name_book *b, uint32_t shard, const char *name, uint64_t now_us,
+                   struct ip_addr out[2]);
+/** name_book_learn() - @addr is @name until @until_us; the latest name wins [shard's worker] */
+void name_book_learn(struct name_book *b, uint32_t shard, const struct ip_addr *addr, const char *name,
+                     uint64_t now_us, uint64_t until_us);
+
+enum name_known {
+    NAME_UNKNOWN,      /* an address like any other */
+    NAME_REAL,         /* it has been an answer for that name, and still is */
+    NAME_FAKE,         /* it stands for that name; never dialled itself */
+    NAME_FAKE_UNKNOWN, /* of the fake range, and nobody's: nothing may be sent there (faults.md D8) */
+};
+/** name_book_find() - what name is behind @addr? [any]
+ * @hold: with NAME_FAKE, the address is in use from now on, until name_book_release(). */
+enum name_known name_book_find(struct name_book *b, const struct ip_addr *addr, uint64_t now_us,
+                               char name[256], bool hold);
+void name_book_release(struct name_book *b, const struct ip_addr *addr);       /* [any] once for each hold */
+bool name_book_is_fake(const struct name_book *b, const struct ip_addr *addr); /* [any] in the ranges? */
+uint64_t name_book_changes(const struct name_book *b); /* [any] grows with each name that was written */
+uint32_t name_book_fakes(const struct name_book *b);   /* [any] names that have an address */
+
+/* ---- the book on disk: fake addresses only, oldest first, with a check sum over all ---- */
+/** name_book_encode() - Return: 0 and malloc'ed bytes; -ENOMEM [any] */
+int name_book_encode(struct name_book *b, uint8_t **out, size_t *len);
+/** name_book_decode() - take back what name_book_encode() made, before any worker runs; all count as handed out now
+ * Return: 0; -EBADMSG broken or of another version; -ESTALE made for other ranges. Then nothing was taken (faults.md D9). */
+int name_book_decode(struct name_book *b, struct span bytes, uint64_t now_us);
 
 #endif

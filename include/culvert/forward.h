@@ -127,6 +127,11 @@ uint32_t forward_drain(struct forward *f);
 void forward_attach_echo(struct forward *f, struct echo_proxy *echo);
 void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_proxy_answer *a);
 
+/** forward_attach_dns() - questions to the addresses of @settings' hijack are answered by @dns, and @book knows names of addresses
+ * All of them outlive the last packet. */
+void forward_attach_dns(struct forward *f, struct dns_service *dns, const struct dns_settings *settings,
+                        struct name_book *book);
+
 bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */
@@ -164,6 +169,8 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(no_sockets, "flow.no_sockets") \
     X(dns_over_tcp, "flow.dns_over_tcp") \
     X(udp_refused, "flow.udp_refused") \
+    X(dns_hijacked, "flow.dns_hijacked") \
+    X(fakeip_unknown, "fakeip.unknown") \
     X(echo_replied, "flow.echo_replied") \
     X(echo_dropped, "flow.echo_dropped") \
     X(echo_rejected, "flow.echo_rejected") \

@@ -10,6 +10,7 @@
 #include "culvert/base.h"
 #include "culvert/loop.h"
 #include "culvert/tls.h"
+#include "culvert/upstream.h"
 
 struct resolver; /* heap, one per loop */
 /* One open question of one caller; gone once its callback ran or resolver_cancel() returned. */
@@ -135,5 +136,87 @@ struct dns_settings { /* immutable; whoever holds the configuration holds all th
     size_t n_hosts;
     struct dns_patterns rebind_allow; /* names whose addresses may be this machine's (faults.md D11) */
 };
+
+/* ---- answering clients: the service ---------------------------------------------------------------------------------
+ *
+ * Each worker has one. A question is taken by the worker that the client's flow lives in, and decided by the one that the name's
+ * shard of the book belongs to: a message there, a message back. So the cache, the coalescing of equal questions and the fake
+ * addresses need no lock, and no two workers ask the same. */
+
+struct name_book; /* culvert/dns.h */
+struct dns_service;
+struct
+    dns_services; /* all of them; lives longer than every worker, since messages may be under way to the end */
+int dns_services_new(uint32_t count, struct dns_services **out); /* 0 or -ENOMEM [main] */
+void dns_services_free(struct dns_services *all); /* all stopped, all loops freed; NULL is fine [main] */
+
+struct dns_service_setup {
+    struct loop *loop;
+    struct up_env *env;
+    const struct dns_settings *settings; /* lives as long as the service, as does all that follows */
+    struct upstream *const *targets;     /* what dns_nameserver.target means */
+    size_t target_count;
+    struct name_book *book;
+    const struct ip_prefix *own; /* the device's own ranges and what must not be an answer (faults.md D11) */
+    size_t owns;
+};
+/** dns_service_start() - service @index of @all at work in @setup->loop. Return: 0, -ENOMEM, -errno of the random source */
+int dns_service_start(struct dns_services *all, uint32_t index, const struct dns_service_setup *setup,
+                      struct dns_service **out);
+/** dns_service_stop() - closes what it has open; open questions are never answered. NULL is fine */
+void dns_service_stop(struct dns_service *s);
+
+/* The reply to a query: borrowed for the call. NULL: there is none, say nothing. */
+typedef void dns_reply_fn(void *arg, const uint8_t *message, size_t len);
+struct dns_ask; /* an open question */
+/** dns_service_ask() - a client's query, to be answered
+ * @tcp: it came over TCP, so the answer may be long
+ * @fn:  once, perhaps before this function returns
+ * @out: to cancel; NULL when @fn has run. Return: 0; -EBADMSG no query, -EAGAIN too many of this client or at all: then @fn does
+ *       not run, and nothing is to be said. */
+int dns_service_ask(struct dns_service *s, const struct ip_addr *client, const uint8_t *message, size_t len,
+                    bool tcp, dns_reply_fn *fn, void *arg, struct dns_ask **out);
+void dns_service_cancel(struct dns_ask *a); /* @fn will not run; NULL is fine */
+
+/** dns_service_lookup() - real addresses of @name through the configured name servers, for our own dialling
+ * As up_env_options.resolve; @fn may run before it returns. Return: 0, -EINVAL, -EAGAIN. */
+struct dns_lookup;
+int dns_service_lookup(struct dns_service *s, const char *name, up_resolved_fn *fn, void *arg,
+                       struct dns_lookup **out);
+void dns_service_lookup_cancel(struct dns_lookup *l);
+
+bool dns_service_has_servers(const struct dns_service *s);
+
+/* clang-format off */
+#define DNS_COUNTERS(X) \
+    X(queries, "dns.queries") \
+    X(malformed, "dns.malformed") \
+    X(limit_source, "dns.limit_source") \
+    X(limit, "dns.limit") \
+    X(local, "dns.local") \
+    X(blocked, "dns.blocked") \
+    X(fake, "dns.fake") \
+    X(fake_full, "dns.fake_full") \
+    X(cache_hits, "dns.cache_hits") \
+    X(stale, "dns.stale") \
+    X(coalesced, "dns.coalesced") \
+    X(asked, "dns.asked") \
+    X(sent, "dns.sent") \
+    X(answers, "dns.answers") \
+    X(ignored, "dns.ignored") \
+    X(bad_answers, "dns.bad_answers") \
+    X(truncated, "dns.truncated") \
+    X(refused, "dns.refused") \
+    X(repeated, "dns.repeated") \
+    X(rebind, "dns.rebind") \
+    X(failed, "dns.failed")
+/* clang-format on */
+struct dns_counters {
+#define DNS_COUNTER_MEMBER(member, name) counter member;
+    DNS_COUNTERS(DNS_COUNTER_MEMBER)
+#undef DNS_COUNTER_MEMBER
+};
+const struct dns_counters *dns_counters(const struct dns_service *s);
+extern const struct counter_desc dns_counter_descs[]; /* ends with name NULL */
 
 #endif

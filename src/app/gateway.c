@@ -128,6 +128,17 @@ static int workers_open(struct gateway *g, struct err *err)
 
     if (r != 0)
         return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
+    if ((r = gateway_names_open(g, count, shares->memory_bytes)) != 0)
+        return err_set(err, r, "names cannot be set up: %s", strerror(-r));
+    setup.dns = &c->dns;
+    setup.dns_services = g->names.services;
+    setup.book = g->names.book;
+    setup.own_networks = g->names.own;
+    setup.own_network_count = g->names.owns;
+    setup.bootstrap = (const char *const *)g->names.bootstrap;
+    setup.bootstraps = g->names.bootstraps;
+    setup.resolver.servers = c->dns.proxy_servers;
+    setup.resolver.n_servers = c->dns.n_proxy_servers;
     stack_share(g, shares, &setup.stack);
     setup.stack.steer_key = steer;
     gateway_stack_addresses(&c->tun, setup.gateway, NULL);
@@ -197,6 +208,7 @@ void gateway_stop(struct gateway *g)
         worker_stop(g->workers[i]);
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_free(g->workers[i]);
+    gateway_names_close(g);
     if (g->tun)
         tun_close(g->tun);
     forward_policy_unref(g->policy);

@@ -7,9 +7,23 @@
 #include "gateway.h"
 #include "worker.h"
 
+struct gateway_names { /* gateway_names.c; all zero: dns.mode is off */
+    struct name_book *book;
+    struct forward_policy *policy; /* that of the start: its targets are the ways to name servers */
+    struct dns_services *services;
+    const char **bootstrap;
+    size_t bootstraps;
+    struct ip_prefix own[16];
+    size_t owns;
+    struct loop_timer timer; /* the next look whether the book must be written */
+    uint64_t saved;          /* name_book_changes() of what is on disk */
+    bool save_failed;
+};
+
 struct gateway {
     struct gateway_setup setup;
     struct tun *tun;
+    struct gateway_names names;
     struct route *route;
     struct netlink_watch *watch;
     struct loop_timer uplink_timer;     /* a burst of netlink events is looked at once */
@@ -29,7 +43,12 @@ struct gateway {
     struct snapshot *snapshots; /* under way; gateway_status.c */
 };
 
+/* ---- gateway_names.c ---- */
+int gateway_names_open(struct gateway *g, uint32_t workers, uint64_t memory_bytes); /* 0 or -errno */
+void gateway_names_close(struct gateway *g);                                        /* all workers freed */
+
 /* ---- gateway_net.c ---- */
+struct ip_prefix gateway_network_of(const struct ip_prefix *address); /* without its host bits */
 /** gateway_socket_rules() - mark, uplink and refused prefixes for sockets of ours, from the configuration and the main table */
 void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out);
 int gateway_routes_open(struct gateway *g,

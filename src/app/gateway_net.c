@@ -12,7 +12,7 @@
 
 /* ---- addresses --------------------------------------------------------------------------------------------------- */
 
-static struct ip_prefix network_of(const struct ip_prefix *address)
+struct ip_prefix gateway_network_of(const struct ip_prefix *address)
 {
     struct ip_prefix net = *address;
 
@@ -24,7 +24,7 @@ static struct ip_prefix network_of(const struct ip_prefix *address)
 /* The first address behind the network's own that the kernel does not hold; none in a /31, /32, /127 or /128 without room. */
 static struct ip_addr neighbour_of(const struct ip_prefix *address)
 {
-    struct ip_prefix net = network_of(address);
+    struct ip_prefix net = gateway_network_of(address);
     struct ip_addr candidate = net.addr;
 
     if (net.len >= 127)
@@ -99,7 +99,14 @@ void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out)
 
     *out = (struct up_socket_rules){ .mark = c->route.mark };
     for (size_t i = 0; i < c->tun.addresses && out->refuses < ARRAY_LEN(out->refuse); i++)
-        out->refuse[out->refuses++] = network_of(&c->tun.address[i]);
+        out->refuse[out->refuses++] = gateway_network_of(&c->tun.address[i]);
+    if (c->dns.mode == DNS_MODE_FAKE_IP) { /* a fake address is never dialled (faults.md D8) */
+        const struct ip_prefix *fake[2] = { &c->dns.fake4, &c->dns.fake6 };
+
+        for (size_t i = 0; i < 2 && out->refuses < ARRAY_LEN(out->refuse); i++)
+            if (fake[i]->len > 0)
+                out->refuse[out->refuses++] = *fake[i];
+    }
     if (!g->setup.netlink)
         return; /* the TUN lives in another namespace: ours cannot loop */
     if (c->route.auto_route && out->mark == 0)

@@ -176,19 +176,6 @@ static void on_turn_end(void *arg)
 
 /* ---- names ------------------------------------------------------------------------------------------------------------- */
 
-static int resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out)
-{
-    struct worker *w = arg;
-
-    return resolver_query(w->resolver, name, fn, fn_arg, (struct resolver_query **)(void *)out);
-}
-
-static void resolve_cancel(void *arg, struct up_resolve *q)
-{
-    (void)arg;
-    resolver_cancel((struct resolver_query *)(void *)q);
-}
-
 static int resolver_socket(void *arg, int family, int type, const struct ip_port *dst)
 {
     struct worker *w = arg;
@@ -206,8 +193,8 @@ static int env_open(struct worker *w, const struct worker_setup *setup)
         .wheel = stack_wheel(w->stack),
         .rules = setup->rules_of_sockets,
         .own = setup->own,
-        .resolve = resolve,
-        .resolve_cancel = resolve_cancel,
+        .resolve = worker_resolve,
+        .resolve_cancel = worker_resolve_cancel,
         .resolve_arg = w,
         .on_group_tested = worker_on_group_tested,
         .on_group_switch = worker_on_group_switch,
@@ -265,7 +252,8 @@ static int parts_open(struct worker *w, const struct worker_setup *setup, const 
         (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
         (r = worker_echo_open(w, forward_policy_options(setup->policy))) != 0)
         return r;
-    return resolver_new(w->loop, names, &w->resolver);
+    r = resolver_new(w->loop, names, &w->resolver);
+    return r != 0 ? r : worker_names_open(w, setup);
 }
 
 int worker_new(const struct worker_setup *setup, struct worker **out, struct err *err)
@@ -370,6 +358,7 @@ void worker_free(struct worker *w)
     if (w->stack)
         stack_fini(w->stack);
     w->stack = NULL;
+    dns_service_stop(w->dns);
     if (w->env)
         up_env_free(w->env);
     resolver_free(w->resolver);

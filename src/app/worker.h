@@ -32,6 +32,14 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     const struct up_socket_rules *rules_of_sockets; /* until replaced by worker_set_socket_rules() */
     struct ip_addr gateway[2];
     struct resolver_options resolver;
+    /* Names, until worker_free(); no book: dns.mode is off. */
+    const struct dns_settings *dns;
+    struct dns_services *dns_services;
+    struct name_book *book;
+    const struct ip_prefix *own_networks; /* of the TUN */
+    size_t own_network_count;
+    const char *const *bootstrap; /* names of proxies and name servers: asked of `resolver` */
+    size_t bootstraps;
     uint32_t max_streams, max_udp;
     uint64_t seed;
 };

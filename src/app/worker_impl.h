@@ -21,6 +21,9 @@ struct worker {
     size_t stack_bytes;
     struct up_env *env;
     struct resolver *resolver;
+    struct dns_service *dns;      /* NULL: dns.mode is off */
+    const char *const *bootstrap; /* names of proxies and name servers */
+    size_t bootstraps;
     struct forward *forward;
     const struct up_socket_rules *socket_rules; /* those in force */
     struct up_socket_rules *own_rules;          /* replaced at run time; freed by us */
@@ -46,6 +49,10 @@ struct worker {
 int worker_echo_open(struct worker *w, const struct forward_options *f);
 /** worker_echo_again() - after a reload: ask once more whether we may ping (icmp.md X4), or open what no rule wanted before */
 void worker_echo_again(struct worker *w, const struct forward_options *f);
+/* ---- worker_names.c: up_env_options.resolve and its cancel; the service, once forward and env are there ---- */
+int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out);
+void worker_resolve_cancel(void *arg, struct up_resolve *q);
+int worker_names_open(struct worker *w, const struct worker_setup *setup); /* 0 or -errno */
 /* ---- worker_group.c ---- */
 void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its thread */
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);

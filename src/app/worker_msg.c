@@ -216,8 +216,8 @@ static struct worker_report *report_new(const struct worker *w, bool flows)
 {
     size_t counters = count_descs(stack_counter_descs) + count_descs(forward_counter_descs) +
                       count_descs(up_counter_descs) + count_descs(tun_counter_descs) +
-                      count_descs(resolver_counter_descs) + count_descs(echo_proxy_counter_descs) +
-                      count_descs(worker_counter_descs);
+                      count_descs(resolver_counter_descs) + count_descs(dns_counter_descs) +
+                      count_descs(echo_proxy_counter_descs) + count_descs(worker_counter_descs);
     struct worker_report *r = calloc(1, sizeof(*r));
 
     if (!r)
@@ -242,6 +242,8 @@ static void fill_counters(struct worker *w, struct status_worker *s)
     n += put_counters(c + n, up_counter_descs, up_counters(w->env));
     n += put_counters(c + n, tun_counter_descs, tun_counters(w->tun, w->index));
     n += put_counters(c + n, resolver_counter_descs, resolver_counters(w->resolver));
+    if (w->dns)
+        n += put_counters(c + n, dns_counter_descs, dns_counters(w->dns));
     if (w->echo)
         n += put_counters(c + n, echo_proxy_counter_descs, echo_proxy_counters(w->echo));
     n += put_counters(c + n, worker_counter_descs, &w->cnt);

@@ -279,3 +279,61 @@ int dns_read_answer(struct span msg, uint16_t id, const struct dns_question *q, 
     *out = a;
     return 0;
 }
+
+/* ---- answers that are handed on ---- */
+
+/* The lowest TTL of all records, and where the OPT record begins; the walk has been made before, so it cannot fail. */
+static void look_over(struct span msg, size_t at, const struct header *h, struct dns_relay *out)
+{
+    unsigned before = (unsigned)h->answers + h->authorities, all = before + h->additionals;
+    uint32_t negative_s = out->answer.ttl_s;
+    struct record r;
+
+    out->len = msg.len;
+    out->additionals = h->additionals;
+    out->answer.ttl_s = h->answers > 0 ? DNS_TTL_MAX_S : negative_s;
+    for (unsigned i = 0; i < all; i++) {
+        size_t begins = at;
+
+        if (!record_read(msg, &at, &r))
+            return;
+        if (r.type == DNS_OPT &&
+            i >= before) { /* what stands behind it is dropped with it: it is hardly ever there */
+            out->len = begins;
+            out->additionals = (uint16_t)(i - before);
+            return;
+        }
+        if (i < h->answers || (i < before && h->answers == 0))
+            lower_ttl(&out->answer, r.ttl_s);
+        if (i + 1 == all)
+            out->len = at;
+    }
+}
+
+int dns_read_relay(struct span msg, uint16_t id, const struct dns_question *q, struct dns_relay *out)
+{
+    bool addresses = q->type == DNS_A || q->type == DNS_AAAA;
+    struct dns_relay a = { .answer.ttl_s = NEGATIVE_TTL_S };
+    size_t at = QUESTION_AT;
+    struct header h;
+    int r;
+
+    if (!header_read(msg, &h) || h.id != id || (h.flags & FLAG_QR) == 0 || (h.flags & FLAG_OPCODE) != 0)
+        return -ENOMSG;
+    if ((r = answer_is_ours(msg, &h, q, &at)) != 0)
+        return r;
+    a.answer.rcode = h.flags & FLAG_RCODE;
+    a.answer.truncated = (h.flags & FLAG_TC) != 0;
+    if (!a.answer.truncated && h.questions == 1) {
+        if (!check_records(msg, at, &h, &a.answer))
+            return -EBADMSG;
+        if (addresses && a.answer.rcode == DNS_NOERROR &&
+            (r = read_addresses(msg, at, h.answers, q, &a.answer)) != 0)
+            return r;
+        look_over(msg, at, &h, &a);
+    }
+    if (a.answer.ttl_s < DNS_TTL_MIN_S)
+        a.answer.ttl_s = DNS_TTL_MIN_S;
+    *out = a;
+    return 0;
+}

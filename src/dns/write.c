@@ -2,6 +2,7 @@
 #include "wire.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define POINTER_TO_QUESTION (0xc000 | QUESTION_AT)
 
@@ -30,12 +31,15 @@ static void put_edns(struct buf *out, unsigned rcode, bool dnssec_ok)
     buf_u16(out, 0);
 }
 
-void dns_put_query(struct buf *out, uint16_t id, const struct dns_question *q, bool edns)
+void dns_put_query(struct buf *out, uint16_t id, const struct dns_question *q, unsigned flags)
 {
-    put_header(out, id, FLAG_RD, (const uint16_t[4]){ 1, 0, 0, edns });
+    bool edns = (flags & DNS_Q_EDNS) != 0;
+
+    put_header(out, id, (flags & DNS_Q_CD) != 0 ? FLAG_RD | FLAG_CD : FLAG_RD,
+               (const uint16_t[4]){ 1, 0, 0, edns });
     put_question(out, q);
     if (edns)
-        put_edns(out, 0, false);
+        put_edns(out, 0, (flags & DNS_Q_DO) != 0);
 }
 
 static void put_record(struct buf *out, const struct dns_record *r)
@@ -47,7 +51,7 @@ static void put_record(struct buf *out, const struct dns_record *r)
     buf_u16(out, r->type);
     buf_u16(out, DNS_IN);
     buf_u32(out, r->ttl_s);
-    if (r->type == DNS_CNAME) {
+    if (r->type == DNS_CNAME || r->type == DNS_PTR) {
         buf_u16(out, r->name->len);
         buf_put(out, r->name->wire, r->name->len);
     } else if (r->type == DNS_A) {
@@ -59,16 +63,18 @@ static void put_record(struct buf *out, const struct dns_record *r)
     }
 }
 
+/* What of the flags is the client's to have back. */
+static uint16_t echoed_flags(const struct dns_query *q)
+{
+    return (uint16_t)((q->recursion_desired ? FLAG_RD : 0) | (q->checking_disabled ? FLAG_CD : 0));
+}
+
 static void put_reply(struct buf *out, const struct dns_query *q, enum dns_rcode rcode, uint16_t extra_flags,
                       const struct dns_record *records, size_t n)
 {
     uint16_t flags = FLAG_QR | FLAG_RA | extra_flags | (uint16_t)(q->opcode << OPCODE_SHIFT);
 
-    flags |= (uint16_t)(rcode & FLAG_RCODE);
-    if (q->recursion_desired)
-        flags |= FLAG_RD;
-    if (q->checking_disabled)
-        flags |= FLAG_CD;
+    flags |= (uint16_t)(rcode & FLAG_RCODE) | echoed_flags(q);
     put_header(out, q->id, flags, (const uint16_t[4]){ q->has_question, (uint16_t)n, 0, q->has_edns });
     if (q->has_question)
         put_question(out, &q->question);
@@ -88,4 +94,53 @@ int dns_put_reply(struct buf *out, const struct dns_query *q, enum dns_rcode rco
         put_reply(out, q, rcode, FLAG_TC, NULL, 0);
     }
     return out->full ? -ENOSPC : 0;
+}
+
+/* ---- answers that are handed on ---- */
+
+#define STALE_TTL_S 30 /* RFC 8767 section 4 */
+
+static void lower_ttls(struct span msg, unsigned records, uint32_t age_s, bool stale, uint8_t *bytes)
+{
+    size_t at = QUESTION_AT;
+
+    if (!name_skip(msg, &at))
+        return;
+    at += 4;
+    while (records-- > 0 && name_skip(msg, &at) && msg.len - at >= 10) {
+        uint32_t ttl_s = get_be32(msg.data + at + 4);
+
+        if (ttl_s >
+            DNS_TTL_MAX_S) /* with the top bit set, too: then RFC 2181 section 8 says 0, which is 1 below */
+            ttl_s = ttl_s > INT32_MAX ? 0 : DNS_TTL_MAX_S;
+        ttl_s = stale ? STALE_TTL_S : ttl_s > age_s ? ttl_s - age_s : 0;
+        put_be32(bytes + at + 4, ttl_s < DNS_TTL_MIN_S ? DNS_TTL_MIN_S : ttl_s);
+        at += 10u + get_be16(msg.data + at + 8);
+        if (at > msg.len)
+            return;
+    }
+}
+
+int dns_put_relay(struct buf *out, const struct dns_query *q, struct span stored, uint16_t additionals,
+                  uint32_t age_s, bool stale)
+{
+    uint16_t flags = get_be16(stored.data + 2), records;
+
+    flags =
+        (uint16_t)((flags & ~(FLAG_RD | FLAG_CD | FLAG_AA | FLAG_TC)) | FLAG_QR | FLAG_RA | echoed_flags(q));
+    buf_put(out, stored.data, stored.len);
+    if (q->has_edns)
+        put_edns(out, 0, q->dnssec_ok);
+    if (out->full || stored.len < DNS_HEADER_LEN + q->question.name.len + 4u) {
+        buf_init(out, out->data, out->cap);
+        put_reply(out, q, (enum dns_rcode)(flags & FLAG_RCODE), FLAG_TC, NULL, 0);
+        return out->full ? -ENOSPC : 0;
+    }
+    put_be16(out->data, q->id);
+    put_be16(out->data + 2, flags);
+    put_be16(out->data + 10, (uint16_t)(additionals + q->has_edns));
+    memcpy(out->data + QUESTION_AT, q->question.name.wire, q->question.name.len);
+    records = (uint16_t)(get_be16(stored.data + 6) + get_be16(stored.data + 8) + additionals);
+    lower_ttls((struct span){ out->data, stored.len }, records, age_s, stale, out->data);
+    return 0;
 }

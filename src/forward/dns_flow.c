@@ -4,10 +4,10 @@
  * a silent server would soon hold all the questions that there is room for. */
 #include "forward_impl.h"
 
-static void query_free(struct dns_query *q)
+static void query_free(struct dns_carried *q)
 {
     struct udp_flow *u = q->flow;
-    struct dns_query **at;
+    struct dns_carried **at;
 
     for (at = &u->queries; *at != q; at = &(*at)->next)
         ;
@@ -16,13 +16,13 @@ static void query_free(struct dns_query *q)
     slab_put(&u->f->queries, q);
 }
 
-static void query_end(struct dns_query *q)
+static void query_end(struct dns_carried *q)
 {
     up_stream_close(q->up);
     query_free(q);
 }
 
-static void query_push(struct dns_query *q)
+static void query_push(struct dns_carried *q)
 {
     size_t total = 2u + q->message_len;
 
@@ -55,7 +55,7 @@ static void on_writable(void *arg)
 
 static void on_readable(void *arg)
 {
-    struct dns_query *q = arg;
+    struct dns_carried *q = arg;
     ssize_t n;
 
     if (q->sent < 2u + q->message_len) /* an answer to half a question is none */
@@ -92,7 +92,7 @@ static const struct up_stream_events query_events = { on_open, on_readable, on_w
 static void on_timer(struct wheel_timer *t, uint64_t now_us)
 {
     (void)now_us;
-    query_end(CONTAINER_OF(t, struct dns_query, timer));
+    query_end(CONTAINER_OF(t, struct dns_carried, timer));
 }
 
 void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
@@ -100,7 +100,7 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
 {
     struct forward *f = u->f;
     struct host_port dst = { NULL, server->addr, server->port };
-    struct dns_query *q;
+    struct dns_carried *q;
 
     if (len < 12 || len > sizeof(q->buf) - 2 || !(q = slab_get(&f->queries)))
         return;

@@ -300,6 +300,8 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
                                .proto = v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
     struct rule_verdict verdict;
     struct choice c;
+    char name[256];
+    bool fake = false; /* only its name is known, and an echo cannot be sent to a name */
 
     if (f->echo && echo_proxy_is_loop(f->echo, &r->src, &r->dst, r->id, r->seq)) {
         FCOUNT(f, loop);
@@ -308,6 +310,15 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
     if (!(r->flags &
           ECHO_TEMPORARY)) /* our own address, broadcast, multicast: the stack's built-in rules (icmp.md 2.4) */
         return ECHO_PASS;
+    if (f->book && name_book_is_fake(f->book, &r->dst)) {
+        fake = true;
+        if (name_book_find(f->book, &r->dst, 0, name, false) != NAME_FAKE) {
+            FCOUNT(f, fakeip_unknown);
+            echo_reject(r, REJECT_HOST_UNREACH);
+            return ECHO_CONSUMED;
+        }
+        asked.target = (struct host_port){ .name = name };
+    }
     rules_match(f->ways->rules, &asked, &verdict);
     switch (upstream_kind(forward_way(f, f->ways, verdict.target))) {
     case UPSTREAM_REJECT:
@@ -318,7 +329,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         FCOUNT(f, dropped);
         return ECHO_CONSUMED;
     case UPSTREAM_DIRECT:
-        c = choose(f, verdict.echo, true, v6);
+        c = choose(f, verdict.echo, !fake, v6);
         break;
     case UPSTREAM_SOCKS5:
     case UPSTREAM_SOCKS4:

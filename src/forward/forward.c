@@ -164,7 +164,9 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->assocs, sizeof(struct udp_assoc), o->max_udp * 2)) != 0 ||
         (r = slab_init(&f->held, sizeof(struct held) + HELD_BYTES, 4096)) != 0 ||
         (r = slab_init(&f->sources, sizeof(struct source), flows)) != 0 ||
-        (r = slab_init(&f->queries, sizeof(struct dns_query), 1024)) != 0 ||
+        (r = slab_init(&f->queries, sizeof(struct dns_carried), 1024)) != 0 ||
+        (r = slab_init(&f->pending, sizeof(struct dns_pending), 4096)) != 0 ||
+        (r = dns_sessions_init(&f->sessions)) != 0 ||
         (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0 ||
         (r = slab_init(&f->probes, sizeof(struct echo_probe), ECHO_PROBES_MAX)) != 0)
         return r;
@@ -208,6 +210,8 @@ void forward_free(struct forward *f)
     slab_fini(&f->held);
     slab_fini(&f->sources);
     slab_fini(&f->queries);
+    slab_fini(&f->pending);
+    slab_fini(&f->sessions);
     slab_fini(&f->echoes);
     slab_fini(&f->probes);
     ways_unref(f->ways);
@@ -228,8 +232,9 @@ void forward_set_policy(struct forward *f, struct forward_policy *p)
 
 bool forward_trim(struct forward *f)
 {
-    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs, &f->held,
-                                 &f->sources,   &f->queries,  &f->echoes,    &f->probes };
+    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,
+                                 &f->held,      &f->sources,  &f->queries,   &f->pending,
+                                 &f->sessions,  &f->echoes,   &f->probes };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -256,6 +261,14 @@ void forward_attach(struct forward *f, struct stack *s, struct up_env *env)
     f->env = env;
     f->stack = s;
     f->wheel = stack_wheel(s);
+}
+
+void forward_attach_dns(struct forward *f, struct dns_service *dns, const struct dns_settings *settings,
+                        struct name_book *book)
+{
+    f->dns = dns;
+    f->dns_settings = settings;
+    f->book = book;
 }
 
 void forward_attach_echo(struct forward *f, struct echo_proxy *echo)
@@ -298,7 +311,7 @@ uint32_t forward_udp_count(const struct forward *f)
 
 static const char *tcp_state_text(uint8_t state)
 {
-    static const char *const text[] = { "free", "opening", "opening", "opening", "open", "closing" };
+    static const char *const text[] = { "free", "opening", "opening", "opening", "open", "closing", "open" };
 
     return text[state];
 }

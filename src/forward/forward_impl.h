@@ -1,4 +1,4 @@
-/* forward_impl.h - the inside of a forwarder, shared by tcp_flow.c, udp_flow.c, dns_flow.c, echo_policy.c,
+/* forward_impl.h - the inside of a forwarder, shared by tcp_flow.c, udp_flow.c, dns_flow.c, dns_hijack.c, names.c, echo_policy.c,
  * echo_direct.c and forward.c.
  * All of it belongs to one worker: no lock, no atomic, no other worker's memory. */
 #ifndef CULVERT_FORWARD_IMPL_H
@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "culvert/dns.h"
 #include "culvert/forward.h"
 
 /* One worker's hold on a policy. It lives as long as flows of this worker do that were decided by it. */
@@ -39,6 +40,7 @@ enum tcp_flow_state {
     TCP_FLOW_DIALING, /* accepted early: the client may send, the upstream is being opened */
     TCP_FLOW_OPEN,
     TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
+    TCP_FLOW_DNS,   /* its messages are answered here; there is no upstream */
 };
 
 /* What only a flow needs whose SYN is held. */
@@ -53,13 +55,17 @@ struct tcp_flow {
         struct tcp_opening *opening; /* OPENING */
         struct tcp_conn *conn;       /* later */
     };
-    struct up_stream *up; /* NULL once closed */
+    union {
+        struct up_stream *up;    /* NULL once closed */
+        struct dns_session *dns; /* TCP_FLOW_DNS */
+    };
     struct source *source;
     struct wheel_timer timer; /* idle and half-close time-outs, and the poll of DRAIN */
     uint32_t rule;
     uint16_t target; /* index into ways->target */
     uint8_t state;   /* enum tcp_flow_state */
-    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1;
+    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1,
+        fake : 1;                   /* its target is a fake address, in use until it ends */
     uint32_t started_ms, active_ms; /* since the forwarder began */
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct tcp_flow) <= 80, "an idle flow is cheap (PERF-9)");
@@ -74,6 +80,9 @@ struct udp_assoc {
     uint8_t held;
     uint16_t target; /* index into ways->target */
     bool open, no_udp, alias;
+    bool
+        faked; /* its one target is a fake address: it has the association to itself, so that replies find back */
+    struct ip_port fake;
     /* of the client's latest datagram; what a reply without source is taken to come from */
     struct ip_port last_target;
 };
@@ -102,7 +111,8 @@ struct udp_flow {
     struct udp_assoc *assocs;
     struct udp_assoc *last;      /* the one that the previous datagram used */
     struct ip_port last_decided; /* the target that `last` was chosen for */
-    struct dns_query *queries;   /* DNS over TCP under way */
+    struct dns_carried *queries; /* DNS over TCP under way */
+    struct dns_pending *asked;   /* questions that are answered here */
     struct wheel_timer timer;
     uint32_t rule;
     uint32_t started_ms, active_ms;
@@ -115,15 +125,41 @@ struct udp_flow {
 
 /* ---- DNS over TCP for an exit without UDP (config.md: proxies[].udp) ------------------------------------------------- */
 
-struct dns_query {
+struct dns_carried {
     struct udp_flow *flow;
-    struct dns_query *next;
+    struct dns_carried *next;
     struct up_stream *up;
     struct wheel_timer timer;        /* a server that never answers */
     struct ip_port shown;            /* whom the client asked */
     uint16_t sent, message_len, got; /* of the 2 + message_len bytes; of the answer with its length */
     uint8_t buf[4096 + 2];           /* the question, then the answer (RFC 1035 section 4.2.2) */
 };
+
+/* ---- DNS that is answered here (dns.hijack) --------------------------------------------------------------------------- */
+
+struct dns_pending { /* a question that came as a datagram */
+    void *free_link;
+    struct udp_flow *flow;
+    struct dns_pending *next;
+    struct dns_ask *ask;
+    struct ip_port shown; /* whom the client asked */
+    bool over;            /* its reply has run */
+};
+
+/* ---- names of flows ------------------------------------------------------------------------------------------------- */
+
+struct flow_name {
+    enum name_known known;
+    char text[256]; /* NAME_REAL and NAME_FAKE */
+};
+/** flow_name_find() - what is known of @addr; with NAME_FAKE the address is in use until flow_name_release() */
+void flow_name_find(struct forward *f, const struct ip_addr *addr, struct flow_name *out);
+void flow_name_release(struct forward *f, const struct ip_addr *addr);
+/** flow_name_unknown() - counts and tells of a flow to a fake address that is nobody's (faults.md D8) */
+void flow_name_unknown(struct forward *f, const struct flow_key *key);
+/** flow_name_target() - the target for rules and for dialling: a fake address is only its name, a real one has both
+ * The name is borrowed from @n. */
+struct host_port flow_name_target(const struct flow_name *n, const struct ip_port *dst);
 
 /* ---- echo ------------------------------------------------------------------------------------------------------------- */
 
@@ -145,7 +181,7 @@ struct echo_probe { /* of one way out: a question under way, and who waits for i
 
 /* ---- the forwarder ------------------------------------------------------------------------------------------------------ */
 
-enum log_cause { LOG_FLOW_ENDED, LOG_FLOW_FAILED, LOG_LOOP, LOG_LIMIT, LOG_CAUSES };
+enum log_cause { LOG_FLOW_ENDED, LOG_FLOW_FAILED, LOG_LOOP, LOG_LIMIT, LOG_FAKE, LOG_CAUSES };
 
 struct forward {
     struct forward_options opt;
@@ -155,13 +191,17 @@ struct forward {
     struct wheel *wheel; /* the stack's */
     struct ways *ways;   /* for new flows */
     const struct own_flows *own;
-    struct echo_proxy *echo; /* NULL: none */
+    struct dns_service *dns;                 /* NULL: DNS is not answered here */
+    const struct dns_settings *dns_settings; /* beside it */
+    struct name_book *book;                  /* beside it */
+    struct echo_proxy *echo;                 /* NULL: none */
     uint32_t worker;
     struct ip_addr gateway[2]; /* IPv4, IPv6: who says "time exceeded" */
     uint64_t epoch_us;
     struct prng prng;
     struct hash_key source_key;
-    struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, echoes, probes;
+    struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, pending, sessions, echoes,
+        probes;
     struct echo_probe *probing; /* all that run */
     struct source *source_table[SOURCE_BUCKETS];
     struct log_limit limits[LOG_CAUSES];
@@ -218,6 +258,20 @@ void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const stru
 void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
                   const struct ip_port *shown, const uint8_t *message, size_t len);
 void dns_flow_cancel(struct udp_flow *u);
+
+/** dns_hijacked() - are questions to @target answered here? */
+bool dns_hijacked(const struct forward *f, const struct ip_port *target, bool tcp);
+/** dns_hijack_ask() - answer this datagram of the flow, as if @shown did */
+void dns_hijack_ask(struct udp_flow *u, const struct ip_port *shown, const uint8_t *message, size_t len);
+void dns_hijack_cancel(struct udp_flow *u);
+
+/* Messages over TCP (RFC 7766); the flow's connection is open. */
+int dns_sessions_init(struct slab *s);
+struct dns_session *dns_session_new(struct tcp_flow *t); /* NULL: no memory */
+void dns_session_free(struct dns_session *s);            /* NULL is fine */
+void dns_session_on_readable(struct dns_session *s);
+void dns_session_on_writable(struct dns_session *s);
+void dns_session_idle(struct dns_session *s); /* nothing has come for long */
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
 void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */

@@ -49,6 +49,10 @@ static void flow_end(struct tcp_flow *t, const char *why)
     counter_add(&f->cnt.bytes_down, info.bytes_down);
     wheel_cancel(f->wheel, &t->timer);
     source_leave(f, t->source);
+    if (t->state == TCP_FLOW_DNS)
+        dns_session_free(t->dns);
+    if (t->fake)
+        flow_name_release(f, &key.target);
     ways_unref(t->ways);
     slab_put(&f->tcp_flows, t);
 }
@@ -296,7 +300,15 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
         drain_step(t);
         return;
     }
-    limit_ms = t->client_eof || t->up_eof ? o->half_close_timeout_ms : o->tcp_idle_timeout_ms;
+    limit_ms = t->state == TCP_FLOW_DNS     ? o->dns_idle_timeout_ms
+               : t->client_eof || t->up_eof ? o->half_close_timeout_ms
+                                            : o->tcp_idle_timeout_ms;
+    if (t->state == TCP_FLOW_DNS && idle_ms >= limit_ms && !t->up_eof) {
+        t->up_eof = true; /* our FIN; whoever does not answer it is cut off the next time */
+        t->active_ms = forward_now_ms(t->ways->f);
+        dns_session_idle(t->dns);
+        idle_ms = 0;
+    }
     if (idle_ms >= limit_ms) {
         FCOUNT(t->ways->f, tcp_idle);
         tcp_abort(t->conn);
@@ -371,6 +383,7 @@ static void flow_dial(struct tcp_flow *t)
     struct host_port target = { 0 };
     struct flow_key key;
     struct ip_port dst;
+    char name[256];
     int r;
 
     tcp_flow_key(t, &key);
@@ -378,6 +391,8 @@ static void flow_dial(struct tcp_flow *t)
     target.addr = dst.addr;
     target.port = dst.port;
     up_env_set_client(f->env, &key.client);
+    if (t->fake && name_book_find(f->book, &key.target, 0, name, false) == NAME_FAKE)
+        target = (struct host_port){ .name = name, .port = dst.port };
     r = up_stream_open(f->env, t->ways->target[t->target], &target,
                        (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
 
@@ -390,11 +405,43 @@ static void flow_dial(struct tcp_flow *t)
     dial_failed(t, r, strerror(-r));
 }
 
+/* A resolver that wants TCP: there is nobody to dial. */
+static void hijack(struct forward *f, struct tcp_request *r, const struct flow_key *key)
+{
+    struct tcp_flow *t = flow_new(f, r, key);
+
+    if (!t) {
+        tcp_request_reject(r, REJECT_SILENT);
+        return;
+    }
+    t->rule = RULE_IMPLICIT;
+    FCOUNT(f, dns_hijacked);
+    tcp_request_set_user(r, t);
+    flow_accept(t);
+}
+
+/* Its client is there: messages may come. */
+static void flow_open_dns(struct tcp_flow *t)
+{
+    struct forward *f = t->ways->f;
+    struct dns_session *s = dns_session_new(t);
+
+    if (!s) {
+        tcp_abort(t->conn);
+        return;
+    }
+    t->dns = s;
+    t->state = TCP_FLOW_DNS;
+    t->active_ms = forward_now_ms(f);
+    wheel_set(f->wheel, &t->timer, loop_now_us(f->loop) + (uint64_t)f->opt.dns_idle_timeout_ms * 1000);
+}
+
 void tcp_flow_on_request(void *arg, struct tcp_request *r)
 {
     struct forward *f = arg;
     struct rule_verdict verdict;
     struct rule_flow asked = { .proto = IP_PROTO_TCP };
+    struct flow_name name;
     struct flow_key key;
     struct ip_port dst;
     struct tcp_flow *t;
@@ -404,17 +451,31 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
         tcp_request_reject(r, REJECT_SILENT);
         return;
     }
-    dst = forward_target(f, &(struct ip_port){ key.target, key.target_port });
-    asked.client = (struct ip_port){ key.client, key.client_port };
-    asked.target = (struct host_port){ NULL, dst.addr, dst.port };
-    rules_match(f->ways->rules, &asked, &verdict);
-    if (rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target))))
-        return;
-    t = flow_new(f, r, &key);
-    if (!t) {
-        tcp_request_reject(r, REJECT_SILENT);
+    dst = (struct ip_port){ key.target, key.target_port };
+    if (dns_hijacked(f, &dst, true)) {
+        hijack(f, r, &key);
         return;
     }
+    flow_name_find(f, &key.target, &name);
+    if (name.known == NAME_FAKE_UNKNOWN) {
+        flow_name_unknown(f, &key);
+        tcp_request_reject(r, REJECT_RST);
+        return;
+    }
+    dst = forward_target(f, &dst);
+    asked.client = (struct ip_port){ key.client, key.client_port };
+    asked.target = flow_name_target(&name, &dst);
+    rules_match(f->ways->rules, &asked, &verdict);
+    t = NULL;
+    if (!rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target))) &&
+        !(t = flow_new(f, r, &key)))
+        tcp_request_reject(r, REJECT_SILENT);
+    if (!t) {
+        if (name.known == NAME_FAKE)
+            flow_name_release(f, &key.target);
+        return;
+    }
+    t->fake = name.known == NAME_FAKE;
     t->rule = verdict.rule;
     t->target = (uint16_t)verdict.target;
     tcp_request_set_user(r, t);
@@ -447,11 +508,17 @@ void tcp_flow_on_gone(void *user, int err)
 void tcp_flow_on_open(void *user)
 {
     struct tcp_flow *t = user;
+    struct flow_key key;
 
     if (t->state != TCP_FLOW_ACCEPT) /* the upstream broke meanwhile */
         return;
     if (t->up) {
         flow_open(t);
+        return;
+    }
+    tcp_flow_key(t, &key);
+    if (dns_hijacked(t->ways->f, &(struct ip_port){ key.target, key.target_port }, true)) {
+        flow_open_dns(t);
         return;
     }
     t->state = TCP_FLOW_DIALING; /* early: nobody is dialled for a client that may not exist */
@@ -462,6 +529,11 @@ void tcp_flow_on_readable(void *user)
 {
     struct tcp_flow *t = user;
 
+    if (t->state == TCP_FLOW_DNS) {
+        t->active_ms = forward_now_ms(t->ways->f);
+        dns_session_on_readable(t->dns);
+        return;
+    }
     if (t->state == TCP_FLOW_DRAIN) /* its 5 s are not the client's to prolong */
         return;
     t->active_ms = forward_now_ms(t->ways->f);
@@ -473,6 +545,10 @@ void tcp_flow_on_writable(void *user)
 {
     struct tcp_flow *t = user;
 
+    if (t->state == TCP_FLOW_DNS) {
+        dns_session_on_writable(t->dns);
+        return;
+    }
     if (t->state != TCP_FLOW_OPEN || t->up_eof || !t->up)
         return;
     t->active_ms = forward_now_ms(t->ways->f);
@@ -485,7 +561,7 @@ void tcp_flow_on_closed(void *user, int err)
     struct tcp_flow *t = user;
     bool drained = t->state == TCP_FLOW_DRAIN;
 
-    if (t->up) {
+    if (t->state != TCP_FLOW_DNS && t->up) {
         if (err == 0)
             up_stream_close(t->up);
         else

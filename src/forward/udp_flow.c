@@ -34,6 +34,8 @@ static void assoc_free(struct udp_assoc *a)
     drop_held(f, a);
     if (a->up)
         up_udp_close(a->up);
+    if (a->faked)
+        flow_name_release(f, &a->fake.addr);
     slab_put(&f->assocs, a);
 }
 
@@ -48,6 +50,7 @@ static void flow_free(struct udp_flow *u, const char *why)
     counter_add(&f->cnt.bytes_up, u->bytes_up);
     counter_add(&f->cnt.bytes_down, u->bytes_down);
     dns_flow_cancel(u);
+    dns_hijack_cancel(u);
     while (u->assocs) {
         struct udp_assoc *a = u->assocs;
 
@@ -93,6 +96,8 @@ static struct ip_port shown_source(const struct udp_assoc *a, const struct up_da
     const struct forward *f = a->flow->f;
     struct ip_port source = ip_is_none(&d->source.addr) ? a->last_target : d->source;
 
+    if (a->faked) /* the name's server answered; the client knows it by the fake address */
+        return a->fake;
     if (a->alias && ip_port_equal(&source, &f->opt.dns_server))
         source = (struct ip_port){ f->opt.dns_address[ip_is4(&a->flow->client.addr) ? 0 : 1], 53 };
     return source;
@@ -215,12 +220,18 @@ static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, 
 static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
 {
     struct host_port to = { NULL, target->addr, target->port };
+    char name[256];
     bool direct = a->up && upstream_kind(up_udp_way(a->up)) == UPSTREAM_DIRECT;
 
     a->last_target = *target;
     if (a->no_udp) {
         send_without_udp(a, d, target);
         return;
+    }
+    if (a->faked) {
+        if (name_book_find(a->flow->f->book, &a->fake.addr, 0, name, false) != NAME_FAKE)
+            return;
+        to.name = name;
     }
     up_udp_send_row(a->up, &to, d->data, d->ranges, d->gso_size,
                     direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0, d->tos);
@@ -356,31 +367,67 @@ static int assoc_dial(struct udp_assoc *a)
                        &assoc_events, a, &a->up);
 }
 
-static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target)
+/* @fake: the target is a fake address, and held; NULL: it is none. On failure the hold is still the caller's. */
+static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target, const struct ip_port *fake)
 {
     struct udp_assoc *a;
 
-    for (a = u->assocs; a; a = a->next)
-        if (a->target == target)
-            return a;
+    for (a = u->assocs; a; a = a->next) {
+        if (a->target != target || a->faked != (fake != NULL) || (fake && !ip_port_equal(&a->fake, fake)))
+            continue;
+        if (fake)
+            flow_name_release(u->f, &fake->addr); /* it has one already */
+        return a;
+    }
     a = slab_get(&u->f->assocs);
     if (!a)
         return NULL;
     a->flow = u;
     a->target = (uint16_t)target;
+    a->faked = fake != NULL;
+    if (fake)
+        a->fake = *fake;
     a->next = u->assocs;
     u->assocs = a;
     return a;
 }
 
-static void decide(const struct ways *w, const struct ip_port *client, const struct ip_port *target,
-                   struct rule_verdict *out)
+/* Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
+static bool decide(struct forward *f, const struct ways *w, const struct ip_port *client,
+                   const struct ip_port *target, struct flow_name *name, struct rule_verdict *out)
 {
-    struct rule_flow asked = { .client = *client,
-                               .target = { NULL, target->addr, target->port },
-                               .proto = IP_PROTO_UDP };
+    struct rule_flow asked = { .client = *client, .proto = IP_PROTO_UDP };
 
+    flow_name_find(f, &target->addr, name);
+    if (name->known == NAME_FAKE_UNKNOWN) {
+        flow_name_unknown(f,
+                          &(struct flow_key){
+                              client->addr, target->addr, client->port, target->port, IP_PROTO_UDP, { 0 } });
+        return false;
+    }
+    asked.target = flow_name_target(name, target);
     rules_match(w->rules, &asked, out);
+    return true;
+}
+
+static struct udp_assoc *assoc_by_verdict(struct udp_flow *u, uint32_t target, const struct ip_port *dst,
+                                          const struct flow_name *name)
+{
+    bool fake = name->known == NAME_FAKE;
+    struct udp_assoc *a = assoc_for(u, target, fake ? dst : NULL);
+
+    if (!a && fake)
+        flow_name_release(u->f, &dst->addr);
+    return a;
+}
+
+static void hijack_row(struct udp_flow *u, const struct udp_datagram *d)
+{
+    struct walk w = { .row = d };
+    struct iovec one;
+
+    while (walk_next(&w, &one))
+        dns_hijack_ask(u, &d->target, one.iov_base, one.iov_len);
 }
 
 void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
@@ -390,14 +437,22 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     struct ip_port target = forward_target(f, &d->target);
     struct udp_assoc *a = u->last;
     struct rule_verdict verdict;
+    struct flow_name name;
 
     u->active_ms = forward_now_ms(f);
     u->bytes_up += d->len;
+    if (dns_hijacked(f, &d->target, false)) {
+        hijack_row(u, d);
+        return;
+    }
     if (d->target.port != 53)
         u->dns_only = false;
     if (!a || !ip_port_equal(&u->last_decided, &target)) {
-        decide(u->ways, &u->client, &target, &verdict);
-        a = assoc_for(u, verdict.target);
+        if (!decide(f, u->ways, &u->client, &target, &name, &verdict)) {
+            udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
+            return;
+        }
+        a = assoc_by_verdict(u, verdict.target, &target, &name);
         if (!a)
             return;
         u->last = a;
@@ -535,10 +590,34 @@ static bool refused_by_rule(struct forward *f, struct udp_request *r, const stru
     return false;
 }
 
+/* A resolver's port: an endpoint at once, without a way out until it asks somebody else. */
+static void hijack(struct forward *f, struct udp_request *r, const struct udp_datagram *d)
+{
+    enum udp_match match = f->opt.nat == UDP_NAT_SYMMETRIC ? UDP_MATCH_FLOW : UDP_MATCH_CLIENT;
+    struct udp_flow *u = flow_new(f, r, d);
+    struct udp_endpoint *endpoint;
+
+    if (!u) {
+        udp_request_reject(r, REJECT_SILENT);
+        return;
+    }
+    u->rule = RULE_IMPLICIT;
+    udp_request_set_user(r, u);
+    if (udp_request_accept(r, match, u, &endpoint) != 0) {
+        FCOUNT(f, limit_udp);
+        request_refused(u, REJECT_SILENT, "no memory for an endpoint");
+        return;
+    }
+    u->endpoint = endpoint;
+    u->state = UDP_FLOW_OPEN;
+    FCOUNT(f, dns_hijacked);
+}
+
 void udp_flow_on_request(void *arg, struct udp_request *r)
 {
     struct forward *f = arg;
     struct rule_verdict verdict;
+    struct flow_name name;
     struct udp_datagram d;
     struct ip_port target;
     struct udp_assoc *a;
@@ -552,13 +631,25 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
         udp_request_reject(r, REJECT_SILENT);
         return;
     }
-    target = forward_target(f, &d.target);
-    decide(f->ways, &d.client, &target, &verdict);
-    if (refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, verdict.target))))
+    if (dns_hijacked(f, &d.target, false)) {
+        hijack(f, r, &d);
         return;
+    }
+    target = forward_target(f, &d.target);
+    if (!decide(f, f->ways, &d.client, &target, &name, &verdict)) {
+        udp_request_reject(r, REJECT_PORT_UNREACH);
+        return;
+    }
+    if (refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, verdict.target)))) {
+        if (name.known == NAME_FAKE)
+            flow_name_release(f, &target.addr);
+        return;
+    }
     u = flow_new(f, r, &d);
-    a = u ? assoc_for(u, verdict.target) : NULL;
+    a = u ? assoc_by_verdict(u, verdict.target, &target, &name) : NULL;
     if (!a) {
+        if (!u && name.known == NAME_FAKE)
+            flow_name_release(f, &target.addr);
         if (u)
             udp_flow_end(u, "no memory for an association");
         else

@@ -1,0 +1,92 @@
+/* worker_names.c - a worker's names: who answers its clients' DNS, and who finds addresses for what we dial ourselves.
+ *
+ * Names of proxies and name servers go to the resolver (proxy-server-nameserver, else resolv.conf): without them nothing works.
+ * All others go the way of the clients' questions where name servers are configured, and never to the system's (faults.md D7, G5). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker_impl.h"
+
+struct worker_lookup { /* what an up_resolve is: a question to the one or the other */
+    struct worker *w;
+    up_resolved_fn *fn;
+    void *arg;
+    struct resolver_query *query;
+    struct dns_lookup *lookup;
+    bool asking, answered;
+};
+
+static void on_resolved(void *arg, int err, const struct ip_addr *addrs, size_t n)
+{
+    struct worker_lookup *l = arg;
+
+    l->fn(l->arg, err, addrs, n);
+    l->answered = true;
+    if (!l->asking)
+        free(l);
+}
+
+static bool is_bootstrap(const struct worker *w, const char *name)
+{
+    for (size_t i = 0; i < w->bootstraps; i++) {
+        if (strcasecmp(w->bootstrap[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out)
+{
+    struct worker *w = arg;
+    struct worker_lookup *l = calloc(1, sizeof(*l));
+    int r;
+
+    if (!l)
+        return -ENOMEM;
+    *l = (struct worker_lookup){ .w = w, .fn = fn, .arg = fn_arg, .asking = true };
+    *out = (struct up_resolve *)(void *)l;
+    if (w->dns && dns_service_has_servers(w->dns) && !is_bootstrap(w, name))
+        r = dns_service_lookup(w->dns, name, on_resolved, l, &l->lookup);
+    else
+        r = resolver_query(w->resolver, name, on_resolved, l, &l->query);
+    l->asking = false;
+    if (r != 0 || l->answered)
+        free(l);
+    return r;
+}
+
+void worker_resolve_cancel(void *arg, struct up_resolve *q)
+{
+    struct worker_lookup *l = (struct worker_lookup *)(void *)q;
+
+    (void)arg;
+    if (!l)
+        return;
+    resolver_cancel(l->query);
+    dns_service_lookup_cancel(l->lookup);
+    free(l);
+}
+
+int worker_names_open(struct worker *w, const struct worker_setup *setup)
+{
+    struct dns_service_setup dns = {
+        .loop = w->loop,
+        .env = w->env,
+        .settings = setup->dns,
+        .book = setup->book,
+        .own = setup->own_networks,
+        .owns = setup->own_network_count,
+    };
+    int r;
+
+    w->bootstrap = setup->bootstrap;
+    w->bootstraps = setup->bootstraps;
+    if (!setup->book)
+        return 0;
+    dns.targets = forward_policy_targets(setup->policy, &dns.target_count);
+    r = dns_service_start(setup->dns_services, setup->index, &dns, &w->dns);
+    if (r == 0)
+        forward_attach_dns(w->forward, w->dns, setup->dns, setup->book);
+    return r;
+}

@@ -1,0 +1,160 @@
+/* service_impl.h - the parts of the service that answers clients; private to src/resolver.
+ *
+ *     ask   a client's question, from taking it to its reply; it may travel to another worker and back
+ *     job   one question to name servers, with all asks that wait for it
+ *     try   a job's question to one server, over UDP or a stream
+ *     conn  a stream (TCP, TLS) to one server, shared by tries (RFC 7766 section 6.2.1)
+ *
+ * What always holds: a job that is done stays in memory until its timer runs, so no callback of a try finds it gone. */
+#ifndef SERVICE_IMPL_H
+#define SERVICE_IMPL_H
+
+#include "culvert/dns.h"
+#include "culvert/resolver.h"
+
+#define SERVICE_ASKS_MAX  4096 /* open at a time, of one worker's clients */
+#define SERVICE_JOBS_MAX  512
+#define JOB_BUCKETS       256
+#define REPLY_ROOM        1232
+#define SERVICE_QUERY_MAX (2 + DNS_HEADER_LEN + 255 + 4 + 11) /* length, header, name, type and class, OPT */
+#define LIMIT_PLACES      4096
+
+struct dns_job;
+struct dns_conn;
+
+struct dns_ask {
+    void *free_link; /* the slab's, while free */
+    struct loop_msg msg;
+    struct dns_service *home, *owner;
+    struct dns_ask *next; /* of its job */
+    struct dns_job *job;
+    dns_reply_fn *fn;
+    void *arg;
+    bool cancelled, away, internal;
+    bool plain;  /* the name is one that a host can have */
+    bool *ended; /* set when it is over; NULL: nobody asks */
+    uint32_t most_bytes;
+    struct dns_query query;
+    char name[256]; /* of the question, normalised */
+    uint8_t *reply; /* room, or malloc'ed; NULL: none */
+    size_t reply_len;
+    uint8_t room[REPLY_ROOM];
+};
+
+/* ---- answer_cache.c ---- */
+
+struct answer_key {
+    const char *name; /* normalised */
+    uint16_t type;
+    uint8_t flags; /* DNS_Q_DO, DNS_Q_CD */
+};
+struct kept_answer {
+    struct kept_answer *chain, *older, *newer;
+    uint64_t hash;
+    uint64_t came_us, expires_us;
+    uint16_t type, additionals, len;
+    uint8_t flags, name_len;
+    bool positive;   /* worth serving stale */
+    uint8_t bytes[]; /* the message, then the name */
+};
+struct answer_cache {
+    struct hash_key key;
+    struct kept_answer **buckets, *oldest, *newest;
+    size_t bucket_count, count, cap;
+};
+#define STALE_MAX_US UINT64_C(3600000000) /* faults.md D7 */
+int answer_cache_init(struct answer_cache *c, size_t cap);
+void answer_cache_fini(struct answer_cache *c);
+struct kept_answer *answer_cache_find(struct answer_cache *c, const struct answer_key *k);
+void answer_cache_put(struct answer_cache *c, const struct answer_key *k, struct span message,
+                      const struct dns_relay *relay, uint64_t now_us);
+
+/* ---- job.c ---- */
+
+enum try_state { TRY_IDLE, TRY_UDP, TRY_STREAM, TRY_DEAD };
+struct dns_try {
+    struct dns_job *job;
+    const struct dns_nameserver *server;
+    enum try_state state;
+    uint16_t id;
+    bool open, repeated, no_edns;
+    struct up_udp *udp;
+    struct dns_conn *conn;
+    struct dns_try *conn_next; /* of its connection */
+    size_t query_len;          /* with TCP's length in front */
+    uint8_t query[SERVICE_QUERY_MAX];
+};
+struct dns_job {
+    void *free_link;
+    struct dns_service *s;
+    struct dns_job *chain, *next_all, **link_all;
+    struct dns_ask *waiting;
+    char name[256];
+    struct dns_question question;
+    uint8_t flags;
+    bool done, stale_served;
+    struct wheel_timer timer;
+    uint64_t started_us;
+    unsigned ticks, started_tries, tick_of_try;
+    size_t n_tries;
+    struct dns_try tries[DNS_NAMESERVERS_MAX];
+};
+void job_join(struct dns_service *s, struct dns_ask *a); /* ask name servers, or wait with those who did */
+void job_leave(struct dns_ask *a);
+void jobs_close(struct dns_service *s);
+void try_message(struct dns_try *t, const uint8_t *data, size_t len);
+void try_failed(struct dns_try *t);
+
+/* ---- stream.c ---- */
+
+int stream_ask(struct dns_try *t); /* send it over the server's connection, made if need be; 0 or -errno */
+void stream_leave(struct dns_try *t);
+void streams_close(struct dns_service *s);
+
+/* ---- service.c ---- */
+
+struct limit_place {
+    struct ip_addr addr;
+    uint32_t second, used;
+};
+struct dns_server_tls { /* one for each name server that is asked over TLS */
+    struct dns_server_tls *next;
+    const struct dns_nameserver *server;
+    struct tls_context *context;
+};
+struct dns_service {
+    struct dns_services *all;
+    uint32_t index;
+    bool running;
+    struct loop *loop;
+    struct up_env *env;
+    struct wheel *wheel;
+    const struct dns_settings *settings;
+    struct upstream *const *targets;
+    size_t target_count;
+    struct name_book *book;
+    const struct ip_prefix *own;
+    size_t owns;
+    struct slab asks, jobs;
+    struct dns_job *buckets[JOB_BUCKETS], *all_jobs;
+    struct dns_conn *conns;
+    struct tls_worker *tls;
+    struct dns_server_tls *tls_contexts;
+    struct answer_cache cache;
+    struct hash_key key;
+    struct limit_place *limits;
+    struct dns_counters cnt;
+};
+struct dns_services {
+    uint32_t count;
+    struct dns_service each[];
+};
+#define DCOUNT(s, member) counter_add(&(s)->cnt.member, 1)
+
+/* A finished ask's way back to its client; it is gone then. */
+void ask_reply(struct dns_ask *a, enum dns_rcode rcode, const struct dns_record *records, size_t n);
+void ask_reply_relay(struct dns_ask *a, struct span stored, uint16_t additionals, uint32_t age_s, bool stale);
+struct dns_ask *ask_new(struct dns_service *s, dns_reply_fn *fn, void *arg);
+void ask_start(struct dns_ask *a); /* its query and name are there */
+
+#endif
