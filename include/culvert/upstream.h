@@ -75,6 +75,7 @@ struct upstream_options { /* filled by config; copied by upstream_new() */
     enum upstream_udp udp;
     enum upstream_pipelining pipelining; /* SOCKS5: greeting, login and request in one segment */
     bool fast_open;               /* TCP Fast Open towards the server (RFC 7413), where it has one address */
+    uint32_t pool;                /* connections dialled ahead, for each worker; 0: none */
     bool secure;                  /* TLS around the connection to the server; wants `tls` */
     struct tls_settings *tls;     /* upstream_new() takes a reference */
     const char *tls_name;         /* whom the certificate must be for, and SNI; NULL: the server */
@@ -295,6 +296,8 @@ struct up_counters {
     counter tls_failed, tls_timeout, tls_truncated;
     counter socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent, datagrams_held;
     counter send_calls, recv_calls;
+    counter pool_opened, pool_taken, pool_dead,
+        pool_expired; /* connections dialled ahead, and what became of them */
     counter pipelined,
         started_over; /* handshakes that said all at once; that went on step by step, or on a new connection */
     counter group_retries, group_switches, group_tests, group_refused;

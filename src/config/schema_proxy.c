@@ -177,7 +177,14 @@ static const struct cfg_key proxy_keys[] = {
       .type = &cfg_dialer,
       .shown = "none",
       .help = "the proxy or group that leads to this one; then there is no UDP but `over-tcp`" },
-    LATER("pool", cfg_later_number, "connections kept open"),
+    { .name = "pool",
+      .type = &cfg_uint,
+      PROXY_AT(options.pool),
+      .fallback = "0",
+      .max = 64,
+      .help = "connections that each worker keeps dialled ahead, logged in, for the next flows; socks5, "
+              "socks4, socks4a and "
+              "http. Each is renewed after 15 s, and without flows for a minute there is none" },
     { .name = "tcp-fast-open",
       .type = &cfg_bool,
       PROXY_AT(options.fast_open),

@@ -7,7 +7,8 @@
 
 enum {
     PROBES_MAX = 256,
-    TUNNELS_MAX = 4096,     /* associations over TCP; about 50 KB each */
+    TUNNELS_MAX = 4096, /* associations over TCP; about 50 KB each */
+    POOLED_MAX = 4096,
     HANDSHAKES_MAX = 65536, /* at the same time; an opening ends within its time-out */
 };
 
@@ -30,6 +31,10 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("upstream.loop_refused", loop_refused),
     UP_COUNTER("upstream.send_calls", send_calls),
     UP_COUNTER("upstream.recv_calls", recv_calls),
+    UP_COUNTER("upstream.pool_opened", pool_opened),
+    UP_COUNTER("upstream.pool_taken", pool_taken),
+    UP_COUNTER("upstream.pool_dead", pool_dead),
+    UP_COUNTER("upstream.pool_expired", pool_expired),
     UP_COUNTER("upstream.pipelined", pipelined),
     UP_COUNTER("upstream.started_over", started_over),
     UP_COUNTER("group.retries", group_retries),
@@ -56,6 +61,7 @@ static int init_pools(struct up_env *env, const struct up_env_options *o)
 
     if ((r = slab_init(&env->streams, sizeof(struct up_stream), o->max_streams > 0 ? o->max_streams : 1)) !=
             0 ||
+        (r = slab_init(&env->pooled, sizeof(struct pooled), POOLED_MAX)) != 0 ||
         (r = slab_init(&env->udps, sizeof(struct up_udp), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
         (r = slab_init(&env->handshakes, sizeof(struct handshake), handshakes)) != 0 ||
         (r = slab_init(&env->probes, sizeof(struct probe), PROBES_MAX)) != 0 ||
@@ -89,10 +95,19 @@ int up_env_new(const struct up_env_options *opt, struct up_env **out)
 static void memory_free(struct up_env *env, struct up_memory *m)
 {
     group_live_free(env, m);
+    pool_drop_all(m);
     tls_context_free(m->tls);
     atomic_fetch_sub(&m->up->memories, 1);
     upstream_unref(m->up);
     free(m);
+}
+
+static void drop_pools(struct up_env *env)
+{
+    for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
+        for (struct up_memory *m = env->memories[i]; m; m = m->next)
+            pool_drop_all(m);
+    }
 }
 
 void up_env_free(struct up_env *env)
@@ -104,6 +119,7 @@ void up_env_free(struct up_env *env)
         for (struct up_memory *m = env->memories[i]; m; m = m->next)
             group_live_stop(env, m);
     }
+    drop_pools(env);
     for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
         while (env->memories[i]) {
             struct up_memory *m = env->memories[i];
@@ -124,13 +140,14 @@ void up_env_free(struct up_env *env)
     slab_fini(&env->handshakes);
     slab_fini(&env->udps);
     slab_fini(&env->streams);
+    slab_fini(&env->pooled);
     free(env);
 }
 
 bool up_env_trim(struct up_env *env)
 {
-    struct slab *const all[] = { &env->streams, &env->udps, &env->handshakes, &env->probes,
-                                 &env->names,   &env->held, &env->secures,    &env->tunnels };
+    struct slab *const all[] = { &env->streams, &env->udps,    &env->handshakes, &env->probes, &env->names,
+                                 &env->held,    &env->secures, &env->tunnels,    &env->pooled };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
@@ -145,6 +162,7 @@ void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules)
     assert(loop_is_mine(env->opt.loop));
     env->opt.rules = rules;
     env->rules_number++;
+    drop_pools(env);                                       /* they are bound to the old uplink */
     memset(env->local_at_us, 0, sizeof(env->local_at_us)); /* the uplink's address may be another one now */
 }
 

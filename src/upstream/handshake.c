@@ -62,6 +62,8 @@ static void succeed(struct handshake *h)
     pipeline_answered(h);
     if (!h->idle)
         h->memory->reply_len = talk_reply_len(&h->talk);
+    if (h->goal == SOCKS5_CONNECT)
+        pool_want(h->memory);
     result.guard = h->guard;
     result.fd = drop_io(h);
     h->secure = NULL;
@@ -80,7 +82,7 @@ static void drop_try(struct handshake *h)
     socket_close(h->env, drop_io(h), h->guard);
     drop_way(h);
     h->guard = NO_GUARD;
-    h->talking = false;
+    h->talking = h->pooled = false;
     h->in_len = h->out_len = h->out_off = h->peeked = 0;
 }
 
@@ -131,6 +133,10 @@ static void talk_failed(struct handshake *h)
         way_note(h, true); /* it answered, if only to refuse */
     } else if (h->pipelined && !f.login_fault) {
         pipeline_doubt(h);
+        start_over(h);
+        return;
+    } else if (h->pooled && !f.login_fault) {
+        h->stale = true;
         start_over(h);
         return;
     }
@@ -302,7 +308,9 @@ static void start_talk(struct handshake *h)
     if (m->up->head_path)
         talk_init_head(&h->talk, &m->up->server, m->up->head_path);
     talk_expect(&h->talk, m->reply_len);
-    if (h->goal == SOCKS5_CONNECT && h->doubted_us == 0 && pipeline_begin(h))
+    if (h->pooled)
+        talk_greeted(&h->talk);
+    else if (h->goal == SOCKS5_CONNECT && h->doubted_us == 0 && pipeline_begin(h))
         talk_pipeline(&h->talk);
     patience_us = pipeline_patience_us(h);
     if (patience_us < h->deadline_us - env_now_us(h->env))
@@ -491,6 +499,22 @@ static bool says_something(const struct handshake *h)
     return kind == UPSTREAM_SOCKS5 || (upstream_is_proxy(h->memory->up) && h->goal == SOCKS5_CONNECT);
 }
 
+/* A connection that was dialled ahead. It is spoken to when begin() has set everything up. */
+static bool take_pooled(struct handshake *h)
+{
+    int fd = -1;
+
+    if (h->goal == SOCKS5_CONNECT && !h->stale)
+        fd = pool_take(h->memory, &h->secure, &h->guard, &h->dial.peer);
+    if (fd < 0)
+        return false;
+    if (h->secure)
+        h->secure->handshake = h;
+    h->connected = h->pooled = true;
+    loop_io_resume(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
+    return true;
+}
+
 /* Return: 0: under way, or idle; or -errno, and h->why says it */
 static int start(struct handshake *h)
 {
@@ -501,6 +525,8 @@ static int start(struct handshake *h)
     if (r != 0 || h->idle)
         return r;
     h->dial = (struct dial){ .env = h->env };
+    if (take_pooled(h))
+        return 0;
     if (m->up->dialer)
         r = way_start_via(h, on_via);
     else
@@ -520,6 +546,8 @@ static void begin(struct handshake *h)
         wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env));
     else if (!h->via)
         wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
+    if (h->pooled)
+        start_talk(h); /* what fails now starts over, and calls nobody */
 }
 
 int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,

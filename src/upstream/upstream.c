@@ -39,6 +39,13 @@ static bool tls_is_valid(const struct upstream_options *opt)
     return !opt->tls_name || (opt->tls_name[0] != '\0' && strlen(opt->tls_name) <= 255);
 }
 
+/* Elsewhere there is nothing to dial ahead, or one connection carries all. */
+static bool has_pool(enum upstream_kind kind)
+{
+    return kind == UPSTREAM_SOCKS5 || kind == UPSTREAM_SOCKS4 || kind == UPSTREAM_SOCKS4A ||
+           kind == UPSTREAM_HTTP;
+}
+
 /* The server's name in the spelling that resolvers get; "" when it is an address. */
 static int server_name(const struct upstream_options *opt, char out[256])
 {
@@ -102,6 +109,7 @@ static int make(const struct upstream_options *opt, struct upstream **out)
     up->udp = opt->udp;
     up->pipelining = opt->pipelining;
     up->fast_open = opt->fast_open;
+    up->pool = has_pool(opt->kind) ? opt->pool : 0;
     up->routing_mark = opt->routing_mark;
     snprintf(up->interface_name, sizeof(up->interface_name), "%s", opt->interface_name);
     up->public_only = opt->public_only;

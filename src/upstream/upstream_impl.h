@@ -34,6 +34,7 @@ struct upstream {
     enum upstream_udp udp;
     enum upstream_pipelining pipelining;
     bool fast_open;
+    uint32_t pool;
     const char *name;
     struct host_port server; /* a name is normalised and lives in text */
     struct socks5_login login;
@@ -84,7 +85,11 @@ struct up_memory {
     uint64_t no_ip6_until_us; /* IPv6 lost a race against IPv4: it goes second */
     struct ip_addr last_good; /* address of the server that answered last; none */
     struct ip_addr addrs[UP_ADDRS_MAX];
-    uint8_t addr_count; /* the server's name as it was last answered, for when it fails (faults.md S18) */
+    uint8_t addr_count;  /* the server's name as it was last answered, for when it fails (faults.md S18) */
+    struct pooled *pool; /* newest first; pool.c */
+    struct wheel_timer pool_timer;
+    uint64_t pool_wanted_us; /* the latest flow that was opened */
+    uint32_t pooled;
     uint64_t no_pipelining_until_us; /* pipeline.c */
     bool pipelining_tried;           /* a handshake is on trial */
     bool pipelining_proved;
@@ -117,7 +122,7 @@ struct up_env {
     uint32_t rules_number; /* grows with each new set: memory of an old one may come back as a new one */
     struct up_memory *memories[MEMORY_BUCKETS];
     struct slab tunnels; /* udp_in_tcp.c */
-    struct slab streams, handshakes, udps, probes, names, held, secures;
+    struct slab pooled, streams, handshakes, udps, probes, names, held, secures;
     struct tls_worker *tls; /* NULL until the first dial with TLS */
     struct udp_rx *rx;
     const struct up_stream_events
@@ -249,6 +254,8 @@ struct handshake {
     bool connected;           /* io is ours */
     bool failed;              /* before handshake_open() returned: told by the deadline timer */
     bool talking;             /* the dial, and TLS if any, are through */
+    bool pooled;              /* the connection is one that was dialled ahead */
+    bool stale;               /* such a one was dead: take no other */
     bool pipelined, on_trial; /* pipeline.c */
     uint64_t doubted_us;      /* when it started over for being pipelined; 0: it did not */
     bool idle;                /* nothing is to be done: succeeds at once */
@@ -277,6 +284,24 @@ void way_leave(struct handshake *h);
 /** way_start_via() - open the hop before ours. Return: as handshake_open() */
 int way_start_via(struct handshake *h, handshake_fn *fn);
 void way_why_via(struct handshake *h, const struct up_failure *why); /* names the hop (faults.md S22) */
+
+/* ---- dialled ahead (pool.c) ---- */
+
+/* One connection, greeted and logged in, or on its way there. */
+struct pooled {
+    struct pooled *next; /* of its memory */
+    struct up_memory *memory;
+    struct handshake *handshake; /* NULL: ready */
+    struct loop_io io;
+    struct secure *secure; /* NULL: plain */
+    struct wheel_timer timer;
+    struct ip_port peer;
+    uint32_t guard;
+};
+void pool_want(struct up_memory *m); /* a flow was opened: soon the pool is full again */
+/** pool_take() - one that is alive; it and what goes with it are the caller's. Return: its descriptor; -1: there is none */
+int pool_take(struct up_memory *m, struct secure **secure, uint32_t *guard, struct ip_port *peer);
+void pool_drop_all(struct up_memory *m);
 
 /* ---- all at once? (pipeline.c) ---- */
 

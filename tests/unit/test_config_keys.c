@@ -218,6 +218,8 @@ static const struct key_row {
       "1:67: proxies[0].pipelining: unknown value \"yes\"; auto, true or false would work" },
     { "proxies[].tcp-fast-open", PROXY(", tcp-fast-open: true"), PROXY(", tcp-fast-open: 2"),
       "1:70: proxies[0].tcp-fast-open: \"2\" is neither true nor false; write one of these" },
+    { "proxies[].pool", PROXY(", pool: 4"), PROXY(", pool: 65"),
+      "1:61: proxies[0].pool: \"65\" is out of range; 0 to 64 would work" },
     { "proxies[].username", PROXY(", username: u, password: p"), PROXY(", username: '', password: p"),
       "1:65: proxies[0].username: has 0 bytes; 1 to 255 would work" },
     { "proxies[].password", PROXY(", username: u, password: 010"), PROXY(", username: u, password: ''"),
@@ -622,7 +624,6 @@ static void every_key_that_the_specification_names_is_known(void **state)
     static const char *const paths[] = {
         "runtime.user: x",
         "runtime.sandbox: x",
-        "proxies.pool: x",
         "proxies.token: x",
         "proxies.fingerprint: x",
         "rate-limits: x",
