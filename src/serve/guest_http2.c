@@ -32,14 +32,6 @@ void tunnel_answer(struct tunnel *t, unsigned status, int err, bool capsules)
     (void)h2_respond(t->stream, &head);
 }
 
-void tunnel_refuse(struct tunnel *t, unsigned status, int err)
-{
-    if (status == 403)
-        MASQUE_COUNT(t->g->m, denied);
-    tunnel_answer(t, status, err, false);
-    tunnel_end(t, H2_NO_ERROR);
-}
-
 /* ---- life ---- */
 
 static void release(struct tunnel *t)
@@ -60,6 +52,7 @@ static void release(struct tunnel *t)
 void tunnel_drop(struct tunnel *t)
 {
     release(t);
+    wheel_cancel(t->g->m->wheel, &t->goodbye);
     ledger_close_flow(t->user);
     *t->at = t->next;
     if (t->next)
@@ -73,6 +66,25 @@ void tunnel_end(struct tunnel *t, enum h2_code code)
 
     tunnel_drop(t);
     h2_stream_close(s, code);
+}
+
+static void on_goodbye(struct wheel_timer *timer, uint64_t now_us)
+{
+    (void)now_us;
+    tunnel_end(CONTAINER_OF(timer, struct tunnel, goodbye), H2_NO_ERROR);
+}
+
+/* The stream is closed when the answer has left: an RST_STREAM would overtake it. */
+void tunnel_refuse(struct tunnel *t, unsigned status, int err)
+{
+    struct masque *m = t->g->m;
+
+    if (status == 403)
+        MASQUE_COUNT(m, denied);
+    tunnel_answer(t, status, err, false);
+    release(t);
+    t->goodbye.fn = on_goodbye;
+    wheel_set(m->wheel, &t->goodbye, loop_now_us(m->loop));
 }
 
 /* ---- requests ---- */

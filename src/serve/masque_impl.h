@@ -66,6 +66,7 @@ struct tunnel {      /* one request of HTTP/2, and what it opened */
     struct guest *g;
     struct tunnel *next, **at; /* of the connection */
     struct h2_stream *stream;
+    struct wheel_timer goodbye; /* refused: closed at the end of this turn */
     struct ledger_user *user;
     uint8_t kind; /* enum tunnel_kind */
     bool is_open; /* answered with 200 */

@@ -39,7 +39,7 @@ static void send_packet(struct tunnel *t, const uint8_t *head, size_t head_len, 
     }
     ledger_spend(t->user, DOWN, now_us, head_len + rest_len);
     MASQUE_COUNT(m, echo_answers);
-    (void)h2_datagram_send(t->stream, 0, iov, 2, now_us + DEADLINE_US);
+    (void)h2_datagram_send(t->stream, 0, iov, rest_len > 0 ? 2 : 1, now_us + DEADLINE_US);
 }
 
 static void send_error(struct tunnel *t, struct icmp_wire_error *e)
@@ -223,6 +223,7 @@ static void on_readable(void *arg)
         if (r == -EAGAIN)
             return;
         if (r <= 0) {
+            h2_shutdown(t->stream);
             tunnel_end(t, r == 0 ? H2_NO_ERROR : H2_PROTOCOL_ERROR);
             return;
         }

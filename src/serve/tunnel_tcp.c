@@ -91,6 +91,7 @@ void tunnel_tcp_open(struct tunnel *t, const struct host_port *to)
 void tunnel_tcp_release(struct tunnel *t)
 {
     up_stream_reset(t->up);
+    t->up = NULL;
     relay_stop(&t->relay, true);
 }
 

@@ -58,6 +58,7 @@ static void on_readable(void *arg)
         if (r == -EAGAIN)
             return;
         if (r <= 0) { /* their end is the end of both directions (RFC 9298 section 3.1) */
+            h2_shutdown(t->stream);
             tunnel_end(t, r == 0 ? H2_NO_ERROR : H2_PROTOCOL_ERROR);
             return;
         }
@@ -208,6 +209,8 @@ void tunnel_udp_release(struct tunnel *t)
 
     if (t->query)
         up_resolve_cancel(m->env, t->query);
+    t->query = NULL;
     wheel_cancel(m->wheel, &t->idle);
     up_udp_close(t->udp);
+    t->udp = NULL;
 }
