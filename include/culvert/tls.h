@@ -44,7 +44,9 @@ struct tls_settings; /* immutable, counted, shared by all workers */
  * Return: 0; -EINVAL and a sentence: "the private key does not belong to the certificate"; -ENOMEM. */
 int tls_settings_new(const struct tls_options *opt, struct tls_settings **out, struct err *err);
 struct tls_settings *tls_settings_ref(struct tls_settings *s); /* [any] */
-void tls_settings_unref(struct tls_settings *s);               /* [any] NULL is fine; forgets the key at 0 */
+/** tls_settings_mark() - the same for settings that say the same, authorities, certificate and key included; it stays in the process */
+uint64_t tls_settings_mark(const struct tls_settings *s);
+void tls_settings_unref(struct tls_settings *s); /* [any] NULL is fine; forgets the key at 0 */
 /** tls_check_certificate(), tls_check_key() - can this PEM be read? Each says what is wrong, for one key of a file at a time */
 int tls_check_certificate(const char *pem, struct err *err);
 int tls_check_key(const char *pem, struct err *err);

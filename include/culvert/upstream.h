@@ -67,8 +67,9 @@ struct group_options {
         retry_after_ms; /* until a test may bring it back; doubles each time, up to 16-fold, with jitter */
 };
 
-struct upstream_options { /* filled by config; copied by upstream_new() */
-    const char *name;     /* "DIRECT", "REJECT", "REJECT-DROP" or the proxy's name */
+struct
+    upstream_options { /* filled by config; copied by upstream_new(). A new member belongs into mark.c as well. */
+    const char *name; /* "DIRECT", "REJECT", "REJECT-DROP" or the proxy's name */
     enum upstream_kind kind;
     struct host_port server;
     const char *username, *password; /* NULL: no login; 1..255 bytes each (RFC 1929) */
@@ -98,6 +99,9 @@ int upstream_new(const struct upstream_options *opt, struct upstream **out); /* 
 /** upstreams_new() - a list of them, which may name each other as members and dialers
  * @out: @n places. Return: 0; -ELOOP, -EINVAL or -ENOMEM, then @out holds nothing. */
 int upstreams_new(const struct upstream_options *list, size_t n, struct upstream **out);
+/** upstreams_renew() - the same, after a reload: what says the same as one of @old is that one, with all that workers know of it */
+int upstreams_renew(const struct upstream_options *list, size_t n, struct upstream *const *old, size_t olds,
+                    struct upstream **out);
 struct upstream *upstream_ref(struct upstream *up); /* [any] */
 void upstream_unref(struct upstream *up);           /* [any] NULL is fine; forgets its secrets at 0 */
 const char *upstream_name(const struct upstream *up);

@@ -46,7 +46,9 @@ int gateway_policy(struct gateway *g, const struct config *c, struct forward_pol
         .target_count = c->upstream_count,
         .workers = g->share.workers,
     };
-    int r = targets ? upstreams_new(c->upstreams, c->upstream_count, targets) : -ENOMEM;
+    size_t olds = 0;
+    struct upstream *const *old = g->policy ? forward_policy_targets(g->policy, &olds) : NULL;
+    int r = targets ? upstreams_renew(c->upstreams, c->upstream_count, old, olds, targets) : -ENOMEM;
 
     if (r == 0)
         r = forward_policy_new(&setup, out);

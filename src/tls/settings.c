@@ -205,6 +205,34 @@ static int check_options(const struct tls_options *opt, struct err *err)
     return 0;
 }
 
+static uint64_t mix(uint64_t h, const void *data, size_t len)
+{
+    struct hash_key key = { h, len };
+
+    return hash_bytes(&key, data, len);
+}
+
+static uint64_t mark_of(const struct tls_options *opt)
+{
+    uint32_t plain[] = { opt->server, opt->skip_verify, opt->resume, opt->min_version };
+    uint64_t h = mix(0, plain, sizeof(plain));
+
+    for (const mbedtls_x509_crt *c = opt->ca ? &opt->ca->chain : NULL; c && c->raw.p; c = c->next)
+        h = mix(h, c->raw.p, c->raw.len);
+    for (size_t i = 0; i < opt->alpns; i++)
+        h = mix(h, opt->alpn[i], strlen(opt->alpn[i]));
+    if (opt->pin_count > 0)
+        h = mix(h, opt->pins, opt->pin_count * sizeof(*opt->pins));
+    if (opt->certificate)
+        h = mix(h, opt->certificate, strlen(opt->certificate));
+    return opt->private_key ? mix(h, opt->private_key, strlen(opt->private_key)) : h;
+}
+
+uint64_t tls_settings_mark(const struct tls_settings *s)
+{
+    return s->mark;
+}
+
 int tls_settings_new(const struct tls_options *opt, struct tls_settings **out, struct err *err)
 {
     struct tls_settings *s;
@@ -219,6 +247,7 @@ int tls_settings_new(const struct tls_options *opt, struct tls_settings **out, s
     pthread_mutex_init(&s->lock, NULL);
     mbedtls_x509_crt_init(&s->own);
     mbedtls_pk_init(&s->key);
+    s->mark = mark_of(opt);
     s->server = opt->server;
     s->skip_verify = opt->skip_verify;
     s->resume = opt->resume;

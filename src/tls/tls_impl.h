@@ -48,6 +48,7 @@ struct tls_ca {
 
 struct tls_settings {
     atomic_uint refs;
+    uint64_t mark; /* of all that it was made of */
     bool server, skip_verify, resume, has_own;
     enum tls_version min_version;
     struct tls_ca *ca; /* NULL: a server that asks for none */

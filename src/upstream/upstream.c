@@ -105,6 +105,7 @@ static int make(const struct upstream_options *opt, struct upstream **out)
     if (!up)
         return -ENOMEM;
     atomic_init(&up->refs, 1);
+    up->mark = upstream_mark(opt);
     up->kind = opt->kind;
     up->udp = opt->udp;
     up->pipelining = opt->pipelining;
@@ -138,7 +139,9 @@ struct making {
     const struct upstream_options *list;
     size_t n;
     struct upstream **out; /* NULL: not made yet */
-    uint8_t *under_way;    /* whoever meets one of these has gone in a circle */
+    struct upstream *const *old;
+    size_t olds;
+    uint8_t *under_way; /* whoever meets one of these has gone in a circle */
 };
 
 static int make_at(struct making *m, size_t i);
@@ -184,6 +187,8 @@ static int fill_group(struct making *m, struct upstream *up, const struct group_
         if (o->members[i] >= m->n)
             return -EINVAL;
         up->members[i] = ref_at(m, o->members[i], &r);
+        if (r == 0)
+            up->mark = upstream_mark_with(up->mark, up->members[i]);
         if (r == 0 && up->tests)
             r = make_test(up, up->members[i], &up->tests[i]);
         up->group.member_count += up->members[i] != NULL;
@@ -193,6 +198,20 @@ static int fill_group(struct making *m, struct upstream *up, const struct group_
     up->group.url_path = NULL;
     up->group.tls = NULL;
     return r;
+}
+
+/* The one of before that says the same, or this one. */
+static struct upstream *settle(const struct making *m, struct upstream *up)
+{
+    for (size_t i = 0; i < m->olds; i++) {
+        struct upstream *old = m->old[i];
+
+        if (old->mark == up->mark && old->kind == up->kind && strcmp(old->name, up->name) == 0) {
+            upstream_unref(up);
+            return upstream_ref(old);
+        }
+    }
+    return up;
 }
 
 static int make_at(struct making *m, size_t i)
@@ -211,11 +230,13 @@ static int make_at(struct making *m, size_t i)
     m->under_way[i] = 1;
     if (opt->dialer != 0)
         up->dialer = ref_at(m, opt->dialer - 1, &r);
+    if (up->dialer)
+        up->mark = upstream_mark_with(up->mark, up->dialer);
     if (r == 0 && opt->group)
         r = fill_group(m, up, opt->group);
     m->under_way[i] = 0;
     if (r == 0)
-        m->out[i] = up;
+        m->out[i] = settle(m, up);
     else
         upstream_unref(up);
     return r;
@@ -223,7 +244,13 @@ static int make_at(struct making *m, size_t i)
 
 int upstreams_new(const struct upstream_options *list, size_t n, struct upstream **out)
 {
-    struct making m = { list, n, out, calloc(n > 0 ? n : 1, 1) };
+    return upstreams_renew(list, n, NULL, 0, out);
+}
+
+int upstreams_renew(const struct upstream_options *list, size_t n, struct upstream *const *old, size_t olds,
+                    struct upstream **out)
+{
+    struct making m = { list, n, out, old, olds, calloc(n > 0 ? n : 1, 1) };
     int r = m.under_way ? 0 : -ENOMEM;
 
     memset(out, 0, n * sizeof(struct upstream *));

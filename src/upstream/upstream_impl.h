@@ -30,6 +30,7 @@
 struct upstream {
     atomic_uint refs;
     atomic_uint memories; /* of the refs, those of workers that only remember it (env.c) */
+    uint64_t mark;        /* of all that its options say, and those that it names */
     enum upstream_kind kind;
     enum upstream_udp udp;
     enum upstream_pipelining pipelining;
@@ -54,6 +55,10 @@ struct upstream {
     size_t bytes;               /* of all of this */
     _Alignas(8) char text[];    /* the prefixes, then names and secrets */
 };
+
+/* ---- mark.c ---- */
+uint64_t upstream_mark(const struct upstream_options *opt); /* without those that it names */
+uint64_t upstream_mark_with(uint64_t mark, const struct upstream *named);
 
 /** upstream_is_proxy() - is there a server of ours between us and the target? */
 static inline bool upstream_is_proxy(const struct upstream *up)
