@@ -25,6 +25,8 @@ ROOM_KIB, ROOM = 2048, 64       # and so much, or so many objects, by chance
 SAMPLE_S = 1
 WARM_S = 75                     # until what ends after a minute ends as fast as it begins
 AT_REST_S = 100                 # TIME-WAIT and a datagram whose pieces were lost take a minute
+COUNTERS = ("tcp.opened", "tcp.rexmit_fast", "tcp.rexmit_tlp", "tcp.rexmit_rto", "tcp.rst_in", "tcp.rst_sent", "tcp.zero_window_probe",
+            "tcp.ooo", "tcp.timeout", "tcp.no_memory", "tcp.pressure_refused", "tcp.pressure_aborted", "flow.tcp_reset_by_upstream")
 NO_POOL = ("RSS KiB", "threads", "descriptors")
 
 
@@ -96,7 +98,8 @@ class Soak:
             try:
                 kind(dice, target)
             except (OSError, AssertionError) as e:
-                raise AssertionError("%s: %s" % (kind.__name__[3:], errno_name(e) if isinstance(e, OSError) else e)) from e
+                why = errno_name(e) if isinstance(e, OSError) else e
+                raise AssertionError("%s at %s: %s" % (kind.__name__[3:], time.strftime("%X"), why)) from e
             self.count(kind.__name__[3:])
             self.ending.wait(dice.random() * 0.2)
 
@@ -267,6 +270,8 @@ def _(t):
     for thread in soak.threads:
         thread.join(2 * WAIT_S)
     t.note(", ".join("%s %d" % x for x in sorted(soak.done.items())))
+    c = gw.status()["counters"]
+    t.note(", ".join("%s %d" % (k, c[k]) for k in COUNTERS))
     check_table(soak.wrong)
     check(not any(thread.is_alive() for thread in soak.threads), "a client is stuck")
     gw.wait_no_flows(60)
@@ -276,9 +281,6 @@ def _(t):
     after = measured(gw)
     most = {k: max(x.get(k, 0) for x in samples) for k in after}
     t.note("before / most / after: " + ", ".join("%s %d/%d/%d" % (k, before.get(k, 0), most[k], after[k]) for k in sorted(after)))
-    c = gw.status()["counters"]
-    t.note(", ".join("%s %d" % (k, c[k]) for k in ("tcp.opened", "tcp.rexmit_fast", "tcp.rexmit_tlp", "tcp.rexmit_rto", "tcp.rst_in",
-                                                   "tcp.rst_sent", "tcp.zero_window_probe", "tcp.ooo", "tcp.timeout", "tcp.no_memory")))
     check_flat(samples)
     check(not still_there(after, before), "left when everything had ended: %s" % still_there(after, before))
     check(after["descriptors"] <= before["descriptors"], "%(descriptors)d descriptors afterwards" % after)

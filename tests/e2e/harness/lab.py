@@ -137,8 +137,9 @@ class Lab:
         return self.context.own(capture.Only(self.context, namespace or self.gw, interface, allowed))
 
     def lose(self, percent, namespace=None, interface="eth0"):
-        """Random loss on a client's link, both directions (there is no netem on many kernels), packet by packet."""
-        self.drop("numgen random mod 1000 < %d" % round(percent * 10), namespace, interface)
+        """Random loss on a client's link, both directions (there is no netem on many kernels), packet by packet. Who has an address is
+        still found out: three lost questions are "no route to host"."""
+        self.drop("meta l4proto { tcp, udp, icmp } numgen random mod 1000 < %d" % round(percent * 10), namespace, interface)
 
     def drop(self, which, namespace=None, interface="eth0"):
         """Lose what nft's expression `which` matches, where it arrives: dropped at its output, a sender would be told (EPERM)."""
