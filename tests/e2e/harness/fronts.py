@@ -2,6 +2,7 @@
 import os
 import subprocess
 
+from . import gateway
 from . import lab as lab_addresses
 from .core import Failure, Skip
 from .proc import Process, wait_port
@@ -162,3 +163,37 @@ def squid(lab, pki, username=None, password=None, port=3128, tls_port=3129):
     plain = Socks("squid", ADDRESS, port, "auto", username, password, process=p)
     plain.proxy = lambda name="up", **more: {**Socks.proxy(plain, name), "type": "http", **more}
     return plain, Front(plain, tls_port, {"ca": pki.ca}, "http", process=p)
+
+
+class Masque(Socks):
+    """`culvert serve` with a MASQUE server, and how curl and a configuration name it."""
+
+    def __init__(self, address, port, username, password, ca, config, process):
+        super().__init__("masque", address, port, "auto", username, password, process)
+        self.ca, self.config = ca, config
+
+    def proxy(self, name="up", **more):
+        entry = super().proxy(name)
+        del entry["udp"]
+        entry.update(type="masque", tls={"ca": self.ca, "sni": "proxy.test"})
+        entry.update(more)
+        return entry
+
+    def curl(self, login=True):
+        """curl's words for it."""
+        who = "%s:%s@" % (self.username, self.password) if login is True else login or ""
+        return ["--proxy-cacert", self.ca, "-x", "https://%s%s:%d" % (who, self.address, self.port), "-p"]
+
+
+def masque(lab, pki, namespace=None, address=ADDRESS, port=8443, password="sesame", workers=2, **keys):
+    """The far end; unless `allow` says otherwise it may reach the addresses of the lab, all of which are private."""
+    entry = {"listen": "%s:%d" % (address, port), "certificate": pki.path("server.crt"), "private-key": pki.path("server.key"),
+             "users": {"alice": password}, "allow": ["10.77.0.0/16", "fd77::/16"], **keys}
+    text = gateway.config_text({"log": {"level": "debug"}, "runtime": {"workers": workers}, "serve": {"masque": entry}})
+    config = lab.context.write("masque-%d.yaml" % port, text, 0o600)
+    namespace = namespace or lab.srv
+    namespace.sysctl("net/ipv4/ping_group_range", "0 2147483647")
+    p = Process(lab.context, namespace, [gateway.program(lab.context), "serve", "-c", config], "masque-%d" % port,
+                env=gateway.sanitizer_env())
+    wait_port(namespace, address, port, seconds=lab.context.slow(10), process=p)
+    return Masque(address, port, "alice", password, pki.ca, config, p)

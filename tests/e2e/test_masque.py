@@ -1,0 +1,139 @@
+"""The far end: curl through `culvert serve` as an HTTPS proxy, and what a stranger gets."""
+import ssl
+
+from harness import check, check_equal, client, fronts, servers, test, within
+from harness import gateway
+from harness import lab as at
+from harness.core import check_table
+from harness.fronts import Pki
+from harness.gateway import SECRET
+
+
+def start(t, **keys):
+    lab = t.lab()
+    pki = Pki(t)
+    pki.server()
+    return lab, pki, fronts.masque(lab, pki, **keys)
+
+
+def refused(lab, far, url, login=True):
+    """The status that the proxy answers curl's CONNECT with."""
+    answer = client.curl(lab.gw, url, *far.curl(login), "-o", "/dev/null", "-w", "%{http_connect}", expect=56)
+    return int(answer)
+
+
+@test("curl through culvert serve by CONNECT over TLS: both families, names, up and down, exact bytes", quick=True, limit=60)
+def _(t):
+    lab, _, far = start(t)
+    lab.services()
+    for target in at.TARGET:
+        client.curl_bytes(lab.gw, target, 2000000, *far.curl())
+    path = t.path("up")
+    with open(path, "wb") as f:
+        for block in client.stream_blocks(1000000):
+            f.write(block)
+    answer = client.curl(lab.gw, servers.Services.url(at.TARGET[0], "hash"), *far.curl(), "-T", path).decode()
+    check_equal(answer, "%s %d\n" % (client.stream_sha256(1000000), 1000000))
+    far.process.signal(15)
+    check_equal(far.process.wait(t.slow(5)), 0)
+    check(not gateway.SANITIZER_NOISE.search(far.process.text), far.process.text)
+
+
+@test("it is no open proxy: no login, a wrong one, own and private addresses; a refusal is told as one", rows=["G7"], limit=60)
+def _(t):
+    lab, _, far = start(t, allow=[at.TARGET[0], at.UNREACHABLE[0]], password=SECRET)
+    lab.services()
+    url = servers.Services.url(at.TARGET[0], "bytes/10")
+    check_equal(len(client.curl(lab.gw, url, *far.curl())), 10)
+    rows = {"no login": (url, None, 407), "a wrong password": (url, "alice:wrong@", 407), "an unknown user": (url, "bob:%s@" % SECRET, 407),
+            "an address of its own": (servers.Services.url(at.TARGET[1], "bytes/10"), True, 403),
+            "its loopback": ("http://127.0.0.1:%d/" % far.port, True, 403), "a name for it": ("http://localhost:1/", True, 403),
+            "IPv6 loopback": ("http://[::1]:1/", True, 403), "its network": ("http://%s:1/" % at.GW_SRV[0], True, 403),
+            "a closed port": ("http://%s:4/" % at.TARGET[0], True, 502),
+            "unreachable": ("http://%s:1/" % at.UNREACHABLE[0], True, 502)}
+    wrong = []
+    for what, (where, login, status) in rows.items():
+        got = refused(lab, far, where, login)
+        if got != status:
+            wrong.append("%s: %d, not %d" % (what, got, status))
+    check_table(wrong)
+    check(SECRET not in far.process.text, "the password is in the log")
+
+
+BAD = {"nothing": b"", "SOCKS": b"\5\1\0", "a bare LF": b"CONNECT a:1 HTTP/1.1\nHost: a\n\n", "a megabyte": b"a" * (1 << 20),
+       "two Hosts": b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "GET": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+       "a body": b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "HTTP/2 without saying so": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}
+
+
+@test("bad requests, inside TLS and without it, get a status or an end, and the server lives", rows=["G1"], limit=60)
+def _(t):
+    lab, pki, far = start(t)
+    lab.services()
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.check_hostname = False
+    for inside in (False, True):
+        for data in BAD.values():
+            s = client.tcp(lab.gw, far.address, far.port, timeout=t.slow(2))
+            try:
+                if inside:
+                    s = context.wrap_socket(s)
+                s.sendall(data)
+                s.settimeout(0.3)
+                while s.recv(65536):
+                    pass
+            except (OSError, TimeoutError):
+                pass
+            s.close()
+    check(far.process.alive(), far.process.text[-2000:])
+    check_equal(len(client.curl(lab.gw, servers.Services.url(at.TARGET[0], "bytes/10"), *far.curl())), 10)
+
+
+@test("SIGHUP: new connections get the new certificate, a transfer that runs is not cut, a bad file changes nothing", limit=60)
+def _(t):
+    lab, pki, far = start(t)
+    lab.services()
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.check_hostname = False
+
+    def serial():
+        with client.tcp(lab.gw, far.address, far.port) as raw, context.wrap_socket(raw) as s:
+            return s.getpeercert()["serialNumber"]
+    old = serial()
+    raw = client.tcp(lab.gw, far.address, far.port, timeout=10)
+    running = context.wrap_socket(raw)
+    running.sendall(b"CONNECT %s:7 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer sesame\r\n\r\n" % at.TARGET[0].encode())
+    check(running.recv(1000).startswith(b"HTTP/1.1 200 "), "CONNECT")
+    running.sendall(b"one")
+    check_equal(running.recv(10), b"one")
+    pki.server()
+    far.process.signal(1)
+    within(t.slow(5), lambda: serial() != old, "the new certificate is shown")
+    running.sendall(b"two")
+    check_equal(running.recv(10), b"two")
+    with open(pki.path("server.crt"), "w") as f:
+        f.write("no certificate")
+    new = serial()
+    far.process.signal(1)
+    far.process.wait_line("the old certificate stays", t.slow(5))
+    check_equal(serial(), new)
+    running.sendall(b"three")
+    check_equal(running.recv(10), b"three")
+    running.close()
+
+
+@test("users keep to their limits: flows at a time", limit=60)
+def _(t):
+    lab, pki, far = start(t, **{"per-user": {"flows": 2}})
+    lab.services()
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.check_hostname = False
+    ask = b"CONNECT %s:7 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer sesame\r\n\r\n" % at.TARGET[0].encode()
+
+    def opened():
+        s = context.wrap_socket(client.tcp(lab.gw, far.address, far.port))
+        s.sendall(ask)
+        return s, s.recv(1000).split(b" ")[1]
+    first, second, third = opened(), opened(), opened()
+    check_equal([first[1], second[1], third[1]], [b"200", b"200", b"429"])
+    first[0].close()
+    within(t.slow(5), lambda: opened()[1] == b"200", "a place is free again")
