@@ -434,6 +434,22 @@ void tcp_abort(struct tcp_conn *c);               /* RST; on_tcp_closed(-ECONNAB
 void tcp_release(struct tcp_conn *c);
 void tcp_conn_flow(const struct tcp_conn *c, struct flow_key *out);
 
+enum tcp_option { /* of one connection; new ones have the configuration's */
+                  TCP_OPT_USER_TIMEOUT_MS,
+                  TCP_OPT_KEEPALIVE_IDLE_MS, /* 0: off */
+                  TCP_OPT_KEEPALIVE_INTERVAL_MS,
+                  TCP_OPT_KEEPALIVE_PROBES,
+                  TCP_OPT_DELAYED_ACK_US,     /* at most 500,000 */
+                  TCP_OPT_QUICK_ACK_SEGMENTS, /* counts from the next silence or loss on */
+                  TCP_OPT_RESTART_AFTER_IDLE, /* 0 or 1 */
+                  TCP_OPTIONS
+};
+/** tcp_set_option() - from now on
+ * Return: 0; -EINVAL: out of range; -ENOTCONN: it has ended; -ENOBUFS: 31 different sets of options are in use,
+ * and this would be another. */
+int tcp_set_option(struct tcp_conn *c, enum tcp_option which, uint32_t value);
+uint32_t tcp_get_option(const struct tcp_conn *c, enum tcp_option which);
+
 struct tcp_info {         /* a snapshot (tcp-stack.md TST-3) */
     const char *state;    /* RFC 9293 name */
     const char *cc_state; /* "open", "recovery", "loss" */

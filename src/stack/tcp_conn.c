@@ -70,7 +70,7 @@ static void init_receive(struct tcp_conn *c, const struct tcp_request *r)
     c->rcv_adv = c->rcv_nxt + min_u32(c->rcv_budget, UINT16_MAX);
     c->ts_recent = r->tsval;
     c->rcv_mss = (uint16_t)min_u32(c->mss, cfg->mtu_bytes);
-    c->quick_acks = (uint8_t)min_u32(cfg->quick_ack_segments, UINT8_MAX);
+    c->quick_acks = (uint8_t)tcp_knob(c, TCP_OPT_QUICK_ACK_SEGMENTS);
     if (r->flags & REQUEST_WS) { /* WND-3 */
         c->rcv_wscale = min_u32(cfg->window_scale, 14) & 15;
         c->snd_wscale = min_u32(r->ws, 14) & 15;
@@ -135,6 +135,7 @@ void tcp_conn_free(struct tcp_conn *c)
     struct stack *s = c->s;
 
     wheel_cancel(&s->wheel, &c->timer);
+    tcp_knobs_drop(c);
     tcp_recv_clear(c);
     tcp_send_clear(c);
     while (c->seg_head != NULL) {
@@ -159,7 +160,7 @@ void tcp_conn_die(struct tcp_conn *c, int err, bool rst)
     if (c->state == TCPS_SYN_RECEIVED)
         tcp_half_open_leave(c->s, &c->key.client);
     c->flags |= CONN_DEAD;
-    c->err = (int16_t)err;
+    c->err = (int8_t)err;
     wheel_cancel(&c->s->wheel, &c->timer);
     c->timers = 0;
     tcp_table_remove(c->s->tcp, &c->key);

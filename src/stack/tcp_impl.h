@@ -325,7 +325,8 @@ struct tcp_conn {
     uint32_t rcv_round_mark;       /* and bytes_up then, low bits */
     uint32_t challenge_ms;         /* when the limiter's window began, */
     uint16_t challenge_last_ms;    /* and how long after that the last answer left */
-    int16_t err;                   /* for on_tcp_closed */
+    int8_t err;                    /* for on_tcp_closed */
+    uint8_t knobs;                 /* its set of options */
     uint8_t challenges : 4, challenge_cause : 4;
     uint8_t dupacks, reo_mult, quick_acks, segs_unacked; /* segs_unacked: since the last ACK that we sent */
     uint8_t probes, keepalives;
@@ -410,6 +411,11 @@ struct request_list {
 
 struct tcp_cc_ops;
 
+struct tcp_knobs { /* a set of options: tcp_knobs.c */
+    uint32_t users, value[TCP_OPTIONS];
+};
+#define KNOB_SETS 32
+
 struct tcp_shard {
     struct pool conns, segments, pieces, ooo, recoveries, requests, tws;
     uint32_t *buckets, bucket_mask;
@@ -429,6 +435,7 @@ struct tcp_shard {
     const struct tcp_conn *turn_of; /* whose packets left last as they were queued, */
     uint32_t turn_left;             /* and what more of them may do so (BAT-3) */
     struct wheel_timer request_timer, tw_timer;
+    struct tcp_knobs knobs[KNOB_SETS];
     struct stack *s;
     uint32_t tw_first, tw_last; /* index + 1 */
     uint64_t probes, lookups;   /* PERF-11 */
@@ -504,6 +511,14 @@ void tcp_conn_die(struct tcp_conn *c, int err,
 void tcp_set_mss(struct tcp_conn *c);      /* from peer's MSS and path MTU (MSS-2) */
 void tcp_pmtu_refresh(struct tcp_conn *c); /* to what is known of the way to its client now (ICM-3) */
 const char *tcp_state_name(enum tcps state);
+
+/* tcp_knobs.c */
+void tcp_knobs_init(struct tcp_shard *t, const struct stack_config *c);
+void tcp_knobs_drop(struct tcp_conn *c); /* back to the configuration's */
+static inline uint32_t tcp_knob(const struct tcp_conn *c, enum tcp_option which)
+{
+    return c->s->tcp->knobs[c->knobs].value[which];
+}
 
 /* tcp_input.c */
 void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg);

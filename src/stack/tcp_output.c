@@ -229,7 +229,7 @@ static void fin_sent(struct tcp_conn *c)
 
 static void idle_restart(struct tcp_conn *c) /* CC-3 */
 {
-    if (c->s->cfg.restart_after_idle && c->seg_head == NULL && c->snd_nxt != c->snd_end &&
+    if (tcp_knob(c, TCP_OPT_RESTART_AFTER_IDLE) && c->seg_head == NULL && c->snd_nxt != c->snd_end &&
         (uint64_t)(now_ms(c->s) - c->progress_ms) * 1000 > tcp_rto_us(c))
         tcp_cc_restart(c);
 }
@@ -312,7 +312,7 @@ static bool output(struct tcp_conn *c, uint32_t *turn)
     if ((c->flags & CONN_ACK_NOW) || tcp_recv_update_due(c))
         tcp_emit_ack(c);
     else if (c->segs_unacked > 0 && !(c->timers & TIMER_ACK))
-        tcp_timer_set(c, TIMER_ACK, c->s->cfg.delayed_ack_us);
+        tcp_timer_set(c, TIMER_ACK, tcp_knob(c, TCP_OPT_DELAYED_ACK_US));
     tcp_timer_rexmit(c);
     return more;
 }

@@ -84,10 +84,8 @@ static void fin_received(struct tcp_conn *c)
 /* ACK-1: when at once? The rest is the delayed-ACK timer's. */
 static void count_for_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint32_t taken)
 {
-    uint32_t credit = c->s->cfg.quick_ack_segments;
-
     if ((uint64_t)(now_ms(c->s) - c->last_rx_ms) * 1000 > tcp_rto_us(c))
-        c->quick_acks = (uint8_t)min_u32(credit, UINT8_MAX);
+        c->quick_acks = (uint8_t)tcp_knob(c, TCP_OPT_QUICK_ACK_SEGMENTS);
     c->segs_unacked = (uint8_t)min_u32(c->segs_unacked + seg->count, UINT8_MAX);
     if (seg->mss > c->rcv_mss || c->rcv_mss == 0)
         c->rcv_mss = (uint16_t)min_u32(seg->mss, UINT16_MAX);
@@ -102,7 +100,7 @@ static void count_for_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint32_
  * where much is lost, and waits for its timer; so for the next segments there are more. */
 void tcp_recv_careful(struct tcp_conn *c)
 {
-    c->quick_acks = (uint8_t)max_u32(c->quick_acks, min_u32(c->s->cfg.quick_ack_segments, UINT8_MAX));
+    c->quick_acks = (uint8_t)max_u32(c->quick_acks, tcp_knob(c, TCP_OPT_QUICK_ACK_SEGMENTS));
     c->careful = c->quick_acks > 0;
 }
 

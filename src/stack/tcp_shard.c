@@ -48,6 +48,7 @@ void tcp_init(struct stack *s, void *memory)
     s->tcp = t;
     t->s = s;
     t->cc = tcp_cc_select(c->congestion);
+    tcp_knobs_init(t, c);
     t->bucket_mask = bucket_count(c) - 1;
     t->buckets = region_take(&at, bucket_count(c) * sizeof(uint32_t), CACHE_LINE);
     t->per_source = region_take(&at, SOURCE_COUNTERS * sizeof(uint16_t), CACHE_LINE);

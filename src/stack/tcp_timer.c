@@ -117,7 +117,7 @@ static bool gave_up(struct tcp_conn *c)
 {
     bool orphaned = (c->flags & CONN_RELEASED) && c->backoff >= ORPHAN_RTOS;
 
-    if (!orphaned && now_ms(c->s) - c->progress_ms < c->s->cfg.user_timeout_ms)
+    if (!orphaned && now_ms(c->s) - c->progress_ms < tcp_knob(c, TCP_OPT_USER_TIMEOUT_MS))
         return false;
     COUNT(c->s, tcp_timeout);
     tcp_conn_die(c, -ETIMEDOUT, true);
@@ -230,24 +230,23 @@ static void rexmit_fires(struct tcp_conn *c)
 
 void tcp_timer_life(struct tcp_conn *c)
 {
-    const struct stack_config *cfg = &c->s->cfg;
+    uint32_t idle_ms = tcp_knob(c, TCP_OPT_KEEPALIVE_IDLE_MS);
 
     if ((c->flags & CONN_RELEASED) && c->state == TCPS_FIN_WAIT_2)
-        tcp_timer_set(c, TIMER_LIFE, cfg->fin_wait2_ms * 1000ull);
-    else if (cfg->keepalive_idle_ms > 0 && !(c->flags & CONN_RELEASED))
-        tcp_timer_set(c, TIMER_LIFE, cfg->keepalive_idle_ms * 1000ull);
+        tcp_timer_set(c, TIMER_LIFE, c->s->cfg.fin_wait2_ms * 1000ull);
+    else if (idle_ms > 0 && !(c->flags & CONN_RELEASED))
+        tcp_timer_set(c, TIMER_LIFE, idle_ms * 1000ull);
 }
 
 static void keepalive(struct tcp_conn *c) /* KA-1 */
 {
-    const struct stack_config *cfg = &c->s->cfg;
-    uint32_t quiet = now_ms(c->s) - c->last_rx_ms;
+    uint32_t quiet = now_ms(c->s) - c->last_rx_ms, idle_ms = tcp_knob(c, TCP_OPT_KEEPALIVE_IDLE_MS);
 
-    if (quiet < cfg->keepalive_idle_ms) {
-        tcp_timer_set(c, TIMER_LIFE, (cfg->keepalive_idle_ms - quiet) * 1000ull);
+    if (quiet < idle_ms) {
+        tcp_timer_set(c, TIMER_LIFE, (idle_ms - quiet) * 1000ull);
         return;
     }
-    if (c->keepalives >= cfg->keepalive_probes) {
+    if (c->keepalives >= tcp_knob(c, TCP_OPT_KEEPALIVE_PROBES)) {
         COUNT(c->s, tcp_timeout);
         tcp_conn_die(c, -ETIMEDOUT, true);
         return;
@@ -255,7 +254,7 @@ static void keepalive(struct tcp_conn *c) /* KA-1 */
     c->keepalives++;
     COUNT(c->s, tcp_keepalive_probe);
     tcp_emit_probe(c);
-    tcp_timer_set(c, TIMER_LIFE, cfg->keepalive_interval_ms * 1000ull);
+    tcp_timer_set(c, TIMER_LIFE, tcp_knob(c, TCP_OPT_KEEPALIVE_INTERVAL_MS) * 1000ull);
 }
 
 static void life_fires(struct tcp_conn *c)
@@ -268,7 +267,7 @@ static void life_fires(struct tcp_conn *c)
         }
         return;
     }
-    if (c->s->cfg.keepalive_idle_ms > 0)
+    if (tcp_knob(c, TCP_OPT_KEEPALIVE_IDLE_MS) > 0)
         keepalive(c);
 }
 

@@ -382,6 +382,38 @@ static int set_net(struct vsock_net *n, enum vsock_option which, uint64_t value)
     return 0;
 }
 
+/* Return: the connection's option of that meaning; TCP_OPTIONS: it has none. */
+static enum tcp_option conn_option(enum vsock_option which)
+{
+    static const struct {
+        enum vsock_option net;
+        enum tcp_option conn;
+    } rows[] = {
+        { VSOCK_QUICKACK, TCP_OPT_QUICK_ACK_SEGMENTS },
+        { VSOCK_DELAYED_ACK_US, TCP_OPT_DELAYED_ACK_US },
+        { VSOCK_USER_TIMEOUT_MS, TCP_OPT_USER_TIMEOUT_MS },
+        { VSOCK_KEEPALIVE_IDLE_MS, TCP_OPT_KEEPALIVE_IDLE_MS },
+        { VSOCK_KEEPALIVE_INTERVAL_MS, TCP_OPT_KEEPALIVE_INTERVAL_MS },
+        { VSOCK_KEEPALIVE_PROBES, TCP_OPT_KEEPALIVE_PROBES },
+        { VSOCK_RESTART_AFTER_IDLE, TCP_OPT_RESTART_AFTER_IDLE },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (rows[i].net == which)
+            return rows[i].conn;
+    }
+    return TCP_OPTIONS;
+}
+
+static int set_conn(struct sock *k, enum vsock_option which, uint64_t value)
+{
+    enum tcp_option o = conn_option(which);
+
+    if (o == TCP_OPTIONS || value > options[which].most)
+        return -EINVAL;
+    return k->conn != NULL ? tcp_set_option(k->conn, o, (uint32_t)value) : -ENOTCONN;
+}
+
 int vsock_set(struct vsock_net *n, int s, enum vsock_option which, uint64_t value)
 {
     struct sock *k;
@@ -390,7 +422,7 @@ int vsock_set(struct vsock_net *n, int s, enum vsock_option which, uint64_t valu
     net_lock(n);
     k = sock_at(n, s);
     if (which < VSOCK_NET_OPTIONS)
-        r = set_net(n, which, value);
+        r = k != NULL && k->kind == SOCK_CONN ? set_conn(k, which, value) : set_net(n, which, value);
     else if (k == NULL)
         r = -EBADF;
     else if (which == VSOCK_LINGER0)
@@ -410,7 +442,9 @@ int vsock_get(struct vsock_net *n, int s, enum vsock_option which, uint64_t *val
 
     net_lock(n);
     k = sock_at(n, s);
-    if (which < VSOCK_NET_OPTIONS)
+    if (which < VSOCK_NET_OPTIONS && k != NULL && k->conn != NULL && conn_option(which) != TCP_OPTIONS)
+        *value = tcp_get_option(k->conn, conn_option(which));
+    else if (which < VSOCK_NET_OPTIONS)
         *value = get_member(&n->config, &options[which]) - (which == VSOCK_MSS4 ? 40 : 0);
     else if (k == NULL)
         r = -EBADF;

@@ -35,7 +35,8 @@ void vsock_net_free(struct vsock_net *n); /* NULL is fine; sends nothing */
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
-/* Of the net: until the first packet or step of time; later -EBUSY. The comment gives the default. */
+/* Of the net: until the first packet or step of time; later -EBUSY. The comment gives the default. Those marked (*) can
+ * also be set for one connection, at any time: then the socket is the connection's, not 0. */
 enum vsock_option {
     VSOCK_MTU,               /* 1500 */
     VSOCK_MSS4,              /* offered to IPv4 clients: sets the MTU to this and 40 (IPv6 gets 20 less) */
@@ -44,15 +45,15 @@ enum vsock_option {
     VSOCK_SNDBUF,            /* 131,072 */
     VSOCK_SNDBUF_MAX,        /* 4 MiB */
     VSOCK_WINDOW_SCALE,      /* 8; 0 with VSOCK_RCVBUF 65,535: an unscaled window */
-    VSOCK_QUICKACK,          /* segments that are acknowledged at once at the start: 16; 0 off */
-    VSOCK_DELAYED_ACK_US,    /* 40,000 */
-    VSOCK_USER_TIMEOUT_MS,   /* 120,000 */
-    VSOCK_KEEPALIVE_IDLE_MS, /* 0: off */
-    VSOCK_KEEPALIVE_INTERVAL_MS,
-    VSOCK_KEEPALIVE_PROBES,
-    VSOCK_RESTART_AFTER_IDLE, /* 1 */
-    VSOCK_ECN,                /* 1 */
-    VSOCK_CONGESTION,         /* enum tcp_congestion: CUBIC */
+    VSOCK_QUICKACK,          /* (*) segments that are acknowledged at once at the start: 16; 0 off */
+    VSOCK_DELAYED_ACK_US,    /* (*) 40,000 */
+    VSOCK_USER_TIMEOUT_MS,   /* (*) 120,000 */
+    VSOCK_KEEPALIVE_IDLE_MS, /* (*) 0: off */
+    VSOCK_KEEPALIVE_INTERVAL_MS, /* (*) */
+    VSOCK_KEEPALIVE_PROBES,      /* (*) */
+    VSOCK_RESTART_AFTER_IDLE,    /* (*) 1 */
+    VSOCK_ECN,                   /* 1 */
+    VSOCK_CONGESTION,            /* enum tcp_congestion: CUBIC */
     VSOCK_TIME_WAIT_MS,
     VSOCK_FIN_WAIT2_MS,
     VSOCK_OFFLOAD, /* 1: super-segments leave whole, with gso_size in their meta; default 0: plain packets */
@@ -61,8 +62,8 @@ enum vsock_option {
     VSOCK_LINGER0 = 100, /* vsock_close() aborts with a RST: 0 */
     VSOCK_HOLD           /* a listener: SYNs wait for vsock_admit() or vsock_refuse(): 0 */
 };
-int vsock_set(struct vsock_net *n, int s, enum vsock_option which,
-              uint64_t value); /* @s: ignored for the net's own */
+/* @s: 0 for the net's own. -ENOTCONN: a connection that has ended, or that is not one yet */
+int vsock_set(struct vsock_net *n, int s, enum vsock_option which, uint64_t value);
 int vsock_get(struct vsock_net *n, int s, enum vsock_option which, uint64_t *value);
 
 /* ---- sockets ------------------------------------------------------------------------------------------------------- */

@@ -402,6 +402,69 @@ static void an_idle_connection_holds_nothing(void **state) /* MEM-1 */
     lab_free(lab);
 }
 
+/* ---- options of one connection ------------------------------------------------------------------------ */
+
+static struct tcp_conn *another(struct lab *lab, uint16_t port)
+{
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = port });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .port = port });
+    return lab->conn;
+}
+
+static void a_timeout_can_be_one_connections(void **state) /* tcp-stack.md ARC-2; UTO-1, KA-1 */
+{
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
+    struct tcp_conn *first = lab->conn;
+
+    (void)state;
+    assert_int_equal(tcp_get_option(first, TCP_OPT_USER_TIMEOUT_MS), 120000);
+    assert_int_equal(tcp_set_option(first, TCP_OPT_USER_TIMEOUT_MS, 5000), 0);
+    lab_write(lab, 1000);
+    another(lab, 41000);
+    lab_write(lab, 1000);
+    lab_run_us(lab, 20000000);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ETIMEDOUT);
+    assert_int_equal(stack_tcp_count(lab->stack), 1); /* the other one goes on asking */
+    lab->conn = another(lab, 41001);
+    assert_int_equal(tcp_set_option(lab->conn, TCP_OPT_KEEPALIVE_PROBES, 2), 0);
+    assert_int_equal(tcp_set_option(lab->conn, TCP_OPT_KEEPALIVE_INTERVAL_MS, 1000), 0);
+    assert_int_equal(tcp_set_option(lab->conn, TCP_OPT_KEEPALIVE_IDLE_MS, 3000), 0);
+    lab_run_us(lab, 2900000);
+    assert_int_equal(stack_counters(lab->stack)->tcp_keepalive_probe, 0);
+    lab_run_us(lab, 2500000);
+    assert_int_equal(lab->closes, 2);
+    assert_int_equal(stack_counters(lab->stack)->tcp_keepalive_probe, 2);
+    lab_free(lab);
+}
+
+static void connections_with_the_same_options_share_a_set(void **state) /* ARC-2 */
+{
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
+    struct tcp_conn *c[40];
+
+    (void)state;
+    assert_int_equal(tcp_set_option(lab->conn, TCP_OPT_KEEPALIVE_PROBES, 256), -EINVAL);
+    assert_int_equal(tcp_set_option(lab->conn, TCP_OPTIONS, 1), -EINVAL);
+    for (uint16_t i = 0; i < 40; i++) {
+        c[i] = another(lab, (uint16_t)(41000 + i));
+        assert_int_equal(tcp_set_option(c[i], TCP_OPT_USER_TIMEOUT_MS, 1000u + i), i < 31 ? 0 : -ENOBUFS);
+    }
+    assert_int_equal(tcp_get_option(c[35], TCP_OPT_USER_TIMEOUT_MS), 120000); /* as before */
+    assert_int_equal(tcp_set_option(c[35], TCP_OPT_USER_TIMEOUT_MS, 1007), 0);
+    assert_int_equal(tcp_set_option(c[3], TCP_OPT_USER_TIMEOUT_MS, 77777), 0); /* in its own place */
+    tcp_abort(c[7]);
+    lab_batch(lab);
+    assert_int_equal(tcp_set_option(c[36], TCP_OPT_USER_TIMEOUT_MS, 5),
+                     -ENOBUFS); /* c[35] has that set, too */
+    tcp_abort(c[8]);
+    lab_batch(lab);
+    assert_int_equal(tcp_set_option(c[36], TCP_OPT_USER_TIMEOUT_MS, 5), 0);
+    tcp_abort(c[36]);
+    assert_int_equal(tcp_set_option(c[36], TCP_OPT_USER_TIMEOUT_MS, 6), -ENOTCONN);
+    lab_free(lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +489,8 @@ int main(void)
         cmocka_unit_test(a_callback_may_end_its_connection),
         cmocka_unit_test(a_new_syn_in_the_batch_of_a_reset_is_a_new_connection),
         cmocka_unit_test(an_idle_connection_holds_nothing),
+        cmocka_unit_test(a_timeout_can_be_one_connections),
+        cmocka_unit_test(connections_with_the_same_options_share_a_set),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

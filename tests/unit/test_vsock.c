@@ -308,6 +308,23 @@ static void ecn_is_agreed_on_only_when_it_is_on(void **state)
     }
 }
 
+static void options_can_be_a_connections_own(void **state) /* tcp-stack.md ARC-2, TST-3 */
+{
+    struct vsock_net *net = vsock_net_new(SECOND, 1, false);
+    int s = connected(&peer, net, port_80(net));
+    uint64_t value = 0;
+
+    (void)state;
+    assert_int_equal(vsock_set(net, 0, VSOCK_USER_TIMEOUT_MS, 10000), -EBUSY); /* the net has begun */
+    assert_int_equal(vsock_set(net, s, VSOCK_USER_TIMEOUT_MS, 10000), 0);
+    assert_int_equal(vsock_get(net, s, VSOCK_USER_TIMEOUT_MS, &value), 0);
+    assert_int_equal(value, 10000);
+    assert_int_equal(vsock_get(net, 0, VSOCK_USER_TIMEOUT_MS, &value), 0);
+    assert_int_equal(value, 120000);
+    assert_int_equal(vsock_set(net, s, VSOCK_MTU, 1400), -EINVAL);
+    vsock_net_free(net);
+}
+
 static void timeouts_and_congestion_control_are_options(void **state)
 {
     struct vsock_net *net = vsock_net_new(SECOND, 1, false);
@@ -415,6 +432,7 @@ int main(void)
         cmocka_unit_test(the_window_starts_as_it_is_told),
         cmocka_unit_test(without_quick_acks_an_ack_is_delayed),
         cmocka_unit_test(ecn_is_agreed_on_only_when_it_is_on),
+        cmocka_unit_test(options_can_be_a_connections_own),
         cmocka_unit_test(timeouts_and_congestion_control_are_options),
         cmocka_unit_test(a_wire_answers_by_itself),
         cmocka_unit_test(a_thread_waits_while_another_moves_the_clock),
