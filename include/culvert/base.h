@@ -146,6 +146,13 @@ static inline void put_be32(uint8_t *p, uint32_t v)
  * or a byte that is no letter, digit, '-', '_' or '.' (faults.md S10). @out holds 256 bytes. */
 int host_name_normalise(const char *text, size_t len, char out[256]);
 
+/* ---- the internet checksum ------------------------------------------------------------------------------- */
+
+/* RFC 1071, over 16-bit words in memory order; data may be odd only at the end */
+uint32_t csum_add(uint32_t sum, const void *data, size_t len);
+uint16_t csum_fold(uint32_t sum); /* folded, not complemented */
+uint32_t csum_pseudo(const struct ip_addr *src, const struct ip_addr *dst, uint8_t proto, uint32_t l4_len);
+
 /* ---- packets' link metadata ------------------------------------------------------------------------------ */
 
 /* What the virtio-net header says of a packet (virtio 1.2 section 5.1.6); made by tun, used by stack, and back. */

@@ -76,6 +76,10 @@ struct h2_options {
     bool server;
     int fd;          /* connected, non-blocking, watched by nobody else */
     struct tls *tls; /* its handshake is done; NULL: plain (h2c with prior knowledge, RFC 9113 section 3.3) */
+    /* TLS inside TLS (a chain): do the sessions below hold what has not left, and send it. NULL: there are none */
+    bool (*unsent)(void *below);
+    int (*flush)(void *below); /* 0, -EAGAIN, -ECONNRESET */
+    void *below;
     uint32_t max_streams;         /* at a time; 0: 256 */
     uint32_t receive_bytes;       /* that wait to be read, all streams together; 0: 4 MiB */
     uint32_t send_bytes;          /* that wait to be sent, all streams together; 0: 4 MiB */
@@ -98,6 +102,7 @@ bool h2_has_extended_connect(const struct h2 *h); /* they take :protocol (RFC 84
 uint32_t h2_stream_count(const struct h2 *h);
 /** h2_ping() - on_pong comes. At most one is under way: another call is that one. Return: 0 or -ECONNRESET */
 int h2_ping(struct h2 *h);
+const char *h2_why(const struct h2 *h);   /* it is ending: fits behind "NAME (ADDRESS) "; else "" */
 uint64_t h2_heard_us(const struct h2 *h); /* when bytes last came */
 
 struct h2_counters {

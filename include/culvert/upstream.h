@@ -25,6 +25,7 @@ enum upstream_kind {
     UPSTREAM_SOCKS4A, /* and names */
     UPSTREAM_HTTP,    /* CONNECT */
     UPSTREAM_GROUP,   /* several of them under one name: a new flow takes one, see up_current() */
+    UPSTREAM_MASQUE,  /* HTTP/2 in TLS: CONNECT, CONNECT-UDP, and CONNECT-IP for echo */
 };
 enum upstream_pipelining { UPSTREAM_PIPELINING_OFF, UPSTREAM_PIPELINING_AUTO, UPSTREAM_PIPELINING_ON };
 enum upstream_udp {
@@ -73,6 +74,7 @@ struct
     enum upstream_kind kind;
     struct host_port server;
     const char *username, *password; /* NULL: no login; 1..255 bytes each (RFC 1929) */
+    const char *token; /* MASQUE: bearer token instead of a login (RFC 6750), 1..4096 bytes; or NULL */
     enum upstream_udp udp;
     enum upstream_pipelining pipelining; /* SOCKS5: greeting, login and request in one segment */
     bool fast_open;               /* TCP Fast Open towards the server (RFC 7413), where it has one address */
@@ -107,7 +109,8 @@ void upstream_unref(struct upstream *up);           /* [any] NULL is fine; forge
 const char *upstream_name(const struct upstream *up);
 enum upstream_kind upstream_kind(const struct upstream *up);
 /** upstream_parse_url() - "socks5://user:pw@host:port#name" into options (config.md: --proxy URL)
- * socks5, socks5h (the same), socks4, socks4a, http; inside TLS (.secure, and .tls left to the caller): https, socks5+tls
+ * socks5, socks5h (the same), socks4, socks4a, http; inside TLS (.secure, and .tls left to the caller): https, socks5+tls,
+ * masque (its TLS must offer "h2")
  * @storage: holds the copied strings, 1,024 bytes. Return: 0, or -EINVAL with a sentence in @err. */
 int upstream_parse_url(const char *url, char storage[1024], struct upstream_options *out, struct err *err);
 

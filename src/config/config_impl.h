@@ -217,8 +217,8 @@ extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint
     cfg_rate, cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
     cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
-    cfg_excludes, cfg_allow, cfg_listen, cfg_host;   /* address.c */
-extern const struct cfg_type cfg_user, cfg_password; /* secret.c */
+    cfg_excludes, cfg_allow, cfg_listen, cfg_host;              /* address.c */
+extern const struct cfg_type cfg_user, cfg_password, cfg_token; /* secret.c */
 extern const struct cfg_type cfg_users, cfg_per_user, cfg_masque, cfg_masque_users,
     cfg_masque_allow; /* serve.c */
 extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_key, cfg_tls_sni, cfg_tls_alpn,

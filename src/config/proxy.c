@@ -123,7 +123,13 @@ static void check_login(struct cfg_read *r, const struct cfg_proxy *p, const str
 {
     const struct cfg_node *password = cfg_map_get(v, "password");
 
-    if (is_socks4(p) && password != NULL)
+    if (p->options.token != NULL && p->options.kind != UPSTREAM_MASQUE)
+        cfg_error(r, cfg_map_get(v, "token"),
+                  "only type masque has a token; username and password would work");
+    else if (p->options.token != NULL && (p->options.username != NULL || password != NULL))
+        cfg_error(r, cfg_map_get(v, "token"),
+                  "a token stands for username and password; keep one of the two");
+    else if (is_socks4(p) && password != NULL)
         cfg_error(r, password, "SOCKS4 has no password; leave it out, or use type socks5");
     else if (is_socks4(p))
         return;
@@ -131,8 +137,8 @@ static void check_login(struct cfg_read *r, const struct cfg_proxy *p, const str
         cfg_error(r, v, "has a username and no password; a login is both (RFC 1929)");
     else if (p->options.password != NULL && cfg_map_get(v, "username") == NULL)
         cfg_error(r, v, "has a password and no username; a login is both (RFC 1929)");
-    else if (p->options.kind == UPSTREAM_HTTP && p->options.username != NULL &&
-             strchr(p->options.username, ':') != NULL)
+    else if ((p->options.kind == UPSTREAM_HTTP || p->options.kind == UPSTREAM_MASQUE) &&
+             p->options.username != NULL && strchr(p->options.username, ':') != NULL)
         cfg_error(r, cfg_map_get(v, "username"), "holds a colon, which ends a user name in HTTP (RFC 7617)");
 }
 

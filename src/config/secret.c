@@ -12,6 +12,7 @@
 
 #define SECRET_FILE_MAX 65536
 #define LOGIN_MAX       255 /* RFC 1929 section 2: one byte holds the length */
+#define TOKEN_MAX       4096
 #define SECRET_FORMS    "text, {file: PATH}, {env: NAME} or {credential: NAME}"
 
 /* One final line end is an editor's, not the password's. */
@@ -156,6 +157,21 @@ static void read_password(struct cfg_read *r, const struct cfg_key *k, const str
     memcpy((char *)to + k->offset, &secret, sizeof(secret));
 }
 
+static void read_token(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    const char *secret = cfg_read_secret(r, v, TOKEN_MAX);
+
+    /* It is a header field's value: what ends one would begin another (RFC 6750 section 2.1 allows even less). */
+    for (const char *at = secret; at != NULL && *at != '\0'; at++) {
+        if (*at <= ' ' || *at > '~') {
+            cfg_error(r, v, "holds a byte that no bearer token may have (RFC 6750)");
+            secret = NULL;
+            break;
+        }
+    }
+    memcpy((char *)to + k->offset, &secret, sizeof(secret));
+}
+
 static void read_user(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     const char *name = NULL;
@@ -172,4 +188,7 @@ const struct cfg_type cfg_user = {
 };
 const struct cfg_type cfg_password = {
     .name = "secret", .expects = SECRET_FORMS, .kind = CFG_SCALAR, .mixed = true, .read = read_password
+};
+const struct cfg_type cfg_token = {
+    .name = "secret", .expects = SECRET_FORMS, .kind = CFG_SCALAR, .mixed = true, .read = read_token
 };

@@ -280,7 +280,7 @@ static void check_udp(struct cfg_read *r, const struct cfg_proxy *p, const struc
     if (p->options.udp == UPSTREAM_UDP_OVER_TCP && p->options.kind != UPSTREAM_SOCKS5)
         cfg_error(r, at,
                   "udp: over-tcp is a command of SOCKS5; type: socks5, or udp: false or auto would work");
-    if (p->options.udp != UPSTREAM_UDP_ON)
+    if (p->options.udp != UPSTREAM_UDP_ON || p->options.kind == UPSTREAM_MASQUE)
         return;
     if (p->options.kind != UPSTREAM_SOCKS5)
         cfg_error(r, at, "udp: true, but this type carries no UDP; false or auto would work");
@@ -296,6 +296,13 @@ void cfg_tls_finish(struct cfg_read *r, struct cfg_proxy *p, const struct cfg_no
     int e;
 
     check_udp(r, p, at);
+    if (p->options.kind == UPSTREAM_MASQUE) {
+        p->options.secure = true;
+        if (t->options.alpns == 0) {
+            t->alpn[0] = "h2";
+            t->options.alpns = 1;
+        }
+    }
     if (!p->options.secure) {
         if (t->used != NULL)
             cfg_error(r, t->used, "a key of TLS at a proxy without TLS; tls: true beside it would work");

@@ -336,6 +336,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
     case UPSTREAM_GROUP:
+    case UPSTREAM_MASQUE:
         c = choose(f, verdict.echo, false, v6);
         break;
     }

@@ -478,6 +478,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
     case UPSTREAM_GROUP:
+    case UPSTREAM_MASQUE:
         break;
     }
     a->alias = !ip_port_equal(&target, &d->target);
@@ -585,6 +586,7 @@ static bool refused_by_rule(struct forward *f, struct udp_request *r, const stru
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
     case UPSTREAM_GROUP:
+    case UPSTREAM_MASQUE:
         break;
     }
     return false;

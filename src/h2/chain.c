@@ -5,7 +5,7 @@
 
 static_assert(sizeof(struct block) == BLOCK_BYTES, "a block is two pages");
 
-int h2_blocks_init(struct blocks *b, uint32_t limit)
+int h2_blocks_init(struct h2_blocks *b, uint32_t limit)
 {
     b->bytes = slab_region_bytes(sizeof(struct block), limit);
     b->memory =
@@ -18,15 +18,15 @@ int h2_blocks_init(struct blocks *b, uint32_t limit)
     return 0;
 }
 
-void h2_blocks_fini(struct blocks *b)
+void h2_blocks_fini(struct h2_blocks *b)
 {
     slab_fini(&b->slab);
     if (b->memory)
         munmap(b->memory, b->bytes);
-    *b = (struct blocks){ 0 };
+    *b = (struct h2_blocks){ 0 };
 }
 
-static bool grow(struct blocks *b, struct chain *c)
+static bool grow(struct h2_blocks *b, struct chain *c)
 {
     struct block *block = slab_get(&b->slab);
 
@@ -42,7 +42,7 @@ static bool grow(struct blocks *b, struct chain *c)
     return true;
 }
 
-bool chain_put(struct blocks *b, struct chain *c, const void *data, size_t len)
+bool chain_put(struct h2_blocks *b, struct chain *c, const void *data, size_t len)
 {
     const uint8_t *from = data;
 
@@ -62,7 +62,7 @@ bool chain_put(struct blocks *b, struct chain *c, const void *data, size_t len)
     return true;
 }
 
-size_t chain_get(struct blocks *b, struct chain *c, void *to, size_t len)
+size_t chain_get(struct h2_blocks *b, struct chain *c, void *to, size_t len)
 {
     size_t got = 0;
 
@@ -100,7 +100,7 @@ size_t chain_peek(const struct chain *c, void *to, size_t len)
     return got;
 }
 
-void chain_drop(struct blocks *b, struct chain *c)
+void chain_drop(struct h2_blocks *b, struct chain *c)
 {
     chain_get(b, c, NULL, c->len);
 }

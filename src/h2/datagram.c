@@ -31,6 +31,8 @@ static void pop(struct queue *q)
 {
     ring_pop(&q->ring);
     q->done = 0;
+    if (ring_is_empty(&q->ring)) /* from the front again: only what waits at a time is ever touched */
+        ring_init(&q->ring, q->ring.data, q->ring.cap, q->ring.max_records);
 }
 
 bool queue_is_empty(const struct queue *q)

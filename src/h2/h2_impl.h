@@ -45,18 +45,18 @@ struct chain {
     struct block *first, *last;
     size_t len;
 };
-struct blocks { /* where they come from; a mapping of its own, touched on demand */
+struct h2_blocks { /* where they come from; a mapping of its own, touched on demand */
     struct slab slab;
     void *memory;
     size_t bytes;
 };
-int h2_blocks_init(struct blocks *b, uint32_t limit); /* 0 or -ENOMEM */
-void h2_blocks_fini(struct blocks *b);
+int h2_blocks_init(struct h2_blocks *b, uint32_t limit); /* 0 or -ENOMEM */
+void h2_blocks_fini(struct h2_blocks *b);
 /** chain_put() - append a copy. Return: false when no block is left; a part may have been taken */
-bool chain_put(struct blocks *b, struct chain *c, const void *data, size_t len);
-size_t chain_get(struct blocks *b, struct chain *c, void *to, size_t len); /* @to NULL: skip */
+bool chain_put(struct h2_blocks *b, struct chain *c, const void *data, size_t len);
+size_t chain_get(struct h2_blocks *b, struct chain *c, void *to, size_t len); /* @to NULL: skip */
 size_t chain_peek(const struct chain *c, void *to, size_t len);
-void chain_drop(struct blocks *b, struct chain *c);
+void chain_drop(struct h2_blocks *b, struct chain *c);
 
 /* ---- streams ---- */
 
@@ -108,7 +108,7 @@ struct h2 {
     struct wheel_timer soon;  /* the next turn: bytes inside TLS, owners that have not heard all */
     struct wheel_timer quiet; /* keep-alive */
     struct slab slab;         /* streams */
-    struct blocks blocks;
+    struct h2_blocks blocks;
     struct h2_stream *streams, *ready_first, *ready_last;
     struct h2_stream *running; /* being told; NULL when it was closed meanwhile */
     uint32_t round, depth;

@@ -128,7 +128,14 @@ static void sent(struct h2 *h, size_t n)
 
 static bool tls_holds(const struct h2 *h)
 {
-    return h->opt.tls && tls_unsent(h->opt.tls);
+    return h->opt.tls && (tls_unsent(h->opt.tls) || (h->opt.unsent && h->opt.unsent(h->opt.below)));
+}
+
+static int tls_release(struct h2 *h)
+{
+    int r = h->opt.flush ? h->opt.flush(h->opt.below) : 0;
+
+    return r == 0 ? tls_flush(h->opt.tls) : r;
 }
 
 /* Return: 0 all is out; -EAGAIN; -errno */
@@ -143,12 +150,14 @@ static int write_all(struct h2 *h)
             h2_fail(h, -ENOMEM, "could not be written to: %s", nghttp2_strerror(r));
             return 0;
         }
+        if (h->opt.unsent && tls_holds(h) && (r = tls_release(h)) != 0)
+            return r;
         if (h->out_len > h->out_off)
             iov[n++] = (struct iovec){ h->out + h->out_off, h->out_len - h->out_off };
         if (h->frame_len > 0)
             iov[n++] = (struct iovec){ (void *)(uintptr_t)h->frame, h->frame_len };
         if (n == 0)
-            return tls_holds(h) ? tls_flush(h->opt.tls) : 0;
+            return tls_holds(h) ? tls_release(h) : 0;
         done = write_bytes(h, iov, n);
         if (done < 0)
             return (int)done;
@@ -181,6 +190,12 @@ static void tell(struct h2_stream *s)
     struct h2 *h = s->h;
 
     h->running = s;
+    if (s->broken != 0 &&
+        s->in.len > 0) { /* what came before is read first (faults.md S17); what stays is dropped */
+        s->events->on_readable(s->arg);
+        if (h->running != s)
+            return;
+    }
     if (s->broken != 0) {
         s->owned = false;
         s->events->on_closed(s->arg, s->broken, s->code);

@@ -57,9 +57,15 @@ static void finish(struct h2 *h)
 
         s->over = true;
         if (s->owned) {
-            s->owned = false;
             h->running = s;
-            s->events->on_closed(s->arg, err, s->code);
+            if (s->in.len > 0 && (s->want & LOOP_READ) != 0)
+                s->events->on_readable(s->arg);
+            if (h->running == s) {
+                s->owned = false;
+                s->events->on_closed(s->arg, err, s->code);
+            } else if (!h->closed) { /* closed by its owner, and free */
+                continue;
+            }
         }
         if (!h->closed)
             stream_free(s);
@@ -76,7 +82,9 @@ static bool is_over(struct h2 *h)
     if (nghttp2_session_want_read(h->ng) || nghttp2_session_want_write(h->ng) || h->out_len > 0 ||
         h->frame_len > 0)
         return false;
-    if (!h->why[0])
+    if (!h->draining) /* nghttp2 gave up on it, with a GOAWAY of its own */
+        h2_fail(h, -EPROTO, h->settings ? "broke the rules of HTTP/2" : "does not speak HTTP/2");
+    else if (!h->why[0])
         snprintf(h->why, sizeof(h->why), "ended the connection");
     return true;
 }
@@ -383,6 +391,20 @@ static int on_not_sent(nghttp2_session *ng, const nghttp2_frame *frame, int erro
     return 0;
 }
 
+/* Our end has left, and nobody waits for theirs. */
+static int on_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+    struct h2_stream *s;
+
+    if ((frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) ||
+        (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0)
+        return 0;
+    s = stream_of(arg, frame->hd.stream_id);
+    if (s && s->h->opt.server && !s->owned && !s->ended_in)
+        (void)nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
+    return 0;
+}
+
 /* ---- making one ---- */
 
 static int callbacks_new(nghttp2_session_callbacks **out)
@@ -396,6 +418,7 @@ static int callbacks_new(nghttp2_session_callbacks **out)
     nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
+    nghttp2_session_callbacks_set_on_frame_send_callback(c, on_sent);
     nghttp2_session_callbacks_set_on_frame_not_send_callback(c, on_not_sent);
     *out = c;
     return 0;
@@ -568,6 +591,11 @@ void h2_on_quiet(struct wheel_timer *t, uint64_t now_us)
         (void)h2_ping(h);
     else
         wheel_set(h->opt.wheel, &h->quiet, h->heard_us + wait_us);
+}
+
+const char *h2_why(const struct h2 *h)
+{
+    return h->why;
 }
 
 uint64_t h2_heard_us(const struct h2 *h)

@@ -102,13 +102,16 @@ static bool can_read(const struct h2_stream *s)
 /* Half of it is free: not a wake-up for every frame that leaves. */
 static bool can_write(const struct h2_stream *s)
 {
+    if (s->broken != 0)
+        return false;
     return !s->shut && !s->queue && (s->over || s->out.len <= stream_send_room(s));
 }
 
 bool stream_has_news(const struct h2_stream *s)
 {
-    return s->broken != 0 || ((s->want & LOOP_READ) != 0 && can_read(s)) ||
-           ((s->want & LOOP_WRITE) != 0 && can_write(s));
+    if (s->broken != 0)
+        return s->in.len == 0 || (s->want & LOOP_READ) != 0;
+    return ((s->want & LOOP_READ) != 0 && can_read(s)) || ((s->want & LOOP_WRITE) != 0 && can_write(s));
 }
 
 void h2_want(struct h2_stream *s, unsigned events)
@@ -365,7 +368,8 @@ void h2_stream_close(struct h2_stream *s, enum h2_code code)
         stream_free(s);
         return;
     }
-    if (s->ended_in && s->shut) /* all was said; the rest leaves by itself */
+    /* All was said: the rest leaves by itself, and what a client still sends is not wanted then (RFC 9113 section 8.1). */
+    if (s->shut && (s->ended_in || h->opt.server))
         return;
     stream_reset(s, code);
 }

@@ -75,11 +75,6 @@ struct packet {
         slot; /* where it lies, if it may be kept: take a reference and it is kept; NULL: copy what you keep */
 };
 
-/* RFC 1071, over 16-bit words in memory order; data may be odd only at the end */
-uint32_t csum_add(uint32_t sum, const void *data, size_t len);
-uint16_t csum_fold(uint32_t sum); /* folded, not complemented */
-uint32_t csum_pseudo(const struct ip_addr *src, const struct ip_addr *dst, uint8_t proto, uint32_t l4_len);
-
 /* IPv4 options, padded to whole words. */
 struct ip_options {
     uint8_t data[40];

@@ -1,5 +1,6 @@
 /* env.c - one worker's surroundings: its pools, what it remembers of each upstream, its counters. */
 #include "upstream_impl.h"
+#include "masque.h"
 #include "udp_impl.h"
 
 #include <stdio.h>
@@ -9,7 +10,8 @@ enum {
     PROBES_MAX = 256,
     TUNNELS_MAX = 4096, /* associations over TCP; about 50 KB each */
     POOLED_MAX = 4096,
-    HANDSHAKES_MAX = 65536, /* at the same time; an opening ends within its time-out */
+    MASQUE_TARGETS_POOL = 4096, /* of all associations of one worker */
+    HANDSHAKES_MAX = 65536,     /* at the same time; an opening ends within its time-out */
 };
 
 #define UP_COUNTER(name, member)                                                                             \
@@ -62,6 +64,10 @@ static int init_pools(struct up_env *env, const struct up_env_options *o)
     if ((r = slab_init(&env->streams, sizeof(struct up_stream), o->max_streams > 0 ? o->max_streams : 1)) !=
             0 ||
         (r = slab_init(&env->pooled, sizeof(struct pooled), POOLED_MAX)) != 0 ||
+        (r = slab_init(&env->masque_streams, masque_stream_bytes(),
+                       o->max_streams > 0 ? o->max_streams : 1)) != 0 ||
+        (r = slab_init(&env->masque_udps, masque_udp_bytes(), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
+        (r = slab_init(&env->masque_targets, masque_target_bytes(), MASQUE_TARGETS_POOL)) != 0 ||
         (r = slab_init(&env->udps, sizeof(struct up_udp), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
         (r = slab_init(&env->handshakes, sizeof(struct handshake), handshakes)) != 0 ||
         (r = slab_init(&env->probes, sizeof(struct probe), PROBES_MAX)) != 0 ||
@@ -96,6 +102,7 @@ static void memory_free(struct up_env *env, struct up_memory *m)
 {
     group_live_free(env, m);
     pool_drop_all(m);
+    masque_free(m->masque);
     tls_context_free(m->tls);
     atomic_fetch_sub(&m->up->memories, 1);
     upstream_unref(m->up);
@@ -141,13 +148,18 @@ void up_env_free(struct up_env *env)
     slab_fini(&env->udps);
     slab_fini(&env->streams);
     slab_fini(&env->pooled);
+    slab_fini(&env->masque_streams);
+    slab_fini(&env->masque_udps);
+    slab_fini(&env->masque_targets);
+    free(env->masque_scratch);
     free(env);
 }
 
 bool up_env_trim(struct up_env *env)
 {
-    struct slab *const all[] = { &env->streams, &env->udps,    &env->handshakes, &env->probes, &env->names,
-                                 &env->held,    &env->secures, &env->tunnels,    &env->pooled };
+    struct slab *const all[] = { &env->streams, &env->masque_streams, &env->masque_udps, &env->masque_targets,
+                                 &env->udps,    &env->handshakes,     &env->probes,      &env->names,
+                                 &env->held,    &env->secures,        &env->tunnels,     &env->pooled };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

@@ -12,6 +12,7 @@
  * A server that was told everything at once (pipeline.c), or was dialled before the flow came, and then closes, answers
  * nonsense or keeps silent, gets one more chance inside the same deadline: a new connection, step by step. */
 #include "upstream_impl.h"
+#include "masque.h"
 
 #include <sys/socket.h>
 
@@ -21,8 +22,10 @@
 static void drop_way(struct handshake *h)
 {
     handshake_cancel(h->via);
+    masque_stream_close(h->masque);
     secure_free(h->secure);
     secure_free(h->below);
+    h->masque = NULL;
     h->via = NULL;
     h->secure = h->below = NULL;
     dial_cancel(&h->dial);
@@ -52,21 +55,24 @@ static int drop_io(struct handshake *h)
 
 static void succeed(struct handshake *h)
 {
-    struct handshake_result result = {
-        .bound = talk_bound(&h->talk), .secure = h->secure, .memory = h->memory, .peer = h->dial.peer
-    };
+    struct handshake_result result = { .bound = talk_bound(&h->talk),
+                                       .secure = h->secure,
+                                       .masque = h->masque,
+                                       .memory = h->memory,
+                                       .peer = h->dial.peer };
     handshake_fn *fn = h->fn;
     void *arg = h->arg;
 
     way_note(h, true);
     pipeline_answered(h);
-    if (!h->idle)
+    if (!h->idle && !h->masque)
         h->memory->reply_len = talk_reply_len(&h->talk);
-    if (h->goal == SOCKS5_CONNECT)
+    if (h->goal == SOCKS5_CONNECT && !h->masque)
         pool_want(h->memory);
     result.guard = h->guard;
     result.fd = drop_io(h);
     h->secure = NULL;
+    h->masque = NULL;
     if (result.secure)
         result.secure->handshake = NULL;
     release(h);
@@ -121,6 +127,19 @@ static void start_over(struct handshake *h)
     UP_COUNT(h->env, started_over);
     drop_try(h);
     begin(h);
+}
+
+/* What HTTP/2 has said instead of a talk. */
+void handshake_masque_done(struct handshake *h, const struct up_failure *why)
+{
+    if (!why) {
+        succeed(h);
+        return;
+    }
+    h->why = *why;
+    if (!why->proxy_fault)
+        way_note(h, true);
+    tell_failure(h);
 }
 
 /* The talk has failed, see talk_failure(). */
@@ -413,6 +432,15 @@ static void on_via(void *arg, const struct handshake_result *result)
     struct handshake *h = arg;
 
     h->via = NULL;
+    if (result->masque) { /* a stream of HTTP/2 is no descriptor that TLS and the next hop could go through */
+        struct up_failure no = { 0 };
+
+        masque_stream_close(result->masque);
+        up_fail(&no, -EHOSTUNREACH, "connect", true, "a way out of type masque cannot lead to another one");
+        way_why_via(h, &no);
+        tell_failure(h);
+        return;
+    }
     if (result->why) {
         way_why_via(h, result->why);
         tell_failure(h);
@@ -431,6 +459,8 @@ static bool waits_for_target(const struct handshake *h)
 {
     if (!upstream_is_proxy(h->memory->up))
         return !h->dial.resolving;
+    if (h->masque)
+        return masque_stream_asked(h->masque);
     return h->talking && !has_unsent(h) && talk_asked(&h->talk) && h->in_len == 0;
 }
 
@@ -467,6 +497,8 @@ const char *handshake_stage(const struct handshake *h)
 {
     if (h->via)
         return handshake_stage(h->via);
+    if (h->masque)
+        return masque_stream_stage(h->masque);
     if (h->dial.resolving)
         return "resolve";
     if (!h->connected)
@@ -525,6 +557,12 @@ static int start(struct handshake *h)
     if (r != 0 || h->idle)
         return r;
     h->dial = (struct dial){ .env = h->env };
+    if (m->up->kind == UPSTREAM_MASQUE && h->goal == SOCKS5_CONNECT) {
+        r = masque_stream_new(h, &h->target, h->deadline_us - env_now_us(h->env), &h->masque);
+        if (r != 0)
+            handshake_why_dial(h, r);
+        return r;
+    }
     if (take_pooled(h))
         return 0;
     if (m->up->dialer)

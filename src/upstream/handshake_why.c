@@ -4,6 +4,7 @@
  * unreachable" if it is the way out that failed. A proxy that took our request and is silent may well be waiting for the
  * target, so that silence is not counted against its health. */
 #include "upstream_impl.h"
+#include "masque.h"
 
 #include <stdio.h>
 
@@ -139,7 +140,12 @@ void handshake_why_timeout(struct handshake *h)
     const char *stage = handshake_stage(h);
     char server[SERVER_TEXT_MAX];
 
-    if (h->dial.resolving) {
+    if (h->masque) {
+        UP_COUNT(h->env, socks_timeout);
+        up_fail(&h->why, -EHOSTUNREACH, stage, !masque_stream_asked(h->masque), "%s did not %s in time",
+                server_text(h, server),
+                masque_stream_asked(h->masque) ? "answer our request" : "come to speak HTTP/2");
+    } else if (h->dial.resolving) {
         up_fail(&h->why, -EHOSTUNREACH, stage, proxy, "the name %.120s was not resolved in time",
                 dialled_name(h));
     } else if (!h->connected) {

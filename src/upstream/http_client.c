@@ -57,34 +57,32 @@ static void put_base64(struct buf *out, const uint8_t *data, size_t len)
 }
 
 /* "name:port", "1.2.3.4:port" or "[v6]:port" (RFC 9112 section 3.2.3, authority-form). */
-static void authority(const struct host_port *to, char out[272])
+void http_authority(const struct host_port *to, char out[HTTP_AUTHORITY_MAX])
 {
     char text[IP_PORT_TEXT_MAX];
 
     if (to->name)
-        snprintf(out, 272, "%.255s:%u", to->name, to->port);
+        snprintf(out, HTTP_AUTHORITY_MAX, "%.255s:%u", to->name, to->port);
     else
-        snprintf(out, 272, "%s", ip_port_text(&(struct ip_port){ to->addr, to->port }, text));
+        snprintf(out, HTTP_AUTHORITY_MAX, "%s", ip_port_text(&(struct ip_port){ to->addr, to->port }, text));
 }
 
-/* RFC 7617: user, colon, password in base64. */
-static void put_login(const struct http_connect *s, struct buf *out)
+void http_put_basic(struct buf *out, const struct socks5_login *login)
 {
     char text[LOGIN_TEXT_MAX + 1];
-    int n = snprintf(text, sizeof(text), "%s:%s", s->login->username, s->login->password);
+    int n = snprintf(text, sizeof(text), "%s:%s", login->username, login->password);
 
-    put_text(out, "Proxy-Authorization: Basic ");
+    put_text(out, "Basic ");
     put_base64(out, (const uint8_t *)text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
-    put_text(out, "\r\n");
     explicit_bzero(text, sizeof(text));
 }
 
 /* A test of a group: any status will do (RFC 9110 section 9.3.2). */
 static void put_head(const struct http_connect *s, struct buf *out)
 {
-    char to[272];
+    char to[HTTP_AUTHORITY_MAX];
 
-    authority(&s->target, to);
+    http_authority(&s->target, to);
     put_text(out, "HEAD ");
     put_text(out, s->head_path);
     put_text(out, " HTTP/1.1\r\nHost: ");
@@ -94,16 +92,19 @@ static void put_head(const struct http_connect *s, struct buf *out)
 
 static void put_request(const struct http_connect *s, struct buf *out)
 {
-    char to[272];
+    char to[HTTP_AUTHORITY_MAX];
 
-    authority(&s->target, to);
+    http_authority(&s->target, to);
     put_text(out, "CONNECT ");
     put_text(out, to);
     put_text(out, " HTTP/1.1\r\nHost: ");
     put_text(out, to);
     put_text(out, "\r\n");
-    if (has_login(s))
-        put_login(s, out);
+    if (has_login(s)) {
+        put_text(out, "Proxy-Authorization: ");
+        http_put_basic(out, s->login);
+        put_text(out, "\r\n");
+    }
     put_text(out, "\r\n");
 }
 
@@ -252,6 +253,20 @@ static enum talk_step on_head(struct http_connect *s)
         talk_fail(&s->failure, -EHOSTUNREACH, "answered CONNECT with status %u", s->status);
         return failed(s, true);
     }
+}
+
+bool http_answer(const struct socks5_login *login, unsigned status, const char *proxy_status,
+                 const char *authenticate, struct talk_failure *failure)
+{
+    struct http_connect s = { .state = HTTP_HEADERS, .login = login, .status = (uint16_t)status };
+
+    snprintf(s.line, sizeof(s.line), "Proxy-Status: %s", proxy_status ? proxy_status : "");
+    on_header(&s);
+    snprintf(s.line, sizeof(s.line), "Proxy-Authenticate: %s", authenticate ? authenticate : "");
+    on_header(&s);
+    on_head(&s);
+    *failure = s.failure;
+    return s.state == HTTP_OPEN;
 }
 
 /* s->line is complete, without its end. */

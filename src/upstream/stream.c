@@ -4,6 +4,7 @@
  * reset: Linux then hands out what had arrived and ends with a 0 that looks like an orderly end, which must not reach the
  * client as one (faults.md G8, S17), so send_failed turns it into an error. */
 #include "upstream_impl.h"
+#include "masque.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -62,6 +63,11 @@ static void tell_closed(struct up_stream *s, const struct up_failure *why)
     if (stream_events(s)->on_closed)
         stream_events(s)->on_closed(s->arg, why);
     free_stream(s);
+}
+
+void stream_ended(struct up_stream *s, const struct up_failure *why)
+{
+    tell_closed(s, why);
 }
 
 /* ---- breaking ---- */
@@ -146,13 +152,23 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     struct up_env *env = s->memory->env;
 
     s->handshake = NULL;
-    if (result->fd < 0) {
+    if (result->why) {
         UP_COUNT(env, streams_failed);
         tell_closed(s, result->why);
         return;
     }
     s->memory->users--;
-    take_over(s, result);
+    if (result->masque) {
+        s->memory = result->memory;
+        s->memory->users++;
+        UP_COUNT(env, streams_opened);
+        s->state = STREAM_OPEN;
+        s->is_masque = true;
+        s->masque = result->masque;
+        masque_stream_attach(s->masque, s);
+    } else {
+        take_over(s, result);
+    }
     stream_events(s)->on_open(s->arg);
 }
 
@@ -208,7 +224,9 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
     ssize_t n;
 
     assert(s->state == STREAM_OPEN || s->state == STREAM_BROKEN);
-    if (s->is_secure) {
+    if (s->is_masque) {
+        n = masque_stream_recv(s->masque, to, len);
+    } else if (s->is_secure) {
         n = secure_recv(s->secure, to, len);
     } else {
         n = recv(loop_io_fd(&s->io), to, len, 0);
@@ -222,6 +240,8 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
     }
     if (n == -EAGAIN || n == -EINTR)
         return -EAGAIN;
+    if (s->is_masque) /* an orderly end; HTTP/2 tells of others by itself */
+        return 0;
     return n == 0 && !s->send_failed ? 0 : stream_break(s);
 }
 
@@ -253,6 +273,12 @@ ssize_t up_stream_sendv(struct up_stream *s, const struct iovec *iov, int iovcnt
     assert((s->state == STREAM_OPEN || s->state == STREAM_BROKEN) && !s->shut);
     if (s->send_failed || s->state == STREAM_BROKEN)
         return -ECONNRESET;
+    if (s->is_masque) {
+        n = masque_stream_sendv(s->masque, iov, iovcnt);
+        if (n > 0)
+            counter_add(&s->memory->env->cnt.bytes_up, (uint64_t)n);
+        return n;
+    }
     tune(s);
     if (s->is_secure) {
         n = tls_sendv(s->secure->tls, iov, iovcnt);
@@ -271,7 +297,9 @@ void up_stream_want(struct up_stream *s, unsigned events)
 {
     if (s->state != STREAM_OPEN)
         return;
-    if (s->is_secure) {
+    if (s->is_masque) {
+        masque_stream_want(s->masque, events);
+    } else if (s->is_secure) {
         s->secure->want = (uint8_t)events;
         secure_update(s->secure);
     } else {
@@ -284,6 +312,10 @@ void up_stream_shutdown(struct up_stream *s)
     if (s->state != STREAM_OPEN || s->shut)
         return;
     s->shut = true;
+    if (s->is_masque) {
+        masque_stream_shutdown(s->masque);
+        return;
+    }
     if (s->is_secure) {
         secure_end(s->secure);
         return;
@@ -306,7 +338,10 @@ static void end_stream(struct up_stream *s, bool reset)
         close_socket(s, reset);
         break;
     case STREAM_OPEN:
-        close_socket(s, reset);
+        if (s->is_masque)
+            masque_stream_close(s->masque);
+        else
+            close_socket(s, reset);
         break;
     case STREAM_DEAD:
         return;

@@ -33,6 +33,7 @@ void talk_init(struct talk *t, enum upstream_kind kind, enum socks5_goal goal,
     case UPSTREAM_REJECT:
     case UPSTREAM_REJECT_DROP:
     case UPSTREAM_GROUP:
+    case UPSTREAM_MASQUE: /* only its server is reached in this way: the rest is HTTP/2's */
     case UPSTREAM_SOCKS5:
         socks5_init(&t->socks5, goal, login, target);
         break;

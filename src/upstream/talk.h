@@ -50,6 +50,13 @@ void http_init(struct http_connect *s, const struct socks5_login *login, const s
 /** http_step() - takes bytes up to the end of the head and none behind it. @out: room for HTTP_OUT_MAX */
 enum talk_step http_step(struct http_connect *s, struct span *in, struct buf *out);
 void http_gone(struct http_connect *s, bool reset);
+/* The same words in HTTP/2. http_authority(): "name:port", "1.2.3.4:port" or "[v6]:port" (RFC 9112 section 3.2.3). */
+enum { HTTP_AUTHORITY_MAX = 272, HTTP_BASIC_MAX = 700 };
+void http_authority(const struct host_port *to, char out[HTTP_AUTHORITY_MAX]);
+void http_put_basic(struct buf *out, const struct socks5_login *login); /* at most HTTP_BASIC_MAX */
+/** http_answer() - what a final status of CONNECT means; the two fields may be NULL. Return: it is open */
+bool http_answer(const struct socks5_login *login, unsigned status, const char *proxy_status,
+                 const char *authenticate, struct talk_failure *failure);
 
 /* ---- any of them (talk.c) ---------------------------------------------------------------------------------------------------- */
 

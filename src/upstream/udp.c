@@ -3,6 +3,7 @@
  * What always holds. Callbacks come from the loop or the wheel only, never from inside up_udp_open() or up_udp_send().
  * Delivering stops at once when a callback closes the association. */
 #include "udp_impl.h"
+#include "masque.h"
 
 enum {
     BATCH = 128, /* datagrams handed on together */
@@ -27,6 +28,8 @@ static void release(struct up_udp *u)
     handshake_cancel(u->handshake);
     u->handshake = NULL;
     udp_tunnel_close(u);
+    masque_udp_close(u->masque);
+    u->masque = NULL;
     udp_direct_drop_names(u);
     udp_close_io(u, 0);
     udp_close_io(u, 1);
@@ -180,6 +183,8 @@ bool up_has_no_udp(const struct up_env *env, const struct up_memory *m)
 
     if (!upstream_is_proxy(up) || up->kind == UPSTREAM_GROUP)
         return up->udp == UPSTREAM_UDP_OFF;
+    if (up->kind == UPSTREAM_MASQUE)
+        return up->udp == UPSTREAM_UDP_OFF || m->no_udp_until_us > env_now_us(env);
     /* Inside TLS there is none either: the datagrams would leave in the clear. Nor at the end of a chain: they would not
      * follow the connection. */
     return up->udp == UPSTREAM_UDP_OFF || up->kind != UPSTREAM_SOCKS5 ||
@@ -235,6 +240,8 @@ int up_udp_send_row(struct up_udp *u, const struct host_port *target, const stru
         return -EAGAIN;
     if (u->tunnel)
         return udp_tunnel_send(u, target, &o);
+    if (u->masque)
+        return masque_udp_send(u->masque, target, &o);
     return u->socks ? udp_socks_send(u, target, &o) : udp_direct_send(u, target, &o, ttl, tos);
 }
 

@@ -53,6 +53,7 @@ struct up_udp {
     struct up_memory *memory;
     const struct up_udp_events *events;
     void *arg;
+    struct masque_udp *masque;   /* MASQUE: all the rest is there */
     struct handshake *handshake; /* SOCKS5, while opening */
     struct udp_tunnel *tunnel;   /* SOCKS5 over TCP; NULL: not that */
     struct udp_name *names;      /* DIRECT, the latest first */

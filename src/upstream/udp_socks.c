@@ -4,6 +4,7 @@
  * control connection; when that ends, the owner is told -ECONNRESET and opens a new one (U7). ICMP errors on the relay's
  * socket speak of the relay and not of a target: they are read and forgotten (U12). */
 #include "udp_impl.h"
+#include "masque.h"
 
 #include <stdio.h>
 #include <sys/socket.h>
@@ -99,6 +100,11 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     if (result->why) {
         UP_COUNT(u->env, udp_failed);
         udp_die(u, result->why);
+        return;
+    }
+    if (u->memory->up->kind == UPSTREAM_MASQUE) {
+        u->socks = false;
+        masque_udp_open(u);
         return;
     }
     if (result->fd < 0) { /* a group's DIRECT */

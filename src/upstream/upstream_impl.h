@@ -39,6 +39,7 @@ struct upstream {
     const char *name;
     struct host_port server; /* a name is normalised and lives in text */
     struct socks5_login login;
+    const char *token;        /* NULL: none */
     struct tls_settings *tls; /* NULL: plain; one reference */
     const char *tls_name;
     uint32_t half_close_delay_ms;
@@ -79,6 +80,9 @@ void up_fail(struct up_failure *f, int err, const char *stage, bool proxy_fault,
 enum { UP_ADDRS_MAX = 8 }; /* addresses of one name that we try */
 
 struct probe;
+struct masque; /* masque.h */
+struct masque_stream;
+struct masque_udp;
 
 struct up_memory {
     struct up_memory *next; /* of its bucket */
@@ -103,6 +107,7 @@ struct up_memory {
     struct tls_context *tls; /* sessions to resume; NULL until the first dial */
     struct probe *probe;     /* running; NULL: none */
     struct group_live *live; /* of a group, from its first use on */
+    struct masque *masque;   /* the connection that all share; NULL: none yet */
     uint32_t users;          /* handshakes, streams and associations that point here */
 };
 
@@ -128,10 +133,12 @@ struct up_env {
     struct up_memory *memories[MEMORY_BUCKETS];
     struct slab tunnels; /* udp_in_tcp.c */
     struct slab pooled, streams, handshakes, udps, probes, names, held, secures;
+    struct slab masque_streams, masque_udps, masque_targets;
     struct tls_worker *tls; /* NULL until the first dial with TLS */
     struct udp_rx *rx;
     const struct up_stream_events
         *owners[OWNERS_MAX];  /* one for each kind: an idle stream keeps a number, no pointer */
+    uint8_t *masque_scratch;  /* one capsule; NULL until the first association through MASQUE */
     struct up_stream *broken; /* streams whose error is to be told, newest first */
     struct wheel_timer broken_timer;
     /* What is being called back right now; set to NULL by its close, so that the caller notices. One level: callbacks of
@@ -230,7 +237,8 @@ struct handshake_result {
     uint32_t guard;
     struct secure *secure; /* TLS around fd: the receiver's too; NULL: plain */
     struct ip_port bound, peer;
-    struct up_memory *memory; /* of the way out that was taken: a member, if a group was asked */
+    struct masque_stream *masque; /* a stream of HTTP/2 instead of fd: the receiver's too */
+    struct up_memory *memory;     /* of the way out that was taken: a member, if a group was asked */
     const struct up_failure
         *why; /* NULL, and no fd: a group's member that needs no handshake for this goal */
 };
@@ -266,8 +274,9 @@ struct handshake {
     bool idle;                /* nothing is to be done: succeeds at once */
     int start_err;            /* of the latest try */
     struct up_failure why;
-    struct secure *below;  /* TLS of a hop before this one; ours goes into it */
-    struct secure *secure; /* what is spoken through; NULL: plain */
+    struct secure *below;         /* TLS of a hop before this one; ours goes into it */
+    struct secure *secure;        /* what is spoken through; NULL: plain */
+    struct masque_stream *masque; /* this try goes through HTTP/2 instead of all that */
     struct talk talk;
     uint16_t in_len, out_len, out_off;
     uint16_t peeked; /* bytes of `in` that are still in the socket */
@@ -352,6 +361,7 @@ struct up_stream {
     union {
         struct handshake *handshake;   /* OPENING */
         struct secure *secure;         /* OPEN, with is_secure */
+        struct masque_stream *masque;  /* OPEN, with is_masque */
         struct up_stream *next_broken; /* BROKEN; TLS is gone then */
     };
     uint32_t guard;
@@ -361,6 +371,7 @@ struct up_stream {
     bool shut : 1;        /* our FIN is out */
     bool send_failed : 1; /* so the end of what arrives is no FIN */
     bool is_secure : 1;
+    bool is_masque : 1; /* no socket of its own */
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 80, "an idle stream is cheap (PERF-9)");
 
@@ -391,6 +402,7 @@ void secure_close(struct secure *c,
 /** secure_again() - handshake_secure_step() runs in the next turn */
 void secure_again(struct secure *c);
 void handshake_secure_step(struct handshake *h);
+void handshake_masque_done(struct handshake *h, const struct up_failure *why); /* NULL: it is open */
 /* The stream's side. secure_update() after anything that changed what is waited for. */
 void secure_attach(struct secure *c, struct up_stream *s);
 ssize_t secure_recv(struct secure *c, void *to,
@@ -399,6 +411,8 @@ void secure_update(struct secure *c);
 void secure_end(struct secure *c); /* our FIN, in time */
 void secure_on_io(struct loop_io *io, unsigned events);
 
+void stream_ended(struct up_stream *s,
+                  const struct up_failure *why); /* one without a socket; it is free afterwards */
 const struct up_stream_events *stream_events(const struct up_stream *s);
 /** stream_adopt() - a stream that is open from the beginning: what a handshake has made, which is taken over
  * Return: 0 or -ENOMEM, then nothing was taken. on_open is not called. */

@@ -87,14 +87,14 @@ static const struct scheme {
     { "socks5", UPSTREAM_SOCKS5, false, 1080 },    { "socks5h", UPSTREAM_SOCKS5, false, 1080 },
     { "socks5+tls", UPSTREAM_SOCKS5, true, 1080 }, { "socks4", UPSTREAM_SOCKS4, false, 1080 },
     { "socks4a", UPSTREAM_SOCKS4A, false, 1080 },  { "http", UPSTREAM_HTTP, false, 80 },
-    { "https", UPSTREAM_HTTP, true, 443 },
+    { "https", UPSTREAM_HTTP, true, 443 },         { "masque", UPSTREAM_MASQUE, true, 443 },
 };
 
 /* Which kinds there are, and which ones are known by name only. */
 static int parse_scheme(struct text *url, struct upstream_options *o, struct err *err)
 {
-    static const char *const later[] = { "socks5s", "masque",    "ss",   "trojan",   "vmess",
-                                         "vless",   "hysteria2", "tuic", "wireguard" };
+    static const char *const later[] = { "socks5s", "ss",        "trojan", "vmess",
+                                         "vless",   "hysteria2", "tuic",   "wireguard" };
     const char *colon = memmem(url->at, url->len, "://", 3);
     size_t len = colon ? (size_t)(colon - url->at) : 0;
 

@@ -87,7 +87,8 @@ int way_check(struct handshake *h)
         up_fail(&h->why, -EOPNOTSUPP, "request", false, "%.80s carries no UDP", up->name);
         return h->why.err;
     }
-    h->idle = up->kind == UPSTREAM_DIRECT && h->goal != SOCKS5_CONNECT;
+    h->idle = (up->kind == UPSTREAM_DIRECT && h->goal != SOCKS5_CONNECT) ||
+              (up->kind == UPSTREAM_MASQUE && h->goal == SOCKS5_ASSOCIATE);
     return 0;
 }
 

@@ -199,7 +199,7 @@ static const struct key_row {
       "1:15: dns.enable: \"no\" is neither true nor false; write one of these" },
     { "proxies", "proxies: socks5://192.0.2.1:1080#a\nrules: ['MATCH,a']\n", "proxies: {}\n" MATCH,
       "1:10: proxies: the key \"name\" is missing; a name would work\n"
-      "1:10: proxies: the key \"type\" is missing; socks5, socks4, socks4a or http would work\n"
+      "1:10: proxies: the key \"type\" is missing; socks5, socks4, socks4a, http or masque would work\n"
       "1:10: proxies: the key \"server\" is missing; an address or a host name would work\n"
       "1:10: proxies: the key \"port\" is missing; a port would work" },
     { "proxies[].name", PROXY(""), "proxies: [{name: 'a,b', type: socks5, server: h, port: 1}]\n" MATCH,
@@ -233,6 +233,11 @@ static const struct key_row {
     { "proxies[].dialer-proxy", PROXY(", dialer-proxy: DIRECT"), PROXY(", dialer-proxy: b"),
       "1:69: proxies[0].dialer-proxy: no proxy or group is called \"b\"; a name from proxies or "
       "proxy-groups, or DIRECT, would work" },
+    { "proxies[].token",
+      "proxies: [{name: a, type: masque, server: a.test, port: 443, tls: {ca: " DATA
+      "/ca.pem}, token: {env: PATH}}]\n" MATCH,
+      PROXY(", token: abc"),
+      "1:62: proxies[0]: only type masque has a token; username and password would work" },
     { "proxy-groups", GROUP(""), "proxy-groups: {}\n" MATCH,
       "1:15: proxy-groups: the key \"name\" is missing; a name would work\n"
       "1:15: proxy-groups: the key \"type\" is missing; select, url-test, fallback or load-balance would "
@@ -624,7 +629,6 @@ static void every_key_that_the_specification_names_is_known(void **state)
     static const char *const paths[] = {
         "runtime.user: x",
         "runtime.sandbox: x",
-        "proxies.token: x",
         "proxies.fingerprint: x",
         "rate-limits: x",
         "api.listen: x",
@@ -767,7 +771,8 @@ static void all_mistakes_of_a_file_are_named_in_one_run_in_their_order(void **st
           "work\n"
           "t.yaml:6:46: proxies[0].port: \"0\" is out of range; 1 to 65535 would work\n"
           "t.yaml:7:12: proxies[1]: the name \"a\" is there twice; the first is on line 6, column 12\n"
-          "t.yaml:7:21: proxies[1].type: \"ss\" is not supported yet; socks5, socks4, socks4a or http would "
+          "t.yaml:7:21: proxies[1].type: \"ss\" is not supported yet; socks5, socks4, socks4a, http or "
+          "masque would "
           "work\n"
           "t.yaml:7:45: proxies[1]: the key \"cipher\" of mihomo is not supported; type socks5 has none\n"
           "t.yaml:9:24: rules[0]: no proxy is called \"b\"; a name from proxies, DIRECT, REJECT or "
@@ -805,7 +810,8 @@ static void other_spellings_of_mihomo_are_understood(void **state) /* config.md 
         { PROXY(", client-fingerprint: chrome"),
           "t.yaml:1:75: warning: proxies[0].client-fingerprint: has no effect here; remove it" },
         { "proxies: [{name: a, type: vmess, server: h, port: 1, uuid: x}]\n" MATCH,
-          "t.yaml:1:27: proxies[0].type: \"vmess\" is not supported; socks5, socks4, socks4a or http would "
+          "t.yaml:1:27: proxies[0].type: \"vmess\" is not supported; socks5, socks4, socks4a, http or masque "
+          "would "
           "work\n"
           "t.yaml:1:54: proxies[0]: the key \"uuid\" of mihomo is not supported; type socks5 has username "
           "and password" },

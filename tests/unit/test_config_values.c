@@ -259,7 +259,7 @@ static void a_proxy_url_alone_is_a_whole_configuration(void **state)
 static void a_wrong_proxy_url_is_an_error_without_its_password(void **state) /* faults.md G7 */
 {
     static const char *const urls[] = {
-        "socks5://bob:hunter2@h:99999", "masque://bob:hunter2@h:1",      "bob:hunter2@h:1",
+        "socks5://bob:hunter2@h:99999", "masque://bob:hunter2@:1",       "bob:hunter2@h:1",
         "socks5://bob:hunter2@",        "socks5://bob:hunter2@h:1/path", "socks5://hunter2@h:1",
         "vmess://hunter2@h:1"
     };

@@ -76,6 +76,7 @@ static void a_scheme_is_a_kind_and_whether_it_is_inside_tls(void **state)
         { "http://[::1]:3128", UPSTREAM_HTTP, false, 3128 },
         { "socks4://bob@h", UPSTREAM_SOCKS4, false, 1080 },
         { "socks4a://h:9", UPSTREAM_SOCKS4A, false, 9 },
+        { "masque://alice:pw@h", UPSTREAM_MASQUE, true, 443 },
     };
 
     (void)state;
@@ -105,7 +106,6 @@ static const struct bad_row {
     { "socks4://bob:hunter2@192.0.2.10", "SOCKS4 has no password" },
     { "socks4://@192.0.2.10", "1 to 255 bytes" },
     { "ss://YWVz@192.0.2.10:8388", "ss:// is not supported yet" },
-    { "masque://exit.example.net", "masque:// is not supported yet" },
     { "gopher://192.0.2.10", "\"gopher://\" is no kind" },
     { "socks5://", "names no host" },
     { "socks5://:1080", "names no host" },

@@ -2,7 +2,9 @@
  *
  * One's complement addition does not care about the width of its words nor, up to a swap at the end, about byte order: so
  * 32-bit words are added in memory order into 64-bit sums, which cannot overflow below 2^32 words, and are folded later. */
-#include "stack_impl.h"
+#include "culvert/base.h"
+
+#include <string.h>
 
 static uint32_t fold_to_32(uint64_t sum)
 {
