@@ -42,7 +42,6 @@ BY_CONSTRUCTION = {
 }
 
 WAITING = {
-    "faults.md R10": "a flow at line rate beside 1,000 small ones",
 }
 
 # icmp.md: the last number of each family of ids. M1 to M5 are section 3.5's, M10 to M18 section 5.3's; X29 was never given.
