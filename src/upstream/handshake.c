@@ -472,12 +472,13 @@ static void on_deadline(struct wheel_timer *t, uint64_t now_us)
         succeed(h);
         return;
     }
-    if (!h->failed && h->pipelined)
-        pipeline_doubt(h);
     if (!h->failed && now_us < h->deadline_us) { /* not the deadline, only the end of our patience */
+        pipeline_doubt(h);
         start_over(h);
         return;
     }
+    if (!h->failed)
+        pipeline_silent(h);
     if (!h->failed && now_us < h->whole_us && waits_for_target(h)) {
         h->deadline_us = h->whole_us;
         wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);

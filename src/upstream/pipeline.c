@@ -10,6 +10,8 @@
  * answer now comes fast, it was the server and not its target, and nothing is said at once for an hour.
  * `pipelining: true` differs in that every handshake is on trial until the server is proved, the first one too.
  *
+ * A proved server that was silent to the end of the time may have had a slow target: the next handshake is on trial.
+ *
  * What always holds. Nobody loses more than one start-over to it, a proved server that changes its mind is found out in the
  * same way, and with `auto` no target is told to a server that did not take our login before. */
 #include "upstream_impl.h"
@@ -62,6 +64,13 @@ void pipeline_doubt(struct handshake *h)
     m->pipelining_proved = false;
     m->no_pipelining_until_us = now_us + DOUBT_US;
     h->doubted_us = now_us;
+}
+
+void pipeline_silent(struct handshake *h)
+{
+    if (h->pipelined)
+        h->memory->pipelining_proved = false;
+    leave_trial(h);
 }
 
 void pipeline_answered(struct handshake *h)

@@ -324,6 +324,7 @@ bool pipeline_begin(struct handshake *h);
 /** pipeline_patience_us() - how long the answer may take before the server is doubted; UINT64_MAX: as long as it likes */
 uint64_t pipeline_patience_us(const struct handshake *h);
 void pipeline_doubt(struct handshake *h);    /* no answer to a pipelined request: it goes on step by step */
+void pipeline_silent(struct handshake *h);   /* its time is over; perhaps the target's fault */
 void pipeline_answered(struct handshake *h); /* there is an answer to the request, whatever it says */
 void pipeline_end(struct handshake *h);
 

@@ -229,6 +229,38 @@ static void a_proved_server_that_changes_its_mind_is_found_out(void **state)
     upstream_unref(up);
 }
 
+static void a_target_that_is_silent_costs_the_server_its_proof_and_no_more(void **state)
+{
+    static const struct plan_step mute[] = { { 3, BYTES("\5\0"), false } };
+    struct plan plan = { .steps = plain, .count = 2, .end = PLAN_HANG };
+    struct host_port to = rig_to("192.0.2.1", 80);
+    struct up_rig *rig = *state;
+    struct plan_server server;
+    struct stream_log log;
+    struct up_memory *m;
+    struct upstream *up;
+
+    plan_open(&server, rig, &plan);
+    up = office(server.port, UPSTREAM_PIPELINING_ON, NULL);
+    m = env_memory(rig->env, up);
+    assert_int_equal(open_once(rig, up), 0);
+    rig_until(rig, all_ended, &server);
+    server.plan = (struct plan){ .steps = mute, .count = 1, .end = PLAN_HANG };
+    stream_start(rig, &log, up, &to, 100);
+    rig_until(rig, stream_is_settled, &log);
+    assert_true(log.closed);
+    stream_forget(&log);
+    assert_int_equal(up_counters(rig->env)->started_over, 0);
+    assert_true(!m->pipelining_proved && !m->pipelining_tried && m->no_pipelining_until_us == 0);
+    server.plan = plan;
+    rig_until(rig, all_ended, &server);
+    assert_int_equal(open_once(rig, up), 0);
+    assert_int_equal(first_said(rig, &server), 13);
+    assert_true(m->pipelining_proved);
+    plan_close(&server);
+    upstream_unref(up);
+}
+
 static void a_trial_that_is_given_up_leaves_room_for_the_next(void **state)
 {
     struct plan plan = { .steps = plain, .count = 1, .end = PLAN_HANG };
@@ -357,6 +389,7 @@ int main(void)
         TEST(with_a_login_only_its_method_is_offered),
         TEST(a_server_that_chokes_is_asked_again_step_by_step_and_remembered),
         TEST(a_proved_server_that_changes_its_mind_is_found_out),
+        TEST(a_target_that_is_silent_costs_the_server_its_proof_and_no_more),
         TEST(a_trial_that_is_given_up_leaves_room_for_the_next),
         TEST(a_reply_that_is_shorter_than_the_last_one_costs_no_byte_of_the_target),
         TEST(with_a_cookie_everything_leaves_with_the_first_packet),
