@@ -96,7 +96,7 @@ static const struct cfg_key masque_keys[] = {
 
 static const struct cfg_section masque = {
     .where = "serve.masque",
-    .help = "A proxy over TLS: CONNECT by HTTP/1.1 for browsers and curl.",
+    .help = "A proxy over TLS (RFC 9298, RFC 9484 for echo); for browsers and curl an HTTPS proxy.",
     .keys = masque_keys,
 };
 

@@ -137,3 +137,69 @@ def _(t):
     check_equal([first[1], second[1], third[1]], [b"200", b"200", b"429"])
     first[0].close()
     within(t.slow(5), lambda: opened()[1] == b"200", "a place is free again")
+
+
+# ---- with our own client at the near end ----
+
+@test("through type masque: TCP both ways with hashes, 200 flows, datagrams of DNS and QUIC sizes", quick=True, limit=120)
+def _(t):
+    lab, _, far = start(t)
+    lab.services()
+    servers.unbound(lab)
+    gw = lab.gateway(proxies=[far])
+    for target in at.TARGET:
+        client.curl_bytes(lab.cli, target, 4000000)
+        client.upload(lab.cli, target, 1000000)
+    flows = client.open_many(lab.cli, (at.TARGET[0], servers.Services.ECHO), 200)
+    for i, s in enumerate(flows):
+        s.sendall(b"%4d" % i)
+    for i, s in enumerate(flows):
+        check_equal(client.receive(s, 4), b"%4d" % i)
+        s.close()
+    check_equal(client.dig(lab.cli, at.TARGET[0], "example.test"), [at.TARGET[0]])
+    for target in at.TARGET:
+        for size in (1, 512, 1200, 1350, 1452):
+            check_equal(client.ask(lab.cli, target, servers.Services.ECHO, b"q" * size), b"q" * size, "%d bytes" % size)
+    gw.wait_no_flows()
+
+
+@test("through type masque: a refusal is one, and a denied target is unreachable", limit=60)
+def _(t):
+    lab, _, far = start(t, allow=[at.TARGET[0], at.TARGET[1]])
+    lab.gateway(proxies=[far])
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 4)[0], "ECONNREFUSED")
+    check_equal(client.outcome(lab.cli, at.TARGET2[0], 80)[0], "EHOSTUNREACH")
+
+
+@test("1 GB each way through type masque, and 2 at once", long=True, limit=600)
+def _(t):
+    lab, _, far = start(t)
+    lab.services()
+    lab.gateway(proxies=[far])
+    down = client.curl_bytes(lab.cli, at.TARGET[0], 1000000000, timeout=240)
+    up = client.upload(lab.cli, at.TARGET[0], 1000000000, timeout=240)
+    t.note("down %.0f MB/s, up %s" % (down / 1e6, up))
+
+
+@test("the far end dies in the middle and comes back: flows end, new ones go through", limit=90)
+def _(t):
+    lab, pki, far = start(t)
+    lab.services()
+    lab.gateway(proxies=[far])
+    held = client.tcp(lab.cli, at.TARGET[0], servers.Services.ECHO)
+    held.sendall(b"a")
+    check_equal(client.receive(held, 1), b"a")
+    far.process.signal(9)
+    far.process.wait(10)
+    held.settimeout(t.slow(10))
+    try:
+        check_equal(held.recv(1), b"", "a flow whose far end died")
+    except ConnectionResetError:
+        pass
+    held.close()
+    fronts.masque(lab, pki)
+
+    def again():
+        return client.outcome(lab.cli, at.TARGET[0], servers.Services.ECHO)[0] == "open"
+    within(t.slow(20), again, "new flows go through")
+    client.curl_bytes(lab.cli, at.TARGET[0], 1000000)

@@ -792,7 +792,7 @@ static void what_is_no_ping_of_this_tunnel_is_dropped(void **state) /* RFC 9484 
     h2_stream_close(s->s, H2_CANCEL);
 }
 
-static void a_server_without_pings_says_so_by_a_status(void **state) /* icmp.md T10, T14 */
+static void a_server_without_pings_says_so_by_a_status(void **state) /* icmp.md T10 */
 {
     struct masque_options o = options();
     struct lab *lab = *state;
