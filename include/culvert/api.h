@@ -26,6 +26,18 @@ struct status_flow {
     bool left;             /* its way out is not in the configuration any more (faults.md C11) */
     uint64_t age_ms, bytes_up, bytes_down;
 };
+#define STATUS_NAME_MAX 132
+struct status_member {
+    char name[STATUS_NAME_MAX];
+    bool down;
+    uint32_t failures, delay_ms; /* in a row; of the last test, 0: none */
+};
+struct status_group { /* as one worker sees it */
+    char name[STATUS_NAME_MAX];
+    const char *type;
+    const struct status_member *members;
+    uint32_t member_count, now; /* now: what a new flow takes */
+};
 struct status_worker {
     uint32_t index;
     uint32_t tcp_flows, udp_flows, half_open;
@@ -33,6 +45,8 @@ struct status_worker {
     size_t counter_count;
     const struct status_pool *pools;
     size_t pool_count;
+    const struct status_group *groups;
+    size_t group_count;
 };
 struct status_snapshot {
     const char *version, *tun, *offload;

@@ -119,6 +119,7 @@ void forward_attach(struct forward *f, struct stack *s, struct up_env *env); /* 
 /** forward_set_policy() - from now on new flows are decided by @p (a reference is taken); cannot fail
  * Time-outs and limits of flows hold for the living ones as well. max_tcp and max_udp stay what they were at the start. */
 void forward_set_policy(struct forward *f, struct forward_policy *p);
+struct forward_policy *forward_policy_now(const struct forward *f); /* borrowed until the next one is set */
 /** forward_drain() - end the flows whose way out the policy of today does not have any more. Return: how many */
 uint32_t forward_drain(struct forward *f);
 

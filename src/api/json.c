@@ -55,11 +55,52 @@ static json_t *json_pools(const struct status_worker *w)
     return o;
 }
 
+static json_t *json_group(const struct status_group *g)
+{
+    json_t *members = json_object();
+
+    for (uint32_t i = 0; i < g->member_count; i++) {
+        const struct status_member *m = &g->members[i];
+
+        json_object_set_new(members, m->name,
+                            json_pack("{sb, sI, sI}", "down", m->down, "failures", (json_int_t)m->failures,
+                                      "delay-ms", (json_int_t)m->delay_ms));
+    }
+    return json_pack("{ss, ss, so}", "type", g->type, "now",
+                     g->now < g->member_count ? g->members[g->now].name : "", "members", members);
+}
+
+/* Groups as the first worker sees them: it is the one that tests. */
+static json_t *json_groups(const struct status_snapshot *s)
+{
+    json_t *groups = json_object();
+
+    for (size_t i = 0; s->worker_count > 0 && i < s->workers[0].group_count; i++) {
+        const struct status_group *g = &s->workers[0].groups[i];
+
+        json_object_set_new(groups, g->name, json_group(g));
+    }
+    return groups;
+}
+
+/* What each worker would take now: mostly the same. */
+static json_t *json_choices(const struct status_worker *w)
+{
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < w->group_count; i++) {
+        const struct status_group *g = &w->groups[i];
+
+        json_object_set_new(o, g->name, json_string(g->now < g->member_count ? g->members[g->now].name : ""));
+    }
+    return o;
+}
+
 static json_t *json_worker(const struct status_worker *w)
 {
-    return json_pack("{si, si, si, si, so, so}", "index", (int)w->index, "tcp-flows", (int)w->tcp_flows,
+    return json_pack("{si, si, si, si, so, so, so}", "index", (int)w->index, "tcp-flows", (int)w->tcp_flows,
                      "udp-flows", (int)w->udp_flows, "half-open", (int)w->half_open, "counters",
-                     json_counters(w), "pools", json_pools(w));
+                     json_counters(w), "pools", json_pools(w), "groups", json_choices(w));
 }
 
 static json_t *json_flow(const struct status_flow *f)
@@ -114,12 +155,12 @@ static json_t *json_all(const struct status_snapshot *s)
 
     for (size_t i = 0; i < s->worker_count; i++)
         json_array_append_new(workers, json_worker(&s->workers[i]));
-    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so}", "version", text_or_none(s->version),
+    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so, so}", "version", text_or_none(s->version),
                      "tun", text_or_none(s->tun), "offload", text_or_none(s->offload), "mtu", (int)s->mtu,
                      "tun-kernel-drops", json_count(s->tun_kernel_drops), "uptime-ms",
                      json_count(s->uptime_ms), "rss-bytes", json_count(s->rss_bytes), "log-lines-lost",
                      json_count(s->log_lines_lost), "flows", json_flow_counts(s), "counters", json_sums(s),
-                     "workers", workers);
+                     "groups", json_groups(s), "workers", workers);
 }
 
 char *api_json_status(const struct status_snapshot *s, bool flows)

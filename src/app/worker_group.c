@@ -88,6 +88,51 @@ void worker_pick(struct worker *w, struct upstream *group, const char *member)
     post(w, group, o);
 }
 
+/* ---- what status shows ---- */
+
+static const char *const type_text[] = { [GROUP_SELECT] = "select",
+                                         [GROUP_URL_TEST] = "url-test",
+                                         [GROUP_FALLBACK] = "fallback",
+                                         [GROUP_LOAD_BALANCE] = "load-balance" };
+
+static void fill_group(const struct upstream *group, const struct up_group_info *info,
+                       struct status_member *members, struct status_group *out)
+{
+    *out = (struct status_group){
+        .type = type_text[info->kind], .members = members, .member_count = info->members, .now = info->now
+    };
+    snprintf(out->name, sizeof(out->name), "%s", upstream_name(group));
+    for (uint32_t i = 0; i < info->members; i++) {
+        members[i] = (struct status_member){ .down = info->member[i].down,
+                                             .failures = info->member[i].failures,
+                                             .delay_ms = (info->member[i].delay_us + 999) / 1000 };
+        snprintf(members[i].name, sizeof(members[i].name), "%s", info->member[i].name);
+    }
+}
+
+void worker_groups_report(struct worker *w, struct status_worker *out)
+{
+    size_t n, groups = 0, members = 0;
+    struct upstream *const *targets = forward_policy_targets(forward_policy_now(w->forward), &n);
+    struct up_group_info info;
+    struct status_group *g;
+
+    for (size_t i = 0; i < n; i++)
+        if (up_group_info(w->env, targets[i], &info) == 0) {
+            groups++;
+            members += info.members;
+        }
+    g = groups > 0 ? calloc(1, groups * sizeof(*g) + members * sizeof(struct status_member)) : NULL;
+    members = 0;
+    for (size_t i = 0; g && i < n && out->group_count < groups; i++)
+        if (up_group_info(w->env, targets[i], &info) == 0) {
+            fill_group(targets[i], &info, (struct status_member *)(void *)(g + groups) + members,
+                       &g[out->group_count++]);
+            members += info.members;
+        }
+    out->groups = g;
+}
+
 /* ---- life ---- */
 
 void worker_groups_start(struct worker *w, struct forward_policy *p)

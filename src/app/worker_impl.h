@@ -54,6 +54,8 @@ int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg
 void worker_resolve_cancel(void *arg, struct up_resolve *q);
 int worker_names_open(struct worker *w, const struct worker_setup *setup); /* 0 or -errno */
 /* ---- worker_group.c ---- */
+/** worker_groups_report() - its groups, in one piece of memory behind ->groups, for free(); none without memory */
+void worker_groups_report(struct worker *w, struct status_worker *out);
 void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its thread */
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
 void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);

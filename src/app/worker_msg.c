@@ -276,6 +276,7 @@ static void do_report(struct loop_msg *m)
         r->status.half_open = stack_half_open_count(w->stack);
         fill_counters(w, &r->status);
         fill_pools(w, &r->status);
+        worker_groups_report(w, &r->status);
         if (q.flows) {
             uint64_t now_us = loop_now_us(w->loop);
 
@@ -308,5 +309,6 @@ void worker_report_free(struct worker_report *r)
     free(r->flows);
     free((void *)(uintptr_t)r->status.counters);
     free((void *)(uintptr_t)r->status.pools);
+    free((void *)(uintptr_t)r->status.groups);
     free(r);
 }

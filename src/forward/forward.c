@@ -230,6 +230,11 @@ void forward_set_policy(struct forward *f, struct forward_policy *p)
     ways_unref(old);
 }
 
+struct forward_policy *forward_policy_now(const struct forward *f)
+{
+    return f->ways->policy;
+}
+
 bool forward_trim(struct forward *f)
 {
     struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,

@@ -35,6 +35,25 @@ static void on_timer(struct wheel_timer *t, uint64_t now_us);
 
 /* ---- life ---- */
 
+/* A reload brings a new group of the same name: what the user picked is picked there, too, if it is still a member. */
+static void inherit(struct up_env *env, struct group_live *l)
+{
+    const struct upstream *up = l->memory->up;
+    const struct group_live *old = NULL;
+
+    for (size_t i = 0; i < MEMORY_BUCKETS && l->g.kind == GROUP_SELECT; i++) {
+        for (struct up_memory *m = env->memories[i]; m; m = m->next) {
+            if (m != l->memory && m->live && strcmp(m->up->name, up->name) == 0 &&
+                (!old || m->live->g.switched_us > old->g.switched_us))
+                old = m->live;
+        }
+    }
+    for (uint32_t i = 0; old && i < l->g.count; i++) {
+        if (strcmp(up->members[i]->name, old->memory->up->members[old->g.now]->name) == 0)
+            group_pick(&l->g, i, old->g.switched_us);
+    }
+}
+
 static struct group_live *live_of(struct up_env *env, struct up_memory *m)
 {
     const char *names[GROUP_MEMBERS_MAX];
@@ -56,6 +75,7 @@ static struct group_live *live_of(struct up_env *env, struct up_memory *m)
     l->timer.fn = on_timer;
     prng_seed(&l->prng, env->opt.seed ^ (uint64_t)(uintptr_t)m);
     m->live = l;
+    inherit(env, l);
     return l;
 }
 

@@ -30,6 +30,8 @@ def _(t):
     check_equal(gw.counter("group.retries"), 2, "flows that tried the dead member")
     check_equal(gw.counter("group.switches"), 1)
     gw.says("group g: b instead of a")
+    shown = gw.status()["groups"]["g"]
+    check_equal((shown["type"], shown["now"], shown["members"]["a"]["down"]), ("fallback", "b", True))
     gw.wait_no_flows()
 
 
@@ -95,7 +97,7 @@ def _(t):
     check_equal({o[0] for o in outcomes.values()}, {"EHOSTUNREACH"})
     before = len(dead.connections)
     check_equal(client.outcome(lab.cli, at.TARGET[0], 8080)[0], "EHOSTUNREACH")
-    gw.says("no member of g is well")
+    check(gw.counter("group.refused") >= 1, "no flow was refused at once") # the line about it may be one too many a second
     check(len(dead.connections) - before <= gw.counter("group.tests"), "dialled while the circuit was open")
     dead.plan = GOOD
     within(t.slow(20), lambda: client.outcome(lab.cli, at.TARGET[0], 8080)[0] == "open", "the member is well again", every=0.5)

@@ -39,8 +39,8 @@ static const struct status_counter counters[2][2] = {
 };
 static const struct status_pool pools[] = { { "tcp.conn", 512, 5, 9, 1000, 0 } };
 static const struct status_worker workers[] = {
-    { 0, 7, 2, 1, counters[0], 2, pools, 1 },
-    { 1, 8, 3, 0, counters[1], 2, pools, 1 },
+    { 0, 7, 2, 1, counters[0], 2, pools, 1, NULL, 0 },
+    { 1, 8, 3, 0, counters[1], 2, pools, 1, NULL, 0 },
 };
 
 static void fill(struct status_snapshot *s, struct status_flow *f)

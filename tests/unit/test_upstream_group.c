@@ -233,6 +233,29 @@ static void a_pick_is_obeyed_and_names_are_checked(void **state)
     unmake(&s);
 }
 
+static void a_pick_survives_a_reload_by_name(void **state)
+{
+    static const uint32_t three[] = { 0, 1, 2 };
+    struct setup s = { 0 };
+    struct group_options o = { .kind = GROUP_SELECT, .members = three, .member_count = 3, .max_failures = 1 };
+    struct upstream_options list[] = {
+        { .name = "DIRECT", .kind = UPSTREAM_DIRECT },
+        { .name = "b", .kind = UPSTREAM_SOCKS5, .server = rig_to("127.0.0.1", 1) },
+        { .name = "a", .kind = UPSTREAM_SOCKS5, .server = rig_to("127.0.0.1", 2) },
+        { .name = "g", .kind = UPSTREAM_GROUP, .group = &o }
+    };
+    struct upstream *out[4];
+
+    (void)state;
+    make(&s, &plan_well, &plan_well, (struct group_options){ .kind = GROUP_SELECT });
+    assert_int_equal(up_group_pick(s.rig.env, s.way[GROUP], "b"), 0);
+    assert_int_equal(upstreams_new(list, 4, out), 0);
+    assert_ptr_equal(up_current(s.rig.env, out[3]), out[1]);
+    for (size_t i = 0; i < 4; i++)
+        upstream_unref(out[i]);
+    unmake(&s);
+}
+
 static void a_circle_is_refused(void **state)
 {
     static const uint32_t self[] = { 0 };
@@ -399,6 +422,7 @@ int main(void)
         cmocka_unit_test(after_max_failures_new_flows_fail_at_once_until_a_test_succeeds),
         cmocka_unit_test(a_nested_group_without_a_well_member_is_left_out),
         cmocka_unit_test(a_pick_is_obeyed_and_names_are_checked),
+        cmocka_unit_test(a_pick_survives_a_reload_by_name),
         cmocka_unit_test(a_circle_is_refused),
         cmocka_unit_test(url_test_takes_the_one_that_answers),
         cmocka_unit_test(a_chain_asks_each_hop_for_the_next),
