@@ -68,6 +68,7 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
     /* `exec` and `demo`: queries to this address of the TUN, port 53, go to dns_server through the rules; none: off */
     struct ip_addr dns_address[2]; /* IPv4, IPv6 */
     struct ip_port dns_server;
+    char in_name[16]; /* the interface that flows come by, for IN-NAME; "": none */
     struct sniff_options sniff;
 };
 void forward_options_defaults(struct forward_options *o);
@@ -133,6 +134,27 @@ void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_pro
 void forward_attach_dns(struct forward *f, struct dns_service *dns, const struct dns_settings *settings,
                         struct name_book *book);
 
+/* ---- who opened a flow: for rules with UID and PROCESS-* --------------------------------------------------------- */
+
+#define FLOW_PROGRAM_MAX 256
+struct owners;
+
+struct flow_owner_ask {
+    struct loop_msg msg;                /* whoever has the question uses it */
+    void (*answer)(struct loop_msg *m); /* posted to `home` with `msg` when the rest is filled in */
+    struct loop *home;
+    struct owners *owners; /* theirs */
+    struct flow_key key;
+    bool wants_program;
+    bool found; /* the answer: a socket of this machine has the flow */
+    uint32_t uid;
+    char program[FLOW_PROGRAM_MAX]; /* path; "": not found, or not asked */
+};
+/** owner_ask_fn - find out, in another thread; one answer comes for every question, at the latest when the loop is freed [worker] */
+typedef void owner_ask_fn(void *arg, struct flow_owner_ask *ask);
+/** forward_attach_owners() - before the first packet; without it such rules match nothing */
+void forward_attach_owners(struct forward *f, owner_ask_fn *ask, void *arg);
+
 bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */
@@ -162,6 +184,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(udp_ended, "flow.udp_ended") \
     X(udp_idle_evicted, "flow.udp_idle_evicted") \
     X(rejected, "flow.rejected") \
+    X(regex_limit, "rules.regex_limit") \
     X(dropped, "flow.dropped") \
     X(limit_tcp, "flow.limit_tcp") \
     X(limit_udp, "flow.limit_udp") \

@@ -9,6 +9,7 @@
 #include <sys/sysinfo.h>
 
 #include "gateway_impl.h"
+#include "owner.h"
 #include "process.h"
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
@@ -119,6 +120,7 @@ static int workers_open(struct gateway *g, struct err *err)
         .policy = g->policy,
         .own = g->own,
         .echo_guard = g->echo_guard,
+        .owners = g->owners,
         .tun_is_default = c->route.auto_route && g->setup.netlink != NULL,
         .rules_of_sockets = &g->first_rules,
     };
@@ -166,6 +168,16 @@ static int workers_start(struct gateway *g, struct err *err)
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
+/* Without it, rules about users and programs match nothing, and that is said. */
+static void owners_open(struct gateway *g)
+{
+    struct err err = { "" };
+    uint8_t needs = rules_needs(g->setup.config->rules);
+
+    if (owners_new(&g->owners, &err) != 0 && (needs & (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)))
+        log_warning("rules with UID and PROCESS-* match nothing: %s", err.text);
+}
+
 int gateway_start(const struct gateway_setup *setup, struct gateway **out, struct err *err)
 {
     struct gateway *g = calloc(1, sizeof(*g));
@@ -185,6 +197,7 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
         err_set(err, r, "the guard against loops cannot be set up: %s", strerror(-r));
         goto undo;
     }
+    owners_open(g);
     gateway_socket_rules(g, &g->rules);
     g->first_rules = g->rules;
     if ((r = workers_open(g, err)) != 0 || (r = workers_start(g, err)) != 0 ||
@@ -206,6 +219,8 @@ void gateway_stop(struct gateway *g)
     gateway_routes_close(g); /* first: traffic goes its old way while our flows end */
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_stop(g->workers[i]);
+    owners_free(
+        g->owners); /* what it still has to say goes to the workers' loops, which worker_free() empties */
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_free(g->workers[i]);
     gateway_names_close(g);

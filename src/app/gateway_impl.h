@@ -31,6 +31,7 @@ struct gateway {
     struct up_socket_rules rules;       /* the latest; main's own */
     struct own_flows *own;
     struct echo_guard *echo_guard;
+    struct owners *owners;
     struct {
         uint32_t workers;
         struct config_shares of; /* one of them; as at the start */

@@ -4,6 +4,7 @@
  * is told; all workers are told by one allocation, so it is all of them or none. Flows keep the policy that took them until they
  * end. What lies deeper than a policy (the device, the workers, the limits) is compared, named, and left as it was. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,7 @@ static struct forward_options options_of(const struct gateway *g, const struct c
     o.per_source = now.per_source;
     memcpy(o.dns_address, g->setup.dns_address, sizeof(o.dns_address));
     o.dns_server = g->setup.dns_server;
+    snprintf(o.in_name, sizeof(o.in_name), "%s", tun_name(g->tun));
     return o;
 }
 

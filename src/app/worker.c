@@ -4,6 +4,7 @@
  * sockets and timers speak, take over what other workers handed to us, then one stack_batch_end(): callbacks first, then
  * every ACK and all data.
  * What a packet needs in another shard goes through a ring to that worker, with a doorbell; there is no lock anywhere. */
+#include "owner.h"
 #include "worker_impl.h"
 
 #include <assert.h>
@@ -290,6 +291,8 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
         return err_set(err, r, "worker %u cannot be set up: %s", setup->index, strerror(-r));
     }
     forward_attach(w->forward, w->stack, w->env);
+    if (setup->owners)
+        forward_attach_owners(w->forward, owners_ask, setup->owners);
     loop_on_turn_end(w->loop, on_turn_end, w);
     *out = w;
     return 0;

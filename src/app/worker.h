@@ -28,6 +28,7 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     struct forward_policy *policy; /* a reference is taken */
     struct own_flows *own;         /* until worker_free() */
     struct echo_guard *echo_guard; /* until worker_free() */
+    struct owners *owners;         /* until worker_stop(); NULL: nobody can be asked */
     bool tun_is_default;           /* the TUN carries the default route: nothing of ours may loop */
     const struct up_socket_rules *rules_of_sockets; /* until replaced by worker_set_socket_rules() */
     struct ip_addr gateway[2];

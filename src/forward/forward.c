@@ -167,6 +167,7 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->queries, sizeof(struct dns_carried), 1024)) != 0 ||
         (r = slab_init(&f->pending, sizeof(struct dns_pending), 4096)) != 0 ||
         (r = dns_sessions_init(&f->sessions)) != 0 ||
+        (r = slab_init(&f->owners, sizeof(struct owner), FLOW_OWNERS_MAX)) != 0 ||
         (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0 ||
         (r = slab_init(&f->probes, sizeof(struct echo_probe), ECHO_PROBES_MAX)) != 0)
         return r;
@@ -212,6 +213,7 @@ void forward_free(struct forward *f)
     slab_fini(&f->queries);
     slab_fini(&f->pending);
     slab_fini(&f->sessions);
+    slab_fini(&f->owners);
     slab_fini(&f->echoes);
     slab_fini(&f->probes);
     ways_unref(f->ways);

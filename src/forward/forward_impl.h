@@ -47,6 +47,7 @@ enum tcp_flow_state {
 struct tcp_opening {
     struct tcp_request *request;
     struct flow_key key; /* later the connection has it */
+    struct owner *owner; /* the rules wait for its answer; NULL: they do not */
 };
 
 struct tcp_flow {
@@ -108,6 +109,7 @@ struct udp_flow {
     };
     struct ways *ways;
     struct source *source;
+    struct owner *owner; /* NULL: nobody asks for it */
     struct udp_assoc *assocs;
     struct udp_assoc *last;      /* the one that the previous datagram used */
     struct ip_port last_decided; /* the target that `last` was chosen for */
@@ -179,6 +181,25 @@ struct echo_probe { /* of one way out: a question under way, and who waits for i
 };
 #define ECHO_PROBES_MAX 256
 
+/* ---- who opened a flow (owner.c) ------------------------------------------------------------------------------------------ */
+
+#define FLOW_OWNERS_MAX 4096 /* of a worker: open questions, and UDP mappings that keep theirs */
+struct owner {
+    struct flow_owner_ask ask;
+    struct forward *f;
+    void *user; /* a struct tcp_flow or udp_flow, by ask.key.proto; NULL: the flow is gone */
+    bool waiting;
+};
+/** owner_match() - the rules' verdict on @asked, with the owner if there is an answer
+ * @owner: NULL: not asked. Return: true: the verdict depends on it, and it can be asked. */
+bool owner_match(struct forward *f, const struct ways *w, struct rule_flow *asked, const struct owner *owner,
+                 struct rule_verdict *out);
+/** owner_ask() - {tcp,udp}_flow_on_owner(@user) follows, unless owner_leave() comes first. NULL: too many are open. */
+struct owner *owner_ask(struct forward *f, const struct flow_key *key, void *user);
+void owner_leave(struct owner *o); /* NULL is fine */
+void tcp_flow_on_owner(struct tcp_flow *t);
+void udp_flow_on_owner(struct udp_flow *u);
+
 /* ---- the forwarder ------------------------------------------------------------------------------------------------------ */
 
 enum log_cause { LOG_FLOW_ENDED, LOG_FLOW_FAILED, LOG_LOOP, LOG_LIMIT, LOG_FAKE, LOG_CAUSES };
@@ -202,6 +223,9 @@ struct forward {
     struct hash_key source_key;
     struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, pending, sessions, echoes,
         probes;
+    owner_ask_fn *owner_ask; /* NULL: nobody can be asked */
+    void *owner_arg;
+    struct slab owners;
     struct echo_probe *probing; /* all that run */
     struct source *source_table[SOURCE_BUCKETS];
     struct log_limit limits[LOG_CAUSES];

@@ -39,9 +39,10 @@ static void flow_end(struct tcp_flow *t, const char *why)
     struct flow_key key;
 
     tcp_flow_key(t, &key);
-    if (t->state == TCP_FLOW_OPENING)
+    if (t->state == TCP_FLOW_OPENING) {
+        owner_leave(t->opening->owner);
         slab_put(&f->openings, t->opening);
-    else
+    } else
         tcp_conn_info(t->conn, &info);
     log_flow(f, &key, t->ways, t->target, t->rule, info.bytes_up, info.bytes_down,
              forward_now_ms(f) - t->started_ms, why);
@@ -353,7 +354,7 @@ static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const
         return NULL;
     t = slab_get(&f->tcp_flows);
     t->opening = slab_get(&f->openings);
-    *t->opening = (struct tcp_opening){ r, *key };
+    *t->opening = (struct tcp_opening){ r, *key, NULL };
     t->source = source;
     t->ways = ways_ref(f->ways);
     t->state = TCP_FLOW_OPENING;
@@ -436,15 +437,38 @@ static void flow_open_dns(struct tcp_flow *t)
     wheel_set(f->wheel, &t->timer, loop_now_us(f->loop) + (uint64_t)f->opt.dns_idle_timeout_ms * 1000);
 }
 
+/* Return: true: the verdict depends on who opened the flow. */
+static bool decide(struct forward *f, const struct ways *w, const struct flow_key *key,
+                   const struct flow_name *name, const struct owner *owner, struct rule_verdict *out)
+{
+    struct ip_port dst = forward_target(f, &(struct ip_port){ key->target, key->target_port });
+    struct rule_flow asked = { .client = { key->client, key->client_port },
+                               .target = flow_name_target(name, &dst),
+                               .proto = IP_PROTO_TCP };
+
+    return owner_match(f, w, &asked, owner, out);
+}
+
+/* The rules have decided, and not against it. */
+static void flow_take(struct tcp_flow *t, const struct rule_verdict *verdict)
+{
+    t->rule = verdict->rule;
+    t->target = (uint16_t)verdict->target;
+    if (t->ways->f->opt.accept == TCP_ACCEPT_EARLY)
+        flow_accept(t);
+    else
+        flow_dial(t);
+}
+
 void tcp_flow_on_request(void *arg, struct tcp_request *r)
 {
     struct forward *f = arg;
     struct rule_verdict verdict;
-    struct rule_flow asked = { .proto = IP_PROTO_TCP };
     struct flow_name name;
     struct flow_key key;
     struct ip_port dst;
     struct tcp_flow *t;
+    bool wait;
 
     tcp_request_flow(r, &key);
     if (forward_is_loop(f, &key)) {
@@ -462,12 +486,9 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
         tcp_request_reject(r, REJECT_RST);
         return;
     }
-    dst = forward_target(f, &dst);
-    asked.client = (struct ip_port){ key.client, key.client_port };
-    asked.target = flow_name_target(&name, &dst);
-    rules_match(f->ways->rules, &asked, &verdict);
+    wait = decide(f, f->ways, &key, &name, NULL, &verdict);
     t = NULL;
-    if (!rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target))) &&
+    if ((wait || !rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target)))) &&
         !(t = flow_new(f, r, &key)))
         tcp_request_reject(r, REJECT_SILENT);
     if (!t) {
@@ -476,13 +497,29 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
         return;
     }
     t->fake = name.known == NAME_FAKE;
-    t->rule = verdict.rule;
-    t->target = (uint16_t)verdict.target;
     tcp_request_set_user(r, t);
-    if (f->opt.accept == TCP_ACCEPT_EARLY)
-        flow_accept(t);
-    else
-        flow_dial(t);
+    if (!wait || (t->opening->owner = owner_ask(f, &key, t)) == NULL)
+        flow_take(t, &verdict);
+}
+
+void tcp_flow_on_owner(struct tcp_flow *t)
+{
+    struct forward *f = t->ways->f;
+    struct rule_verdict verdict;
+    struct flow_name name;
+
+    flow_name_find(f, &t->opening->key.target, &name);
+    if (name.known == NAME_FAKE) /* the flow has its hold on it already */
+        flow_name_release(f, &t->opening->key.target);
+    decide(f, t->ways, &t->opening->key, &name, t->opening->owner, &verdict);
+    owner_leave(t->opening->owner);
+    t->opening->owner = NULL;
+    if (rejected_by_rule(f, t->opening->request, upstream_kind(forward_way(f, t->ways, verdict.target)))) {
+        t->rule = verdict.rule;
+        t->target = (uint16_t)verdict.target;
+        flow_end(t, "a rule rejects it");
+    } else
+        flow_take(t, &verdict);
 }
 
 void tcp_flow_refuse(struct tcp_flow *t, const char *why)

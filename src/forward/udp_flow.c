@@ -49,6 +49,7 @@ static void flow_free(struct udp_flow *u, const char *why)
              forward_now_ms(f) - u->started_ms, why);
     counter_add(&f->cnt.bytes_up, u->bytes_up);
     counter_add(&f->cnt.bytes_down, u->bytes_down);
+    owner_leave(u->owner);
     dns_flow_cancel(u);
     dns_hijack_cancel(u);
     while (u->assocs) {
@@ -392,9 +393,11 @@ static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target, const st
     return a;
 }
 
-/* Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
+/* @owner: NULL: not asked; @wait: does the verdict depend on it?
+ * Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
 static bool decide(struct forward *f, const struct ways *w, const struct ip_port *client,
-                   const struct ip_port *target, struct flow_name *name, struct rule_verdict *out)
+                   const struct ip_port *target, const struct owner *owner, struct flow_name *name,
+                   struct rule_verdict *out, bool *wait)
 {
     struct rule_flow asked = { .client = *client, .proto = IP_PROTO_UDP };
 
@@ -406,7 +409,7 @@ static bool decide(struct forward *f, const struct ways *w, const struct ip_port
         return false;
     }
     asked.target = flow_name_target(name, target);
-    rules_match(w->rules, &asked, out);
+    *wait = owner_match(f, w, &asked, owner, out);
     return true;
 }
 
@@ -437,6 +440,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     struct ip_port target = forward_target(f, &d->target);
     struct udp_assoc *a = u->last;
     struct rule_verdict verdict;
+    bool wait; /* a mapping asks once, when it is made */
     struct flow_name name;
 
     u->active_ms = forward_now_ms(f);
@@ -448,7 +452,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     if (d->target.port != 53)
         u->dns_only = false;
     if (!a || !ip_port_equal(&u->last_decided, &target)) {
-        if (!decide(f, u->ways, &u->client, &target, &name, &verdict)) {
+        if (!decide(f, u->ways, &u->client, &target, u->owner, &name, &verdict, &wait)) {
             udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
             return;
         }
@@ -615,21 +619,74 @@ static void hijack(struct forward *f, struct udp_request *r, const struct udp_da
     FCOUNT(f, dns_hijacked);
 }
 
+/* The rules have decided: the first way out is opened. */
+static void flow_take(struct udp_flow *u, const struct ip_port *target, const struct flow_name *name,
+                      const struct rule_verdict *verdict)
+{
+    struct udp_assoc *a = assoc_by_verdict(u, verdict->target, target, name);
+    int dialled;
+
+    if (!a) {
+        udp_flow_end(u, "no memory for an association");
+        return;
+    }
+    u->rule = verdict->rule;
+    u->last = a;
+    u->last_decided = *target;
+    dialled = assoc_dial(a);
+    if (dialled == -EOPNOTSUPP) {
+        assoc_without_udp(a);
+    } else if (dialled != 0) {
+        if (dialled == -EMFILE)
+            FCOUNT(u->f, no_sockets);
+        request_refused(u, REJECT_SILENT, strerror(-dialled));
+    }
+}
+
+/* Before there is a flow to hold the name. */
+static void not_used(struct forward *f, const struct flow_name *name, const struct ip_port *target)
+{
+    if (name->known == NAME_FAKE)
+        flow_name_release(f, &target->addr);
+}
+
+void udp_flow_on_owner(struct udp_flow *u)
+{
+    struct forward *f = u->f;
+    struct ip_port target = forward_target(f, &u->first_target);
+    struct rule_verdict verdict;
+    struct flow_name name;
+    struct udp_datagram d;
+    bool wait;
+
+    udp_request_first(u->request, &d);
+    if (!decide(f, u->ways, &u->client, &target, u->owner, &name, &verdict, &wait)) {
+        request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
+        return;
+    }
+    u->rule = verdict.rule;
+    if (refused_by_rule(f, u->request, &d, upstream_kind(forward_way(f, u->ways, verdict.target)))) {
+        not_used(f, &name, &target);
+        flow_free(u, "a rule rejects it");
+    } else
+        flow_take(u, &target, &name, &verdict);
+}
+
 void udp_flow_on_request(void *arg, struct udp_request *r)
 {
     struct forward *f = arg;
     struct rule_verdict verdict;
     struct flow_name name;
     struct udp_datagram d;
+    struct flow_key key;
     struct ip_port target;
-    struct udp_assoc *a;
     struct udp_flow *u;
-    int dialled;
+    bool wait;
 
     udp_request_first(r, &d);
-    if (forward_is_loop(
-            f, &(struct flow_key){
-                   d.client.addr, d.target.addr, d.client.port, d.target.port, IP_PROTO_UDP, { 0 } })) {
+    key =
+        (struct flow_key){ d.client.addr, d.target.addr, d.client.port, d.target.port, IP_PROTO_UDP, { 0 } };
+    if (forward_is_loop(f, &key)) {
         udp_request_reject(r, REJECT_SILENT);
         return;
     }
@@ -638,38 +695,25 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
         return;
     }
     target = forward_target(f, &d.target);
-    if (!decide(f, f->ways, &d.client, &target, &name, &verdict)) {
+    if (!decide(f, f->ways, &d.client, &target, NULL, &name, &verdict, &wait)) {
         udp_request_reject(r, REJECT_PORT_UNREACH);
         return;
     }
-    if (refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, verdict.target)))) {
-        if (name.known == NAME_FAKE)
-            flow_name_release(f, &target.addr);
+    if (!wait && refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, verdict.target)))) {
+        not_used(f, &name, &target);
         return;
     }
     u = flow_new(f, r, &d);
-    a = u ? assoc_by_verdict(u, verdict.target, &target, &name) : NULL;
-    if (!a) {
-        if (!u && name.known == NAME_FAKE)
-            flow_name_release(f, &target.addr);
-        if (u)
-            udp_flow_end(u, "no memory for an association");
-        else
-            udp_request_reject(r, REJECT_SILENT);
+    if (!u) {
+        not_used(f, &name, &target);
+        udp_request_reject(r, REJECT_SILENT);
         return;
     }
-    u->rule = verdict.rule;
-    u->last = a;
-    u->last_decided = target;
     udp_request_set_user(r, u);
-    dialled = assoc_dial(a);
-    if (dialled == -EOPNOTSUPP) {
-        assoc_without_udp(a);
-    } else if (dialled != 0) {
-        if (dialled == -EMFILE)
-            FCOUNT(f, no_sockets);
-        request_refused(u, REJECT_SILENT, strerror(-dialled));
-    }
+    if (wait && (u->owner = owner_ask(f, &key, u)) != NULL)
+        not_used(f, &name, &target); /* it is looked up again with the answer */
+    else
+        flow_take(u, &target, &name, &verdict);
 }
 
 void udp_flow_on_gone(void *user)

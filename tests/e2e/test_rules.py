@@ -1,0 +1,69 @@
+"""Rules at work in namespaces: addresses, users, programs and lists choose the exit; refusals look refused."""
+import shutil
+import subprocess
+
+from harness import check, check_equal, client, servers, test
+from harness import lab as at
+from harness.core import check_table
+
+CONNECT = "exec 3<>/dev/tcp/%s/7000"
+ECHO = "exec 3<>/dev/udp/%s/7 && echo x >&3 && read -t 15 -N 1 -u 3 answer"
+
+
+def shell(namespace, program, script, *prefix):
+    """A script of bash in @namespace: (exit status, what it said)."""
+    r = subprocess.run(["ip", "netns", "exec", namespace.name, *prefix, program, "-c", script], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    return r.returncode, r.stdout
+
+
+
+
+@test("UID decides in the namespace of the gateway, and matches no flow from elsewhere", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    lab.direct_route()
+    gw = lab.gateway(rules=["UID,4000-4999,REJECT", "MATCH,DIRECT"], tun={"auto-route": True}, route=False)
+    client.download(lab.gw, at.TARGET[0], 100000)
+    client.download(lab.cli, at.TARGET[0], 100000)
+    seen = {}
+    for uid in (0, 4000, 4999, 5000):
+        status, err = shell(lab.gw, "/bin/bash", CONNECT % at.TARGET[0], "setpriv", "--reuid", str(uid), "--clear-groups")
+        seen[uid] = "refused" if "refused" in err else "open" if status == 0 else err[-300:]
+    check_equal(seen, {0: "open", 4000: "refused", 4999: "refused", 5000: "open"})
+    check(gw.counter("flow.rejected") >= 2, "rejected: %d" % gw.counter("flow.rejected"))
+
+
+@test("PROCESS-NAME and PROCESS-PATH decide by the program, UDP too", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    lab.direct_route()
+    copy = t.path("blocked")
+    shutil.copy("/bin/bash", copy)
+    gw = lab.gateway(rules=["PROCESS-NAME,blocked,REJECT", "PROCESS-PATH,/nonexistent/x,REJECT", "MATCH,DIRECT"],
+                     tun={"auto-route": True}, route=False)
+    wrong = []
+    for script, program, wanted in ((CONNECT, copy, "refused"), (CONNECT, "/bin/bash", ""), (ECHO, copy, "refused"),
+                                    (ECHO, "/bin/bash", "")):
+        status, err = shell(lab.gw, program, script % at.TARGET[0])
+        if (wanted and wanted not in err) or (not wanted and status != 0):
+            wrong.append("%s by %s: status %d, %s" % (script, program, status, err[-300:]))
+    check_table(wrong)
+    gw.check_alive()
+
+
+@test("lists and logic choose between two proxies by address and port", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    one = servers.microsocks(lab)
+    listed = t.write("listed.txt", "# the second target\n%s/32\nnot a range\n" % at.TARGET[1]
+                     if ":" not in at.TARGET[1] else "# v6\n%s/128\nnot a range\n" % at.TARGET[1])
+    gw = lab.gateway(proxies=[one], rules=["RULE-SET,listed,REJECT", "AND,((NETWORK,tcp),(DST-PORT,7)),REJECT", "MATCH,up"],
+                     **{"rule-providers": {"listed": {"type": "file", "behavior": "ipcidr", "path": listed}}})
+    client.download(lab.cli, at.TARGET[0], 100000)
+    check_equal(client.outcome(lab.cli, at.TARGET[1], 9, 10)[0], "ECONNREFUSED", "listed")
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 7, 10)[0], "ECONNREFUSED", "port 7")
+    check("line 3 of its list is skipped" in gw.log, "the bad line is not named:\n" + gw.log[-2000:])
