@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <cmocka.h>
 
+#include <sys/mman.h>
+
 #include "udp_script.h"
 
 static struct pkt pkt;
