@@ -91,10 +91,8 @@ static void set_curves(mbedtls_ssl_config *conf)
 #endif
 }
 
-static int set_tickets(struct tls_context *c)
+static void set_tickets(struct tls_context *c)
 {
-    int e;
-
     if (!c->settings->server) {
         mbedtls_ssl_conf_session_tickets(&c->conf, c->settings->resume
                                                        ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
@@ -103,16 +101,10 @@ static int set_tickets(struct tls_context *c)
         mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
             &c->conf, MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
 #endif
-        return 0;
-    }
-    if (!c->settings->resume)
-        return 0;
-    e = mbedtls_ssl_ticket_setup(&c->tickets, tls_random, c->worker, MBEDTLS_CIPHER_AES_256_GCM,
-                                 TLS_SESSION_S);
-    if (e == 0)
+    } else if (c->settings->resume) {
         mbedtls_ssl_conf_session_tickets_cb(&c->conf, mbedtls_ssl_ticket_write, mbedtls_ssl_ticket_parse,
-                                            &c->tickets);
-    return e;
+                                            &c->settings->tickets);
+    }
 }
 
 /* Return: 0 or mbedTLS's code, which can only mean that memory is missing. */
@@ -140,7 +132,8 @@ static int set_conf(struct tls_context *c)
         return e;
     if (s->has_own && (e = mbedtls_ssl_conf_own_cert(conf, &s->own, &s->key)) != 0)
         return e;
-    return set_tickets(c);
+    set_tickets(c);
+    return 0;
 }
 
 /* ---- life ---- */
@@ -165,7 +158,6 @@ int tls_context_new(struct tls_worker *w, struct tls_settings *s, const char *na
     }
     mbedtls_ssl_config_init(&c->conf);
     mbedtls_ssl_session_init(&c->session);
-    mbedtls_ssl_ticket_init(&c->tickets);
     if (set_conf(c) != 0) {
         tls_context_free(c);
         return -ENOMEM;
@@ -187,7 +179,6 @@ void tls_context_free(struct tls_context *c)
         return;
     context_drop_session(c);
     mbedtls_ssl_config_free(&c->conf);
-    mbedtls_ssl_ticket_free(&c->tickets);
     tls_settings_unref(c->settings);
     free(c);
 }

@@ -10,14 +10,12 @@
 #include <psa/crypto.h>
 #endif
 
-#if MBEDTLS_VERSION_MAJOR >= 3
-/* For parsing only: random numbers of a moment, since settings are made before any worker. */
+/* For parsing, and for the keys of tickets: settings are made before any worker, and shared by all. */
 static int raw_random(void *arg, unsigned char *out, size_t len)
 {
     (void)arg;
     return random_bytes(out, len) == 0 ? 0 : MBEDTLS_ERR_CTR_DRBG_ENTROPY_SOURCE_FAILED;
 }
-#endif
 
 bool tls_has_1_3(void)
 {
@@ -233,6 +231,15 @@ uint64_t tls_settings_mark(const struct tls_settings *s)
     return s->mark;
 }
 
+static int make_ticket_keys(struct tls_settings *s, struct err *err)
+{
+    if (!s->server || !s->resume ||
+        mbedtls_ssl_ticket_setup(&s->tickets, raw_random, NULL, MBEDTLS_CIPHER_AES_256_GCM, TLS_SESSION_S) ==
+            0)
+        return 0;
+    return err_set(err, -ENOMEM, "no keys for session tickets can be made");
+}
+
 int tls_settings_new(const struct tls_options *opt, struct tls_settings **out, struct err *err)
 {
     struct tls_settings *s;
@@ -247,13 +254,15 @@ int tls_settings_new(const struct tls_options *opt, struct tls_settings **out, s
     pthread_mutex_init(&s->lock, NULL);
     mbedtls_x509_crt_init(&s->own);
     mbedtls_pk_init(&s->key);
+    mbedtls_ssl_ticket_init(&s->tickets);
     s->mark = mark_of(opt);
     s->server = opt->server;
     s->skip_verify = opt->skip_verify;
     s->resume = opt->resume;
     s->min_version = opt->min_version;
     s->ca = opt->ca != NULL ? tls_ca_ref(opt->ca) : NULL;
-    if ((r = take_own(s, opt, err)) != 0 || (r = take_lists(s, opt, err)) != 0) {
+    if ((r = take_own(s, opt, err)) != 0 || (r = take_lists(s, opt, err)) != 0 ||
+        (r = make_ticket_keys(s, err)) != 0) {
         tls_settings_unref(s);
         return r;
     }
@@ -273,6 +282,7 @@ void tls_settings_unref(struct tls_settings *s)
         return;
     mbedtls_pk_free(&s->key); /* wipes it */
     mbedtls_x509_crt_free(&s->own);
+    mbedtls_ssl_ticket_free(&s->tickets);
     tls_ca_unref(s->ca);
     for (size_t i = 0; i < TLS_ALPN_MAX; i++)
         free((char *)(uintptr_t)s->alpn[i]);

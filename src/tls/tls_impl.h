@@ -57,6 +57,8 @@ struct tls_settings {
     const char *alpn[TLS_ALPN_MAX + 1]; /* ends with NULL, as mbedTLS wants it */
     uint8_t (*pins)[TLS_PIN_BYTES];
     size_t pin_count;
+    /* server: one key for all workers, since a client's next connection may come to another of them */
+    mbedtls_ssl_ticket_context tickets;
     pthread_mutex_t lock; /* used without MBEDTLS_THREADING_C only */
 };
 
@@ -73,8 +75,7 @@ struct tls_context {
     char name[256];      /* "" for a server */
     struct ip_addr addr; /* of a name that is an address; else none */
     mbedtls_ssl_config conf;
-    mbedtls_ssl_ticket_context tickets; /* server */
-    mbedtls_ssl_session session;        /* to resume; valid when session_until_s > 0 */
+    mbedtls_ssl_session session; /* to resume; valid when session_until_s > 0 */
     int64_t session_until_s;
     bool resume_refused; /* the server took a full handshake instead of the session last time */
     unsigned full_running;

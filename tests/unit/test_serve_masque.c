@@ -186,7 +186,7 @@ static void lab_leave(struct lab *lab)
 static int setup(void **state)
 {
     struct lab *lab = calloc(1, sizeof(*lab));
-    struct tls_options o = { .ca = tls_test_ca(pki_authority()), .alpn = alpn, .alpns = 1 };
+    struct tls_options o = { .ca = tls_test_ca(pki_authority()), .resume = true, .alpn = alpn, .alpns = 1 };
     struct tls_settings *s;
     struct err err;
 
@@ -487,6 +487,26 @@ static void a_new_certificate_is_for_new_connections(void **state)
     lab_connect(lab);
     assert_int_equal(ask(lab, "127.0.0.1", target.port)->status, 200);
     plan_close(&target);
+}
+
+static void a_session_is_resumed_by_another_thread_of_the_server(void **state)
+{
+    struct masque_options o = options();
+    struct lab *lab = *state;
+    struct err err = { "" };
+    struct masque *first;
+
+    lab_start(lab);
+    assert_false(tls_resumed(lab->tls));
+    (void)h2_ping(lab->h2.client.h);
+    rig_run_ms(&lab->h2.rig, 20); /* with TLS 1.3 the ticket comes behind the handshake */
+    lab_leave(lab);
+    first = lab->masque;
+    o.tls = lab->server_tls;
+    assert_int_equal(masque_open(&o, lab->h2.rig.env, &lab->masque, &err), 0);
+    lab_connect(lab);
+    assert_true(tls_resumed(lab->tls));
+    masque_close(first);
 }
 
 /* ---- UDP ---- */
@@ -867,6 +887,7 @@ int main(void)
         cmocka_unit_test(a_rate_is_one_for_all_that_a_user_has),
         TEST(a_relay_keeps_to_its_users_rate),
         TEST(a_new_certificate_is_for_new_connections),
+        TEST(a_session_is_resumed_by_another_thread_of_the_server),
         TEST(datagrams_go_both_ways_by_address_and_by_name),
         TEST(a_closed_port_resets_the_stream),
         TEST(a_ping_of_any_size_comes_back_exact),
