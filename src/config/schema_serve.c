@@ -18,7 +18,7 @@ static const struct cfg_key per_user_keys[] = {
       .fallback = "none",
       .min = 1000,
       .max = UINT64_C(125000000000),
-      .help = "bits a second, each way, of all of a user's streams together" },
+      .help = "bits a second, each way, of all that a user has open; SOCKS5: its streams" },
     END,
 };
 

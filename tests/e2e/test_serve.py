@@ -169,3 +169,25 @@ def _(t):
         check(word.lower() in r.stdout.lower(), "no %s in the table:\n%s" % (word, r.stdout))
     gateway.check_network(lab.gw, before)
     check_equal(lab.gw.pids(), [], "processes left")
+
+
+@test("per-user: what one user may have at a time; the others are told that it is not allowed")
+def _(t):
+    lab = t.lab()
+    lab.services()
+    conf = gateway.config_text({"serve": {"socks5": {"listen": "%s:1082" % at.PROXY[0], "users": {"alice": "a", "bob": "b"},
+                                                     "per-user": {"flows": 2, "rate": "50Mbit"}}}})
+    servers.Process(t, lab.srv, [gateway.program(t), "serve", "-c", t.write("serve.yaml", conf, 0o600)], "serve")
+    servers.wait_port(lab.srv, at.PROXY[0], 1082, seconds=t.slow(10))
+
+    def ask(user, password):
+        s = client.tcp(lab.gw, at.PROXY[0], 1082, timeout=5)
+        s.sendall(b"\5\1\2\1" + bytes([len(user)]) + user + bytes([len(password)]) + password +
+                  b"\5\1\0\1" + socket.inet_aton(at.TARGET[0]) + struct.pack(">H", 7))
+        return s, client.receive(s, 14)[5]
+    held = [ask(b"alice", b"a") for _ in range(3)]
+    check_equal([code for _, code in held], [0, 0, 2])
+    other = ask(b"bob", b"b")
+    check_equal(other[1], 0)
+    held[0][0].close()
+    within(t.slow(5), lambda: ask(b"alice", b"a")[1] == 0, "a place is free again")
