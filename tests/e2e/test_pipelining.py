@@ -1,7 +1,8 @@
 """What a handshake may save: greeting, login and request in one message (`pipelining`), with servers that take it and one that
 throws away what came with the greeting; connections dialled ahead (`pool`). No client may see the difference."""
-from harness import check_equal, client, servers, test, within
+from harness import check_equal, client, fronts, servers, test, within
 from harness import lab as at
+from harness.fronts import Front, Pki
 
 LOGIN = {"username": "alice", "password": "open sesame"}
 ROUNDS = 6
@@ -22,8 +23,18 @@ def connections(t, server, **more):
     return counters["upstream.pipelined"], counters["upstream.started_over"]
 
 
+def in_tls(behind):
+    """The same server behind stunnel."""
+    def start(lab):
+        pki, server = Pki(lab.context), behind(lab)
+        fronts.stunnel(lab, server, {1444: ["cert = " + pki.server(), "sslVersionMin = TLSv1.2"]})
+        return Front(server, 1444, {"ca": pki.ca})
+    return start
+
+
 TAKE_IT = {"dante": lambda lab: servers.dante(lab), "culvert serve": lambda lab: servers.culvert_serve(lab),
-           "culvert serve, login": lambda lab: servers.culvert_serve(lab, **LOGIN)}
+           "culvert serve, login": lambda lab: servers.culvert_serve(lab, **LOGIN),
+           "dante inside TLS": in_tls(servers.dante)}
 
 
 @test("a server that takes it is told all at once after the first connection", cases=TAKE_IT, limit=30)
@@ -37,9 +48,10 @@ def _(t, server):
 
 
 @test("microsocks throws away what came with the greeting: one connection is a little late, none fails",
-      cases={"no login": {}, "login": LOGIN}, limit=30)
-def _(t, login):
-    check_equal(connections(t, lambda lab: servers.microsocks(lab, **login)), (1, 1), "said at once, started over")
+      cases={"no login": servers.microsocks, "login": lambda lab: servers.microsocks(lab, **LOGIN),
+             "inside TLS": in_tls(servers.microsocks)}, limit=30)
+def _(t, server):
+    check_equal(connections(t, server), (1, 1), "said at once, started over")
 
 
 @test("without it nothing is said before the server has chosen", limit=30)
@@ -48,7 +60,7 @@ def _(t):
 
 
 @test("connections dialled ahead: every later flow finds one", limit=40,
-      cases={"dante": servers.dante, "microsocks": servers.microsocks,
+      cases={"dante": servers.dante, "microsocks": servers.microsocks, "dante inside TLS": in_tls(servers.dante),
              "culvert serve, login": lambda lab: servers.culvert_serve(lab, **LOGIN)})
 def _(t, server):
     lab = t.lab()
@@ -64,3 +76,8 @@ def _(t, server):
     counters = gw.status()["counters"]
     check_equal((counters["upstream.pool_taken"], counters["upstream.pool_dead"], counters["upstream.streams_failed"]),
                 (ROUNDS - 1, 0, 0), "taken, dead, failed")
+
+
+@test("tcp-fast-open towards a server that knows nothing of it changes nothing", limit=30)
+def _(t):
+    check_equal(connections(t, servers.dante, **{"tcp-fast-open": True}), (ROUNDS - 1, 0), "said at once, started over")
