@@ -145,7 +145,13 @@ static void end_over(struct relay *r, bool reset)
     conn_end(CONTAINER_OF(r, struct conn, relay), reset);
 }
 
-static const struct relay_end client_end = { end_recv, end_send, end_shut, end_want, end_is_sent, end_over };
+static bool end_is_broken(struct relay *r)
+{
+    return relay_socket_broken(loop_io_fd(&CONTAINER_OF(r, struct conn, relay)->io));
+}
+
+static const struct relay_end client_end = { end_recv,    end_send,      end_shut, end_want,
+                                             end_is_sent, end_is_broken, end_over };
 
 static void on_open(void *arg)
 {

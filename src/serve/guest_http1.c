@@ -50,7 +50,13 @@ static void end_over(struct relay *r, bool reset)
         guest_linger(guest_of(r));
 }
 
-static const struct relay_end client_end = { end_recv, end_send, end_shut, end_want, end_is_sent, end_over };
+static bool end_is_broken(struct relay *r)
+{
+    return relay_socket_broken(loop_io_fd(&guest_of(r)->io));
+}
+
+static const struct relay_end client_end = { end_recv,    end_send,      end_shut, end_want,
+                                             end_is_sent, end_is_broken, end_over };
 
 /* ---- answers ---- */
 

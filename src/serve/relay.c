@@ -6,16 +6,20 @@
  * direction whose rate is used up is not read until it is earned.
  *
  * What always holds. A direction reads only when its buffer is empty, and writes only when it is not. At the limit of the pool
- * a direction waits its turn without reading. A client's reset reaches the target within the turn; the target's reset reaches
- * the client after what the target had sent (tcp-stack.md CLS-2), 5 s later at the latest. */
+ * a direction waits its turn without reading. A client's reset reaches the target within the turn, or within a second while the
+ * target takes nothing and the client is therefore not read: what is not read, libev does not watch, and an abandoned stream would
+ * hold megabytes of the kernel's memory for as long as its target sleeps. The target's reset reaches the client after what the
+ * target had sent (tcp-stack.md CLS-2), 5 s later at the latest. */
 #include "relay.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #define DRAIN_US      UINT64_C(5000000)
 #define DRAIN_POLL_US UINT64_C(5000)
+#define LOOK_US       UINT64_C(1000000)
 
 enum {
     ROUNDS = 8,        /* buffers moved for one event */
@@ -178,6 +182,8 @@ static void want(struct relay *r)
         return;
     r->end->want(r, (wants_to_read(up) ? LOOP_READ : 0u) | (down->buffer ? LOOP_WRITE : 0u));
     up_stream_want(r->up, (wants_to_read(down) ? LOOP_READ : 0u) | (up->buffer ? LOOP_WRITE : 0u));
+    if (up->buffer && !wheel_is_set(&r->timer))
+        wheel_set(r->all->wheel, &r->timer, loop_now_us(r->all->loop) + LOOK_US);
 }
 
 static ssize_t write_end(struct relay *r, int way, const void *from, size_t len)
@@ -344,6 +350,13 @@ void relay_on_up_closed(struct relay *r)
     end(r, true);
 }
 
+bool relay_socket_broken(int fd)
+{
+    struct pollfd p = { .fd = fd };
+
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR) != 0;
+}
+
 static void on_timer(struct wheel_timer *t, uint64_t now_us)
 {
     struct relay *r = CONTAINER_OF(t, struct relay, timer);
@@ -353,12 +366,19 @@ static void on_timer(struct wheel_timer *t, uint64_t now_us)
         on_drain_timer(r, now_us);
         return;
     }
+    if (r->half[UP].buffer && r->end->is_broken && r->end->is_broken(r)) {
+        end(r, true);
+        return;
+    }
     for (int way = 0; way < 2; way++) {
         if (r->half[way].resting)
             ways |= 1u << way;
         r->half[way].resting = false;
     }
-    move_both(r, ways);
+    if (ways != 0)
+        move_both(r, ways);
+    else
+        want(r); /* and look again */
 }
 
 void relay_start(struct relay *r, struct relays *all, const struct relay_end *relay_end, struct up_stream *up,

@@ -56,6 +56,8 @@ struct relay_end {
     void (*shut)(struct relay *r); /* the target has said all */
     void (*want)(struct relay *r, unsigned events);
     bool (*is_sent)(struct relay *r); /* nothing waits in its queues any more, or never will leave */
+    /* It was reset; asked while nothing is read from it. NULL: relay_on_client() tells of that at all times */
+    bool (*is_broken)(struct relay *r);
     /* The relay is over; called once. @reset: it broke, and the client shall see that */
     void (*over)(struct relay *r, bool reset);
 };
@@ -67,7 +69,8 @@ struct relay {
     struct ledger_user *user; /* whose rate it is; NULL: no limit */
     struct half half[2];
     struct relay *next_starved;
-    struct wheel_timer timer; /* a rate that was used up, or the end of a drain */
+    struct wheel_timer
+        timer; /* a rate that was used up, a look at a client that is not read, or the end of a drain */
     uint64_t drain_until_us;
     bool draining; /* the target reset: what it had sent is still going out, then a reset */
     bool started;
@@ -81,6 +84,7 @@ void relay_on_client(struct relay *r, unsigned events);
 void relay_on_up_readable(struct relay *r);
 void relay_on_up_writable(struct relay *r);
 void relay_on_up_closed(struct relay *r); /* it broke, and is gone */
+bool relay_socket_broken(int fd);         /* for is_broken of an end that is a TCP socket */
 /** relay_stop() - give back all it holds, its stream too; `over` is not called. Not started or stopped: nothing */
 void relay_stop(struct relay *r, bool reset);
 

@@ -39,7 +39,9 @@ static void end_over(struct relay *r, bool reset)
     tunnel_end(tunnel_of(r), reset ? H2_CONNECT_ERROR : H2_NO_ERROR);
 }
 
-static const struct relay_end client_end = { end_recv, end_send, end_shut, end_want, end_is_sent, end_over };
+/* A stream's reset comes by a frame, which is read at all times. */
+static const struct relay_end client_end = { end_recv,    end_send, end_shut, end_want,
+                                             end_is_sent, NULL,     end_over };
 
 /* ---- the target ---- */
 

@@ -1,5 +1,6 @@
 /* test_serve.c - our SOCKS5 client against our SOCKS5 server, in one loop over loopback: streams. */
 #include <errno.h>
+#include <poll.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -559,6 +560,38 @@ static ssize_t raw_read(struct lab *lab, int fd, char *out, size_t want)
     }
 }
 
+/* What a client leaves behind that resets while its target takes nothing: the kernel's memory of both (faults.md G4). */
+static void a_client_that_resets_while_its_target_stalls_is_noticed(void **state)
+{
+    struct lab *lab = *state;
+    struct serve_options o = options();
+    struct linger at_once = { 1, 0 };
+    char request[] = "\5\1\0\5\1\0\1\x7f\0\0\1..", answer[12], piece[PIECE] = { 0 };
+    uint16_t port;
+    int listener = closed_port(&port), fd, target;
+    struct pollfd p;
+
+    lab_serve(lab, &o, NULL, NULL);
+    assert_int_equal(listen(listener, 4), 0);
+    put_be16((uint8_t *)request + 11, port);
+    fd = raw_client(lab, request, 13);
+    assert_int_equal(raw_read(lab, fd, answer, sizeof(answer)), sizeof(answer));
+    target = accept(listener, NULL, NULL);
+    assert_true(target >= 0);
+    for (int full = 0; full < 20;) { /* until nothing has moved for a while */
+        full = send(fd, piece, sizeof(piece), MSG_DONTWAIT | MSG_NOSIGNAL) > 0 ? 0 : full + 1;
+        rig_run_ms(&lab->rig, 1);
+    }
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    close(fd);
+    p = (struct pollfd){ .fd = target };
+    for (int ms = 0; ms < 3000 && poll(&p, 1, 0) == 0; ms += 10)
+        rig_run_ms(&lab->rig, 10);
+    assert_true((p.revents & POLLERR) != 0); /* the target was reset, too */
+    close(target);
+    close(listener);
+}
+
 static void a_request_sent_all_at_once_with_data_works(void **state) /* faults.md S4 */
 {
     static const struct plan_step steps[] = { { 5, BYTES("yes"), false } };
@@ -680,6 +713,7 @@ int main(void)
         TEST(a_reset_of_the_client_reaches_the_target),
         TEST(a_client_that_goes_away_while_we_dial_ends_the_dial),
         TEST(many_bytes_go_both_ways_exactly_past_stalled_readers),
+        TEST(a_client_that_resets_while_its_target_stalls_is_noticed),
         TEST(a_request_sent_all_at_once_with_data_works),
         TEST(a_refusal_arrives_even_if_unread_bytes_are_left),
         TEST(a_client_that_says_nothing_is_sent_away_in_time),
