@@ -149,6 +149,27 @@ static uint32_t print_before(const struct rules *r, uint32_t end, const struct r
     return open;
 }
 
+/* Members by name, groups inside it too; which of them is in use is the running gateway's to say. */
+static void print_group(const struct config *c, const struct group_options *g)
+{
+    static const char *const kinds[] = { "the one that was picked, the first until then",
+                                         "the fastest by its test", "the first that is well",
+                                         "all that are well, in turn or by hash" };
+
+    printf(", a group: %s of", kinds[g->kind]);
+    for (uint32_t i = 0; i < g->member_count; i++) {
+        const struct upstream_options *member = &c->upstreams[g->members[i]];
+
+        printf("%s %s", i > 0 ? "," : "", member->name);
+        if (member->group != NULL) {
+            fputs(" (", stdout);
+            for (uint32_t k = 0; k < member->group->member_count; k++)
+                printf("%s%s", k > 0 ? ", " : "", c->upstreams[member->group->members[k]].name);
+            fputs(")", stdout);
+        }
+    }
+}
+
 static void print_exit(const struct config *c, uint32_t target)
 {
     const struct upstream_options *up = &c->upstreams[target];
@@ -160,6 +181,8 @@ static void print_exit(const struct config *c, uint32_t target)
         printf("%s", target == CONFIG_TARGET_DIRECT   ? ", from this host"
                      : target == CONFIG_TARGET_REJECT ? ", refused: RST or unreachable"
                                                       : ", dropped in silence");
+    else if (up->group != NULL)
+        print_group(c, up->group);
     else if (up->server.name != NULL)
         printf(", at %s:%u", up->server.name, up->server.port);
     else if (!ip_is_none(&up->server.addr))

@@ -322,6 +322,10 @@ static void finish_one(struct cfg_read *r, struct cfg_provider *p, struct config
     if (p->type != CONFIG_PROVIDER_HTTP || p->url == NULL)
         return;
     check_url(r, p);
+    if (!out->fetched)
+        cfg_warning(r, p->url,
+                    "is not fetched by this version; until a copy of it is at %.200s the list is empty",
+                    copy_path(r, p));
     out->url = cfg_keep_text(r, p->url->text, p->url->count);
     out->path = cfg_keep_text(r, copy_path(r, p), strlen(copy_path(r, p)));
     out->exit = exit_of(r, p);

@@ -130,6 +130,32 @@ enum stack_reject reject_for_error(int err)
     }
 }
 
+/* ICMP errors about what we sent for the client are the client's to know (faults.md U12; icmp.md E1 to E5). */
+enum stack_reject reject_for_icmp(bool v6, int type, int code)
+{
+    if (type == (v6 ? 3 : 11))
+        return REJECT_TTL_EXCEEDED;
+    if (v6)
+        return code == 0   ? REJECT_NET_UNREACH
+               : code == 1 ? REJECT_ADMIN_PROHIBITED
+               : code == 4 ? REJECT_PORT_UNREACH
+                           : REJECT_HOST_UNREACH;
+    switch (code) {
+    case 0:
+        return REJECT_NET_UNREACH;
+    case 3:
+        return REJECT_PORT_UNREACH;
+    case 9:
+        return REJECT_NET_PROHIBITED;
+    case 10:
+        return REJECT_HOST_PROHIBITED;
+    case 13:
+        return REJECT_ADMIN_PROHIBITED;
+    default:
+        return REJECT_HOST_UNREACH;
+    }
+}
+
 void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
               uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why)
 {

@@ -256,6 +256,7 @@ bool forward_is_loop(struct forward *f, const struct flow_key *key);
 /** forward_target() - where a flow to @dst is dialled: the DNS address stands for the name server (forward.h) */
 struct ip_port forward_target(const struct forward *f, const struct ip_port *dst);
 enum stack_reject reject_for_error(int err);
+enum stack_reject reject_for_icmp(bool v6, int type, int code);
 /** log_flow() - the one line of an ended flow. @why: NULL for an orderly end */
 void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
               uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why);

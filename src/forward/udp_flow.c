@@ -134,32 +134,6 @@ static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
     }
 }
 
-/* ICMP errors about what we sent for the client are the client's to know (faults.md U12; icmp.md E1 to E5). */
-static enum stack_reject reject_for_icmp(bool v6, int type, int code)
-{
-    if (type == (v6 ? 3 : 11))
-        return REJECT_TTL_EXCEEDED;
-    if (v6)
-        return code == 0   ? REJECT_NET_UNREACH
-               : code == 1 ? REJECT_ADMIN_PROHIBITED
-               : code == 4 ? REJECT_PORT_UNREACH
-                           : REJECT_HOST_UNREACH;
-    switch (code) {
-    case 0:
-        return REJECT_NET_UNREACH;
-    case 3:
-        return REJECT_PORT_UNREACH;
-    case 9:
-        return REJECT_NET_PROHIBITED;
-    case 10:
-        return REJECT_HOST_PROHIBITED;
-    case 13:
-        return REJECT_ADMIN_PROHIBITED;
-    default:
-        return REJECT_HOST_UNREACH;
-    }
-}
-
 static void on_error(void *arg, const struct ip_port *target, const struct ip_addr *offender, int type,
                      int code, uint32_t mtu)
 {
@@ -643,7 +617,6 @@ static void flow_take(struct udp_flow *u, const struct ip_port *target, const st
     }
 }
 
-/* Before there is a flow to hold the name. */
 static void not_used(struct forward *f, const struct flow_name *name, const struct ip_port *target)
 {
     if (name->known == NAME_FAKE)

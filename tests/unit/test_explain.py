@@ -10,6 +10,7 @@ CULVERT = pathlib.Path(os.environ.get("BUILD_DIR", "build/dev")) / "culvert"
 
 CONFIG = """
 proxies: [{name: up, type: socks5, server: proxy.example.net, port: 1080}]
+proxy-groups: [{name: pick, type: select, proxies: [up, DIRECT]}]
 rule-providers:
   home: {type: inline, behavior: domain, payload: ['+.home.arpa']}
   ads: {type: http, behavior: domain, url: 'https://lists.example/ads', path: /nonexistent/ads}
@@ -22,6 +23,7 @@ rules:
   - UID,0-99,REJECT-DROP
   - PROCESS-NAME,syncthing,DIRECT
   - DOMAIN-SUFFIX,example.org,up
+  - DOMAIN,group.example,pick
 """
 
 # arguments, what is said (each in this order), what is not said
@@ -43,6 +45,8 @@ ROWS = [
      ["no    rules[5] UID,0-99,REJECT-DROP: user 1000 is not 0-99", "yes   rules[6]"], []),
     (["--uid", "1000", "--process", "/bin/sh", "other.example"],
      ["no    rules[7]", "yes   no rule takes it, so it is rejected", "exit: REJECT"], []),
+    (["--uid", "1000", "--process", "/bin/sh", "--src", "10.0.0.1", "group.example"],
+     ["yes   rules[8]", "exit: pick, a group: the one that was picked, the first until then of up, DIRECT"], []),
     (["nas.home.arpa"], ["the list of rule-providers.ads has never been fetched"], []),
 ]
 MISTAKES = [
