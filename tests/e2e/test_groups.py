@@ -245,3 +245,25 @@ def _(t):
             raise AssertionError("an answer came")
         except ConnectionRefusedError:
             pass
+
+
+# The other implementation of command 5. No Debian package has it: put hev's programs into /usr/local/bin to run these.
+
+@test("UDP over TCP: our client through hev-socks5-server", rows=[], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[over_tcp(servers.hev_socks5_server(lab))], rules=["MATCH,up"])
+    udp_round_trips(lab, (1, 1200, 1400))           # it holds 1500 bytes with the address, and none without data
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    check_equal(gw.counter("socks.udp_malformed"), 0)
+
+
+@test("UDP over TCP: hev-socks5-tunnel through our server", rows=[], limit=60, culvert=False)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    servers.hev_socks5_tunnel(lab, servers.culvert_serve(lab))
+    lab.route_into("tun0")
+    udp_round_trips(lab, (1, 1200, 1400))
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)

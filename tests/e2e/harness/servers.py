@@ -100,6 +100,51 @@ def culvert_serve(lab, address=lab_addresses.PROXY[0], port=1082, username=None,
     return Socks("culvert serve", address, port, True, username, password, process=p)
 
 
+HEV_SERVER = """\
+main:
+  workers: 1
+  port: %(port)d
+  listen-address: '%(address)s'
+misc:
+  log-file: stderr
+  log-level: warn
+"""
+HEV_TUNNEL = """\
+tunnel:
+  name: tun0
+  mtu: 1500
+  ipv4: 198.18.0.1
+  ipv6: 'fdfe:dcba:9876::1'
+socks5:
+  address: %(address)s
+  port: %(port)d
+  udp: 'tcp'
+  mark: %(mark)d
+misc:
+  log-file: stderr
+  log-level: warn
+"""
+
+
+def hev_socks5_server(lab, address=lab_addresses.PROXY[0], port=1083):
+    """UDP in TCP as its inventor has it; built by hand, from github.com/heiher/hev-socks5-server."""
+    conf = lab.context.write("hev-server.yaml", HEV_SERVER % {"address": address, "port": port})
+    p = Process(lab.context, lab.srv, [need("hev-socks5-server"), conf], "hev-socks5-server")
+    wait_port(lab.srv, address, port, process=p)
+    return Socks("hev-socks5-server", address, port, "over-tcp", process=p)
+
+
+def hev_socks5_tunnel(lab, server):
+    """The other gateway, with tun0, through @server; built by hand, from github.com/heiher/hev-socks5-tunnel."""
+    from .core import within
+    from .gateway import ROUTING_MARK
+    program = need("hev-socks5-tunnel")
+    conf = lab.context.write("hev-tunnel.yaml", HEV_TUNNEL % {"address": server.address, "port": server.port, "mark": ROUTING_MARK})
+    p = Process(lab.context, lab.gw, [program, conf], "hev-socks5-tunnel")
+    within(5, lambda: lab.gw.result(["ip", "link", "show", "tun0"]).returncode == 0, "hev-socks5-tunnel has made tun0")
+    return p
+
+
 UNBOUND = """\
 server:
   username: ""
