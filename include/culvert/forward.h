@@ -15,13 +15,14 @@
 
 enum tcp_accept { TCP_ACCEPT_LATE, TCP_ACCEPT_EARLY, TCP_ACCEPT_AUTO };
 enum udp_nat { UDP_NAT_ENDPOINT_INDEPENDENT, UDP_NAT_SYMMETRIC };
-/* What a ping gets (icmp.md 5.3). AUTO: DIRECT is proxied, other ways out as echo_unsupported says. PROXY: DIRECT only, since it
+/* What a ping gets (icmp.md 5.3). AUTO: DIRECT is proxied, MASQUE tunnelled, other ways out as echo_unsupported says. PROXY: DIRECT only, since it
  * shows the target this host; a rule for another way out is treated as in AUTO. */
 enum echo_mode {
     ECHO_MODE_AUTO,
     ECHO_MODE_REPLY_IF_HEALTHY,
     ECHO_MODE_REPLY,
     ECHO_MODE_PROXY,
+    ECHO_MODE_TUNNEL,
     ECHO_MODE_DROP,
     ECHO_MODE_REJECT
 };
@@ -199,6 +200,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(echo_dropped, "flow.echo_dropped") \
     X(echo_rejected, "flow.echo_rejected") \
     X(echo_proxied, "flow.echo_proxied") \
+    X(echo_tunnelled, "flow.echo_tunnelled") \
     X(echo_undelivered, "flow.echo_undelivered") \
     X(bytes_up, "flow.bytes_up") \
     X(bytes_down, "flow.bytes_down")

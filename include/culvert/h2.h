@@ -132,6 +132,8 @@ int h2_request(struct h2 *h, const struct h2_head *head, const struct h2_stream_
                struct h2_stream **out);
 /** h2_accept() - take a request's stream, inside on_request [server] */
 void h2_accept(struct h2_stream *s, const struct h2_stream_events *events, void *arg);
+void h2_hand_over(struct h2_stream *s, const struct h2_stream_events *events,
+                  void *arg); /* another owner from now on */
 /** h2_respond() - the final response [server]; head->end: without data. Return: 0, -EALREADY, -ENOMEM */
 int h2_respond(struct h2_stream *s, const struct h2_head *head);
 
@@ -157,13 +159,13 @@ struct h2_datagram_options {
 /** h2_datagrams() - from now on h2_sendv() is over; the window grows so that one whole datagram fits. Return: 0, -ENOMEM */
 int h2_datagrams(struct h2_stream *s, const struct h2_datagram_options *opt);
 /** h2_datagram_send() - one DATAGRAM capsule of @context (0: a UDP payload, or a whole IP packet)
- * @deadline_us: dropped when it has not left by then. Return: 0; -EMSGSIZE over 65,535 bytes; -EPIPE */
+ * @deadline_us: dropped when it has not left by then. Return: 0; -EMSGSIZE over 65,575 bytes (the largest IPv6 packet); -EPIPE */
 int h2_datagram_send(struct h2_stream *s, uint64_t context, const struct iovec *iov, int iovcnt,
                      uint64_t deadline_us);
 /** h2_capsule_send() - another capsule, behind the datagrams that wait; never dropped by age. Return: as above, -EAGAIN no room */
 int h2_capsule_send(struct h2_stream *s, uint64_t type, const void *value, size_t len);
 
-enum { H2_DATAGRAM_MAX = 65535 + 8 }; /* a context id and the largest payload */
+enum { H2_DATAGRAM_MAX = 65535 + 40 + 8 }; /* a context id and the largest IPv6 packet */
 
 /* RFC 9297 section 5.4, RFC 9484 section 12.4 */
 enum capsule_type {

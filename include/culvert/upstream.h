@@ -253,6 +253,50 @@ int up_udp_send_row(struct up_udp *u, const struct host_port *target, const stru
                     uint16_t gso_size, uint8_t ttl, uint8_t tos);
 void up_udp_close(struct up_udp *u); /* NULL is fine */
 
+/* ---- pings through a tunnel (RFC 9484 for ICMP; icmp.md section 5) -------------------------------------------------- */
+
+/* Whether this way out carries pings of a family. Asking costs nothing and opens nothing. */
+enum up_echo_state {
+    UP_ECHO_UNSUPPORTED, /* its kind carries none, or the far end has said so (remembered for the connection, icmp.md T14) */
+    UP_ECHO_UNKNOWN, /* nobody has asked yet, or the answer is under way: a request is held */
+    UP_ECHO_READY,
+    UP_ECHO_DOWN, /* it could not be reached a moment ago */
+};
+enum up_echo_state up_echo_state(struct up_env *env, struct upstream *up, bool v6);
+
+struct up_echo_request {
+    struct ip_addr target;
+    uint16_t id, seq; /* the id is the caller's, one for each flow: answers carry it */
+    uint8_t ttl, tos; /* as it shall leave here */
+    bool df;
+    const uint8_t *payload;
+    uint32_t payload_len;
+    uint64_t cookie; /* for on_held */
+};
+struct up_echo_answer { /* borrowed */
+    bool is_error;
+    struct ip_addr source; /* who says it */
+    struct ip_addr target; /* whom it is about: the source of a reply, the quoted destination of an error */
+    uint16_t id, seq;      /* of the request */
+    uint8_t ttl, tos;
+    uint8_t type, code; /* of an error */
+    uint32_t info;      /* of an error: its second word, in host order */
+    const uint8_t *payload;
+    uint32_t payload_len; /* of a reply */
+};
+struct up_echo_events {
+    void (*on_answer)(void *arg, struct upstream *up, const struct up_echo_answer *a);
+    /* What became of a request that was held: 0 it has left; -EOPNOTSUPP the far end carries none; -EHOSTUNREACH it cannot be
+     * reached; -ETIMEDOUT too old. */
+    void (*on_held)(void *arg, uint64_t cookie, int err);
+};
+/** up_echo_listen() - who gets the answers of this worker; NULL: nobody (before the arg goes away) */
+void up_echo_listen(struct up_env *env, const struct up_echo_events *events, void *arg);
+/** up_echo_send() - one echo request; late is worse than lost: dropped when it has not left within 10 s, or when 128 newer ones
+ * wait (icmp.md T7). Never sent twice, never answered by us.
+ * Return: 0; 1 held: on_held comes; -EOPNOTSUPP; -EHOSTUNREACH down; -ENOBUFS no room to hold it; -EMSGSIZE; -ENOMEM. */
+int up_echo_send(struct up_env *env, struct upstream *up, const struct up_echo_request *r);
+
 /* ---- health (this worker's view) ------------------------------------------------------------------------------------ */
 
 struct up_health {
@@ -301,7 +345,8 @@ struct up_counters {
     counter streams_opened, streams_failed, udp_opened, udp_failed, bytes_up, bytes_down, datagrams_up,
         datagrams_down;
     counter tls_failed, tls_timeout, tls_truncated;
-    counter socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent, datagrams_held;
+    counter echo_malformed, socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent,
+        datagrams_held;
     counter send_calls, recv_calls;
     counter pool_opened, pool_taken, pool_dead,
         pool_expired; /* connections dialled ahead, and what became of them */

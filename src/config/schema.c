@@ -345,7 +345,7 @@ static const struct cfg_choice echoes[] = {
     { "reply", ECHO_MODE_REPLY, CFG_HERE },
     { "reply-if-healthy", ECHO_MODE_REPLY_IF_HEALTHY, CFG_HERE },
     { "proxy", ECHO_MODE_PROXY, CFG_HERE },
-    { "tunnel", 0, CFG_LATER },
+    { "tunnel", ECHO_MODE_TUNNEL, CFG_HERE },
     { "drop", ECHO_MODE_DROP, CFG_HERE },
     { "reject", ECHO_MODE_REJECT, CFG_HERE },
     { .text = NULL },

@@ -8,7 +8,7 @@ static const struct cfg_choice rule_echoes[] = {
     { "reply", RULE_ECHO_REPLY, CFG_HERE },
     { "reply-if-healthy", RULE_ECHO_REPLY_IF_HEALTHY, CFG_HERE },
     { "proxy", RULE_ECHO_PROXY, CFG_HERE },
-    { "tunnel", 0, CFG_LATER },
+    { "tunnel", RULE_ECHO_TUNNEL, CFG_HERE },
     { "drop", RULE_ECHO_DROP, CFG_HERE },
     { "reject", RULE_ECHO_REJECT, CFG_HERE },
     { .text = NULL },

@@ -166,15 +166,26 @@ void echo_answer_down(struct forward *f, struct echo_req *r)
 
 /* ---- which way ------------------------------------------------------------------------------------------------------ */
 
-enum way { WAY_REPLY_IF_HEALTHY, WAY_REPLY, WAY_PROXY, WAY_DROP, WAY_REJECT, WAY_DOWN };
-enum reason { ASKED, DIRECT_WORKS, DIRECT_OFF, DIRECT_OFF_ASKED, CANNOT_CARRY, NEVER_DIRECT };
+enum way { WAY_REPLY_IF_HEALTHY, WAY_REPLY, WAY_PROXY, WAY_TUNNEL, WAY_DROP, WAY_REJECT, WAY_DOWN };
+enum reason {
+    ASKED,
+    DIRECT_WORKS,
+    DIRECT_OFF,
+    DIRECT_OFF_ASKED,
+    CANNOT_CARRY,
+    NEVER_DIRECT,
+    TUNNEL_WORKS,
+    FAR_END_LACKS,
+    NO_TUNNEL
+};
 
 struct choice {
     enum way way;
     enum reason reason;
 };
 
-static const char *const way_text[] = { "reply-if-healthy", "reply", "proxy", "drop", "reject", "on-down" };
+static const char *const way_text[] = { "reply-if-healthy", "reply",  "proxy", "tunnel", "drop",
+                                        "reject",           "on-down" };
 static const char *const reason_text[] = {
     "as configured",
     "auto: it goes direct, and this host may ping",
@@ -182,6 +193,9 @@ static const char *const reason_text[] = {
     "echo is proxy, and this host may not ping",
     "auto: its way out cannot carry pings, so on-unsupported decides",
     "echo is proxy, but only DIRECT may contact the target from this host, so on-unsupported decides",
+    "auto: its way out carries pings",
+    "its far end carries no pings, so on-unsupported decides",
+    "echo is tunnel, and its way out is none, so on-unsupported decides",
 };
 
 static enum echo_mode mode_for(const struct forward *f, enum rule_echo rule)
@@ -199,8 +213,9 @@ static enum echo_mode mode_for(const struct forward *f, enum rule_echo rule)
         return ECHO_MODE_DROP;
     case RULE_ECHO_REJECT:
         return ECHO_MODE_REJECT;
+    case RULE_ECHO_TUNNEL:
+        return ECHO_MODE_TUNNEL;
     case RULE_ECHO_UNSET:
-    case RULE_ECHO_TUNNEL: /* refused by the loader */
         break;
     }
     return f->opt.echo;
@@ -216,16 +231,29 @@ static enum way way_of_mode(enum echo_mode mode)
     case ECHO_MODE_REJECT:
         return WAY_REJECT;
     case ECHO_MODE_DROP:
-    case ECHO_MODE_AUTO: /* these two were settled before */
+    case ECHO_MODE_AUTO: /* these three were settled before */
     case ECHO_MODE_PROXY:
+    case ECHO_MODE_TUNNEL:
         break;
     }
     return WAY_DROP;
 }
 
 /* M12, M16, M17: what goes through a proxy is never sent directly, and what cannot be sent is never answered by us. */
-static struct choice choose(const struct forward *f, enum rule_echo rule, bool direct, bool v6)
+static struct choice through(const struct forward *f, struct upstream *up, enum reason works,
+                             enum reason cannot, bool fake, bool v6)
 {
+    if (upstream_kind(up) != UPSTREAM_MASQUE || fake)
+        return (struct choice){ way_of_mode(f->opt.echo_unsupported), cannot };
+    if (up_echo_state(f->env, up, v6) == UP_ECHO_UNSUPPORTED)
+        return (struct choice){ way_of_mode(f->opt.echo_unsupported), FAR_END_LACKS };
+    return (struct choice){ WAY_TUNNEL, works };
+}
+
+static struct choice choose(const struct forward *f, enum rule_echo rule, struct upstream *up, bool fake,
+                            bool v6)
+{
+    bool direct = upstream_kind(up) == UPSTREAM_DIRECT && !fake;
     bool can_ping = f->echo && echo_proxy_mode(f->echo, v6) != ECHO_PROXY_MODE_OFF;
     enum echo_mode mode = mode_for(f, rule);
 
@@ -234,7 +262,9 @@ static struct choice choose(const struct forward *f, enum rule_echo rule, bool d
         if (direct)
             return can_ping ? (struct choice){ WAY_PROXY, DIRECT_WORKS }
                             : (struct choice){ WAY_DROP, DIRECT_OFF };
-        return (struct choice){ way_of_mode(f->opt.echo_unsupported), CANNOT_CARRY };
+        return through(f, up, TUNNEL_WORKS, CANNOT_CARRY, fake, v6);
+    case ECHO_MODE_TUNNEL:
+        return through(f, up, ASKED, NO_TUNNEL, fake, v6);
     case ECHO_MODE_PROXY:
         if (direct)
             return can_ping ? (struct choice){ WAY_PROXY, ASKED }
@@ -278,6 +308,9 @@ static void act(struct forward *f, struct echo_req *r, uint32_t target, enum way
         if (!echo_direct(f, r))
             echo_answer_down(f, r);
         break;
+    case WAY_TUNNEL:
+        echo_tunnel(f, r, forward_way(f, f->ways, target));
+        break;
     case WAY_REJECT:
         FCOUNT(f, echo_rejected);
         echo_reject(r, f->opt.echo_reject_with);
@@ -300,6 +333,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
                                .proto = v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
     struct rule_verdict verdict;
     struct choice c;
+    struct upstream *up;
     char name[256];
     bool fake = false; /* only its name is known, and an echo cannot be sent to a name */
 
@@ -320,7 +354,8 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         asked.target = (struct host_port){ .name = name };
     }
     rules_match(f->ways->rules, &asked, &verdict);
-    switch (upstream_kind(forward_way(f, f->ways, verdict.target))) {
+    up = forward_way(f, f->ways, verdict.target);
+    switch (upstream_kind(up)) {
     case UPSTREAM_REJECT:
         FCOUNT(f, rejected);
         echo_reject(r, f->opt.echo_reject_with);
@@ -329,15 +364,13 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         FCOUNT(f, dropped);
         return ECHO_CONSUMED;
     case UPSTREAM_DIRECT:
-        c = choose(f, verdict.echo, !fake, v6);
-        break;
     case UPSTREAM_SOCKS5:
     case UPSTREAM_SOCKS4:
     case UPSTREAM_SOCKS4A:
     case UPSTREAM_HTTP:
     case UPSTREAM_GROUP:
     case UPSTREAM_MASQUE:
-        c = choose(f, verdict.echo, false, v6);
+        c = choose(f, verdict.echo, up, fake, v6);
         break;
     }
     say(f, &verdict, c, v6);

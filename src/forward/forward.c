@@ -230,6 +230,7 @@ void forward_free(struct forward *f)
     if (!f)
         return;
     echo_probes_forget(f);
+    echo_tunnel_free(f);
     slab_fini(&f->tcp_flows);
     slab_fini(&f->openings);
     slab_fini(&f->udp_flows);
@@ -292,6 +293,8 @@ void forward_stack_events(struct stack_events *out)
 void forward_attach(struct forward *f, struct stack *s, struct up_env *env)
 {
     f->env = env;
+    if (env)
+        echo_tunnel_attach(f);
     f->stack = s;
     f->wheel = stack_wheel(s);
 }

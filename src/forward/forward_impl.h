@@ -216,6 +216,7 @@ struct forward {
     const struct dns_settings *dns_settings; /* beside it */
     struct name_book *book;                  /* beside it */
     struct echo_proxy *echo;                 /* NULL: none */
+    struct echo_tunnel *tunnel;              /* echo_tunnel.c; NULL until the first ping through a tunnel */
     uint32_t worker;
     struct ip_addr gateway[2]; /* IPv4, IPv6: who says "time exceeded" */
     uint64_t epoch_us;
@@ -303,6 +304,10 @@ void echo_probes_forget(struct forward *f); /* the environment is gone: no probe
 /** echo_direct() - carry this request out by the echo proxy, or tell its client why not
  * Return: false: no socket for its family; the policy decides. */
 bool echo_direct(struct forward *f, struct echo_req *r);
+/** echo_tunnel() - carry this request through @up, which up_echo_state() has not ruled out, or tell its client why not */
+void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *up);
+void echo_tunnel_attach(struct forward *f);
+void echo_tunnel_free(struct forward *f);
 /** echo_answer_down() - the way out is down: what `on-down` says */
 void echo_answer_down(struct forward *f, struct echo_req *r);
 

@@ -150,7 +150,7 @@ int h2_datagram_send(struct h2_stream *s, uint64_t context, const struct iovec *
         return -EPIPE;
     for (int i = 0; i < iovcnt; i++)
         len += iov[i].iov_len;
-    if (len > 65535)
+    if (len > H2_DATAGRAM_MAX - VARINT_BYTES_MAX)
         return -EMSGSIZE;
     head_len = capsule_head_put(head, CAPSULE_DATAGRAM, id_len + len);
     r = make_room(s, head_len + id_len + len);

@@ -321,6 +321,12 @@ void h2_accept(struct h2_stream *s, const struct h2_stream_events *events, void 
     s->owned = true;
 }
 
+void h2_hand_over(struct h2_stream *s, const struct h2_stream_events *events, void *arg)
+{
+    s->events = events;
+    s->arg = arg;
+}
+
 int h2_respond(struct h2_stream *s, const struct h2_head *head)
 {
     nghttp2_nv nv[HEAD_NV_MAX];

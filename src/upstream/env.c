@@ -46,6 +46,7 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("tls.failed", tls_failed),
     UP_COUNTER("tls.timeout", tls_timeout),
     UP_COUNTER("tls.truncated", tls_truncated),
+    UP_COUNTER("masque.echo_malformed", echo_malformed),
     UP_COUNTER("socks.udp_malformed", socks_udp_malformed),
     UP_COUNTER("socks.timeout", socks_timeout),
     { NULL, 0 },
@@ -121,6 +122,7 @@ void up_env_free(struct up_env *env)
 {
     if (!env)
         return;
+    env->echo_events = NULL;
     wheel_cancel(env->opt.wheel, &env->broken_timer);
     for (size_t i = 0; i < MEMORY_BUCKETS; i++) { /* tests hold other memories */
         for (struct up_memory *m = env->memories[i]; m; m = m->next)

@@ -137,7 +137,9 @@ struct up_env {
     struct tls_worker *tls; /* NULL until the first dial with TLS */
     struct udp_rx *rx;
     const struct up_stream_events
-        *owners[OWNERS_MAX];  /* one for each kind: an idle stream keeps a number, no pointer */
+        *owners[OWNERS_MAX]; /* one for each kind: an idle stream keeps a number, no pointer */
+    const struct up_echo_events *echo_events; /* NULL: nobody listens */
+    void *echo_arg;
     uint8_t *masque_scratch;  /* one capsule; NULL until the first association through MASQUE */
     struct up_stream *broken; /* streams whose error is to be told, newest first */
     struct wheel_timer broken_timer;

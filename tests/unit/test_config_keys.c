@@ -111,8 +111,8 @@ static const struct key_row {
     { "stack.udp.dns-idle-timeout", "stack: {udp: {dns-idle-timeout: 5s}}\n",
       "stack: {udp: {dns-idle-timeout: 18446744073709551617s}}\n",
       "1:33: stack.udp.dns-idle-timeout: \"18446744073709551617s\" is out of range; 1s to 1176h would work" },
-    { "stack.icmp.echo", "stack: {icmp: {echo: drop}}\n", "stack: {icmp: {echo: tunnel}}\n",
-      "1:22: stack.icmp.echo: \"tunnel\" is not supported yet; auto, reply, reply-if-healthy, proxy, drop or "
+    { "stack.icmp.echo", "stack: {icmp: {echo: drop}}\n", "stack: {icmp: {echo: ping}}\n",
+      "1:22: stack.icmp.echo: unknown value \"ping\"; auto, reply, reply-if-healthy, proxy, tunnel, drop or "
       "reject would "
       "work" },
     { "stack.icmp.reject-with", "stack: {icmp: {reject-with: host-unreachable}}\n",
@@ -316,8 +316,8 @@ static const struct key_row {
       "would work" },
     { "rules[].name", "rules: {via: DIRECT, name: all}\n", "rules: {via: DIRECT, name: ''}\n",
       "1:28: rules[0].name: has 0 bytes; 1 to 255 would work" },
-    { "rules[].echo", "rules: {via: DIRECT, echo: proxy}\n", "rules: {via: DIRECT, echo: tunnel}\n",
-      "1:28: rules[0].echo: \"tunnel\" is not supported yet; auto, reply, reply-if-healthy, proxy, drop or "
+    { "rules[].echo", "rules: {via: DIRECT, echo: proxy}\n", "rules: {via: DIRECT, echo: ping}\n",
+      "1:28: rules[0].echo: unknown value \"ping\"; auto, reply, reply-if-healthy, proxy, tunnel, drop or "
       "reject would "
       "work" },
     { "rules[].dst-cidr", "rules: [{via: REJECT, dst-cidr: [10.0.0.0/8, 'fd00::/8']}, {via: DIRECT}]\n",

@@ -476,6 +476,198 @@ static void a_forbidden_target_is_told_once(void **state)
     lab_fini(&l);
 }
 
+/* ---- pings ------------------------------------------------------------------------------------------------------------- */
+
+struct ping_log {
+    unsigned answers, errors, held_ok, held_bad;
+    int held_err;
+    struct up_echo_answer last;
+    uint8_t payload[65536];
+};
+
+static void on_ping_answer(void *arg, struct upstream *up, const struct up_echo_answer *a)
+{
+    struct ping_log *log = arg;
+
+    (void)up;
+    log->answers += !a->is_error;
+    log->errors += a->is_error;
+    log->last = *a;
+    if (a->payload_len > 0)
+        memcpy(log->payload, a->payload, a->payload_len);
+}
+
+static void on_ping_held(void *arg, uint64_t cookie, int err)
+{
+    struct ping_log *log = arg;
+
+    assert_int_equal(cookie, 77);
+    log->held_ok += err == 0;
+    log->held_bad += err != 0;
+    log->held_err = err;
+}
+
+static const struct up_echo_events ping_events = { on_ping_answer, on_ping_held };
+
+static int ping(struct lab *l, const char *target, uint16_t seq, const void *payload, uint32_t len)
+{
+    struct up_echo_request r = { .target = rig_addr(target),
+                                 .id = 4711,
+                                 .seq = seq,
+                                 .ttl = 9,
+                                 .tos = 0x20,
+                                 .df = true,
+                                 .payload = payload,
+                                 .payload_len = len,
+                                 .cookie = 77 };
+
+    return up_echo_send(l->rig.env, l->up, &r);
+}
+
+static bool was_answered(void *arg)
+{
+    struct ping_log *log = arg;
+
+    return log->answers + log->errors > 0;
+}
+
+static bool was_settled(void *arg)
+{
+    struct ping_log *log = arg;
+
+    return log->held_ok + log->held_bad > 0;
+}
+
+static bool server_got_ping(void *arg)
+{
+    return ((struct mq_server *)arg)->pings > 0;
+}
+
+static void pings_go_through_connect_ip(void **state) /* icmp.md T1, T2, T4; RFC 9484 */
+{
+    static const uint32_t sizes[] = { 0, 56, 1472, 20000, 65507 };
+    static uint8_t data[65536];
+    static struct ping_log log;
+    struct lab l;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 7);
+    for (int v6 = 0; v6 < 2; v6++) {
+        const char *target = v6 ? "2001:db8::99" : "192.0.2.99";
+
+        lab_init(&l, H2_ALPN);
+        up_echo_listen(l.rig.env, &ping_events, &log);
+        for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+            uint32_t len = sizes[i] + (v6 && sizes[i] > 60000 ? 20 : 0);
+
+            log = (struct ping_log){ 0 };
+            assert_int_equal(ping(&l, target, (uint16_t)(100 + i), data, len), i == 0 ? 1 : 0);
+            rig_until(&l.rig, was_answered, &log);
+            assert_int_equal(log.answers, 1);
+            assert_int_equal(log.held_ok, i == 0);
+            assert_int_equal(log.last.id, 4711);
+            assert_int_equal(log.last.seq, 100 + i);
+            assert_int_equal(log.last.tos, 0x20);
+            assert_int_equal(log.last.ttl, 61);
+            assert_int_equal(log.last.payload_len, len);
+            assert_memory_equal(log.payload, data, len);
+            assert_int_equal(l.server.last_ping[v6 ? 7 : 8], 9); /* our hop limit */
+        }
+        assert_string_equal(l.server.last_protocol, "connect-ip");
+        assert_string_equal(l.server.last_path,
+                            v6 ? "/.well-known/masque/ip/%2A/58/" : "/.well-known/masque/ip/%2A/1/");
+        assert_int_equal(l.server.requests, 1);
+        assert_int_equal(up_echo_state(l.rig.env, l.up, v6), UP_ECHO_READY);
+        lab_fini(&l);
+    }
+}
+
+static void a_far_end_without_pings_is_remembered(void **state) /* icmp.md T10, T14 */
+{
+    static struct ping_log log;
+    struct lab l;
+
+    (void)state;
+    lab_init(&l, H2_ALPN);
+    l.server.ip_status = 501;
+    log = (struct ping_log){ 0 };
+    up_echo_listen(l.rig.env, &ping_events, &log);
+    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
+    rig_until(&l.rig, was_settled, &log);
+    assert_int_equal(log.held_err, -EOPNOTSUPP);
+    assert_int_equal(up_echo_state(l.rig.env, l.up, false), UP_ECHO_UNSUPPORTED);
+    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), -EOPNOTSUPP);
+    assert_int_equal(l.server.requests, 1); /* no frame is sent */
+    lab_fini(&l);
+}
+
+static void a_tunnel_that_is_down_says_so(void **state) /* icmp.md T11 */
+{
+    static struct ping_log log;
+    struct lab l;
+
+    (void)state;
+    lab_init(&l, NULL); /* no HTTP/2 */
+    log = (struct ping_log){ 0 };
+    up_echo_listen(l.rig.env, &ping_events, &log);
+    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
+    rig_until(&l.rig, was_settled, &log);
+    assert_int_equal(log.held_err, -EHOSTUNREACH);
+    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), -EHOSTUNREACH);
+    assert_int_equal(log.answers, 0);
+    lab_fini(&l);
+}
+
+static void a_cut_loses_pings_and_the_next_one_goes_on(void **state) /* icmp.md T5, T12, T13 */
+{
+    static struct ping_log log;
+    struct lab l;
+
+    (void)state;
+    lab_init(&l, H2_ALPN);
+    l.server.mute_echo = true;
+    log = (struct ping_log){ 0 };
+    up_echo_listen(l.rig.env, &ping_events, &log);
+    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
+    rig_until(&l.rig, server_got_ping, &l.server);
+    mq_cut(&l.server);
+    rig_run_ms(&l.rig, 30);
+    assert_int_equal(log.answers, 0);
+    l.server.mute_echo = false;
+    l.server.pings = 0;
+    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), 1);
+    rig_until(&l.rig, was_answered, &log);
+    assert_int_equal(log.last.seq, 2);
+    assert_int_equal(l.server.pings, 1); /* the first was not sent again */
+    lab_fini(&l);
+}
+
+static void a_draining_connection_still_brings_its_answers(void **state) /* icmp.md T17 */
+{
+    static struct ping_log log;
+    struct lab l;
+
+    (void)state;
+    lab_init(&l, H2_ALPN);
+    log = (struct ping_log){ 0 };
+    up_echo_listen(l.rig.env, &ping_events, &log);
+    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
+    rig_until(&l.rig, was_answered, &log);
+    log.answers = 0;
+    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), 0); /* under way ... */
+    mq_drain(&l.server);                                   /* ... when the GOAWAY comes */
+    rig_until(&l.rig, was_answered, &log);
+    assert_int_equal(log.last.seq, 2);
+    rig_run_ms(&l.rig, 10);
+    log.answers = 0;
+    assert_int_equal(ping(&l, "192.0.2.1", 3, "x", 1), 1);
+    rig_until(&l.rig, was_answered, &log);
+    assert_int_equal(log.last.seq, 3);
+    assert_int_equal(l.server.accepted, 2);
+    lab_fini(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,6 +684,11 @@ int main(void)
         cmocka_unit_test(an_association_outlives_its_connection),
         cmocka_unit_test(what_the_server_lacks_is_remembered),
         cmocka_unit_test(a_forbidden_target_is_told_once),
+        cmocka_unit_test(pings_go_through_connect_ip),
+        cmocka_unit_test(a_far_end_without_pings_is_remembered),
+        cmocka_unit_test(a_tunnel_that_is_down_says_so),
+        cmocka_unit_test(a_cut_loses_pings_and_the_next_one_goes_on),
+        cmocka_unit_test(a_draining_connection_still_brings_its_answers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

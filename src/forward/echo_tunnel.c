@@ -1,0 +1,286 @@
+/* echo_tunnel.c - pings through a way out that carries them (icmp.md 5.1, 5.2, M13): a client's request into the tunnel, what comes
+ * back to its client.
+ *
+ * How it works. Each flow (client, target, the client's id, way out) has an id of its own inside the tunnel: 12 bits are its
+ * place in the table, 4 count the flows that had this place, so a late answer to an older one finds nobody. A flow lives for
+ * 10 s after its last request or answer; when the table is full the one that was idle longest makes way, if it was idle for a
+ * second at least. We are one router: the hop limit goes down by one here, and one that ends here is told so.
+ *
+ * What always holds. A request that the tunnel does not take gets what `on-down` or `on-unsupported` says, never a reply of
+ * our own making because something failed, and never another way out (T11, M17). Only what the far end sends is an answer. */
+#include "forward_impl.h"
+
+#include <stdlib.h>
+
+#define FLOW_IDLE_US  (10 * 1000000ull)
+#define FLOW_EVICT_US (1 * 1000000ull)
+
+enum { FLOWS_MAX = 4096, BUCKETS = 1024 };
+
+struct tunnel_flow {
+    struct tunnel_flow *next_hash;
+    struct tunnel_flow *newer, *older; /* by last use */
+    struct upstream *up;               /* compared, never followed */
+    struct flow_key key;               /* client_port is the client's id */
+    uint64_t used_us;
+    uint16_t id;
+    uint8_t turn; /* 0 to 15: how often this place was given */
+    bool live;
+};
+
+struct echo_tunnel {
+    struct tunnel_flow flows[FLOWS_MAX];
+    struct tunnel_flow *bucket[BUCKETS];
+    struct tunnel_flow *newest, *oldest;
+    struct tunnel_flow *free_list; /* through next_hash */
+    uint32_t touched, live;
+};
+
+static struct tunnel_flow **bucket_of(struct forward *f, const struct flow_key *key)
+{
+    return &f->tunnel->bucket[hash_flow(&f->source_key, key) % BUCKETS];
+}
+
+/* ---- the table ---- */
+
+static void unlink_use(struct echo_tunnel *t, struct tunnel_flow *w)
+{
+    if (w->newer)
+        w->newer->older = w->older;
+    else
+        t->newest = w->older;
+    if (w->older)
+        w->older->newer = w->newer;
+    else
+        t->oldest = w->newer;
+}
+
+static void link_newest(struct echo_tunnel *t, struct tunnel_flow *w)
+{
+    w->newer = NULL;
+    w->older = t->newest;
+    if (t->newest)
+        t->newest->newer = w;
+    else
+        t->oldest = w;
+    t->newest = w;
+}
+
+static void touch(struct forward *f, struct tunnel_flow *w)
+{
+    w->used_us = loop_now_us(f->loop);
+    unlink_use(f->tunnel, w);
+    link_newest(f->tunnel, w);
+}
+
+static void drop_flow(struct forward *f, struct tunnel_flow *w)
+{
+    struct tunnel_flow **at = bucket_of(f, &w->key);
+
+    while (*at != w)
+        at = &(*at)->next_hash;
+    *at = w->next_hash;
+    unlink_use(f->tunnel, w);
+    w->live = false;
+    w->next_hash = f->tunnel->free_list;
+    f->tunnel->free_list = w;
+    f->tunnel->live--;
+}
+
+static struct tunnel_flow *find_flow(struct forward *f, const struct upstream *up, const struct flow_key *key)
+{
+    for (struct tunnel_flow *w = *bucket_of(f, key); w; w = w->next_hash) {
+        if (w->up == up && flow_key_equal(&w->key, key))
+            return w;
+    }
+    return NULL;
+}
+
+static struct tunnel_flow *new_flow(struct forward *f, struct upstream *up, const struct flow_key *key)
+{
+    struct echo_tunnel *t = f->tunnel;
+    uint64_t now_us = loop_now_us(f->loop);
+    uint32_t limit = f->opt.echo_max_flows < FLOWS_MAX ? f->opt.echo_max_flows : FLOWS_MAX;
+    struct tunnel_flow **bucket, *w;
+
+    while (t->oldest && now_us - t->oldest->used_us >= FLOW_IDLE_US)
+        drop_flow(f, t->oldest);
+    if (t->live >= limit && t->oldest && now_us - t->oldest->used_us >= FLOW_EVICT_US)
+        drop_flow(f, t->oldest);
+    if (t->live >= limit)
+        return NULL;
+    w = t->free_list;
+    if (w)
+        t->free_list = w->next_hash;
+    else
+        w = &t->flows[t->touched++];
+    w->turn = (uint8_t)((w->turn + 1) & 15);
+    w->id = (uint16_t)((uint32_t)w->turn << 12 | (uint32_t)(w - t->flows));
+    w->up = up;
+    w->key = *key;
+    w->used_us = now_us;
+    w->live = true;
+    bucket = bucket_of(f, key);
+    w->next_hash = *bucket;
+    *bucket = w;
+    link_newest(t, w);
+    t->live++;
+    return w;
+}
+
+/* ---- out ---- */
+
+static void held_answer(struct forward *f, struct echo_wait *w, int err)
+{
+    struct echo_outcome o = { .kind = ECHO_OUT_DROP };
+    enum echo_mode mode = f->opt.echo_unsupported;
+
+    if (err == 0) {
+        FCOUNT(f, echo_tunnelled); /* the answer comes by itself */
+    } else if (err == -EOPNOTSUPP && (mode == ECHO_MODE_REPLY || mode == ECHO_MODE_REPLY_IF_HEALTHY)) {
+        o.kind = ECHO_OUT_REPLY; /* it has just answered: it is well */
+        FCOUNT(f, echo_replied);
+    } else if ((err == -EOPNOTSUPP && mode == ECHO_MODE_REJECT) ||
+               (err != -EOPNOTSUPP && err != -ETIMEDOUT && f->opt.echo_down == ECHO_DOWN_REJECT)) {
+        o.kind = ECHO_OUT_REJECT;
+        o.why = err == -EOPNOTSUPP ? f->opt.echo_reject_with : REJECT_HOST_UNREACH;
+        FCOUNT(f, echo_rejected);
+    } else {
+        FCOUNT(f, echo_dropped);
+    }
+    echo_complete(f->stack, w->token, &o);
+    slab_put(&f->echoes, w);
+}
+
+static void on_held(void *arg, uint64_t cookie, int err)
+{
+    struct forward *f = arg;
+
+    if (cookie != 0)
+        held_answer(f, (struct echo_wait *)(uintptr_t)cookie, err);
+}
+
+/* Only what will be held needs the right to be answered later. */
+static struct echo_wait *keep(struct forward *f, struct echo_req *r)
+{
+    struct echo_wait *w = slab_get(&f->echoes);
+
+    if (!w)
+        return NULL;
+    w->f = f;
+    w->token = echo_detach(r, ECHO_KEEP_PAYLOAD | ECHO_KEEP_HEADER);
+    if (w->token)
+        return w;
+    slab_put(&f->echoes, w);
+    return NULL;
+}
+
+static void send_request(struct forward *f, struct echo_req *r, struct upstream *up,
+                         const struct tunnel_flow *flow, uint8_t ttl)
+{
+    bool v6 = !ip_is4(&r->dst);
+    bool ready = up_echo_state(f->env, up, v6) == UP_ECHO_READY;
+    struct echo_wait *w = ready ? NULL : keep(f, r);
+    struct up_echo_request request = { .target = r->dst,
+                                       .id = flow->id,
+                                       .seq = r->seq,
+                                       .ttl = ttl,
+                                       .tos = r->tos,
+                                       .df = r->df,
+                                       .payload = r->payload,
+                                       .payload_len = r->payload_len,
+                                       .cookie = (uint64_t)(uintptr_t)w };
+    int e;
+
+    if (!ready && !w) {
+        FCOUNT(f, echo_dropped);
+        return;
+    }
+    e = up_echo_send(f->env, up, &request);
+    if (e == 1)
+        return;
+    if (w)
+        held_answer(f, w, e);
+    else if (e == 0)
+        FCOUNT(f, echo_tunnelled);
+    else if (e == -EHOSTUNREACH)
+        echo_answer_down(f, r);
+    else
+        FCOUNT(f, echo_dropped);
+}
+
+void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *up)
+{
+    struct flow_key key = { .client = r->src,
+                            .target = r->dst,
+                            .client_port = r->id,
+                            .proto = ip_is4(&r->dst) ? IP_PROTO_ICMP : IP_PROTO_ICMPV6 };
+    bool hop = f->opt.echo_ttl == ECHO_TTL_HOP;
+    struct tunnel_flow *flow;
+
+    if (!f->tunnel)
+        f->tunnel = calloc(1, sizeof(*f->tunnel)); /* at the first ping of this kind */
+    if (!f->tunnel || r->code != 0 || ip_is_martian(&r->dst) ||
+        ip_is_link_local(&r->dst)) { /* icmp.md X9, X10 */
+        FCOUNT(f, echo_dropped);
+        return;
+    }
+    if (hop && r->ttl <= 1) { /* X30: nothing is sent */
+        FCOUNT(f, echo_rejected);
+        echo_expire(r);
+        return;
+    }
+    flow = find_flow(f, up, &key);
+    if (flow)
+        touch(f, flow);
+    else
+        flow = new_flow(f, up, &key);
+    if (flow)
+        send_request(f, r, up, flow, (uint8_t)(hop ? r->ttl - 1 : r->ttl));
+    else
+        FCOUNT(f, echo_dropped);
+}
+
+/* ---- back ---- */
+
+static void on_answer(void *arg, struct upstream *up, const struct up_echo_answer *a)
+{
+    struct forward *f = arg;
+    struct tunnel_flow *w = f->tunnel ? &f->tunnel->flows[a->id & (FLOWS_MAX - 1)] : NULL;
+    struct echo_outcome o = { .kind = a->is_error ? ECHO_OUT_ERROR : ECHO_OUT_REPLY };
+    struct echo_addr to;
+
+    if (!w || !w->live || w->id != a->id || w->up != up || !ip_equal(&w->key.target, &a->target)) {
+        FCOUNT(f, echo_undelivered);
+        return;
+    }
+    if (a->is_error && !f->opt.echo_relay_errors)
+        return;
+    touch(f, w);
+    to = (struct echo_addr){ w->key.client, w->key.target, w->key.client_port, a->seq };
+    o.source = a->is_error ? a->source : (struct ip_addr){ 0 };
+    o.type = a->type;
+    o.code = a->code;
+    o.info = a->info;
+    o.relayed = true;
+    o.payload = a->payload;
+    o.payload_len = a->payload_len;
+    o.ttl = f->opt.echo_ttl == ECHO_TTL_HOP && a->ttl > 1 ? (uint8_t)(a->ttl - 1) : a->ttl;
+    o.tos = a->tos;
+    o.has_tos = true;
+    if (echo_inject(f->stack, &o, &to) != EV_SENT)
+        FCOUNT(f, echo_undelivered);
+}
+
+void echo_tunnel_attach(struct forward *f)
+{
+    static const struct up_echo_events events = { on_answer, on_held };
+
+    up_echo_listen(f->env, &events, f);
+}
+
+void echo_tunnel_free(struct forward *f)
+{
+    free(f->tunnel);
+    f->tunnel = NULL;
+}
