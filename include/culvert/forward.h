@@ -195,6 +195,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(dns_over_tcp, "flow.dns_over_tcp") \
     X(udp_refused, "flow.udp_refused") \
     X(dns_hijacked, "flow.dns_hijacked") \
+    X(sniffed, "flow.sniffed") \
     X(fakeip_unknown, "fakeip.unknown") \
     X(echo_replied, "flow.echo_replied") \
     X(echo_dropped, "flow.echo_dropped") \

@@ -120,4 +120,18 @@ const char *tls_version_name(const struct tls *t); /* "TLSv1.2" */
 const char *tls_why(const struct tls *t);
 bool tls_config_fault(const struct tls *t); /* ours to correct: certificate or login, not a broken server */
 
+/* ---- single ciphers, for readers of QUIC's Initial packets (RFC 9001 section 5) [any] ------------------------------------ */
+
+enum { TLS_HKDF_BYTES = 32, TLS_GCM_TAG_BYTES = 16 };
+/* HKDF with SHA-256 (RFC 5869). Return: 0, -EINVAL. */
+int tls_hkdf_extract(const void *salt, size_t salt_len, const void *secret, size_t len,
+                     uint8_t out[TLS_HKDF_BYTES]);
+int tls_hkdf_expand(const uint8_t secret[TLS_HKDF_BYTES], const void *info, size_t info_len, void *out,
+                    size_t len);
+int tls_aes128_block(const uint8_t key[16], const uint8_t in[16], uint8_t out[16]); /* one block, encrypted */
+/** tls_aes128_gcm_open() - @sealed is ciphertext and tag; @out gets sealed.len - TLS_GCM_TAG_BYTES bytes
+ * Return: 0; -EBADMSG: the tag is not of this key; -ENOMEM (mbedTLS 2.28 takes memory for the key). */
+int tls_aes128_gcm_open(const uint8_t key[16], const uint8_t nonce[12], struct span header,
+                        struct span sealed, uint8_t *out);
+
 #endif

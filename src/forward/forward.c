@@ -176,6 +176,23 @@ void log_flow(struct forward *f, const struct flow_key *key, const struct ways *
              age_ms % 1000, more);
 }
 
+/* faults.md U5: at the limit the idlest of a few drawn at random makes room. */
+void udp_flow_evict(struct forward *f)
+{
+    struct udp_flow *oldest = NULL;
+
+    for (int i = 0; i < 32 && f->udp_flows.touched > 0; i++) {
+        struct udp_flow *u = slab_at(&f->udp_flows, prng_below(&f->prng, f->udp_flows.touched));
+
+        if (u->state == UDP_FLOW_OPEN && (!oldest || (int32_t)(u->active_ms - oldest->active_ms) < 0))
+            oldest = u;
+    }
+    if (oldest) {
+        FCOUNT(f, udp_idle_evicted);
+        udp_flow_end(oldest, "evicted: limits.udp is met");
+    }
+}
+
 /* ---- life ---------------------------------------------------------------------------------------------------------- */
 
 static int slabs_init(struct forward *f)
@@ -347,7 +364,8 @@ uint32_t forward_udp_count(const struct forward *f)
 
 static const char *tcp_state_text(uint8_t state)
 {
-    static const char *const text[] = { "free", "opening", "opening", "opening", "open", "closing", "open" };
+    static const char *const text[] = { "free", "opening", "opening", "opening",
+                                        "open", "closing", "opening", "open" };
 
     return text[state];
 }

@@ -40,6 +40,7 @@ enum tcp_flow_state {
     TCP_FLOW_DIALING, /* accepted early: the client may send, the upstream is being opened */
     TCP_FLOW_OPEN,
     TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
+    TCP_FLOW_SNIFF, /* accepted early: the client's first bytes may tell a name, which decides */
     TCP_FLOW_DNS,   /* its messages are answered here; there is no upstream */
 };
 
@@ -65,8 +66,8 @@ struct tcp_flow {
     uint32_t rule;
     uint16_t target; /* index into ways->target */
     uint8_t state;   /* enum tcp_flow_state */
-    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1,
-        fake : 1;                   /* its target is a fake address, in use until it ends */
+    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1, fake : 1,
+        sniff : 1;                  /* its target is a fake address, in use until it ends */
     uint32_t started_ms, active_ms; /* since the forwarder began */
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct tcp_flow) <= 80, "an idle flow is cheap (PERF-9)");
@@ -276,6 +277,7 @@ void udp_flow_on_request(void *arg, struct udp_request *r);
 void udp_flow_on_gone(void *user);
 void udp_flow_on_datagram(void *user, const struct udp_datagram *d);
 void udp_flow_end(struct udp_flow *u, const char *why);
+void udp_flow_evict(struct forward *f); /* an idle one makes room (forward.c) */
 /** udp_flow_reply() - a datagram to the client; NULL data never. Used by associations and by DNS over TCP */
 void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const struct iovec *iov, int n,
                     uint16_t gso_size);
@@ -298,6 +300,18 @@ void dns_session_free(struct dns_session *s);            /* NULL is fine */
 void dns_session_on_readable(struct dns_session *s);
 void dns_session_on_writable(struct dns_session *s);
 void dns_session_idle(struct dns_session *s); /* nothing has come for long */
+
+/* What of RULE_NEEDS_* a forwarder does not fetch: a rule that wants it does not match. */
+#define FLOW_SETTLED (RULE_NEEDS_ADDRESS | RULE_NEEDS_UID | RULE_NEEDS_PROCESS)
+bool sniff_port(const struct sniff_ports *ports, uint16_t port);
+/** sniff_may() - may a name be found in the first bytes of a TCP flow to this port, which has none by its address? */
+bool sniff_may(const struct forward *f, const struct flow_name *name, uint16_t port);
+void tcp_flow_sniff_start(struct tcp_flow *t);
+void tcp_flow_sniff(struct tcp_flow *t, bool last); /* bytes came; @last: no more are waited for */
+void tcp_flow_dial(struct tcp_flow *t);
+/** sniff_first_datagram() - rules still need a name: if QUIC tells one, ask them again. @name must live as long as @asked */
+void sniff_first_datagram(struct forward *f, const struct ways *w, const struct udp_datagram *d,
+                          struct rule_flow *asked, struct rule_verdict *verdict, char name[256]);
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
 void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */

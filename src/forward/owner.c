@@ -17,7 +17,8 @@ bool owner_match(struct forward *f, const struct ways *w, struct rule_flow *aske
         asked->uid = owner->ask.uid;
         asked->process = owner->ask.program[0] != '\0' ? owner->ask.program : NULL;
     }
-    asked->settled |= RULE_NEEDS_ADDRESS | RULE_NEEDS_NAME; /* a packet has an address, and maybe a name */
+    asked->settled |=
+        RULE_NEEDS_ADDRESS; /* a packet has one; a fake address is a name, and is not looked up */
     rules_match(w->rules, asked, out);
     if (out->regex_gave_up)
         FCOUNT(f, regex_limit);

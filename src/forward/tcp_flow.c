@@ -301,6 +301,10 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
         drain_step(t);
         return;
     }
+    if (t->state == TCP_FLOW_SNIFF) {
+        tcp_flow_sniff(t, true);
+        return;
+    }
     limit_ms = t->state == TCP_FLOW_DNS     ? o->dns_idle_timeout_ms
                : t->client_eof || t->up_eof ? o->half_close_timeout_ms
                                             : o->tcp_idle_timeout_ms;
@@ -378,7 +382,7 @@ static bool rejected_by_rule(struct forward *f, struct tcp_request *r, enum upst
     return false;
 }
 
-static void flow_dial(struct tcp_flow *t)
+void tcp_flow_dial(struct tcp_flow *t)
 {
     struct forward *f = t->ways->f;
     struct host_port target = { 0 };
@@ -444,7 +448,8 @@ static bool decide(struct forward *f, const struct ways *w, const struct flow_ke
     struct ip_port dst = forward_target(f, &(struct ip_port){ key->target, key->target_port });
     struct rule_flow asked = { .client = { key->client, key->client_port },
                                .target = flow_name_target(name, &dst),
-                               .proto = IP_PROTO_TCP };
+                               .proto = IP_PROTO_TCP,
+                               .settled = sniff_may(f, name, dst.port) ? 0 : RULE_NEEDS_NAME };
 
     return owner_match(f, w, &asked, owner, out);
 }
@@ -454,10 +459,11 @@ static void flow_take(struct tcp_flow *t, const struct rule_verdict *verdict)
 {
     t->rule = verdict->rule;
     t->target = (uint16_t)verdict->target;
-    if (t->ways->f->opt.accept == TCP_ACCEPT_EARLY)
+    t->sniff = (verdict->needs & RULE_NEEDS_NAME) != 0;
+    if (t->sniff || t->ways->f->opt.accept == TCP_ACCEPT_EARLY)
         flow_accept(t);
     else
-        flow_dial(t);
+        tcp_flow_dial(t);
 }
 
 void tcp_flow_on_request(void *arg, struct tcp_request *r)
@@ -488,7 +494,8 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
     }
     wait = decide(f, f->ways, &key, &name, NULL, &verdict);
     t = NULL;
-    if ((wait || !rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target)))) &&
+    if ((wait || (verdict.needs & RULE_NEEDS_NAME) != 0 ||
+         !rejected_by_rule(f, r, upstream_kind(forward_way(f, f->ways, verdict.target)))) &&
         !(t = flow_new(f, r, &key)))
         tcp_request_reject(r, REJECT_SILENT);
     if (!t) {
@@ -514,7 +521,8 @@ void tcp_flow_on_owner(struct tcp_flow *t)
     decide(f, t->ways, &t->opening->key, &name, t->opening->owner, &verdict);
     owner_leave(t->opening->owner);
     t->opening->owner = NULL;
-    if (rejected_by_rule(f, t->opening->request, upstream_kind(forward_way(f, t->ways, verdict.target)))) {
+    if ((verdict.needs & RULE_NEEDS_NAME) == 0 &&
+        rejected_by_rule(f, t->opening->request, upstream_kind(forward_way(f, t->ways, verdict.target)))) {
         t->rule = verdict.rule;
         t->target = (uint16_t)verdict.target;
         flow_end(t, "a rule rejects it");
@@ -558,8 +566,12 @@ void tcp_flow_on_open(void *user)
         flow_open_dns(t);
         return;
     }
+    if (t->sniff) {
+        tcp_flow_sniff_start(t);
+        return;
+    }
     t->state = TCP_FLOW_DIALING; /* early: nobody is dialled for a client that may not exist */
-    flow_dial(t);
+    tcp_flow_dial(t);
 }
 
 void tcp_flow_on_readable(void *user)
@@ -569,6 +581,10 @@ void tcp_flow_on_readable(void *user)
     if (t->state == TCP_FLOW_DNS) {
         t->active_ms = forward_now_ms(t->ways->f);
         dns_session_on_readable(t->dns);
+        return;
+    }
+    if (t->state == TCP_FLOW_SNIFF) {
+        tcp_flow_sniff(t, false);
         return;
     }
     if (t->state == TCP_FLOW_DRAIN) /* its 5 s are not the client's to prolong */

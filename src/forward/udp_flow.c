@@ -370,10 +370,11 @@ static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target, const st
 /* @owner: NULL: not asked; @wait: does the verdict depend on it?
  * Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
 static bool decide(struct forward *f, const struct ways *w, const struct ip_port *client,
-                   const struct ip_port *target, const struct owner *owner, struct flow_name *name,
-                   struct rule_verdict *out, bool *wait)
+                   const struct ip_port *target, const struct owner *owner, const struct udp_datagram *d,
+                   struct flow_name *name, struct rule_verdict *out, bool *wait)
 {
     struct rule_flow asked = { .client = *client, .proto = IP_PROTO_UDP };
+    char sniffed[256];
 
     flow_name_find(f, &target->addr, name);
     if (name->known == NAME_FAKE_UNKNOWN) {
@@ -383,7 +384,11 @@ static bool decide(struct forward *f, const struct ways *w, const struct ip_port
         return false;
     }
     asked.target = flow_name_target(name, target);
+    if (!d || name->known != NAME_UNKNOWN || !sniff_port(&f->opt.sniff.quic, target->port))
+        asked.settled = RULE_NEEDS_NAME;
     *wait = owner_match(f, w, &asked, owner, out);
+    if (!*wait && (out->needs & RULE_NEEDS_NAME) != 0)
+        sniff_first_datagram(f, w, d, &asked, out, sniffed);
     return true;
 }
 
@@ -426,7 +431,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     if (d->target.port != 53)
         u->dns_only = false;
     if (!a || !ip_port_equal(&u->last_decided, &target)) {
-        if (!decide(f, u->ways, &u->client, &target, u->owner, &name, &verdict, &wait)) {
+        if (!decide(f, u->ways, &u->client, &target, u->owner, d, &name, &verdict, &wait)) {
             udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
             return;
         }
@@ -491,23 +496,6 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
                   now_us + (uint64_t)(idle_ms < limit_ms ? limit_ms - idle_ms : limit_ms) * 1000);
 }
 
-/* faults.md U5: at the limit the idlest of a few drawn at random makes room. */
-static void evict_idle_flow(struct forward *f)
-{
-    struct udp_flow *oldest = NULL;
-
-    for (int i = 0; i < 32 && f->udp_flows.touched > 0; i++) {
-        struct udp_flow *u = slab_at(&f->udp_flows, prng_below(&f->prng, f->udp_flows.touched));
-
-        if (u->state == UDP_FLOW_OPEN && (!oldest || (int32_t)(u->active_ms - oldest->active_ms) < 0))
-            oldest = u;
-    }
-    if (oldest) {
-        FCOUNT(f, udp_idle_evicted);
-        udp_flow_end(oldest, "evicted: limits.udp is met");
-    }
-}
-
 /* ---- a new mapping ------------------------------------------------------------------------------------------------------------------ */
 
 static struct udp_flow *flow_new(struct forward *f, struct udp_request *r, const struct udp_datagram *d)
@@ -518,7 +506,7 @@ static struct udp_flow *flow_new(struct forward *f, struct udp_request *r, const
     if (!source)
         return NULL;
     if (f->udp_flows.in_use >= f->opt.max_udp)
-        evict_idle_flow(f);
+        udp_flow_evict(f);
     u = slab_get(&f->udp_flows);
     if (!u) {
         FCOUNT(f, limit_udp);
@@ -633,7 +621,7 @@ void udp_flow_on_owner(struct udp_flow *u)
     bool wait;
 
     udp_request_first(u->request, &d);
-    if (!decide(f, u->ways, &u->client, &target, u->owner, &name, &verdict, &wait)) {
+    if (!decide(f, u->ways, &u->client, &target, u->owner, NULL, &name, &verdict, &wait)) {
         request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
         return;
     }
@@ -668,7 +656,7 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
         return;
     }
     target = forward_target(f, &d.target);
-    if (!decide(f, f->ways, &d.client, &target, NULL, &name, &verdict, &wait)) {
+    if (!decide(f, f->ways, &d.client, &target, NULL, &d, &name, &verdict, &wait)) {
         udp_request_reject(r, REJECT_PORT_UNREACH);
         return;
     }

@@ -1,8 +1,10 @@
 """DNS answered by the gateway: fake addresses, real ones with their names, name servers that misbehave (faults.md section 8)."""
 import os
 import socket
+import ssl
 import struct
 import threading
+import time
 
 from faultd import FaultServer, echo, handshake
 from harness import check, check_equal, client, fronts, servers, test, within
@@ -357,3 +359,78 @@ def _(t):
     limited, fakes = gw.counter("dns.limit_source"), gw.counter("dns.fake")
     check(limited > 500 and limited + fakes >= 1500, "%d limited, %d answered" % (limited, fakes))
     flood.close()
+
+
+# ---- names decide ----
+
+def client_hello(name):
+    """What a browser says first, for this name."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    try:
+        session.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()
+
+
+def ways(t, lab):
+    """Two proxies that echo, and rules by name: one.test goes by "one", all else by "rest"."""
+    one = FaultServer(t, lab.srv, at.PROXY[0], 2001, handshake([echo()]))
+    rest = FaultServer(t, lab.srv, at.PROXY[0], 2002, handshake([echo()]))
+    return one, rest, dict(proxies=[one.proxy("one"), rest.proxy("rest")],
+                           rules=["DOMAIN-SUFFIX,one.test,one", "DOMAIN-KEYWORD,blocked,REJECT", "MATCH,rest"])
+
+
+def say(lab, address, port, pieces):
+    """Send the pieces in segments of their own, and return what was echoed."""
+    with client.tcp(lab.cli, address, port) as s:
+        for p in pieces:
+            s.sendall(p)
+            time.sleep(0.02)      # only to part the segments
+        return client.receive(s, sum(map(len, pieces)))
+
+
+@test("domain rules take flows by their fake address, and by a real one that was an answer", quick=True)
+def _(t):
+    lab = t.lab()
+    one, rest, how = ways(t, lab)
+    servers.dnsmasq(lab, {"www.one.test": at.TARGET[0], "other.test": at.TARGET2[0]})
+    lab.direct_route()
+    for mode, more in (("fake-ip", {}), ("real", {"nameserver": [at.TARGET[0]]})):
+        gw = lab.gateway(**how, **dns(t, mode, **more), route=mode == "fake-ip")
+        if mode == "real":
+            lab.gw.ip("route replace default dev tun0 metric 10 table 20")
+        for name in ("www.one.test", "other.test"):
+            address = dig(lab.cli, at.PROXY2[0], name)[0]
+            check_equal(address.startswith("198.19."), mode == "fake-ip", address)
+            check_equal(say(lab, address, 80, [b"x"]), b"x")
+        check_equal(gw.terminate(seconds=4), 0)
+    check_equal([c.target for c in one.connections], [("www.one.test", 80), (at.TARGET[0], 80)])
+    check_equal([c.target for c in rest.connections], [("other.test", 80), (at.TARGET2[0], 80)])
+
+
+@test("sniffing: TLS and HTTP tell the name, split over segments; silence and other protocols are decided without it", quick=True)
+def _(t):
+    lab = t.lab()
+    one, rest, how = ways(t, lab)
+    gw = lab.gateway(**how, stack={"tcp": {"accept": "auto"}}, sniffer={"timeout": "200ms"})
+    hello = client_hello("www.one.test")
+    http = b"GET / HTTP/1.1\r\nHost: a.one.test\r\n\r\n"
+    for pieces, port in (([hello], 443), ([hello[:5], hello[5:90], hello[90:]], 443), ([http[:9], http[9:]], 80)):
+        check_equal(say(lab, at.TARGET[0], port, pieces), b"".join(pieces))
+    check_equal(len(one.connections), 3)
+    check_equal([c.target[0] for c in one.connections], [at.TARGET[0]] * 3, "dialled by address")
+    hello = client_hello("other.test")
+    for pieces, port in (([hello], 443), ([b"SSH-2.0-x\r\n"], 443), ([hello], 22)):
+        check_equal(say(lab, at.TARGET[0], port, pieces), b"".join(pieces))
+    with client.tcp(lab.cli, at.TARGET[0], 443) as s:      # says nothing: the time-out decides
+        within(5, lambda: len(rest.connections) == 4, "dialled without a word")
+        s.sendall(b"late")
+        check_equal(client.receive(s, 4), b"late")
+    with client.tcp(lab.cli, at.TARGET[0], 443) as s:      # a rule rejects the name: it was accepted, so RST
+        s.sendall(client_hello("blocked.test"))
+        check_equal(client.receive_end(s)[1], "ECONNRESET")
+    check_equal((len(one.connections), len(rest.connections)), (3, 4))
+    check_equal(gw.counter("flow.sniffed"), 5)
+    gw.wait_no_flows()

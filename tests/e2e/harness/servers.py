@@ -184,6 +184,16 @@ def unbound(lab, addresses=lab_addresses.TARGET, more=()):
     return p
 
 
+def dnsmasq(lab, names, address=lab_addresses.TARGET[0]):
+    """DNS on port 53 by dnsmasq: addresses by name."""
+    argv = [need("dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
+            "--bind-interfaces", "--listen-address=" + address, "--except-interface=nothing", "--pid-file="]
+    argv += ["--host-record=%s,%s" % x for x in names.items()]
+    p = Process(lab.context, lab.srv, argv, "dnsmasq")
+    wait_port(lab.srv, address, 53, process=p)
+    return p
+
+
 NGINX = """\
 daemon off; pid %(dir)s/nginx.pid; error_log stderr warn; worker_processes 1; user root;
 events { worker_connections 4096; }
