@@ -9,12 +9,11 @@
 
 #include "culvert/dns.h"
 
-#define DNS_PORT       53
-#define DNS_TLS_PORT   853 /* RFC 7858 section 3.1 */
-#define DNS_HTTPS_PORT 443
-#define NAMESERVERS_EXPECT                                                                                   \
-    "192.0.2.53, tcp://192.0.2.53, tls://192.0.2.53 or https://dns.example/dns-query would work"
-#define ENTRIES_MAX 65536
+#define DNS_PORT           53
+#define DNS_TLS_PORT       853 /* RFC 7858 section 3.1 */
+#define DNS_HTTPS_PORT     443
+#define NAMESERVERS_EXPECT "192.0.2.53, tcp://192.0.2.53 or tls://192.0.2.53 would work"
+#define ENTRIES_MAX        65536
 
 struct cfg_dns { /* scratch: where things stand */
     struct cfg_nodes nameservers, proxy_servers, hijack, tun_hijack, filter, rebind;
@@ -349,6 +348,9 @@ static bool take_nameserver(struct cfg_read *r, struct cfg_dns *d, const struct 
         cfg_error(r, v, "%s is no name server; " NAMESERVERS_EXPECT, cfg_quote(v->text, quoted));
         return false;
     }
+    if (s->transport == DNS_OVER_HTTPS)
+        cfg_error(r, v, "%s is not supported yet; tls:// to the same server would work",
+                  cfg_quote(v->text, quoted));
     out->target = exit_of(r, v, hash == NULL ? "" : hash);
     if (s->transport == DNS_OVER_TLS || s->transport == DNS_OVER_HTTPS)
         out->tls = tls_of(r, d, v, s->transport == DNS_OVER_HTTPS);
