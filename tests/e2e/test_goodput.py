@@ -17,8 +17,8 @@ import time
 from harness import check, client, servers, test
 from harness import lab as at
 from harness.core import Skip
-from harness.net import command
 from harness.proc import Process
+from harness.wire import built, slow_wire
 
 PORT, REDIRECT = 9000, 9001
 WAY = ("10.77.6.1", "10.77.6.2")          # gw's and cli's end of the wire
@@ -29,29 +29,18 @@ BYTES_ACKED, BYTES_RECEIVED = 120, 128    # in struct tcp_info
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def built(t, name, source):
-    """A small C program of the tests."""
-    program = t.path(name)
-    command([servers.need("cc"), "-O2", "-o", program, source, "-lpthread"])
-    return program
-
-
-def slow_wire(t, lab, loss):
+def lossy_wire(t, lab, loss):
     """The wire, `loss` of a hundred thousand packets lost at each end, and its packets led to both gateways."""
-    link = Process(t, lab.gw, [built(t, "delay", os.path.join(HERE, "harness", "delay.c")), "slow0", "slow1", str(ONE_WAY_US)], "delay")
-    link.wait_line("^ready", 5)
-    command(["ip", "-n", lab.gw.name, "link", "set", "slow1", "netns", lab.cli.name])
-    lab.gw.ip("addr add %s peer %s dev slow0" % WAY, "link set slow0 up")
-    lab.cli.ip("addr add %s peer %s dev slow1" % WAY[::-1], "link set slow1 up",
-               *["route add %s dev slow1 src %s" % (x[0], WAY[1]) for x in (at.TARGET, at.TARGET2)])
-    for namespace, device in ((lab.gw, "slow0"), (lab.cli, "slow1")):
+    wire = slow_wire(t, lab.gw, WAY[0], lab.cli, WAY[1], ONE_WAY_US)
+    lab.cli.ip(*["route add %s dev %s src %s" % (x[0], wire.names[1], WAY[1]) for x in (at.TARGET, at.TARGET2)])
+    for namespace, device in zip((lab.gw, lab.cli), wire.names):
         namespace.nft("table netdev loss {\nchain i { type filter hook ingress device %s priority 0;\n"
                       "meta l4proto tcp numgen random mod 100000 < %d drop\n}\n}\n" % (device, loss))
         if not namespace.sysctl("net/ipv4/tcp_congestion_control", "cubic", missing_ok=True):
             raise Skip("the kernel's TCP may not use CUBIC here")
     lab.gw.nft("table ip kernel {\nchain p { type nat hook prerouting priority dstnat;\n"
-               "iifname slow0 ip daddr %s tcp dport %d redirect to :%d\n}\n}\n" % (at.TARGET2[0], PORT, REDIRECT))
-    lab.gw.ip("rule add iif slow0 lookup %d pref 100" % at.TABLE)
+               "iifname %s ip daddr %s tcp dport %d redirect to :%d\n}\n}\n" % (wire.names[0], at.TARGET2[0], PORT, REDIRECT))
+    lab.gw.ip("rule add iif %s lookup %d pref 100" % (wire.names[0], at.TABLE))
 
 
 def tcp_info(s, offset):
@@ -99,7 +88,7 @@ def _(t, percent, way):
     relay = Process(t, lab.gw, ["/usr/bin/python3", os.path.join(HERE, "harness", "redirect.py"), str(REDIRECT)], "redirect")
     relay.wait_line("^listening", 10)
     gw = lab.gateway(proxies=[servers.culvert_serve(lab)], log={"level": "warning"})
-    slow_wire(t, lab, round(percent * 1000))
+    lossy_wire(t, lab, round(percent * 1000))
     ours, theirs, start = [], [], time.monotonic()
     while True:
         a, b = load(lab, way, SECONDS)

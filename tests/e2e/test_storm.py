@@ -1,0 +1,176 @@
+"""More than a gateway is meant for, at full rate and full length: floods of SYNs, a bully beside the small, a way out that goes dark.
+What ./check has of these rows runs in virtual time."""
+import os
+import statistics
+import threading
+import time
+
+from harness import check, check_equal, client, servers, test, within
+from harness import lab as at
+from harness.core import check_table
+from harness.proc import Process
+from harness.wire import built, slow_wire
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SPOOFED = "10.99.0.0/16"
+HALF_OPEN = 2 * 4096          # of two shards: more than that, and cookies take over
+
+
+class Flood:
+    """SYNs from cli for some seconds; ask() connects honestly meanwhile."""
+
+    def __init__(self, t, lab, source, ports, per_second, seconds):
+        self.lab, self.start = lab, time.monotonic()
+        self.process = Process(t, lab.cli, [built(t, "flood", os.path.join(HERE, "harness", "flood.c")), source, at.TARGET[0], ports,
+                                            str(per_second), str(seconds)], "flood")
+
+    def ask_until_the_end(self, address, port, source):
+        """How each honest connect ended, one every 50 ms at most."""
+        how = []
+        while self.process.alive():
+            begin = time.monotonic()
+            how.append(client.outcome(self.lab.cli, address, port, 10, source)[0])
+            time.sleep(max(0, 0.05 - (time.monotonic() - begin)))     # the pace of the honest is part of the test
+        self.process.wait(1)
+        self.sent = int(self.process.lines[-1])
+        self.seconds = time.monotonic() - self.start
+        return how
+
+
+def flooded(t, source, ports, per_second, seconds, **more):
+    """A gateway under a flood: (the flood, what honest connects saw, counters that grew, RSS before and at most)."""
+    lab = t.lab()
+    lab.services()
+    lab.gw.ip("route add blackhole " + SPOOFED)
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], log={"level": "warning"}, **more)
+    client.download(lab.cli, at.TARGET[0], 1 << 20)
+    gw.wait_no_flows()
+    before, rss = gw.status()["counters"], [gw.resources().rss_kib]
+    flood = Flood(t, lab, source, ports, per_second, seconds)
+    ended = threading.Event()
+
+    def watch():
+        while not ended.wait(0.5):
+            rss.append(gw.resources().rss_kib)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    how = flood.ask_until_the_end(at.TARGET2[0], 7, at.CLI2[0])
+    ended.set()
+    watcher.join()
+    after = gw.settled_counters(30)
+    n = {k: after[k] - before[k] for k in after}
+    opened = how.count("open")
+    t.note("%d SYNs in %.0f s, %d of them seen; honest connects: %d of %d open; upstream dials %d; RSS %d KiB before, %d at most"
+           % (flood.sent, flood.seconds, n["tcp.in"], opened, len(how), n["upstream.streams_opened"] + n["upstream.streams_failed"],
+              rss[0], max(rss)))
+    gw.check_alive()
+    return flood, how, n, rss
+
+
+@test("100,000 SYNs a second from nowhere for a minute: honest clients connect, nothing grows, nobody is dialled", rows=["T3", "SYN-3"],
+      limit=180, long=True)
+def _(t):
+    flood, how, n, rss = flooded(t, SPOOFED, "7-7", 100000, 60)
+    check(n["tcp.in"] > 10 * HALF_OPEN, "only %d SYNs came: the test tests nothing" % n["tcp.in"])
+    dials = n["upstream.streams_opened"] + n["upstream.streams_failed"]
+    check(dials < 3 * HALF_OPEN + len(how), "%d upstream dials" % dials)
+    check(n["tcp.syn_cookie"] > 0, "no cookie was sent")
+    check(how.count("open") >= 0.99 * len(how), "%d of %d honest connects: %s" % (how.count("open"), len(how), sorted(set(how))))
+    check(max(rss[len(rss) // 2:]) <= max(rss[:len(rss) // 2]) * 1.05 + 2048, "RSS %d KiB in the second half" % max(rss))
+
+
+@test("10,000 SYNs a second from one honest address: it meets its limit, others do not", rows=["T4"], limit=120, long=True)
+def _(t):
+    flood, how, n, rss = flooded(t, at.CLI[0] + "/32", "5-8", 10000, 30)
+    check(n["tcp.in"] > 50000, "only %d SYNs came: the test tests nothing" % n["tcp.in"])
+    check(n["tcp.half_open_limit"] > 0, "it never met its limit")
+    check(how.count("open") >= 0.99 * len(how), "%d of %d honest connects: %s" % (how.count("open"), len(how), sorted(set(how))))
+
+
+@test("one flow at line rate beside 1,000 small ones", rows=["R10"], limit=120, long=True)
+def _(t):
+    """The bound of 20 ms is reported: other programs on this machine take longer than that."""
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], log={"level": "warning"})
+    small = [client.tcp(lab.cli, at.TARGET[i % 2], 7, 20) for i in range(1000)]
+    ending, moved = threading.Event(), [0]
+
+    def bully():
+        with client.tcp(lab.cli, at.TARGET[0], 7000, 20) as s:
+            s.sendall(b"down 0\n")
+            while not ending.is_set():
+                moved[0] += len(s.recv(1 << 20))
+
+    def times(rounds):
+        out = []
+        for s in small * rounds:
+            start = time.monotonic()
+            s.sendall(b"x" * 100)
+            check(client.receive(s, 100) == b"x" * 100, "the echo of a small flow")
+            out.append((time.monotonic() - start) * 1e3)
+        return out
+    alone = times(3)
+    thread = threading.Thread(target=bully)
+    thread.start()
+    within(10, lambda: moved[0] > 1 << 24, "the large flow at work")
+    start, first = time.monotonic(), moved[0]
+    beside = times(3)
+    rate = (moved[0] - first) / (time.monotonic() - start)
+    ending.set()
+    thread.join()
+    for what, x in (("alone", alone), ("beside %.0f MB/s" % (rate / 1e6), beside)):
+        t.note("%s: p50 %.2f ms, p99 %.2f ms, worst %.1f ms" % (what, statistics.median(x), statistics.quantiles(x, n=100)[98], max(x)))
+    check(max(beside) < 1000, "a small flow waited %.0f ms" % max(beside))
+    check_equal(gw.counter("flow.tcp_reset_by_upstream"), 0, "resets")
+    for s in small:
+        s.close()
+
+
+@test("the way out hesitates for 300 ms and is dark for 5 s: flows survive", rows=["E12"], limit=90, long=True)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    far, near = "10.77.6.2", "10.77.6.1"
+    wire = slow_wire(t, lab.gw, near, lab.srv, far, 5000)
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab, far)], log={"level": "warning"})
+    wrong, done, before_dark = [], [], threading.Event()
+
+    def guard(function, target):
+        try:
+            function(target)
+            done.append(1)
+        except (OSError, AssertionError) as e:
+            wrong.append("%s: %s" % (function.__name__, e))
+
+    def echo(target):
+        with client.tcp(lab.cli, target, 7, 60) as s:
+            while not before_dark.is_set():
+                s.sendall(b"e" * 1000)
+                check(client.receive(s, 1000) == b"e" * 1000, "another echo")
+            s.sendall(b"e" * 100000)        # on its way when it gets dark
+            check(client.receive(s, 100000) == b"e" * 100000, "the echo after the dark")
+
+    def down(target):
+        client.download(lab.cli, target, 256 << 20, 60)
+
+    def up(target):
+        client.upload(lab.cli, target, 256 << 20, 60)
+    threads = [threading.Thread(target=guard, args=(f, target)) for f in (echo, down, up) for target in at.TARGET]
+    for x in threads:
+        x.start()
+    within(20, lambda: gw.counter("upstream.bytes_down") > 1 << 20 and gw.counter("upstream.bytes_up") > 1 << 20, "load", every=0.1)
+    wire.hesitate(0.3)
+    before_dark.set()
+    lab.gw.nft("table netdev dark {\nchain i { type filter hook ingress device %s priority 0; drop;\n}\n}\n" % wire.names[0])
+    lab.srv.nft("table netdev dark {\nchain i { type filter hook ingress device %s priority 0; drop;\n}\n}\n" % wire.names[1])
+    end = time.monotonic() + 5
+    within(6, lambda: time.monotonic() > end, "five dark seconds", every=0.1)
+    check(not wrong and len(done) < len(threads), "before the dark was over: %d had ended; %s" % (len(done), wrong))
+    for namespace in (lab.gw, lab.srv):
+        namespace.nft("delete table netdev dark\n")
+    for x in threads:
+        x.join(60)
+    check_table(wrong)
+    check_equal(len(done), len(threads), "flows that came to their end")
+    gw.wait_no_flows()
