@@ -165,7 +165,8 @@ int h2_datagram_send(struct h2_stream *s, uint64_t context, const struct iovec *
     memcpy(r->data + head_len, id, id_len);
     to = r->data + head_len + id_len;
     for (int i = 0; i < iovcnt; to += iov[i++].iov_len)
-        memcpy(to, iov[i].iov_base, iov[i].iov_len);
+        if (iov[i].iov_len > 0)
+            memcpy(to, iov[i].iov_base, iov[i].iov_len);
     ring_commit(&s->queue->ring);
     stream_resume(s);
     return 0;

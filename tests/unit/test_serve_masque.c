@@ -701,7 +701,7 @@ static struct stream_side *ask_echo(struct lab *lab, int proto)
 
 static void put_ping(struct stream_side *s, const struct ping *p)
 {
-    static uint8_t packet[65536];
+    static uint8_t packet[H2_DATAGRAM_MAX];
 
     put_datagram(s, 0, packet, make_ping(p, packet));
 }
@@ -712,7 +712,8 @@ static void put_ping(struct stream_side *s, const struct ping *p)
 
 static void a_ping_of_any_size_comes_back_exact(void **state) /* icmp.md T1, T2 */
 {
-    static const size_t sizes[2][5] = { { 0, 56, 1452, 9000, 65507 }, { 0, 56, 1452, 9000, 65487 } };
+    static const size_t sizes[2][5] = { { 0, 56, 1452, 9000, 65507 },
+                                        { 0, 56, 1452, 9000, 65488 } }; /* "lo" takes 65,536 */
     struct lab *lab = *state;
 
     NEEDS_NAMESPACE;
