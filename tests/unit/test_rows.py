@@ -23,6 +23,7 @@ FINISHED = {
     "A": span("P", 1, 13) + span("F", 1, 8) + span("V", 1, 12) + span("U", 1, 14) + span("Q", 1, 10)
     + span("S", 1, 11) + span("S", 14, 19) + ["S23"] + span("C", 1, 5) + ["C7", "C12", "R1", "R2"]
     + span("R", 4, 6) + ["X1", "X4", "E1"],
+    "E, names": span("D", 1, 13),
 }
 
 STACK = {
