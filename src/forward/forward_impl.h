@@ -185,18 +185,29 @@ struct echo_probe { /* of one way out: a question under way, and who waits for i
 /* ---- who opened a flow (owner.c) ------------------------------------------------------------------------------------------ */
 
 #define FLOW_OWNERS_MAX 4096 /* of a worker: open questions, and UDP mappings that keep theirs */
+#define OWNER_ASKABLE                                                                                        \
+    (RULE_NEEDS_UID | RULE_NEEDS_PROCESS | RULE_NEEDS_ADDRESS) /* a name is sniffed, not asked for */
 struct owner {
     struct flow_owner_ask ask;
     struct forward *f;
-    void *user; /* a struct tcp_flow or udp_flow, by ask.key.proto; NULL: the flow is gone */
-    bool waiting;
+    void *user;      /* a struct tcp_flow or udp_flow, by ask.key.proto; NULL: the flow is gone */
+    bool waiting;    /* for the answer to `ask` */
+    bool resolving;  /* `name` is being looked up */
+    bool asking;     /* up_resolve_name() has not returned yet */
+    uint8_t settled; /* RULE_NEEDS_* that were asked for */
+    struct up_resolve *query;
+    struct ip_addr addr; /* of `name`; none: not known */
+    char name[256];
 };
-/** owner_match() - the rules' verdict on @asked, with the owner if there is an answer
- * @owner: NULL: not asked. Return: true: the verdict depends on it, and it can be asked. */
+/** owner_match() - the rules' verdict on @asked, with what is known of its owner and address
+ * @owner: NULL: nothing was asked for. Return: true: the verdict lacks something that owner_ask() may get. */
 bool owner_match(struct forward *f, const struct ways *w, struct rule_flow *asked, const struct owner *owner,
                  struct rule_verdict *out);
-/** owner_ask() - {tcp,udp}_flow_on_owner(@user) follows, unless owner_leave() comes first. NULL: too many are open. */
-struct owner *owner_ask(struct forward *f, const struct flow_key *key, void *user);
+/** owner_ask() - get what @needs says (rule_verdict.needs); *at is made at the first call
+ * @name: of the target; NULL: none. Return: true: {tcp,udp}_flow_on_owner(@user) follows, unless owner_leave() comes first;
+ * false: ask the rules again now (*at is NULL: too many are open, so take their verdict). */
+bool owner_ask(struct forward *f, struct owner **at, const struct flow_key *key, const char *name,
+               uint8_t needs, void *user);
 void owner_leave(struct owner *o); /* NULL is fine */
 void tcp_flow_on_owner(struct tcp_flow *t);
 void udp_flow_on_owner(struct udp_flow *u);

@@ -441,7 +441,7 @@ static void flow_open_dns(struct tcp_flow *t)
     wheel_set(f->wheel, &t->timer, loop_now_us(f->loop) + (uint64_t)f->opt.dns_idle_timeout_ms * 1000);
 }
 
-/* Return: true: the verdict depends on who opened the flow. */
+/* Return: true: the verdict lacks something that can be asked for. */
 static bool decide(struct forward *f, const struct ways *w, const struct flow_key *key,
                    const struct flow_name *name, const struct owner *owner, struct rule_verdict *out)
 {
@@ -454,16 +454,39 @@ static bool decide(struct forward *f, const struct ways *w, const struct flow_ke
     return owner_match(f, w, &asked, owner, out);
 }
 
-/* The rules have decided, and not against it. */
+/* The rules have decided. */
 static void flow_take(struct tcp_flow *t, const struct rule_verdict *verdict)
 {
+    struct forward *f = t->ways->f;
+
+    owner_leave(t->opening->owner);
+    t->opening->owner = NULL;
     t->rule = verdict->rule;
     t->target = (uint16_t)verdict->target;
     t->sniff = (verdict->needs & RULE_NEEDS_NAME) != 0;
-    if (t->sniff || t->ways->f->opt.accept == TCP_ACCEPT_EARLY)
+    if (!t->sniff &&
+        rejected_by_rule(f, t->opening->request, upstream_kind(forward_way(f, t->ways, verdict->target))))
+        flow_end(t, "a rule rejects it");
+    else if (t->sniff || f->opt.accept == TCP_ACCEPT_EARLY)
         flow_accept(t);
     else
         tcp_flow_dial(t);
+}
+
+/* What the verdict lacks is asked for, one after the other; then it is taken. */
+static void flow_settle(struct tcp_flow *t, const struct flow_name *name, struct rule_verdict *verdict)
+{
+    struct tcp_opening *o = t->opening;
+    const char *text = name->known == NAME_FAKE ? name->text : NULL;
+
+    while (verdict->needs & OWNER_ASKABLE) {
+        if (owner_ask(t->ways->f, &o->owner, &o->key, text, verdict->needs, t))
+            return;
+        if (!o->owner)
+            break;
+        decide(t->ways->f, t->ways, &o->key, name, o->owner, verdict);
+    }
+    flow_take(t, verdict);
 }
 
 void tcp_flow_on_request(void *arg, struct tcp_request *r)
@@ -505,8 +528,7 @@ void tcp_flow_on_request(void *arg, struct tcp_request *r)
     }
     t->fake = name.known == NAME_FAKE;
     tcp_request_set_user(r, t);
-    if (!wait || (t->opening->owner = owner_ask(f, &key, t)) == NULL)
-        flow_take(t, &verdict);
+    flow_settle(t, &name, &verdict);
 }
 
 void tcp_flow_on_owner(struct tcp_flow *t)
@@ -519,15 +541,7 @@ void tcp_flow_on_owner(struct tcp_flow *t)
     if (name.known == NAME_FAKE) /* the flow has its hold on it already */
         flow_name_release(f, &t->opening->key.target);
     decide(f, t->ways, &t->opening->key, &name, t->opening->owner, &verdict);
-    owner_leave(t->opening->owner);
-    t->opening->owner = NULL;
-    if ((verdict.needs & RULE_NEEDS_NAME) == 0 &&
-        rejected_by_rule(f, t->opening->request, upstream_kind(forward_way(f, t->ways, verdict.target)))) {
-        t->rule = verdict.rule;
-        t->target = (uint16_t)verdict.target;
-        flow_end(t, "a rule rejects it");
-    } else
-        flow_take(t, &verdict);
+    flow_settle(t, &name, &verdict);
 }
 
 void tcp_flow_refuse(struct tcp_flow *t, const char *why)

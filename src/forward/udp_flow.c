@@ -611,10 +611,12 @@ static void not_used(struct forward *f, const struct flow_name *name, const stru
         flow_name_release(f, &target->addr);
 }
 
+/* All that the rules lack is asked for, one after the other; a mapping does it once, for its first target. */
 void udp_flow_on_owner(struct udp_flow *u)
 {
     struct forward *f = u->f;
     struct ip_port target = forward_target(f, &u->first_target);
+    struct flow_key key = { u->client.addr, target.addr, u->client.port, target.port, IP_PROTO_UDP, { 0 } };
     struct rule_verdict verdict;
     struct flow_name name;
     struct udp_datagram d;
@@ -623,6 +625,15 @@ void udp_flow_on_owner(struct udp_flow *u)
     udp_request_first(u->request, &d);
     if (!decide(f, u->ways, &u->client, &target, u->owner, NULL, &name, &verdict, &wait)) {
         request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
+        return;
+    }
+    if (wait && owner_ask(f, &u->owner, &key, name.known == NAME_FAKE ? name.text : NULL, verdict.needs, u)) {
+        not_used(f, &name, &target); /* it is looked up again with the answer */
+        return;
+    }
+    if (wait && u->owner) {
+        not_used(f, &name, &target);
+        udp_flow_on_owner(u); /* what it asked for is settled, so this ends */
         return;
     }
     u->rule = verdict.rule;
@@ -671,9 +682,10 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
         return;
     }
     udp_request_set_user(r, u);
-    if (wait && (u->owner = owner_ask(f, &key, u)) != NULL)
-        not_used(f, &name, &target); /* it is looked up again with the answer */
-    else
+    if (wait) {
+        not_used(f, &name, &target);
+        udp_flow_on_owner(u);
+    } else
         flow_take(u, &target, &name, &verdict);
 }
 

@@ -67,3 +67,24 @@ def _(t):
     check_equal(client.outcome(lab.cli, at.TARGET[1], 9, 10)[0], "ECONNREFUSED", "listed")
     check_equal(client.outcome(lab.cli, at.TARGET[0], 7, 10)[0], "ECONNREFUSED", "port 7")
     check("line 3 of its list is skipped" in gw.log, "the bad line is not named:\n" + gw.log[-2000:])
+
+
+@test("a rule about addresses looks up a target that has only a fake one, unless it says no-resolve",
+      cases={"resolved": ("", "ECONNREFUSED"), "no-resolve": (",no-resolve", "open")}, limit=60)
+def _(t, option, wanted):
+    lab = t.lab()
+    lab.direct_route()
+    servers.unbound(lab, more=["four.test. 60 IN A " + at.TARGET[0], "other.test. 60 IN A " + at.TARGET2[0]])
+    services = lab.services()
+    settings = {"mode": "fake-ip", "nameserver": [at.TARGET[0]], "hijack": ["any:53"]}
+    gw = lab.gateway(rules=["IP-CIDR,%s/32,REJECT%s" % (at.TARGET[0], option), "MATCH,DIRECT"], dns=settings,
+                     runtime={"workers": 2, "state-dir": t.path("state")})
+    fake = {name: client.dig(lab.cli, at.TARGET[0], name)[0] for name in ("four.test", "other.test")}
+    check(all(x.startswith("198.19.") for x in fake.values()), fake)
+    for _ in range(2):                        # the second time the address is known already
+        check_equal(client.outcome(lab.cli, fake["four.test"], 7000, 10)[0], wanted, "tcp")
+    client.download(lab.cli, fake["other.test"], 10000)
+    if wanted == "open":
+        check_equal(client.ask(lab.cli, fake["four.test"], services.ECHO, b"hello"), b"hello")
+    check_equal(client.ask(lab.cli, fake["other.test"], services.ECHO, b"other"), b"other")
+    gw.check_alive()
