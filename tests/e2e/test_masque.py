@@ -1,5 +1,7 @@
 """The far end: curl through `culvert serve` as an HTTPS proxy, and what a stranger gets."""
+import re
 import ssl
+import threading
 import time
 
 from harness import check, check_equal, client, fronts, servers, test, within
@@ -244,3 +246,52 @@ def _(t):
         client.curl_bytes(lab.cli, target, 3000000)
         answer = client.curl(lab.cli, servers.Services.url(target, "hash"), "-T", path).decode()
         check_equal(answer, "%s %d\n" % (client.stream_sha256(1000000), 1000000))
+
+
+def answered(result):
+    return int(re.search(r"(\d+) received", result.stdout).group(1))
+
+
+@test("ping and ping -6 through type masque; traceroute -I shows us, the far end, the routers and the target", rows=["icmp T3"],
+      limit=90)
+def _(t):
+    lab = t.lab()
+    lab.far()
+    pki = Pki(t)
+    pki.make("server", "DNS:proxy.test,IP:%s" % at.GW_CLI[0])
+    far = fronts.masque(lab, pki, namespace=lab.gw, address=at.GW_CLI[0])
+    conf = t.write("exec.yaml", gateway.config_text({"log": {"level": "debug"}, "proxies": [far.proxy()], "rules": ["MATCH,up"]}), 0o600)
+
+    def inside(*argv):
+        return lab.cli.result([gateway.program(t), "exec", "-c", conf, "--", *argv], timeout=40)
+    for target in at.FAR:
+        r = inside(servers.need("ping"), "-n", "-c", "5", "-i", "0.2", "-W", "3", target)
+        check_equal(answered(r), 5, r.stdout + r.stderr)
+    for family, target in enumerate(at.FAR):
+        r = inside(servers.need("traceroute"), "-I", "-n", "-q", "3", "-z", "0.1", "-w", "2", "-m", "6", target)
+        hops = re.findall(r"^ *\d+ +(\S+)", r.stdout, re.M)
+        check_equal(hops[1:], [at.GW_CLI[0] if family == 0 else hops[1], at.R1[family], at.R2[family], target],
+                    r.stdout + r.stderr)
+
+
+@test("ping beside a transfer through one far end: nothing is lost, and the 99th of 100 is reported", limit=90)
+def _(t):
+    lab, _, far = start(t)
+    lab.services()
+    lab.gateway(proxies=[far])
+    check_equal(client.ping(lab.cli, at.TARGET[0], 3)[0], 3)
+    stop = threading.Event()
+
+    def load():
+        while not stop.is_set():
+            client.curl_bytes(lab.cli, at.TARGET[0], 20000000)
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        r = lab.cli.result([servers.need("ping"), "-n", "-c", "100", "-i", "0.02", "-W", "3", at.TARGET[0]], timeout=40)
+    finally:
+        stop.set()
+        thread.join()
+    times = sorted(float(x) for x in re.findall(r"time=([\d.]+)", r.stdout))
+    check_equal(len(times), 100, r.stdout[-1000:])
+    t.note("ping under load: p50 %.1f ms, p99 %.1f ms" % (times[50], times[98]))
