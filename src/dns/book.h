@@ -8,7 +8,7 @@
 #define NO_ENTRY   UINT32_MAX
 #define REAL_WAYS  4 /* places where an address may stand */
 
-/* Read by everybody, so every word is atomic; relaxed loads and stores cost nothing on the machines we know. */
+/* Read by everybody, so every word is atomic. */
 struct shared_name {
     _Atomic uint32_t seq; /* odd: being written */
     _Atomic uint64_t word[NAME_WORDS];
