@@ -67,8 +67,6 @@ bool masque_answer(struct masque *m, const struct h2_head *head, struct up_failu
 /** masque_broke() - why a stream without an answer has ended */
 void masque_broke(struct tunnel *t, int err, uint32_t code, struct up_failure *why);
 const char *masque_server_text(const struct masque *m, char out[160]);
-/** masque_probe() - a PING over the connection, dialling it if there is none */
-void masque_probe(struct probe *p, uint64_t timeout_us);
 
 /* masque_echo.c, for masque.c */
 void masque_echo_moved(struct masque *m); /* the connection takes nothing new, or is gone */
