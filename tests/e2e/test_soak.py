@@ -25,8 +25,9 @@ ROOM_KIB, ROOM = 2048, 64       # and so much, or so many objects, by chance
 SAMPLE_S = 1
 WARM_S = 75                     # until what ends after a minute ends as fast as it begins
 AT_REST_S = 100                 # TIME-WAIT and a datagram whose pieces were lost take a minute
-COUNTERS = ("tcp.opened", "tcp.rexmit_fast", "tcp.rexmit_tlp", "tcp.rexmit_rto", "tcp.rst_in", "tcp.rst_sent", "tcp.zero_window_probe",
-            "tcp.ooo", "tcp.timeout", "tcp.no_memory", "tcp.pressure_refused", "tcp.pressure_aborted", "flow.tcp_reset_by_upstream")
+COUNTERS = ("tcp.opened", "tcp.rexmit_fast", "tcp.rexmit_rack", "tcp.rexmit_tlp", "tcp.rexmit_rto", "tcp.rst_in", "tcp.rst_sent",
+            "tcp.zero_window_probe", "tcp.ooo", "tcp.timeout", "tcp.no_memory", "tcp.pressure_refused", "tcp.pressure_aborted",
+            "flow.tcp_reset_by_upstream")
 NO_POOL = ("RSS KiB", "threads", "descriptors")
 
 
