@@ -285,9 +285,9 @@ def _(t):
         stranger.sendto(only_a(query, ["10.66.6.6"]), peer)
         upper = bytearray(only_a(query, ["10.66.6.5"]))
         upper[13] ^= 0x20
-        forged = [struct.pack(">H", i) + only_a(query, ["10.66.6.7"])[2:] for i in range(600)
-                  if struct.pack(">H", i) != query[:2]]      # as many as a socket's buffer holds at once
-        return forged[:300] + [bytes(upper), answer(query[:12] + question("other.test")[12:], ["10.66.6.8"]), good] + forged[300:]
+        forged = [struct.pack(">H", i) + only_a(query, ["10.66.6.7"])[2:] for i in range(400)
+                  if struct.pack(">H", i) != query[:2]]      # 100 at once fit in a socket's buffer, before the good one
+        return forged[:100] + [bytes(upper), answer(query[:12] + question("other.test")[12:], ["10.66.6.8"]), good] + forged[100:]
 
     liar = Liar(t, lab.srv, at.TARGET[0], lies)
     gw = lab.gateway(rules=["MATCH,DIRECT"], **dns(t, "real", nameserver=[at.TARGET[0]]))
