@@ -11,6 +11,7 @@
 #include "culvert/base.h"
 #include "culvert/forward.h"
 #include "culvert/resolver.h"
+#include "culvert/route.h"
 #include "culvert/rules.h"
 #include "culvert/serve.h"
 #include "culvert/stack.h"
@@ -57,6 +58,9 @@ struct config_route { /* what auto-route and our own sockets need */
     bool interface_auto;     /* follow the default route */
     struct ip_prefix exclude[CONFIG_EXCLUDES_MAX]; /* destinations that never enter the TUN */
     size_t excludes;
+    bool strict;
+    struct route_choice include, leave_out;
+    enum route_on_exit on_exit;
 };
 
 enum config_provider_type { CONFIG_PROVIDER_FILE, CONFIG_PROVIDER_INLINE, CONFIG_PROVIDER_HTTP };

@@ -189,26 +189,28 @@ static int serve_until_signal(struct run *run)
 
 /* ---- --dry-run ---- */
 
+/* As far as the machine tells without privileges. */
 static int print_plan(const struct config *c)
 {
-    struct route_options opt = {
-        .mark = c->route.mark,
-        .capture_dns = true,
-        .exclude = c->route.exclude,
-        .excludes = c->route.excludes,
-    };
     const char *name = c->tun.name[0] != '\0' ? c->tun.name : "tun0";
+    struct route_surroundings around = { 0 };
+    struct route_options opt;
     struct route_plan plan;
+    struct netlink *nl;
     struct err err = { "" };
 
     if (!c->route.auto_route) {
         printf("# auto-route is off: no route and no rule would be made\n");
         return EXIT_FINE;
     }
-    snprintf(opt.tun_name, sizeof(opt.tun_name), "%s", name);
+    gateway_route_options(c, name, c->route.mark, &opt);
     for (size_t i = 0; i < c->tun.addresses; i++)
         *(ip_is4(&c->tun.address[i].addr) ? &opt.v4 : &opt.v6) = true;
-    if (route_plan_make(&opt, 1, &plan, &err) != 0)
+    if (netlink_open(&nl, NULL) == 0) {
+        (void)route_look(nl, &opt, 0, &around);
+        netlink_close(nl);
+    }
+    if (route_plan_make(&opt, &around, 1, &plan, &err) != 0)
         return complain(EXIT_USAGE, "%s", err.text);
     route_plan_print(&plan, name, stdout);
     route_plan_fini(&plan);

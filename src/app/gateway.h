@@ -46,6 +46,12 @@ const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
 void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
                     void *arg);
 
+struct route_options;
+/** gateway_route_options() - what auto-route is told by the configuration; the families are the caller's to say
+ * @out: points into @c */
+void gateway_route_options(const struct config *c, const char *tun_name, uint32_t mark,
+                           struct route_options *out);
+
 /** gateway_stack_addresses() - the address of the stack's own in each TUN network: the first usable one that is not the kernel's
  * @out: IPv4, IPv6; none where the TUN has no address of that family. @out_len: the lengths of their networks, or NULL. */
 void gateway_stack_addresses(const struct tun_options *tun, struct ip_addr out[2], uint8_t out_len[2]);

@@ -187,18 +187,28 @@ static const struct tun_events device_events = { on_mtu, on_down, on_up, on_reop
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
-static int auto_route(struct gateway *g, struct err *err)
+void gateway_route_options(const struct config *c, const char *tun_name, uint32_t mark,
+                           struct route_options *out)
 {
-    const struct config *c = g->setup.config;
-    struct route_options opt = {
-        .mark = g->rules.mark,
+    *out = (struct route_options){
+        .mark = mark,
         .capture_dns = true,
+        .strict = c->route.strict,
         .exclude = c->route.exclude,
         .excludes = c->route.excludes,
+        .include = &c->route.include,
+        .leave_out = &c->route.leave_out,
+        .on_exit = c->route.on_exit,
     };
+    snprintf(out->tun_name, sizeof(out->tun_name), "%s", tun_name);
+}
+
+static int auto_route(struct gateway *g, struct err *err)
+{
+    struct route_options opt;
     int r;
 
-    snprintf(opt.tun_name, sizeof(opt.tun_name), "%s", tun_name(g->tun));
+    gateway_route_options(g->setup.config, tun_name(g->tun), g->rules.mark, &opt);
     opt.v4 = tun_carries(g->tun, false);
     opt.v6 = tun_carries(g->tun, true);
     if ((r = route_apply(g->setup.netlink, &opt, &g->route, err)) != 0)

@@ -17,7 +17,7 @@ static void *member(const struct cfg_key *k, void *to)
 /* ---- interfaces ------------------------------------------------------------------------------------------------------ */
 
 /* What the kernel takes as a name (dev_valid_name), less the % of its name templates. */
-static bool interface_valid(struct cfg_read *r, const struct cfg_node *v)
+bool cfg_interface_valid(struct cfg_read *r, const struct cfg_node *v)
 {
     char quoted[CFG_QUOTED_MAX];
 
@@ -31,7 +31,7 @@ static bool interface_valid(struct cfg_read *r, const struct cfg_node *v)
 
 static void read_interface(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
-    if (!interface_valid(r, v))
+    if (!cfg_interface_valid(r, v))
         return;
     memcpy(member(k, to), v->text, v->count + 1);
     if (k->offset == offsetof(struct config, tun.name) && to == r->config && v->line > 0)
@@ -60,7 +60,7 @@ static void read_auto_interface(struct cfg_read *r, const struct cfg_key *k, con
         return;
     r->interface = v;
     route->interface_auto = automatic;
-    if (!automatic && strcmp(v->text, "none") != 0 && interface_valid(r, v))
+    if (!automatic && strcmp(v->text, "none") != 0 && cfg_interface_valid(r, v))
         memcpy(route->interface_name, v->text, v->count + 1);
 }
 

@@ -217,7 +217,10 @@ extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint
     cfg_rate, cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path, cfg_true_only,
     cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
-    cfg_excludes, cfg_allow, cfg_listen, cfg_host;              /* address.c */
+    cfg_excludes, cfg_allow, cfg_listen, cfg_host;                      /* address.c */
+bool cfg_interface_valid(struct cfg_read *r, const struct cfg_node *v); /* reported if not (address.c) */
+extern const struct cfg_type cfg_route_interfaces, cfg_route_uids, cfg_route_gids,
+    cfg_route_cgroups;                                          /* routes.c */
 extern const struct cfg_type cfg_user, cfg_password, cfg_token; /* secret.c */
 extern const struct cfg_type cfg_users, cfg_per_user, cfg_masque, cfg_masque_users,
     cfg_masque_allow; /* serve.c */

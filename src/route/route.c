@@ -147,46 +147,6 @@ int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigne
 
 /* ---- adding ---- */
 
-/* The unreachable default of a family that we do not carry: a kernel without that family has nothing to guard. */
-static bool may_be_left_out(const struct nl_route *r, bool v6_carried, int result)
-{
-    return r->v6 && !v6_carried &&
-           (result == -EAFNOSUPPORT || result == -EOPNOTSUPP || result == -EACCES || result == -EINVAL);
-}
-
-/* The plan keeps only what is in the kernel, so that later looks find nothing missing. */
-static int add_routes(struct route *rt, bool v6_carried, struct err *err)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < rt->plan.route_count; i++) {
-        const struct nl_route *route = &rt->plan.routes[i];
-        int r = netlink_route_add(rt->nl, route);
-
-        if (may_be_left_out(route, v6_carried, r))
-            continue;
-        if (r != 0)
-            return err_set(err, r, "auto-route: the default IPv%d route of table %u cannot be added: %s",
-                           route->v6 ? 6 : 4, rt->table, strerror(-r));
-        rt->plan.routes[kept++] = *route;
-    }
-    rt->plan.route_count = kept;
-    return 0;
-}
-
-static int add_rules(struct route *rt, struct err *err)
-{
-    for (size_t i = 0; i < rt->plan.rule_count; i++) {
-        const struct nl_rule *rule = &rt->plan.rules[i];
-        int r = netlink_rule_add(rt->nl, rule);
-
-        if (r != 0 && r != -EEXIST) /* EEXIST: the same prefix is excluded twice */
-            return err_set(err, r, "auto-route: the IPv%d rule at priority %u cannot be added: %s",
-                           rule->v6 ? 6 : 4, rule->priority, strerror(-r));
-    }
-    return 0;
-}
-
 static int reverse_path_filter(const char *name)
 {
     char path[64];
@@ -222,14 +182,20 @@ static void warn_of_strict_filter(struct route *rt, int tun_ifindex)
 
 static void say_what_is_left_alone(const struct route_options *opt)
 {
+    const char *fate = opt->strict ? "is refused" : "is left alone and goes past the tunnel";
+
     if (!opt->v6)
-        log_warning(
-            "auto-route: %s has no IPv6 address, so IPv6 traffic is left alone and goes past the tunnel",
-            opt->tun_name);
+        log_warning("auto-route: %s has no IPv6 address, so IPv6 traffic %s", opt->tun_name, fate);
     if (!opt->v4)
-        log_warning(
-            "auto-route: %s has no IPv4 address, so IPv4 traffic is left alone and goes past the tunnel",
-            opt->tun_name);
+        log_warning("auto-route: %s has no IPv4 address, so IPv4 traffic %s", opt->tun_name, fate);
+}
+
+/* What is left leads nowhere: the unreachable defaults. */
+static void remove_tun_routes(struct route *rt)
+{
+    for (size_t i = 0; i < rt->plan.route_count; i++)
+        if (rt->plan.routes[i].ifindex != 0)
+            (void)netlink_route_del(rt->nl, &rt->plan.routes[i]);
 }
 
 static struct route *route_alloc(struct netlink *nl, const struct route_options *opt)
@@ -239,27 +205,12 @@ static struct route *route_alloc(struct netlink *nl, const struct route_options 
     if (rt == NULL)
         return NULL;
     rt->nl = nl;
+    rt->opt = *opt;
     rt->table = route_table(opt);
     rt->priority = route_priority(opt);
     memcpy(rt->tun_name, opt->tun_name, sizeof(rt->tun_name));
     rt->tun_name[sizeof(rt->tun_name) - 1] = '\0';
     return rt;
-}
-
-static int prepare(struct route *rt, const struct route_options *opt, int tun_ifindex, struct err *err)
-{
-    unsigned removed = 0;
-    int r;
-
-    if ((r = route_plan_make(opt, tun_ifindex, &rt->plan, err)) != 0 ||
-        (r = check_place(rt, tun_ifindex, opt->take_over, err)) != 0)
-        return r;
-    if ((r = route_cleanup(rt->nl, rt->table, rt->priority, &removed)) != 0)
-        return err_set(err, r, "auto-route: what an earlier culvert left cannot be removed: %s",
-                       strerror(-r));
-    if (removed > 0)
-        log_info("auto-route: removed %u routes and rules that an earlier culvert left", removed);
-    return 0;
 }
 
 static void route_free(struct route *rt)
@@ -268,30 +219,49 @@ static void route_free(struct route *rt)
     free(rt);
 }
 
+/* Nothing is touched yet. */
+static int prepare(struct route *rt, struct nl_link *link, struct err *err)
+{
+    int r = netlink_link_by_name(rt->nl, rt->tun_name, link);
+
+    if (r != 0)
+        return err_set(err, r, "auto-route: there is no interface %s", rt->tun_name);
+    if ((r = route_look(rt->nl, &rt->opt, link->ifindex, &rt->around)) != 0)
+        return err_set(err, r, "auto-route: routes and rules cannot be read: %s", strerror(-r));
+    if ((r = route_plan_make(&rt->opt, &rt->around, link->ifindex, &rt->plan, err)) != 0)
+        return r;
+    return check_place(rt, link->ifindex, rt->opt.take_over, err);
+}
+
 int route_apply(struct netlink *nl, const struct route_options *opt, struct route **out, struct err *err)
 {
     struct route *rt = route_alloc(nl, opt);
     struct nl_link link;
+    unsigned taken = 0;
     int r;
 
     if (rt == NULL)
         return err_set(err, -ENOMEM, "out of memory");
-    if ((r = netlink_link_by_name(nl, rt->tun_name, &link)) != 0) {
-        route_free(rt);
-        return err_set(err, r, "auto-route: there is no interface %s", opt->tun_name);
-    }
-    if ((r = prepare(rt, opt, link.ifindex, err)) != 0) {
+    if ((r = prepare(rt, &link, err)) != 0) {
         route_free(rt);
         return r;
     }
-    if ((r = add_routes(rt, opt->v6, err)) != 0 || (r = add_rules(rt, err)) != 0) {
+    if ((r = route_adopt(rt, &taken, err)) != 0) {
+        route_forget_on_exit(rt);
         route_undo(rt);
         return r;
     }
+    if (taken > 0)
+        log_info("auto-route: took over or removed %u routes and rules that an earlier culvert left", taken);
     say_what_is_left_alone(opt);
     warn_of_strict_filter(rt, link.ifindex);
     *out = rt;
     return 0;
+}
+
+void route_forget_on_exit(struct route *rt)
+{
+    rt->opt.on_exit = ROUTE_RESTORE;
 }
 
 void route_undo(struct route *rt)
@@ -299,9 +269,9 @@ void route_undo(struct route *rt)
     if (rt == NULL)
         return;
     route_watch_end(rt);
-    for (size_t i = rt->plan.rule_count; i > 0; i--)
-        (void)netlink_rule_del(rt->nl, &rt->plan.rules[i - 1]);
-    for (size_t i = rt->plan.route_count; i > 0; i--)
-        (void)netlink_route_del(rt->nl, &rt->plan.routes[i - 1]);
+    if (rt->opt.on_exit == ROUTE_RESTORE)
+        (void)route_cleanup(rt->nl, rt->table, rt->priority, NULL);
+    else if (rt->opt.on_exit == ROUTE_BLOCK)
+        remove_tun_routes(rt);
     route_free(rt);
 }

@@ -11,11 +11,14 @@ struct route_watcher {
     struct loop_timer settle; /* changes come in crowds; one look after the last of them */
     bool device_was_away;     /* then routes are missing because the kernel took them */
     bool left_alone;
+    bool spoke_of_routes; /* strict: that a route of others is not followed */
     uint64_t restored_us; /* when somebody's removal was last undone; 0: never */
 };
 
 struct route {
     struct netlink *nl;
+    struct route_options opt;
+    struct route_surroundings around;
     struct route_plan plan;
     char tun_name[16];
     uint32_t table, priority;
@@ -30,6 +33,12 @@ uint32_t route_priority(const struct route_options *opt);
 int route_restore(struct route *r, unsigned *added);
 /* How much of the plan is not in the kernel. Return: as route_restore_device(). */
 int route_missing(struct route *r, unsigned *count);
+/** route_adopt() - the kernel holds exactly the plan: what is missing is added first, then what else is ours is removed,
+ * so that what a dead predecessor blocked is never open in between
+ * @taken: how many of a predecessor's were there. Return: 0 or -errno with a sentence */
+int route_adopt(struct route *r, unsigned *taken, struct err *err);
+/** route_follow() - look around again, and change the rules where that changes the plan */
+int route_follow(struct route *r);
 void route_watch_end(struct route *r);
 
 #endif

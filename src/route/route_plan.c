@@ -4,6 +4,7 @@
 #include "route_impl.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,19 +13,28 @@
 
 enum { /* from the first of our priorities on; route.h shows them as a table */
        AT_MARK = 0,
+       AT_FOREIGN_MARK = 1,
+       AT_NOT_FROM = 2,
+       AT_FROM = 3,
+       AT_FROM_ELSEWHERE = 4,
+       AT_FROM_HERE = 5,
+       AT_FROM_TUN = 6,
+       AT_USER = 7,
+       AT_HOLD = 8,
        AT_LINK_LOCAL = 10,
        AT_DNS = 20,
        AT_EXCLUDE = 30,
        AT_MAIN = 80,
        AT_EVERYTHING = 90,
        AT_END = 99,
-       RULES_A_FAMILY = 8, /* beside those of exclusions */
+       RULES_A_FAMILY = 16, /* beside those of lists */
        ROUTES_MAX = 4,
        DNS_PORT = 53
 };
 
 struct planner {
     const struct route_options *opt;
+    const struct route_surroundings *around;
     struct route_plan *plan;
     uint32_t table, priority;
     int ifindex;
@@ -97,12 +107,116 @@ static bool is_of_family(const struct ip_prefix *prefix, bool v6)
     return (ip_is4(&prefix->addr) && prefix->len >= 96) != v6;
 }
 
+static void exempt_foreign_marks(struct planner *p)
+{
+    for (size_t i = 0; i < p->around->marks; i++) {
+        struct nl_rule *r = add_rule(p, AT_FOREIGN_MARK, FR_ACT_GOTO);
+
+        r->fwmark = p->around->mark[i].mark;
+        r->fwmask = p->around->mark[i].mask;
+    }
+}
+
+static void set_iif(struct nl_rule *r, const char *name)
+{
+    snprintf(r->iif, sizeof(r->iif), "%s", name);
+}
+
+/* What comes from an included interface jumps over the rule that sends everything else away. */
+static void choose_interfaces(struct planner *p)
+{
+    const struct route_choice *in = p->opt->include, *out = p->opt->leave_out;
+
+    for (size_t i = 0; out != NULL && i < out->interfaces; i++)
+        set_iif(add_rule(p, AT_NOT_FROM, FR_ACT_GOTO), out->interface[i]);
+    if (in == NULL || in->interfaces == 0)
+        return;
+    add_rule(p, AT_FROM_HERE, FR_ACT_NOP);
+    for (size_t i = 0; i < in->interfaces; i++) {
+        struct nl_rule *r = add_rule(p, AT_FROM, FR_ACT_GOTO);
+
+        set_iif(r, in->interface[i]);
+        r->goto_priority = p->priority + AT_FROM_HERE;
+    }
+    add_rule(p, AT_FROM_ELSEWHERE, FR_ACT_GOTO);
+}
+
+/* Forwarded packets count as user 0 in the kernel's lookups, so these are about packets of the machine itself only. */
+static void leave_out_users(struct planner *p, uint32_t first, uint32_t last)
+{
+    struct nl_rule *r = add_rule(p, AT_USER, FR_ACT_GOTO);
+
+    set_iif(r, "lo");
+    r->has_uid = true;
+    r->uid_first = first;
+    r->uid_last = last;
+}
+
+static int by_first(const void *a, const void *b)
+{
+    const struct route_ids *x = a, *y = b;
+
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* "Only these" is "not the gaps between them": a rule has one range. */
+static void choose_users(struct planner *p)
+{
+    const struct route_choice *in = p->opt->include, *out = p->opt->leave_out;
+    struct route_ids sorted[ROUTE_NAMES_MAX];
+    uint64_t next = 0;
+
+    for (size_t i = 0; out != NULL && i < out->uids; i++)
+        leave_out_users(p, out->uid[i].first, out->uid[i].last);
+    if (in == NULL || in->uids == 0)
+        return;
+    memcpy(sorted, in->uid, in->uids * sizeof(sorted[0]));
+    qsort(sorted, in->uids, sizeof(sorted[0]), by_first);
+    for (size_t i = 0; i < in->uids; i++) {
+        if (sorted[i].first > next)
+            leave_out_users(p, (uint32_t)next, sorted[i].first - 1);
+        if ((uint64_t)sorted[i].last + 1 > next)
+            next = (uint64_t)sorted[i].last + 1;
+    }
+    if (next < UINT32_MAX) /* the last number means "nobody" to the kernel */
+        leave_out_users(p, (uint32_t)next, UINT32_MAX - 1);
+}
+
+/* Only routes as specific as the connected network itself, or more, are followed. */
+static void keep_local_networks(struct planner *p)
+{
+    for (size_t i = 0; i < p->around->locals; i++) {
+        const struct ip_prefix *net = &p->around->local[i];
+        struct nl_rule *r;
+
+        if (!is_of_family(net, p->v6))
+            continue;
+        r = add_rule(p, AT_MAIN, FR_ACT_TO_TBL);
+        r->table = RT_TABLE_MAIN;
+        r->dst = *net;
+        r->suppress_prefixlen_plus1 = p->v6 ? net->len : net->len - 96u;
+    }
+}
+
+static void keep_main(struct planner *p)
+{
+    struct nl_rule *r = add_rule(p, AT_MAIN, FR_ACT_TO_TBL);
+
+    r->table = RT_TABLE_MAIN;
+    r->suppress_prefixlen_plus1 = 1;
+}
+
 static void plan_rules(struct planner *p)
 {
-    struct nl_rule *r;
-
     add_rule(p, AT_END, FR_ACT_NOP);
     exempt_mark(p);
+    exempt_foreign_marks(p);
+    choose_interfaces(p);
+    if (p->opt->strict)
+        set_iif(add_rule(p, AT_FROM_TUN, FR_ACT_GOTO), p->opt->tun_name);
+    choose_users(p);
+    if (p->opt->on_exit != ROUTE_RESTORE)
+        add_rule(p, AT_HOLD, FR_ACT_NOP);
     if (p->v6) {
         exempt_text(p, "ff00::/8");
     } else {
@@ -116,9 +230,10 @@ static void plan_rules(struct planner *p)
     for (size_t i = 0; i < p->opt->excludes; i++)
         if (is_of_family(&p->opt->exclude[i], p->v6))
             exempt(p, AT_EXCLUDE, &p->opt->exclude[i]);
-    r = add_rule(p, AT_MAIN, FR_ACT_TO_TBL);
-    r->table = RT_TABLE_MAIN;
-    r->suppress_prefixlen_plus1 = 1;
+    if (p->opt->strict)
+        keep_local_networks(p);
+    else
+        keep_main(p);
     add_rule(p, AT_EVERYTHING, FR_ACT_TO_TBL)->table = p->table;
 }
 
@@ -137,10 +252,10 @@ static void plan_family(struct planner *p, bool v6, bool carried)
 {
     p->v6 = v6;
     plan_route(p, RTN_UNREACHABLE, UINT32_MAX, 0);
-    if (!carried)
-        return;
-    plan_route(p, RTN_UNICAST, ROUTE_METRIC_TUN, p->ifindex);
-    plan_rules(p);
+    if (carried)
+        plan_route(p, RTN_UNICAST, ROUTE_METRIC_TUN, p->ifindex);
+    if (carried || p->opt->strict)
+        plan_rules(p);
 }
 
 static int check_options(const struct route_options *opt, struct err *err)
@@ -162,18 +277,33 @@ static int check_options(const struct route_options *opt, struct err *err)
     return 0;
 }
 
-int route_plan_make(const struct route_options *opt, int tun_ifindex, struct route_plan *out, struct err *err)
+/* Room for the rules of both families. */
+static size_t rules_at_most(const struct route_options *opt, const struct route_surroundings *around)
 {
+    size_t lists = opt->excludes + around->locals + around->marks;
+
+    if (opt->include != NULL)
+        lists += opt->include->interfaces + opt->include->uids + 1; /* n ranges have n + 1 gaps */
+    if (opt->leave_out != NULL)
+        lists += opt->leave_out->interfaces + opt->leave_out->uids;
+    return 2 * (RULES_A_FAMILY + lists);
+}
+
+int route_plan_make(const struct route_options *opt, const struct route_surroundings *around, int tun_ifindex,
+                    struct route_plan *out, struct err *err)
+{
+    static const struct route_surroundings nothing;
     struct route_plan plan = { 0 };
     struct planner p = { .opt = opt, .plan = &plan, .ifindex = tun_ifindex };
     int r = check_options(opt, err);
 
     if (r != 0)
         return r;
+    p.around = around != NULL ? around : &nothing;
     p.table = route_table(opt);
     p.priority = route_priority(opt);
     plan.routes = calloc(ROUTES_MAX, sizeof(*plan.routes));
-    plan.rules = calloc((size_t)2 * RULES_A_FAMILY + opt->excludes, sizeof(*plan.rules));
+    plan.rules = calloc(rules_at_most(opt, p.around), sizeof(*plan.rules));
     if (plan.routes == NULL || plan.rules == NULL) {
         route_plan_fini(&plan);
         return err_set(err, -ENOMEM, "out of memory");
@@ -189,60 +319,4 @@ void route_plan_fini(struct route_plan *plan)
     free(plan->routes);
     free(plan->rules);
     *plan = (struct route_plan){ 0 };
-}
-
-/* ---- the plan as text ---- */
-
-static void print_prefix(const char *word, const struct ip_prefix *p, bool v6, FILE *out)
-{
-    unsigned len = v6 ? p->len : p->len > 96 ? p->len - 96u : 0u;
-    char text[IP_TEXT_MAX];
-
-    if (len > 0)
-        fprintf(out, " %s %s/%u", word, ip_text(&p->addr, text), len);
-}
-
-static void print_route(const struct nl_route *r, const char *tun_name, FILE *out)
-{
-    fprintf(out, "ip -%d route add %sdefault", r->v6 ? 6 : 4,
-            r->type == RTN_UNREACHABLE ? "unreachable " : "");
-    if (r->ifindex != 0)
-        fprintf(out, " dev %s", tun_name);
-    fprintf(out, " table %u metric %u proto %u\n", r->table, r->metric, r->proto);
-}
-
-static void print_action(const struct nl_rule *r, FILE *out)
-{
-    if (r->action == FR_ACT_GOTO)
-        fprintf(out, " goto %u", r->goto_priority);
-    else if (r->action == FR_ACT_NOP)
-        fputs(" nop", out);
-    else if (r->table == RT_TABLE_MAIN)
-        fputs(" lookup main", out);
-    else
-        fprintf(out, " lookup %u", r->table);
-}
-
-static void print_rule(const struct nl_rule *r, FILE *out)
-{
-    fprintf(out, "ip -%d rule add priority %u", r->v6 ? 6 : 4, r->priority);
-    print_prefix("to", &r->dst, r->v6, out);
-    if (r->fwmark != 0)
-        fprintf(out, " fwmark 0x%x/0x%x", r->fwmark, r->fwmask);
-    if (r->ip_proto != 0)
-        fprintf(out, " ipproto %s", r->ip_proto == IP_PROTO_UDP ? "udp" : "tcp");
-    if (r->dport_first != 0)
-        fprintf(out, " dport %u", r->dport_first);
-    print_action(r, out);
-    if (r->suppress_prefixlen_plus1 != 0)
-        fprintf(out, " suppress_prefixlength %u", r->suppress_prefixlen_plus1 - 1);
-    fprintf(out, " protocol %u\n", r->proto);
-}
-
-void route_plan_print(const struct route_plan *plan, const char *tun_name, FILE *out)
-{
-    for (size_t i = 0; i < plan->route_count; i++)
-        print_route(&plan->routes[i], tun_name, out);
-    for (size_t i = 0; i < plan->rule_count; i++)
-        print_rule(&plan->rules[i], out);
 }

@@ -46,11 +46,21 @@ static bool at_peace(struct route *r)
     return w->restored_us == 0 || loop_now_us(w->loop) - w->restored_us >= PEACE_US;
 }
 
+/* Networks come and go with the uplink, and other programs' marks with them. */
+static void follow(struct route *r)
+{
+    int result = route_follow(r);
+
+    if (result != 0 && result != -ENODEV)
+        log_warning("auto-route: the rules cannot follow a change of the network: %s", strerror(-result));
+}
+
 static void look(struct route *r)
 {
     struct route_watcher *w = &r->watch;
     unsigned count;
 
+    follow(r);
     if (!device_is_up(r)) {
         w->device_was_away = true;
     } else if (w->device_was_away) {

@@ -66,8 +66,8 @@ static const struct key_row {
       "1:16: tun.offload: unknown value \"off\"; auto, true or false would work" },
     { "tun.auto-route", "tun: {auto-route: true}\n" MATCH, "tun: {auto-route: yes}\n" MATCH,
       "1:19: tun.auto-route: \"yes\" is neither true nor false; write one of these" },
-    { "tun.strict-route", "tun: {strict-route: false}\n" MATCH, "tun: {strict-route: true}\n" MATCH,
-      "1:21: tun.strict-route: \"true\" is not supported yet; false would work" },
+    { "tun.strict-route", "tun: {strict-route: true}\n" MATCH, "tun: {strict-route: yes}\n" MATCH,
+      "1:21: tun.strict-route: \"yes\" is neither true nor false; write one of these" },
     { "tun.routing-mark", "tun: {routing-mark: 0x1b6}\n" MATCH, "tun: {routing-mark: 0x1g}\n" MATCH,
       "1:21: tun.routing-mark: \"0x1g\" is no mark; a number from 1 to 0xffffffff would work, as in 0x1b6" },
     { "tun.interface-name", "tun: {interface-name: eth0}\n" MATCH,
@@ -80,8 +80,36 @@ static const struct key_row {
       "1:31: tun.route-exclude-address[0]: \"192.168.0.0/33\" is no range of addresses; 192.168.0.0/16 or "
       "fd00::/8 would "
       "work" },
-    { "tun.on-exit", "tun: {on-exit: restore}\n" MATCH, "tun: {on-exit: block}\n" MATCH,
-      "1:16: tun.on-exit: \"block\" is not supported yet; restore would work" },
+    { "tun.on-exit", "tun: {on-exit: block}\n" MATCH, "tun: {on-exit: none}\n" MATCH,
+      "1:16: tun.on-exit: unknown value \"none\"; restore, keep or block would work" },
+    { "tun.include-interface", "tun: {include-interface: [br-lan, lo]}\n" MATCH,
+      "tun: {include-interface: a/b}\n" MATCH,
+      "1:26: tun.include-interface: \"a/b\" is no interface name; 1 to 15 bytes without space, /, : or % "
+      "would work" },
+    { "tun.exclude-interface", "tun: {exclude-interface: docker0}\n" MATCH,
+      "tun: {exclude-interface: ['']}\n" MATCH,
+      "1:27: tun.exclude-interface[0]: \"\" is no interface name; 1 to 15 bytes without space, /, : or % "
+      "would work" },
+    { "tun.include-uid", "tun: {include-uid: [108, 1000-1999]}\n" MATCH, "tun: {include-uid: 9-1}\n" MATCH,
+      "1:20: tun.include-uid: \"9-1\" is neither a number nor a range of numbers; 1000 or 1000-1999 would "
+      "work" },
+    { "tun.exclude-uid", "tun: {exclude-uid: 0}\n" MATCH, "tun: {exclude-uid: root}\n" MATCH,
+      "1:20: tun.exclude-uid: \"root\" is neither a number nor a range of numbers; 1000 or 1000-1999 would "
+      "work" },
+    { "tun.include-gid", "tun: {include-gid: 4294967294}\n" MATCH, "tun: {include-gid: 4294967295}\n" MATCH,
+      "1:20: tun.include-gid: \"4294967295\" is neither a number nor a range of numbers; 1000 or 1000-1999 "
+      "would work" },
+    { "tun.exclude-gid", "tun: {exclude-gid: 10-20}\n" MATCH, "tun: {exclude-gid: 10-}\n" MATCH,
+      "1:20: tun.exclude-gid: \"10-\" is neither a number nor a range of numbers; 1000 or 1000-1999 would "
+      "work" },
+    { "tun.include-cgroup", "tun: {include-cgroup: system.slice/tor.service}\n" MATCH,
+      "tun: {include-cgroup: ../x}\n" MATCH,
+      "1:23: tun.include-cgroup: \"../x\" is no path of a cgroup; system.slice/transmission.service would "
+      "work" },
+    { "tun.exclude-cgroup", "tun: {exclude-cgroup: /user.slice}\n" MATCH,
+      "tun: {exclude-cgroup: 'a b'}\n" MATCH,
+      "1:23: tun.exclude-cgroup: \"a b\" is no path of a cgroup; system.slice/transmission.service would "
+      "work" },
     { "tun.auto-detect-interface", "tun: {auto-detect-interface: true}\n" MATCH,
       "tun: {auto-detect-interface: on}\n" MATCH,
       "1:30: tun.auto-detect-interface: \"on\" is neither true nor false; write one of these" },
@@ -627,23 +655,9 @@ static void a_key_of_mihomo_that_we_lack_names_the_nearest_thing(void **state) /
 static void every_key_that_the_specification_names_is_known(void **state)
 {
     static const char *const paths[] = {
-        "runtime.user: x",
-        "runtime.sandbox: x",
-        "proxies.fingerprint: x",
-        "rate-limits: x",
-        "api.listen: x",
-        "api.secret: x",
-        "api.metrics: x",
-        "tun.include-interface: x",
-        "tun.exclude-interface: x",
-        "tun.include-uid: x",
-        "tun.exclude-uid: x",
-        "tun.include-gid: x",
-        "tun.exclude-gid: x",
-        "tun.include-cgroup: x",
-        "tun.exclude-cgroup: x",
-        "tunnel: x",
-        "socks5: x",
+        "runtime.user: x", "runtime.sandbox: x", "proxies.fingerprint: x",
+        "rate-limits: x",  "api.listen: x",      "api.secret: x",
+        "api.metrics: x",  "tunnel: x",          "socks5: x",
     };
     int wrong = 0;
 

@@ -305,7 +305,7 @@ static void the_printed_plan_does_by_hand_what_apply_does(void **state)
     apply(lab, &opt);
     applied = everything();
     undo(lab);
-    assert_int_equal(route_plan_make(&opt, tun_ifindex(lab->tun.tun), &plan, NULL), 0);
+    assert_int_equal(route_plan_make(&opt, NULL, tun_ifindex(lab->tun.tun), &plan, NULL), 0);
     sh = popen("sh -e", "we");
     assert_non_null(sh);
     route_plan_print(&plan, "tun0", sh);

@@ -24,7 +24,7 @@ static struct ip_prefix prefix(const char *text)
     return p;
 }
 
-static char *plan_text(const struct route_options *opt)
+static char *plan_text(const struct route_options *opt, const struct route_surroundings *around)
 {
     struct route_plan plan;
     struct err err;
@@ -33,7 +33,7 @@ static char *plan_text(const struct route_options *opt)
     FILE *f = open_memstream(&text, &len);
 
     assert_non_null(f);
-    assert_int_equal(route_plan_make(opt, TUN_IFINDEX, &plan, &err), 0);
+    assert_int_equal(route_plan_make(opt, around, TUN_IFINDEX, &plan, &err), 0);
     route_plan_print(&plan, opt->tun_name, f);
     route_plan_fini(&plan);
     assert_int_equal(fclose(f), 0);
@@ -44,21 +44,25 @@ struct plan_row {
     const char *when;
     struct route_options opt;
     const char *commands;
+    const struct route_surroundings *around;
 };
 
 #define UNREACHABLE4 "ip -4 route add unreachable default table 49431 metric 4294967295 proto 197\n"
 #define UNREACHABLE6 "ip -6 route add unreachable default table 49431 metric 4294967295 proto 197\n"
 #define DEFAULT4     "ip -4 route add default dev tun0 table 49431 metric 100 proto 197\n"
 #define DEFAULT6     "ip -6 route add default dev tun0 table 49431 metric 100 proto 197\n"
-#define EXEMPT4                                                                                              \
+#define EXEMPT_FIRST4                                                                                        \
     "ip -4 rule add priority 9099 nop protocol 197\n"                                                        \
-    "ip -4 rule add priority 9000 fwmark 0x1b6/0xffffffff goto 9099 protocol 197\n"                          \
+    "ip -4 rule add priority 9000 fwmark 0x1b6/0xffffffff goto 9099 protocol 197\n"
+#define EXEMPT_LINK4                                                                                         \
     "ip -4 rule add priority 9010 to 224.0.0.0/4 goto 9099 protocol 197\n"                                   \
     "ip -4 rule add priority 9010 to 255.255.255.255/32 goto 9099 protocol 197\n"
-#define EXEMPT6                                                                                              \
+#define EXEMPT4 EXEMPT_FIRST4 EXEMPT_LINK4
+#define EXEMPT_FIRST6                                                                                        \
     "ip -6 rule add priority 9099 nop protocol 197\n"                                                        \
-    "ip -6 rule add priority 9000 fwmark 0x1b6/0xffffffff goto 9099 protocol 197\n"                          \
-    "ip -6 rule add priority 9010 to ff00::/8 goto 9099 protocol 197\n"
+    "ip -6 rule add priority 9000 fwmark 0x1b6/0xffffffff goto 9099 protocol 197\n"
+#define EXEMPT_LINK6 "ip -6 rule add priority 9010 to ff00::/8 goto 9099 protocol 197\n"
+#define EXEMPT6      EXEMPT_FIRST6 EXEMPT_LINK6
 #define LEAD4                                                                                                \
     "ip -4 rule add priority 9080 lookup main suppress_prefixlength 0 protocol 197\n"                        \
     "ip -4 rule add priority 9090 lookup 49431 protocol 197\n"
@@ -87,26 +91,88 @@ static void a_plan_is_what_the_options_say(void **state)
 {
     const struct ip_prefix exclude[] = { prefix("192.168.0.0/16"), prefix("fd12:3456::/32"),
                                          prefix("10.1.2.3") };
+    const struct route_surroundings lan = { .local = { prefix("192.168.1.0/24"), prefix("fd00:1::/64") },
+                                            .locals = 2 };
+    const struct route_surroundings others = { .mark = { { 0xca6c, UINT32_MAX }, { 0x40, 0xf0 } },
+                                               .marks = 2 };
+    const struct route_choice in = {
+        .interface = { "br-lan", "lo" }, .interfaces = 2, .uid = { { 1000, 1999 }, { 5, 5 } }, .uids = 2
+    };
+    const struct route_choice all_users = { .uid = { { 0, UINT32_MAX - 1 } }, .uids = 1 };
+    const struct route_choice out = {
+        .interface = { "docker0" }, .interfaces = 1, .uid = { { 108, 108 } }, .uids = 1
+    };
     const struct plan_row rows[] = {
+        { "strict: a family that is not carried is refused; only connected private networks stay in "
+          "reach", /* E4, E5 */
+          { "tun0", .v4 = true, .mark = 0x1b6, .strict = true },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT_FIRST4
+          "ip -4 rule add priority 9006 iif tun0 goto 9099 protocol 197\n" EXEMPT_LINK4
+          "ip -4 rule add priority 9080 to 192.168.1.0/24 lookup main suppress_prefixlength 23 protocol "
+          "197\n"
+          "ip -4 rule add priority 9090 lookup 49431 protocol 197\n" EXEMPT_FIRST6
+          "ip -6 rule add priority 9006 iif tun0 goto 9099 protocol 197\n" EXEMPT_LINK6
+          "ip -6 rule add priority 9080 to fd00:1::/64 lookup main suppress_prefixlength 63 protocol "
+          "197\n"
+          "ip -6 rule add priority 9090 lookup 49431 protocol 197\n",
+          &lan },
+        { "marks that others route by go their way",
+          { "tun0", .v4 = true, .mark = 0x1b6 },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT_FIRST4
+          "ip -4 rule add priority 9001 fwmark 0xca6c/0xffffffff goto 9099 protocol 197\n"
+          "ip -4 rule add priority 9001 fwmark 0x40/0xf0 goto 9099 protocol 197\n" EXEMPT_LINK4 LEAD4,
+          &others },
+        { "only from some interfaces and for some users: the gaps between them are left out",
+          { "tun0", .v4 = true, .mark = 0x1b6, .include = &in },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT_FIRST4
+          "ip -4 rule add priority 9005 nop protocol 197\n"
+          "ip -4 rule add priority 9003 iif br-lan goto 9005 protocol 197\n"
+          "ip -4 rule add priority 9003 iif lo goto 9005 protocol 197\n"
+          "ip -4 rule add priority 9004 goto 9099 protocol 197\n"
+          "ip -4 rule add priority 9007 iif lo uidrange 0-4 goto 9099 protocol 197\n"
+          "ip -4 rule add priority 9007 iif lo uidrange 6-999 goto 9099 protocol 197\n"
+          "ip -4 rule add priority 9007 iif lo uidrange 2000-4294967294 goto 9099 protocol "
+          "197\n" EXEMPT_LINK4 LEAD4,
+          NULL },
+        { "all users are no gap",
+          { "tun0", .v4 = true, .mark = 0x1b6, .include = &all_users },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 LEAD4,
+          NULL },
+        { "not from this interface, not for this user",
+          { "tun0", .v4 = true, .mark = 0x1b6, .leave_out = &out },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT_FIRST4
+          "ip -4 rule add priority 9002 iif docker0 goto 9099 protocol 197\n"
+          "ip -4 rule add priority 9007 iif lo uidrange 108-108 goto 9099 protocol 197\n" EXEMPT_LINK4 LEAD4,
+          NULL },
+        { "on-exit: block is noted where a killed process leaves it", /* faults.md X3 */
+          { "tun0", .v4 = true, .mark = 0x1b6, .on_exit = ROUTE_BLOCK },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT_FIRST4
+          "ip -4 rule add priority 9008 nop protocol 197\n" EXEMPT_LINK4 LEAD4,
+          NULL },
         { "both families",
           { "tun0", .v4 = true, .v6 = true, .mark = 0x1b6 },
-          UNREACHABLE4 DEFAULT4 UNREACHABLE6 DEFAULT6 EXEMPT4 LEAD4 EXEMPT6 LEAD6 },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 DEFAULT6 EXEMPT4 LEAD4 EXEMPT6 LEAD6,
+          NULL },
         { "IPv4 only: IPv6 is left alone",
           { "tun0", .v4 = true, .mark = 0x1b6 },
-          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 LEAD4 },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 LEAD4,
+          NULL },
         { "IPv6 only: IPv4 is left alone",
           { "tun0", .v6 = true, .mark = 0x1b6 },
-          UNREACHABLE4 UNREACHABLE6 DEFAULT6 EXEMPT6 LEAD6 },
+          UNREACHABLE4 UNREACHABLE6 DEFAULT6 EXEMPT6 LEAD6,
+          NULL },
         { "DNS is captured before connected networks are looked at",
           { "tun0", .v4 = true, .mark = 0x1b6, .capture_dns = true },
-          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 DNS4 LEAD4 },
+          UNREACHABLE4 DEFAULT4 UNREACHABLE6 EXEMPT4 DNS4 LEAD4,
+          NULL },
         { "excluded prefixes, each in its family, after DNS",
           { "tun0", .v4 = true, .v6 = true, .mark = 0x1b6, .exclude = exclude,
             .excludes = ARRAY_LEN(exclude) },
           UNREACHABLE4 DEFAULT4 UNREACHABLE6 DEFAULT6 EXEMPT4
           "ip -4 rule add priority 9030 to 192.168.0.0/16 goto 9099 protocol 197\n"
           "ip -4 rule add priority 9030 to 10.1.2.3/32 goto 9099 protocol 197\n" LEAD4 EXEMPT6
-          "ip -6 rule add priority 9030 to fd12:3456::/32 goto 9099 protocol 197\n" LEAD6 },
+          "ip -6 rule add priority 9030 to fd12:3456::/32 goto 9099 protocol 197\n" LEAD6,
+          NULL },
         { "own table, priority and masked mark",
           { "tun0", .v6 = true, .mark = 0x10, .mark_mask = 0xf0, .table = 77, .priority = 500 },
           "ip -4 route add unreachable default table 77 metric 4294967295 proto 197\n"
@@ -116,13 +182,14 @@ static void a_plan_is_what_the_options_say(void **state)
           "ip -6 rule add priority 500 fwmark 0x10/0xf0 goto 599 protocol 197\n"
           "ip -6 rule add priority 510 to ff00::/8 goto 599 protocol 197\n"
           "ip -6 rule add priority 580 lookup main suppress_prefixlength 0 protocol 197\n"
-          "ip -6 rule add priority 590 lookup 77 protocol 197\n" },
+          "ip -6 rule add priority 590 lookup 77 protocol 197\n",
+          NULL },
     };
     int wrong = 0;
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        char *text = plan_text(&rows[i].opt);
+        char *text = plan_text(&rows[i].opt, rows[i].around);
 
         if (!routes_come_first(text) || strcmp(text, rows[i].commands) != 0) {
             print_error("%s: planned\n%s", rows[i].when, text);
@@ -141,7 +208,7 @@ static void every_route_and_rule_carries_our_number_and_the_worst_route_is_unrea
     unsigned unreachable[2] = { 0 };
 
     (void)state;
-    assert_int_equal(route_plan_make(&opt, TUN_IFINDEX, &plan, NULL), 0);
+    assert_int_equal(route_plan_make(&opt, NULL, TUN_IFINDEX, &plan, NULL), 0);
     for (size_t i = 0; i < plan.route_count; i++) {
         const struct nl_route *r = &plan.routes[i];
 
@@ -185,7 +252,7 @@ static void options_that_cannot_work_are_refused_with_a_sentence(void **state)
         struct route_plan plan = { .route_count = 99 };
         struct err err = { "" };
 
-        assert_int_equal(route_plan_make(&rows[i].opt, TUN_IFINDEX, &plan, &err), -EINVAL);
+        assert_int_equal(route_plan_make(&rows[i].opt, NULL, TUN_IFINDEX, &plan, &err), -EINVAL);
         assert_int_equal(plan.route_count, 99); /* untouched */
         assert_non_null(strstr(err.text, rows[i].says));
     }
