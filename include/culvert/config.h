@@ -167,5 +167,7 @@ void config_shares(const struct config_limits *limits, const struct config_machi
 /** config_print_reference() - docs/config.md, generated from the schema table that the loader obeys
  * Return: 0 or -EIO. */
 int config_print_reference(FILE *to);
+/** config_print_manual() - the same as the manual page culvert.yaml(5), for scdoc. Return: 0 or -EIO. */
+int config_print_manual(FILE *to);
 
 #endif

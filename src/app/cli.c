@@ -2,19 +2,12 @@
  *
  * Options are "--name VALUE" or "--name=VALUE", with a short letter for some; they may stand before and after FILE. In `exec` the
  * first word that is no option starts COMMAND, and everything behind "--" is COMMAND in any case. */
-#include "cli.h"
+#include "cli_impl.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define ON(command) (1u << (command))
-
-static const struct command {
-    const char *name;
-    const char *words; /* what stands behind the options */
-    const char *help;
-    int min_words, max_words; /* max -1: any number */
-} commands[] = {
+static const struct command commands[] = {
     [CLI_RUN] = { "run", "", "the gateway; needs root, CAP_NET_ADMIN or an adopted descriptor", 0, 0 },
     [CLI_EXEC] = { "exec", "-- COMMAND ...",
                    "run one command, all of its traffic through the gateway; needs no root", 1, -1 },
@@ -28,14 +21,7 @@ static const struct command {
     [CLI_STATUS] = { "status", "", "what the running gateway does, as JSON", 0, 0 },
 };
 
-static const struct option {
-    const char *name;
-    const char *value; /* what is expected; NULL: a switch */
-    const char *help;
-    size_t field; /* of struct cli: a const char * or, for a switch, a bool */
-    unsigned commands;
-    char letter; /* 0: none */
-} options[] = {
+static const struct option options[] = {
     { "--config", "FILE", "the configuration", offsetof(struct cli, config),
       ON(CLI_RUN) | ON(CLI_EXEC) | ON(CLI_SERVE) | ON(CLI_EXPLAIN), 'c' },
     { "--proxy", "URL", "instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT",
@@ -67,17 +53,25 @@ static const struct command *command_at(enum cli_command c)
     return (size_t)c < ARRAY_LEN(commands) ? &commands[c] : NULL;
 }
 
+const struct command *cli_command_at(size_t i)
+{
+    return i < ARRAY_LEN(commands) ? &commands[i] : NULL;
+}
+
+const struct option *cli_option_at(size_t i)
+{
+    return i < ARRAY_LEN(options) ? &options[i] : NULL;
+}
+
 /* ---- help ---- */
 
-static void print_synopsis(FILE *to, enum cli_command topic)
+void cli_print_synopsis(FILE *to, const struct command *c)
 {
-    const struct command *c = command_at(topic);
-
     fprintf(to, "culvert %s", c->name);
     for (size_t i = 0; i < ARRAY_LEN(options); i++) {
         const struct option *o = &options[i];
 
-        if (!(o->commands & ON(topic)))
+        if (!(o->commands & ON(c - commands)))
             continue;
         if (o->letter != 0)
             fprintf(to, " [-%c %s]", o->letter, o->value);
@@ -86,16 +80,20 @@ static void print_synopsis(FILE *to, enum cli_command topic)
     }
     if (c->words[0] != '\0')
         fprintf(to, " %s", c->words);
-    putc('\n', to);
 }
 
 void cli_print_usage(FILE *to, enum cli_command topic)
 {
     fputs("usage: ", to);
     if (command_at(topic) != NULL)
-        print_synopsis(to, topic);
-    else
-        fputs("culvert run | exec | serve | demo | check | explain | status | --version | --help\n", to);
+        cli_print_synopsis(to, command_at(topic));
+    else {
+        fputs("culvert", to);
+        for (size_t c = 0; c < ARRAY_LEN(commands); c++)
+            fprintf(to, " %s |", commands[c].name);
+        fputs(" --version | --help", to);
+    }
+    putc('\n', to);
 }
 
 static void print_options(FILE *to, enum cli_command topic)
@@ -118,8 +116,8 @@ static void print_options(FILE *to, enum cli_command topic)
 static void print_command(FILE *to, enum cli_command topic)
 {
     fputs("  ", to);
-    print_synopsis(to, topic);
-    fprintf(to, "      %s\n", command_at(topic)->help);
+    cli_print_synopsis(to, command_at(topic));
+    fprintf(to, "\n      %s\n", command_at(topic)->help);
     print_options(to, topic);
 }
 

@@ -138,6 +138,10 @@ struct cfg_key {
 
 extern const struct cfg_section cfg_schema; /* the whole file */
 
+/* reference.c, for manual.c too: a cell of its table, in Markdown */
+void cfg_put_value(FILE *to, const struct cfg_key *k);
+void cfg_put_default(FILE *to, const struct cfg_key *k);
+
 struct cfg_foreign {
     const char *where, *name, *instead;
 };

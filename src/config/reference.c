@@ -103,7 +103,7 @@ static void put_range(FILE *to, const struct cfg_key *k)
         fprintf(to, "%" PRIu64 " to %" PRIu64, k->min, k->max);
 }
 
-static void put_value(FILE *to, const struct cfg_key *k)
+void cfg_put_value(FILE *to, const struct cfg_key *k)
 {
     if (k->choices != NULL) {
         put_choices(to, k->choices, CFG_HERE, "");
@@ -114,7 +114,7 @@ static void put_value(FILE *to, const struct cfg_key *k)
     put_range(to, k);
 }
 
-static void put_default(FILE *to, const struct cfg_key *k)
+void cfg_put_default(FILE *to, const struct cfg_key *k)
 {
     if (k->required)
         fputs("*required*", to);
@@ -142,9 +142,9 @@ static void put_key(FILE *to, const struct cfg_key *k)
         fprintf(to, "as `%s` | | mihomo's spelling |\n", k->alias);
         return;
     }
-    put_value(to, k);
+    cfg_put_value(to, k);
     fputs(" | ", to);
-    put_default(to, k);
+    cfg_put_default(to, k);
     fputs(" | ", to);
     if (k->state == CFG_LATER)
         fputs("*Later.* ", to);

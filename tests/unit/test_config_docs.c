@@ -1,5 +1,5 @@
-/* test_config_docs.c - docs/config.md is what the schema says, and limits mean what the page says.
- * Run with UPDATE=1 in the environment, the first test writes docs/config.md anew. */
+/* test_config_docs.c - docs/config.md and culvert.yaml(5) are what the schema says, and limits mean what the page says.
+ * Run with UPDATE=1 in the environment, the first tests write docs/config.md and docs/culvert.yaml.5.scd anew. */
 #include "config/config_impl.h"
 #include "config_lab.h"
 
@@ -10,43 +10,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MIB  (1ull << 20)
-#define PAGE SOURCE_DIR "/docs/config.md"
+#define MIB    (1ull << 20)
+#define PAGE   SOURCE_DIR "/docs/config.md"
+#define MANUAL SOURCE_DIR "/docs/culvert.yaml.5.scd"
 
-static char *reference(void)
+static char *printed(int (*print)(FILE *to))
 {
     char *text = NULL;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
 
     assert_non_null(f);
-    assert_int_equal(config_print_reference(f), 0);
+    assert_int_equal(print(f), 0);
     fclose(f);
     return text;
 }
 
-static void the_page_in_docs_is_the_one_that_the_schema_prints(void **state)
+static void page_is(const char *path, int (*print)(FILE *to))
 {
-    char *wanted = reference(), *page;
+    char *wanted = printed(print), *page;
     unsigned mode;
     struct err err;
     size_t len;
 
-    (void)state;
     if (getenv("UPDATE") != NULL) {
-        FILE *f = fopen(PAGE, "w");
+        FILE *f = fopen(path, "w");
 
         assert_non_null(f);
         fputs(wanted, f);
         assert_int_equal(fclose(f), 0);
     }
-    assert_int_equal(cfg_read_file(PAGE, 1 << 20, &page, &len, &mode, &err), 0);
+    assert_int_equal(cfg_read_file(path, 1 << 20, &page, &len, &mode, &err), 0);
     if (strcmp(page, wanted) != 0)
-        print_error(
-            "docs/config.md is not what the schema says; run this test with UPDATE=1 to write it anew\n");
+        print_error("%s is not what the schema says; run this test with UPDATE=1 to write it anew\n", path);
     assert_string_equal(page, wanted);
     free(page);
     free(wanted);
+}
+
+static void the_page_in_docs_is_the_one_that_the_schema_prints(void **state)
+{
+    (void)state;
+    page_is(PAGE, config_print_reference);
+}
+
+static void the_manual_page_is_the_one_that_the_schema_prints(void **state)
+{
+    (void)state;
+    page_is(MANUAL, config_print_manual);
 }
 
 static int keys_without_a_word(const struct cfg_section *s, const char *page)
@@ -69,7 +80,7 @@ static int keys_without_a_word(const struct cfg_section *s, const char *page)
 
 static void every_key_has_a_row_and_a_line_of_description(void **state)
 {
-    char *page = reference();
+    char *page = printed(config_print_reference);
 
     (void)state;
     assert_int_equal(keys_without_a_word(&cfg_schema, page), 0);
@@ -166,6 +177,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_page_in_docs_is_the_one_that_the_schema_prints),
+        cmocka_unit_test(the_manual_page_is_the_one_that_the_schema_prints),
         cmocka_unit_test(every_key_has_a_row_and_a_line_of_description),
         cmocka_unit_test(memory_auto_is_a_quarter_and_at_least_16_mib),
         cmocka_unit_test(the_shares_of_all_workers_stay_within_the_budget),

@@ -32,8 +32,20 @@ def blocks(path):
         yield text.count("\n", 0, m.start()) + 1, m.group(1), m.group(2)
 
 
+def make_files(folder):
+    """What examples expect in /etc/culvert: a certificate with its key, and a password."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=exit.example.net", "-addext", "subjectAltName=DNS:exit.example.net",
+                    "-keyout", os.path.join(folder, "privkey.pem"), "-out", os.path.join(folder, "fullchain.pem")],
+                   check=True, capture_output=True, timeout=60)
+    with open(os.path.join(folder, "proxy.password"), "w", encoding="utf-8") as f:
+        f.write("change-me\n")
+    os.chmod(os.path.join(folder, "proxy.password"), 0o600)
+
+
 def check_yaml(where, text, folder):
     name = os.path.join(folder, "example.yaml")
+    text = text.replace("/etc/culvert/", folder + "/")
     with open(name, "w", encoding="utf-8") as f:
         f.write(text)
     os.chmod(name, 0o600)
@@ -93,10 +105,11 @@ def check_manual():
     if shutil.which("scdoc") is None:
         print("skipped: the manual page as scdoc reads it, since there is no scdoc")
         return
-    with open(MANUAL, encoding="utf-8") as f:
-        r = subprocess.run(["scdoc"], stdin=f, capture_output=True, text=True, timeout=20)
-    if r.returncode != 0:
-        fault(MANUAL, r.stderr.strip())
+    for page in sorted(glob.glob("docs/*.scd")):
+        with open(page, encoding="utf-8") as f:
+            r = subprocess.run(["scdoc"], stdin=f, capture_output=True, text=True, timeout=20)
+        if r.returncode != 0:
+            fault(page, r.stderr.strip())
 
 
 def main():
@@ -105,6 +118,7 @@ def main():
         return 1
     documents = sorted({"README.md", *glob.glob("docs/*.md")} - GENERATED)
     with tempfile.TemporaryDirectory() as folder:
+        make_files(folder)
         examples = sum(check_document(path, folder) for path in documents)
     check_manual()
     for line in faults:
