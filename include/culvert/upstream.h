@@ -307,7 +307,7 @@ struct up_health {
     bool udp_refused;  /* for the next 60 s at most */
 };
 void up_health_get(struct up_env *env, const struct upstream *up, struct up_health *out);
-/** up_probe() - a proxy handshake without CONNECT, bounded by @timeout_us; DIRECT is always well
+/** up_probe() - a proxy handshake without CONNECT, for MASQUE a PING on its connection, bounded by @timeout_us; DIRECT is always well
  * @fn runs once, later; err 0 or -errno. Probes of one upstream that run at the same time are one. */
 int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void (*fn)(void *arg, int err),
              void *arg);

@@ -230,6 +230,7 @@ static void retire(struct tunnel *t)
     t->next = m->draining;
     m->draining = t;
     masque_echo_moved(m);
+    masque_check_moved(t);
     masque_serve_later(m);
 }
 
@@ -245,6 +246,7 @@ static void on_pong(void *arg, uint64_t rtt_us)
     up_memory_rtt(t->masque->memory, rtt_us);
     up_memory_good(t->masque->env, t->masque->memory);
     t->masque->failures = 0;
+    masque_check_pong(t);
 }
 
 static void on_closed(void *arg, int err, const char *why)
@@ -427,6 +429,7 @@ void masque_free(struct masque *m)
     handshake_cancel(m->handshake);
     wheel_cancel(m->env->opt.wheel, &m->idle);
     wheel_cancel(m->env->opt.wheel, &m->serve);
+    masque_check_cancel(m);
     masque_echo_free(m);
     while (m->current)
         end_tunnel(m->current);

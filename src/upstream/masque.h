@@ -32,6 +32,15 @@ struct masque_wait {
     bool linked;
 };
 
+/* A question whether the server is well (masque_check.c). */
+struct masque_check {
+    void (*fn)(void *arg, int err); /* NULL: none under way */
+    void *arg;
+    struct tunnel *asked; /* it has our PING; NULL: `wait` is in line for a connection */
+    struct masque_wait wait;
+    struct wheel_timer deadline;
+};
+
 struct masque {
     struct up_env *env;
     struct up_memory *memory;
@@ -50,6 +59,7 @@ struct masque {
     char authorization[32 + 4096]; /* "Basic ...", "Bearer ..."; "": none */
     char authority[HTTP_AUTHORITY_MAX];
     struct masque_echo *echo; /* NULL: not used yet */
+    struct masque_check check;
 };
 
 /** masque_of() - made at the first use. NULL: no memory */
@@ -67,6 +77,13 @@ bool masque_answer(struct masque *m, const struct h2_head *head, struct up_failu
 /** masque_broke() - why a stream without an answer has ended */
 void masque_broke(struct tunnel *t, int err, uint32_t code, struct up_failure *why);
 const char *masque_server_text(const struct masque *m, char out[160]);
+
+/* masque_check.c */
+/** masque_check() - ask whether it is well; at most one question at a time. @fn: later, once; 0, -ETIMEDOUT, -EHOSTUNREACH, ... */
+void masque_check(struct masque *m, uint64_t timeout_us, void (*fn)(void *arg, int err), void *arg);
+void masque_check_cancel(struct masque *m); /* none under way is fine */
+void masque_check_pong(struct tunnel *t);   /* for masque.c: an answer to a PING */
+void masque_check_moved(struct tunnel *t);  /* for masque.c: it takes nothing new, or is gone */
 
 /* masque_echo.c, for masque.c */
 void masque_echo_moved(struct masque *m); /* the connection takes nothing new, or is gone */

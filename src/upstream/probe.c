@@ -1,6 +1,7 @@
-/* probe.c - is this way out well? A handshake as far as the login, without asking for any target (design.md section 6, Healthy).
+/* probe.c - is this way out well? A handshake as far as the login, without asking for any target; a MASQUE server gets a PING on
+ * the connection that there is (design.md section 6, Healthy).
  * Probes of one upstream that run at the same time are one: the later ones wait for the first. */
-#include "upstream_impl.h"
+#include "masque.h"
 
 /* Takes the whole list off the upstream, so that a function may probe again, then tells everyone. */
 static void tell_all(struct probe *first, int err)
@@ -38,6 +39,14 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     tell_all(p, result->why ? result->why->err : 0);
 }
 
+static void on_checked(void *arg, int err)
+{
+    struct probe *p = arg;
+
+    p->masque = NULL;
+    tell_all(p, err);
+}
+
 /* The first probe of an upstream: asks it, or knows the answer. */
 static void start(struct probe *p, uint64_t timeout_us)
 {
@@ -45,6 +54,10 @@ static void start(struct probe *p, uint64_t timeout_us)
 
     p->later.fn = on_later;
     p->memory->probe = p;
+    if (up->kind == UPSTREAM_MASQUE && (p->masque = masque_of(p->env, p->memory)) != NULL) {
+        masque_check(p->masque, timeout_us, on_checked, p);
+        return;
+    }
     if (upstream_is_proxy(up))
         p->err =
             handshake_open(p->env, p->memory, SOCKS5_HELLO, NULL, timeout_us, on_handshake, p, &p->handshake);
@@ -57,7 +70,8 @@ static void start(struct probe *p, uint64_t timeout_us)
 int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void (*fn)(void *arg, int err),
              void *arg)
 {
-    struct up_memory *m = env_memory(env, up);
+    struct upstream *now = up_current(env, up);
+    struct up_memory *m = env_memory(env, now->kind == UPSTREAM_MASQUE ? now : up);
     struct probe *p = m ? slab_get(&env->probes) : NULL;
 
     if (!p)
@@ -79,6 +93,8 @@ void probe_free(struct up_env *env, struct probe *p)
     p->memory->probe = NULL;
     wheel_cancel(env->opt.wheel, &p->later);
     handshake_cancel(p->handshake);
+    if (p->masque)
+        masque_check_cancel(p->masque);
     while (p) {
         struct probe *next = p->next;
 

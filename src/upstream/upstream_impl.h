@@ -429,6 +429,7 @@ struct probe {
     struct up_env *env;
     struct up_memory *memory;
     struct handshake *handshake; /* of the first one; NULL: nothing to ask */
+    struct masque *masque;       /* that was asked instead */
     struct wheel_timer later;    /* tells, when there is nothing to ask */
     void (*fn)(void *arg, int err);
     void *arg;

@@ -405,3 +405,24 @@ struct upstream *mq_upstream(const struct mq_server *q, const char *username, co
     tls_ca_unref(opt.ca);
     return up;
 }
+
+void mq_lab_init(struct mq_lab *l, const char *alpn)
+{
+    rig_init(&l->rig);
+    mq_open(&l->server, &l->rig, alpn);
+    l->up = mq_upstream(&l->server, NULL, NULL, NULL);
+}
+
+void mq_lab_fini(struct mq_lab *l)
+{
+    upstream_unref(l->up);
+    mq_close(&l->server);
+    rig_fini(&l->rig);
+}
+
+void mq_start(struct mq_lab *l, struct stream_log *log, const char *host, uint16_t port, unsigned timeout_ms)
+{
+    struct host_port to = rig_to(host, port);
+
+    stream_start(&l->rig, log, l->up, &to, timeout_ms);
+}

@@ -60,4 +60,14 @@ struct upstream *mq_upstream(
     const struct mq_server *q, const char *username, const char *password,
     const char *token); /* "exit" at 127.0.0.1; trusts the test's authority, offers h2 */
 
+/* A server and a way out to it, in one loop. */
+struct mq_lab {
+    struct up_rig rig;
+    struct mq_server server;
+    struct upstream *up;
+};
+void mq_lab_init(struct mq_lab *l, const char *alpn);
+void mq_lab_fini(struct mq_lab *l);
+void mq_start(struct mq_lab *l, struct stream_log *log, const char *host, uint16_t port, unsigned timeout_ms);
+
 #endif

@@ -11,33 +11,6 @@
 
 #include <cmocka.h>
 
-struct lab {
-    struct up_rig rig;
-    struct mq_server server;
-    struct upstream *up;
-};
-
-static void lab_init(struct lab *l, const char *alpn)
-{
-    rig_init(&l->rig);
-    mq_open(&l->server, &l->rig, alpn);
-    l->up = mq_upstream(&l->server, NULL, NULL, NULL);
-}
-
-static void lab_fini(struct lab *l)
-{
-    upstream_unref(l->up);
-    mq_close(&l->server);
-    rig_fini(&l->rig);
-}
-
-static void start(struct lab *l, struct stream_log *log, const char *host, uint16_t port, unsigned timeout_ms)
-{
-    struct host_port to = rig_to(host, port);
-
-    stream_start(&l->rig, log, l->up, &to, timeout_ms);
-}
-
 static bool has_five(void *arg)
 {
     return ((struct stream_log *)arg)->in_len >= 5;
@@ -45,14 +18,14 @@ static bool has_five(void *arg)
 
 static void streams_share_one_connection(void **state)
 {
-    struct lab l;
+    struct mq_lab l;
     struct stream_log logs[20];
     struct up_health health;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     for (size_t i = 0; i < ARRAY_LEN(logs); i++)
-        start(&l, &logs[i], i % 2 ? "target.test" : "2001:db8::1", 443, 5000);
+        mq_start(&l, &logs[i], i % 2 ? "target.test" : "2001:db8::1", 443, 5000);
     for (size_t i = 0; i < ARRAY_LEN(logs); i++) {
         rig_until(&l.rig, stream_is_settled, &logs[i]);
         assert_true(logs[i].opened);
@@ -71,25 +44,25 @@ static void streams_share_one_connection(void **state)
     }
     up_health_get(l.rig.env, l.up, &health);
     assert_true(health.rtt_us > 0 && health.last_good_us > 0);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void the_login_is_sent(void **state) /* RFC 7617, RFC 6750 */
 {
-    struct lab l;
+    struct mq_lab l;
     struct stream_log log;
 
     (void)state;
     for (int token = 0; token < 2; token++) {
-        lab_init(&l, H2_ALPN);
+        mq_lab_init(&l, H2_ALPN);
         upstream_unref(l.up);
         l.up = token ? mq_upstream(&l.server, NULL, NULL, "s3cret")
                      : mq_upstream(&l.server, "alice", "pw", NULL);
-        start(&l, &log, "a.test", 1, 5000);
+        mq_start(&l, &log, "a.test", 1, 5000);
         rig_until(&l.rig, stream_is_settled, &log);
         assert_string_equal(l.server.login, token ? "Bearer s3cret" : "Basic YWxpY2U6cHc=");
         stream_forget(&log);
-        lab_fini(&l);
+        mq_lab_fini(&l);
     }
 }
 
@@ -122,13 +95,13 @@ static void answers_mean_what_they_mean_in_http_1(void **state) /* faults.md S12
     for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
         const struct answer_row *row = &answers[i];
         struct stream_log log;
-        struct lab l;
+        struct mq_lab l;
 
-        lab_init(&l, H2_ALPN);
+        mq_lab_init(&l, H2_ALPN);
         l.server.tcp_status = row->status;
         l.server.proxy_status = row->proxy_status;
         l.server.reset = row->reset;
-        start(&l, &log, "a.test", 1, 3000);
+        mq_start(&l, &log, "a.test", 1, 3000);
         rig_until(&l.rig, stream_is_settled, &log);
         if (!log.closed || log.why.err != row->err || log.why.proxy_fault != row->proxy_fault ||
             !strstr(log.why.text, row->text)) {
@@ -141,7 +114,7 @@ static void answers_mean_what_they_mean_in_http_1(void **state) /* faults.md S12
             wrong++;
         }
         stream_forget(&log);
-        lab_fini(&l);
+        mq_lab_fini(&l);
     }
     assert_int_equal(wrong, 0);
 }
@@ -156,45 +129,45 @@ static void a_server_without_http_2_is_named(void **state)
         { H2_ALPN, "SSH-2.0-x\r\n", "HTTP/2" },
     };
     struct stream_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        lab_init(&l, rows[i].alpn);
+        mq_lab_init(&l, rows[i].alpn);
         l.server.raw = rows[i].raw;
-        start(&l, &log, "a.test", 1, 3000);
+        mq_start(&l, &log, "a.test", 1, 3000);
         rig_until(&l.rig, stream_is_settled, &log);
         assert_true(log.closed && log.why.proxy_fault);
         assert_int_equal(log.why.err, -EHOSTUNREACH);
         if (!strstr(log.why.text, rows[i].text))
             fail_msg("row %zu: \"%s\"", i, log.why.text);
         stream_forget(&log);
-        lab_fini(&l);
+        mq_lab_fini(&l);
     }
 }
 
 static void a_silent_server_ends_with_the_opening_s_time(void **state) /* faults.md S2 */
 {
     struct stream_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     l.server.raw = ""; /* TLS, then nothing */
-    start(&l, &log, "a.test", 1, 300);
+    mq_start(&l, &log, "a.test", 1, 300);
     rig_until(&l.rig, stream_is_settled, &log);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
     stream_forget(&log);
-    lab_fini(&l);
-    lab_init(&l, H2_ALPN);
+    mq_lab_fini(&l);
+    mq_lab_init(&l, H2_ALPN);
     l.server.tcp_status = 0; /* HTTP/2, and no answer */
-    start(&l, &log, "a.test", 1, 300);
+    mq_start(&l, &log, "a.test", 1, 300);
     rig_until(&l.rig, stream_is_settled, &log);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
     assert_non_null(strstr(log.why.text, "request"));
     assert_false(log.why.proxy_fault);
     stream_forget(&log);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void a_window_that_never_opens_holds_up_one_stream(void **state) /* faults.md S14 */
@@ -202,13 +175,13 @@ static void a_window_that_never_opens_holds_up_one_stream(void **state) /* fault
     static char data[65536];
     struct stream_log slow, fast;
     struct iovec iov = { data, sizeof(data) };
-    struct lab l;
+    struct mq_lab l;
     size_t sent = 0;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     l.server.hold = true;
-    start(&l, &slow, "a.test", 1, 3000);
+    mq_start(&l, &slow, "a.test", 1, 3000);
     rig_until(&l.rig, stream_is_settled, &slow);
     for (int i = 0; i < 50; i++) {
         ssize_t n = up_stream_sendv(slow.s, &iov, 1);
@@ -218,27 +191,27 @@ static void a_window_that_never_opens_holds_up_one_stream(void **state) /* fault
     }
     assert_in_range(sent, 65535, 65535 + 65536 + 16384);
     l.server.hold = false;
-    start(&l, &fast, "b.test", 1, 3000);
+    mq_start(&l, &fast, "b.test", 1, 3000);
     rig_until(&l.rig, stream_is_settled, &fast);
     stream_send(&fast, "hello", 5);
     rig_until(&l.rig, has_five, &fast);
     stream_forget(&slow);
     stream_forget(&fast);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void goaway_drains_and_the_next_stream_dials(void **state)
 {
     struct stream_log old, fresh;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
-    start(&l, &old, "a.test", 1, 3000);
+    mq_lab_init(&l, H2_ALPN);
+    mq_start(&l, &old, "a.test", 1, 3000);
     rig_until(&l.rig, stream_is_settled, &old);
     mq_drain(&l.server);
     rig_run_ms(&l.rig, 20);
-    start(&l, &fresh, "b.test", 1, 3000);
+    mq_start(&l, &fresh, "b.test", 1, 3000);
     rig_until(&l.rig, stream_is_settled, &fresh);
     assert_true(fresh.opened);
     assert_int_equal(l.server.accepted, 2);
@@ -249,47 +222,47 @@ static void goaway_drains_and_the_next_stream_dials(void **state)
     assert_true(old.eof);
     stream_forget(&old);
     stream_forget(&fresh);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void a_cut_connection_breaks_its_streams_and_comes_back(void **state) /* faults.md S17 */
 {
     struct stream_log log, again;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
-    start(&l, &log, "a.test", 1, 3000);
+    mq_lab_init(&l, H2_ALPN);
+    mq_start(&l, &log, "a.test", 1, 3000);
     rig_until(&l.rig, stream_is_settled, &log);
     mq_cut(&l.server);
     rig_until(&l.rig, stream_is_over, &log);
     assert_true(log.closed);
     assert_int_equal(log.why.err, -ECONNRESET);
     stream_forget(&log);
-    start(&l, &again, "a.test", 1, 3000);
+    mq_start(&l, &again, "a.test", 1, 3000);
     rig_until(&l.rig, stream_is_settled, &again);
     assert_true(again.opened);
     assert_int_equal(l.server.accepted, 2);
     stream_forget(&again);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void a_server_that_fails_is_not_hammered(void **state) /* faults.md S13: back-off with jitter */
 {
     struct stream_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, NULL); /* no HTTP/2 there */
+    mq_lab_init(&l, NULL); /* no HTTP/2 there */
     for (int i = 0; i < 100; i++) {
-        start(&l, &log, "a.test", 1, 3000);
+        mq_start(&l, &log, "a.test", 1, 3000);
         rig_until(&l.rig, stream_is_settled, &log);
         assert_int_equal(log.why.err, -EHOSTUNREACH);
         assert_non_null(strstr(log.why.text, "ALPN h2")); /* the reason stays */
         stream_forget(&log);
     }
     assert_in_range(l.server.accepted, 1, 10);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 /* ---- datagrams -------------------------------------------------------------------------------------------------------- */
@@ -363,7 +336,7 @@ static bool udp_got(void *arg)
     return log->got > 0 || log->errors > 0;
 }
 
-static void open_udp(struct lab *l, struct udp_log *log)
+static void open_udp(struct mq_lab *l, struct udp_log *log)
 {
     *log = (struct udp_log){ 0 };
     assert_int_equal(up_udp_open(l->rig.env, l->up, 3000000, &udp_events, log, &log->u), 0);
@@ -380,10 +353,10 @@ static void send_udp(struct udp_log *log, const char *host, uint16_t port, const
 static void datagrams_go_by_one_stream_a_target(void **state) /* RFC 9298 */
 {
     struct udp_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     open_udp(&l, &log);
     assert_true(log.open);
     for (int i = 0; i < 300; i++) {
@@ -410,16 +383,16 @@ static void datagrams_go_by_one_stream_a_target(void **state) /* RFC 9298 */
     assert_true(ip_is_none(&log.last_source.addr));
     assert_int_equal(l.server.accepted, 1);
     up_udp_close(log.u);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void an_association_outlives_its_connection(void **state)
 {
     struct udp_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     open_udp(&l, &log);
     send_udp(&log, "192.0.2.1", 53, "one", 3);
     rig_until(&l.rig, udp_got, &log);
@@ -435,32 +408,32 @@ static void an_association_outlives_its_connection(void **state)
     assert_true(log.got > 0);
     assert_int_equal(l.server.accepted, 2);
     up_udp_close(log.u);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void what_the_server_lacks_is_remembered(void **state) /* faults.md U6 */
 {
     struct udp_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     l.server.udp_status = 501;
     open_udp(&l, &log);
     send_udp(&log, "192.0.2.1", 53, "one", 3);
     rig_until(&l.rig, udp_over, &log);
     assert_int_equal(log.why.err, -EOPNOTSUPP);
     assert_int_equal(up_udp_open(l.rig.env, l.up, 3000000, &udp_events, &log, &log.u), -EOPNOTSUPP);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 static void a_forbidden_target_is_told_once(void **state)
 {
     struct udp_log log;
-    struct lab l;
+    struct mq_lab l;
 
     (void)state;
-    lab_init(&l, H2_ALPN);
+    mq_lab_init(&l, H2_ALPN);
     l.server.udp_status = 403;
     open_udp(&l, &log);
     send_udp(&log, "192.0.2.1", 53, "one", 3);
@@ -473,200 +446,10 @@ static void a_forbidden_target_is_told_once(void **state)
     }
     assert_int_equal(l.server.requests, 1);
     up_udp_close(log.u);
-    lab_fini(&l);
+    mq_lab_fini(&l);
 }
 
 /* ---- pings ------------------------------------------------------------------------------------------------------------- */
-
-struct ping_log {
-    unsigned answers, errors, held_ok, held_bad;
-    int held_err;
-    struct up_echo_answer last;
-    uint8_t payload[65536];
-};
-
-static void on_ping_answer(void *arg, struct upstream *up, const struct up_echo_answer *a)
-{
-    struct ping_log *log = arg;
-
-    (void)up;
-    log->answers += !a->is_error;
-    log->errors += a->is_error;
-    log->last = *a;
-    if (a->payload_len > 0)
-        memcpy(log->payload, a->payload, a->payload_len);
-}
-
-static void on_ping_held(void *arg, uint64_t cookie, int err)
-{
-    struct ping_log *log = arg;
-
-    assert_int_equal(cookie, 77);
-    log->held_ok += err == 0;
-    log->held_bad += err != 0;
-    log->held_err = err;
-}
-
-static const struct up_echo_events ping_events = { on_ping_answer, on_ping_held };
-
-static int ping(struct lab *l, const char *target, uint16_t seq, const void *payload, uint32_t len)
-{
-    struct up_echo_request r = { .target = rig_addr(target),
-                                 .id = 4711,
-                                 .seq = seq,
-                                 .ttl = 9,
-                                 .tos = 0x20,
-                                 .df = true,
-                                 .payload = payload,
-                                 .payload_len = len,
-                                 .cookie = 77 };
-
-    return up_echo_send(l->rig.env, l->up, &r);
-}
-
-static bool was_answered(void *arg)
-{
-    struct ping_log *log = arg;
-
-    return log->answers + log->errors > 0;
-}
-
-static bool was_settled(void *arg)
-{
-    struct ping_log *log = arg;
-
-    return log->held_ok + log->held_bad > 0;
-}
-
-static bool server_got_ping(void *arg)
-{
-    return ((struct mq_server *)arg)->pings > 0;
-}
-
-static void pings_go_through_connect_ip(void **state) /* icmp.md T1, T2, T4; RFC 9484 */
-{
-    static const uint32_t sizes[] = { 0, 56, 1472, 20000, 65507 };
-    static uint8_t data[65536];
-    static struct ping_log log;
-    struct lab l;
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(data); i++)
-        data[i] = (uint8_t)(i * 7);
-    for (int v6 = 0; v6 < 2; v6++) {
-        const char *target = v6 ? "2001:db8::99" : "192.0.2.99";
-
-        lab_init(&l, H2_ALPN);
-        up_echo_listen(l.rig.env, &ping_events, &log);
-        for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
-            uint32_t len = sizes[i] + (v6 && sizes[i] > 60000 ? 20 : 0);
-
-            log = (struct ping_log){ 0 };
-            assert_int_equal(ping(&l, target, (uint16_t)(100 + i), data, len), i == 0 ? 1 : 0);
-            rig_until(&l.rig, was_answered, &log);
-            assert_int_equal(log.answers, 1);
-            assert_int_equal(log.held_ok, i == 0);
-            assert_int_equal(log.last.id, 4711);
-            assert_int_equal(log.last.seq, 100 + i);
-            assert_int_equal(log.last.tos, 0x20);
-            assert_int_equal(log.last.ttl, 61);
-            assert_int_equal(log.last.payload_len, len);
-            assert_memory_equal(log.payload, data, len);
-            assert_int_equal(l.server.last_ping[v6 ? 7 : 8], 9); /* our hop limit */
-        }
-        assert_string_equal(l.server.last_protocol, "connect-ip");
-        assert_string_equal(l.server.last_path,
-                            v6 ? "/.well-known/masque/ip/%2A/58/" : "/.well-known/masque/ip/%2A/1/");
-        assert_int_equal(l.server.requests, 1);
-        assert_int_equal(up_echo_state(l.rig.env, l.up, v6), UP_ECHO_READY);
-        lab_fini(&l);
-    }
-}
-
-static void a_far_end_without_pings_is_remembered(void **state) /* icmp.md T10, T14 */
-{
-    static struct ping_log log;
-    struct lab l;
-
-    (void)state;
-    lab_init(&l, H2_ALPN);
-    l.server.ip_status = 501;
-    log = (struct ping_log){ 0 };
-    up_echo_listen(l.rig.env, &ping_events, &log);
-    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
-    rig_until(&l.rig, was_settled, &log);
-    assert_int_equal(log.held_err, -EOPNOTSUPP);
-    assert_int_equal(up_echo_state(l.rig.env, l.up, false), UP_ECHO_UNSUPPORTED);
-    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), -EOPNOTSUPP);
-    assert_int_equal(l.server.requests, 1); /* no frame is sent */
-    lab_fini(&l);
-}
-
-static void a_tunnel_that_is_down_says_so(void **state) /* icmp.md T11 */
-{
-    static struct ping_log log;
-    struct lab l;
-
-    (void)state;
-    lab_init(&l, NULL); /* no HTTP/2 */
-    log = (struct ping_log){ 0 };
-    up_echo_listen(l.rig.env, &ping_events, &log);
-    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
-    rig_until(&l.rig, was_settled, &log);
-    assert_int_equal(log.held_err, -EHOSTUNREACH);
-    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), -EHOSTUNREACH);
-    assert_int_equal(log.answers, 0);
-    lab_fini(&l);
-}
-
-static void a_cut_loses_pings_and_the_next_one_goes_on(void **state) /* icmp.md T5, T12, T13 */
-{
-    static struct ping_log log;
-    struct lab l;
-
-    (void)state;
-    lab_init(&l, H2_ALPN);
-    l.server.mute_echo = true;
-    log = (struct ping_log){ 0 };
-    up_echo_listen(l.rig.env, &ping_events, &log);
-    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
-    rig_until(&l.rig, server_got_ping, &l.server);
-    mq_cut(&l.server);
-    rig_run_ms(&l.rig, 30);
-    assert_int_equal(log.answers, 0);
-    l.server.mute_echo = false;
-    l.server.pings = 0;
-    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), 1);
-    rig_until(&l.rig, was_answered, &log);
-    assert_int_equal(log.last.seq, 2);
-    assert_int_equal(l.server.pings, 1); /* the first was not sent again */
-    lab_fini(&l);
-}
-
-static void a_draining_connection_still_brings_its_answers(void **state) /* icmp.md T17 */
-{
-    static struct ping_log log;
-    struct lab l;
-
-    (void)state;
-    lab_init(&l, H2_ALPN);
-    log = (struct ping_log){ 0 };
-    up_echo_listen(l.rig.env, &ping_events, &log);
-    assert_int_equal(ping(&l, "192.0.2.1", 1, "x", 1), 1);
-    rig_until(&l.rig, was_answered, &log);
-    log.answers = 0;
-    assert_int_equal(ping(&l, "192.0.2.1", 2, "x", 1), 0); /* under way ... */
-    mq_drain(&l.server);                                   /* ... when the GOAWAY comes */
-    rig_until(&l.rig, was_answered, &log);
-    assert_int_equal(log.last.seq, 2);
-    rig_run_ms(&l.rig, 10);
-    log.answers = 0;
-    assert_int_equal(ping(&l, "192.0.2.1", 3, "x", 1), 1);
-    rig_until(&l.rig, was_answered, &log);
-    assert_int_equal(log.last.seq, 3);
-    assert_int_equal(l.server.accepted, 2);
-    lab_fini(&l);
-}
 
 int main(void)
 {
@@ -684,11 +467,6 @@ int main(void)
         cmocka_unit_test(an_association_outlives_its_connection),
         cmocka_unit_test(what_the_server_lacks_is_remembered),
         cmocka_unit_test(a_forbidden_target_is_told_once),
-        cmocka_unit_test(pings_go_through_connect_ip),
-        cmocka_unit_test(a_far_end_without_pings_is_remembered),
-        cmocka_unit_test(a_tunnel_that_is_down_says_so),
-        cmocka_unit_test(a_cut_loses_pings_and_the_next_one_goes_on),
-        cmocka_unit_test(a_draining_connection_still_brings_its_answers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
