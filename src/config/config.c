@@ -273,7 +273,7 @@ static int load_text(const char *text, size_t len, const char *name, unsigned mo
 
     if (e == 0)
         e = tree_of(&r, text, len, &root);
-    if (e == 0)
+    if (e == 0 && (root = cfg_hev_tree(&r, root)) != NULL)
         read_tree(&r, root);
     if (e == 0 && r.secret_inside != NULL && (mode & S_IROTH))
         cfg_warning(&r, r.secret_inside,

@@ -93,6 +93,7 @@ struct cfg_type {
     enum cfg_kind kind;  /* of the value; of a list, of each item */
     bool list;           /* read() gets one item after the other; a single value is a list of one */
     bool mixed;          /* a map and a scalar are both fine; read() looks for itself */
+    bool nullable;       /* `null` is a word like others */
     /* @to: the struct that the section fills; the value goes to k->offset in it. Reports its mistakes itself.
      * NULL: nothing of this type is read yet. */
     void (*read)(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to);
@@ -233,7 +234,7 @@ extern const struct cfg_type cfg_tls, cfg_tls_ca, cfg_tls_certificate, cfg_tls_k
 extern const struct cfg_type cfg_proxy_list, cfg_proxy_name, cfg_group_list, cfg_group_name; /* proxy.c */
 extern const struct cfg_type cfg_rule_list, cfg_rule_values, cfg_rule_no_resolve,
     cfg_rule_text; /* ruleset.c */
-extern const struct cfg_type cfg_provider_map, cfg_provider_payload, cfg_provider_text,
+extern const struct cfg_type cfg_provider_map, cfg_provider_payload, cfg_text_node,
     cfg_geo_path; /* provider.c */
 extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_range, cfg_dns_hijack,
     cfg_tun_hijack, cfg_dns_filter, cfg_dns_rebind, cfg_dns_types, cfg_dns_servers, cfg_dns_proxy_servers,
@@ -241,8 +242,8 @@ extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_r
 extern const struct cfg_type cfg_group_members, cfg_group_url, cfg_group_strategy, cfg_dialer; /* group.c */
 /* Not built yet: named in the reference, never read (value.c). */
 extern const struct cfg_type cfg_later_text, cfg_later_texts, cfg_later_number, cfg_later_ports,
-    cfg_later_duration, cfg_later_bool, cfg_later_section, cfg_later_sections, cfg_later_map, cfg_later_rate,
-    cfg_later_size, cfg_later_secret;
+    cfg_later_duration, cfg_later_bool, cfg_later_sections, cfg_later_map, cfg_later_rate, cfg_later_size,
+    cfg_later_secret;
 
 void cfg_list_choices(const struct cfg_choice *choices, char *out, size_t cap); /* "a, b or c" (value.c) */
 
@@ -343,6 +344,11 @@ struct cfg_provider { /* what one entry of `rule-providers` fills */
 };
 #define CFG_FORMAT_AUTO 2 /* behind enum rule_format: by the first line */
 extern const struct cfg_section cfg_provider_section, cfg_geodata_section;
+
+/** cfg_hev_tree() - a file of hev-socks5-tunnel as a tree of ours, in scratch memory; another file as it is (hev.c)
+ * Return: NULL: reported, or no memory. */
+const struct cfg_node *cfg_hev_tree(struct cfg_read *r, const struct cfg_node *root);
+const struct cfg_section *cfg_hev_section(size_t i); /* for the reference; NULL: no more */
 
 /** cfg_providers_finish() - config->providers, their lists read; all names of proxies are known */
 void cfg_providers_finish(struct cfg_read *r);

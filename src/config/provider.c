@@ -383,7 +383,7 @@ const struct cfg_type cfg_provider_map = { .name = "map of maps, by name",
 const struct cfg_type cfg_provider_payload = {
     .name = "list of text", .expects = "an entry", .kind = CFG_SCALAR, .list = true, .read = read_payload
 };
-const struct cfg_type cfg_provider_text = {
+const struct cfg_type cfg_text_node = {
     .name = "text", .expects = "a text", .kind = CFG_SCALAR, .read = read_scalar
 };
 const struct cfg_type cfg_geo_path = {

@@ -187,10 +187,26 @@ static void put_foreign(FILE *to)
     }
 }
 
+static void put_hev(FILE *to)
+{
+    const struct cfg_section *s;
+
+    fputs("\n# Files of hev-socks5-tunnel\n\n"
+          "A file with `tunnel` and `socks5` at the top level is read as hev-socks5-tunnel reads it: its "
+          "keys, its "
+          "units, its defaults.\n"
+          "It holds these four sections and no other key. The last column says which key of ours does the "
+          "same.\n",
+          to);
+    for (size_t i = 0; (s = cfg_hev_section(i)) != NULL; i++)
+        put_section(to, s, false);
+}
+
 int config_print_reference(FILE *to)
 {
     fputs(intro, to);
     put_section(to, &cfg_schema, false);
     put_foreign(to);
+    put_hev(to);
     return fflush(to) != 0 || ferror(to) ? -EIO : 0;
 }

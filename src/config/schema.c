@@ -593,16 +593,6 @@ static const struct cfg_key top_keys[] = {
     SECTION("serve", cfg_serve_section),
     SECTION("geodata", cfg_geodata_section),
     LATER_SECTION("rate-limits", cfg_later_sections, rate_limits, "how fast"),
-    { .name = "tunnel",
-      .type = &cfg_later_section,
-      .state = CFG_LATER,
-      .help = "hev-socks5-tunnel's file",
-      .instead = "write a hev-socks5-tunnel file anew, with tun and proxies" },
-    { .name = "socks5",
-      .type = &cfg_later_section,
-      .state = CFG_LATER,
-      .help = "hev-socks5-tunnel's file",
-      .instead = "write a hev-socks5-tunnel file anew, with tun and proxies" },
     END,
 };
 

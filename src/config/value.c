@@ -481,7 +481,6 @@ LATER_TYPE(cfg_later_number, "number");
 LATER_TYPE(cfg_later_ports, "list of ports");
 LATER_TYPE(cfg_later_duration, "duration");
 LATER_TYPE(cfg_later_bool, "`true`, `false`");
-LATER_TYPE(cfg_later_section, "map");
 LATER_TYPE(cfg_later_sections, "list of maps");
 LATER_TYPE(cfg_later_map, "map");
 LATER_TYPE(cfg_later_rate, "rate");

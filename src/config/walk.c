@@ -156,7 +156,7 @@ static void read_one(struct cfg_read *r, const struct cfg_key *k, const struct c
     bool fits = v->kind == k->type->kind || (k->type->mixed && v->kind != CFG_LIST);
     char room[200];
 
-    if (!fits || cfg_is_null(v))
+    if (!fits || (cfg_is_null(v) && !k->type->nullable))
         cfg_wrong_kind(r, v, expected(k, room, sizeof(room)));
     else
         k->type->read(r, k, v, to);

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Configurations as users of mihomo have them: each loads, or every error is one that the file announces ("# says: ...")."""
+"""Configurations as users of mihomo and hev-socks5-tunnel have them: each loads, or every error is one that the file announces
+("# says: ...")."""
 import os
 import pathlib
 import subprocess
 import sys
 
 CULVERT = pathlib.Path(os.environ.get("BUILD_DIR", "build/dev")) / "culvert"
-FILES = sorted((pathlib.Path(__file__).parent / "data" / "mihomo").glob("*.yaml"))
+DATA = pathlib.Path(__file__).parent / "data"
+FILES = sorted([*(DATA / "mihomo").glob("*.yaml"), *(DATA / "hev").glob("*.yaml")])
 
 
 def main():
