@@ -107,8 +107,26 @@ static void alert_sentence(struct tls *t)
         snprintf(t->why, sizeof(t->why), "broke the handshake off with alert %u", alert);
 }
 
+/* A list of certificates that is empty, cannot be read, or is more than one message (a record of 16 KiB) can hold. */
+static const char *list_sentence(const struct tls *t, int err)
+{
+    if (t->report.seen || t->context->settings->server ||
+        t->ssl.MBEDTLS_PRIVATE(state) != MBEDTLS_SSL_SERVER_CERTIFICATE)
+        return NULL;
+    if (err == MBEDTLS_ERR_SSL_FEATURE_UNAVAILABLE || err == MBEDTLS_ERR_SSL_INVALID_RECORD)
+        return "shows more than 16 KiB of certificates, or in pieces that this build does not put together";
+#if MBEDTLS_VERSION_MAJOR >= 3
+    return err == MBEDTLS_ERR_SSL_DECODE_ERROR || err == MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE
+#else
+    return err == MBEDTLS_ERR_SSL_BAD_HS_CERTIFICATE
+#endif
+               ? "shows no certificate that can be read"
+               : NULL;
+}
+
 static void protocol_sentence(struct tls *t, int err)
 {
+    const char *list = list_sentence(t, err);
     const char *stranger = record_stranger(&t->watch);
     const char *when = t->state == TLS_STATE_OPENING ? " during the TLS handshake" : "";
 
@@ -118,6 +136,8 @@ static void protocol_sentence(struct tls *t, int err)
         snprintf(t->why, sizeof(t->why), "sends TLS records without data, which is limited");
     else if (t->watch.alert[0] == MBEDTLS_SSL_ALERT_LEVEL_FATAL)
         alert_sentence(t);
+    else if (list != NULL)
+        snprintf(t->why, sizeof(t->why), "%s", list);
     else if (t->reset || t->truncated)
         snprintf(t->why, sizeof(t->why), "%s the connection%s", t->reset ? "reset" : "closed",
                  t->state == TLS_STATE_OPENING ? when : " without the end that TLS has for it");
@@ -163,12 +183,11 @@ void tls_fail(struct tls *t, int err)
     add_flags(t);
     if (t->reset && t->state == TLS_STATE_OPENING)
         look_for_alert(t);
-    if (err == MBEDTLS_ERR_SSL_ALLOC_FAILED || err == MBEDTLS_ERR_X509_ALLOC_FAILED ||
-        err == MBEDTLS_ERR_MPI_ALLOC_FAILED) {
+    if (tls_is_no_memory(err)) {
         snprintf(t->why, sizeof(t->why), "cannot be reached: no memory for TLS");
     } else if (t->report.flags != 0 && t->state == TLS_STATE_OPENING && !t->context->settings->server) {
-        verify_sentence(&t->report, t->context->name, wall_s(), t->why, sizeof(t->why));
-        t->config_fault = true;
+        /* What only the clock makes wrong is right again when it has jumped: the next flow tries (faults.md L14). */
+        t->config_fault = !verify_sentence(&t->report, t->context->name, wall_s(), t->why, sizeof(t->why));
     } else {
         protocol_sentence(t, err);
     }

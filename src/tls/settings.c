@@ -3,8 +3,12 @@
 
 #include <stdlib.h>
 
+#include <mbedtls/asn1.h>
 #include <mbedtls/base64.h>
+#include <mbedtls/cipher.h>
+#include <mbedtls/ecp.h>
 #include <mbedtls/error.h>
+#include <mbedtls/md.h>
 #include <mbedtls/pem.h>
 #if MBEDTLS_VERSION_MAJOR >= 3
 #include <psa/crypto.h>
@@ -34,10 +38,27 @@ static size_t pem_size(const void *text, size_t len)
 
 /* ---- authorities ---- */
 
+/* Their codes are a sum of two: what a high module did (0x7f80), and why a low one could not (0x007f). */
+bool tls_is_no_memory(int e)
+{
+    static const int high[] = { MBEDTLS_ERR_SSL_ALLOC_FAILED,   MBEDTLS_ERR_X509_ALLOC_FAILED,
+                                MBEDTLS_ERR_PK_ALLOC_FAILED,    MBEDTLS_ERR_PEM_ALLOC_FAILED,
+                                MBEDTLS_ERR_ECP_ALLOC_FAILED,   MBEDTLS_ERR_MD_ALLOC_FAILED,
+                                MBEDTLS_ERR_CIPHER_ALLOC_FAILED };
+    int low = -e & 0x7f;
+
+    if (e >= 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(high); i++) {
+        if ((-e & 0x7f80) == -high[i])
+            return true;
+    }
+    return low == -MBEDTLS_ERR_MPI_ALLOC_FAILED || low == -MBEDTLS_ERR_ASN1_ALLOC_FAILED;
+}
+
 static int parse_failure(int e, const char *what, struct err *err)
 {
-    if (e == MBEDTLS_ERR_X509_ALLOC_FAILED || e == MBEDTLS_ERR_PK_ALLOC_FAILED ||
-        e == MBEDTLS_ERR_PEM_ALLOC_FAILED)
+    if (tls_is_no_memory(e))
         return err_set(err, -ENOMEM, "no memory");
     if (e == MBEDTLS_ERR_PK_PASSWORD_REQUIRED || e == MBEDTLS_ERR_PEM_PASSWORD_REQUIRED ||
         e == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
@@ -110,6 +131,8 @@ static int check_pair(const mbedtls_x509_crt *crt, mbedtls_pk_context *key, stru
     int e = mbedtls_pk_check_pair(&crt->pk, key);
 #endif
 
+    if (tls_is_no_memory(e))
+        return parse_failure(e, "private key", err);
     return e == 0 ? 0 : err_set(err, -EINVAL, "the private key does not belong to the certificate");
 }
 

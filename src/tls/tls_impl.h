@@ -101,8 +101,9 @@ struct cert_report {
 /** verify_callback() - sees every certificate of a chain, root first; @tls: a struct tls */
 int verify_callback(void *tls, mbedtls_x509_crt *crt, int depth, uint32_t *flags);
 /** verify_sentence() - why it is not trusted
- * @name: what was asked for. @now_s: UNIX time, since a clock that is wrong makes every certificate wrong (faults.md L14) */
-void verify_sentence(const struct cert_report *r, const char *name, int64_t now_s, char *out, size_t cap);
+ * @name: what was asked for. @now_s: UNIX time, since a clock that is wrong makes every certificate wrong (faults.md L14)
+ * Return: is it the clock that is wrong? */
+bool verify_sentence(const struct cert_report *r, const char *name, int64_t now_s, char *out, size_t cap);
 /** verify_address() - is @addr among the iPAddress names of the certificate? (RFC 5280 section 4.2.1.6) */
 bool verify_address(const mbedtls_x509_crt *crt, const struct ip_addr *addr);
 
@@ -120,6 +121,8 @@ struct record_watch {
 void record_watch(struct record_watch *w, const uint8_t *data, size_t len);
 /** record_stranger() - what answers instead of TLS, by its first bytes; NULL: it looks like TLS */
 const char *record_stranger(const struct record_watch *w);
+
+bool tls_is_no_memory(int e); /* does mbedTLS's code @e say that memory is missing? */
 
 /* ---- a connection ------------------------------------------------------------------------------------------------------ */
 

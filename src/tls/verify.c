@@ -163,7 +163,8 @@ static const char *day_of(int64_t seconds, char out[32])
     return out;
 }
 
-static void time_sentence(const struct cert_report *r, int64_t now_s, char *out, size_t cap)
+/* Return: is this machine's clock to blame? */
+static bool time_sentence(const struct cert_report *r, int64_t now_s, char *out, size_t cap)
 {
     const char *whose = r->expired_depth == 0 ? "a certificate" : "a certificate of an authority";
     bool expired = (r->flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0;
@@ -175,9 +176,10 @@ static void time_sentence(const struct cert_report *r, int64_t now_s, char *out,
         snprintf(out, cap, "shows %s that expired on %s", whose, day_of(r->to_s, day));
     else
         snprintf(out, cap, "shows %s that is valid only from %s on", whose, day_of(r->from_s, day));
+    return now_s < YEAR_2024_S;
 }
 
-void verify_sentence(const struct cert_report *r, const char *name, int64_t now_s, char *out, size_t cap)
+bool verify_sentence(const struct cert_report *r, const char *name, int64_t now_s, char *out, size_t cap)
 {
     static const struct {
         uint32_t flag;
@@ -196,13 +198,12 @@ void verify_sentence(const struct cert_report *r, const char *name, int64_t now_
     };
 
     if ((r->flags & (MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE)) != 0) {
-        time_sentence(r, now_s, out, cap);
-        return;
+        return time_sentence(r, now_s, out, cap);
     }
     for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
         if ((r->flags & plain[i].flag) != 0) {
             snprintf(out, cap, "%s", plain[i].text);
-            return;
+            return false;
         }
     }
     if ((r->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) != 0 && r->self_signed)
@@ -217,4 +218,5 @@ void verify_sentence(const struct cert_report *r, const char *name, int64_t now_
         snprintf(out, cap, "shows a certificate whose key is not among pin-sha256");
     else
         snprintf(out, cap, "shows a certificate that cannot be verified (flags 0x%x)", (unsigned)r->flags);
+    return false;
 }

@@ -94,6 +94,10 @@ static void set_extensions(mbedtls_x509write_cert *crt, const struct pki_wish *w
 static void set_serial(mbedtls_x509write_cert *crt)
 {
     uint8_t serial[8] = { 1 };
+#if MBEDTLS_VERSION_NUMBER >= 0x03040000
+    assert_int_equal(random_bytes(serial + 1, sizeof(serial) - 1), 0);
+    assert_int_equal(mbedtls_x509write_crt_set_serial_raw(crt, serial, sizeof(serial)), 0);
+#else
     mbedtls_mpi n;
 
     assert_int_equal(random_bytes(serial + 1, sizeof(serial) - 1), 0);
@@ -101,6 +105,7 @@ static void set_serial(mbedtls_x509write_cert *crt)
     assert_int_equal(mbedtls_mpi_read_binary(&n, serial, sizeof(serial)), 0);
     assert_int_equal(mbedtls_x509write_crt_set_serial(crt, &n), 0);
     mbedtls_mpi_free(&n);
+#endif
 }
 
 static void make_pin(const char *pem, uint8_t out[32])
@@ -130,7 +135,9 @@ void pki_make(const struct pki_wish *w, struct pki_id *out)
     snprintf(subject, sizeof(subject), "CN=%s", w->cn);
     snprintf(by, sizeof(by), "CN=%s", w->issuer ? (w->issuer_cn ? w->issuer_cn : "test CA") : w->cn);
     mbedtls_x509write_crt_set_version(&crt, MBEDTLS_X509_CRT_VERSION_3);
-    mbedtls_x509write_crt_set_md_alg(&crt, w->sha1 ? MBEDTLS_MD_SHA1 : MBEDTLS_MD_SHA256);
+    mbedtls_x509write_crt_set_md_alg(&crt, w->md5    ? MBEDTLS_MD_MD5
+                                           : w->sha1 ? MBEDTLS_MD_SHA1
+                                                     : MBEDTLS_MD_SHA256);
     set_serial(&crt);
     assert_int_equal(mbedtls_x509write_crt_set_subject_name(&crt, subject), 0);
     assert_int_equal(mbedtls_x509write_crt_set_issuer_name(&crt, by), 0);

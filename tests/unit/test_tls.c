@@ -56,6 +56,13 @@ static const struct trust_row trust[] = {
     { "RSA of 2048 bits", { GOOD, .rsa_bits = 2048 }, .says = NULL },
     { "RSA of 1024 bits", { GOOD, .rsa_bits = 1024 }, .says = "too weak (RSA" },
     { "signed with SHA-1", { GOOD, .sha1 = true }, .says = "too weak (MD5 or SHA-1)" },
+    { "signed with MD5",
+      { GOOD, .rsa_bits = 2048, .md5 = true },
+      .self_signed = true,
+      .says = "too weak (MD5 or SHA-1)" },
+    { "an authority's instead of a leaf",
+      { .cn = "test CA", .authority = true },
+      .says = "for test CA, not for localhost" },
     { "expired, and nobody cares", { GOOD, .to = "20240301120000" }, .skip = true, .says = NULL },
     { "another host, and nobody cares", { .cn = "x", .dns = { "x" } }, .skip = true, .says = NULL },
 };
