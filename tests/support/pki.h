@@ -19,8 +19,8 @@ struct pki_wish {
     const char *addresses[2]; /* as text */
     const char *from, *to;    /* "20240101000000"; NULL: 2020 to 2040 */
     unsigned rsa_bits;        /* 0: P-256 */
-    bool sha1, md5; /* instead of SHA-256; MD5 only with RSA */
-    bool client_only; /* extended key usage */
+    bool sha1, md5;           /* instead of SHA-256; MD5 only with RSA */
+    bool client_only;         /* extended key usage */
     bool authority;
     const struct pki_id *issuer; /* NULL: self-signed */
     const char *issuer_cn;
