@@ -74,12 +74,15 @@ struct h2_options {
     struct loop *loop;
     struct wheel *wheel; /* advanced by the caller */
     bool server;
-    int fd;          /* connected, non-blocking, watched by nobody else */
+    /* connected, non-blocking, watched by nobody else; -1: `tls` goes through something else, which the caller watches */
+    int fd;
     struct tls *tls; /* its handshake is done; NULL: plain (h2c with prior knowledge, RFC 9113 section 3.3) */
     /* TLS inside TLS (a chain): do the sessions below hold what has not left, and send it. NULL: there are none */
     bool (*unsent)(void *below);
     int (*flush)(void *below); /* 0, -EAGAIN, -ECONNRESET */
     void *below;
+    /* with fd -1: LOOP_READ | LOOP_WRITE are wanted from now on; the caller says by h2_turn() that they are there */
+    void (*want)(void *below, unsigned events);
     uint32_t max_streams;         /* at a time; 0: 256 */
     uint32_t receive_bytes;       /* that wait to be read, all streams together; 0: 4 MiB */
     uint32_t send_bytes;          /* that wait to be sent, all streams together; 0: 4 MiB */
@@ -94,6 +97,8 @@ struct h2_options {
 int h2_open(const struct h2_options *opt, struct h2 **out);
 void h2_close(
     struct h2 *h); /* NULL is fine; GOAWAY if it goes; all streams are gone with it, without a callback */
+/** h2_turn() - for a connection without a descriptor: LOOP_READ | LOOP_WRITE have come. @h may be gone afterwards */
+void h2_turn(struct h2 *h, unsigned events);
 /** h2_drain() - no new streams from now on (GOAWAY); on_closed with 0 comes when the last one has ended */
 void h2_drain(struct h2 *h);
 bool h2_can_open(const struct h2 *h); /* client: not draining, and below both sides' number of streams */

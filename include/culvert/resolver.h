@@ -202,6 +202,7 @@ bool dns_service_has_servers(const struct dns_service *s);
     X(coalesced, "dns.coalesced") \
     X(asked, "dns.asked") \
     X(sent, "dns.sent") \
+    X(connections, "dns.connections") \
     X(answers, "dns.answers") \
     X(ignored, "dns.ignored") \
     X(bad_answers, "dns.bad_answers") \

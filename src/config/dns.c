@@ -12,7 +12,7 @@
 #define DNS_PORT           53
 #define DNS_TLS_PORT       853 /* RFC 7858 section 3.1 */
 #define DNS_HTTPS_PORT     443
-#define NAMESERVERS_EXPECT "192.0.2.53, tcp://192.0.2.53 or tls://192.0.2.53 would work"
+#define NAMESERVERS_EXPECT "192.0.2.53, tls://192.0.2.53 or https://192.0.2.53/dns-query would work"
 #define ENTRIES_MAX        65536
 
 struct cfg_dns { /* scratch: where things stand */
@@ -319,6 +319,21 @@ static const struct scheme schemes[] = {
     { "", DNS_OVER_UDP, DNS_PORT },
 };
 
+/* "/dns-query", also as a template "/dns-query{?dns}" (RFC 8484 section 3). Return: NULL: no path can look like this. */
+static const char *keep_path(struct cfg_read *r, const char *path)
+{
+    const char *end = path != NULL ? strstr(path, "{?dns}") : NULL;
+    size_t len = path == NULL ? 0 : end != NULL ? (size_t)(end - path) : strlen(path);
+
+    if (path == NULL)
+        return "/dns-query";
+    for (size_t i = 0; i < len; i++) {
+        if (path[i] <= ' ' || path[i] > '~' || path[i] == '{')
+            return NULL;
+    }
+    return cfg_keep_text(r, path, len);
+}
+
 static bool take_nameserver(struct cfg_read *r, struct cfg_dns *d, const struct cfg_node *v,
                             struct dns_nameserver *out)
 {
@@ -338,19 +353,15 @@ static bool take_nameserver(struct cfg_read *r, struct cfg_dns *d, const struct 
         *hash++ = '\0';
     slash = s->transport == DNS_OVER_HTTPS ? strchr(text, '/') : NULL;
     *out = (struct dns_nameserver){ .transport = s->transport };
-    if (slash != NULL) {
-        out->path = cfg_keep_text(r, slash, strlen(slash));
+    if (s->transport == DNS_OVER_HTTPS)
+        out->path = keep_path(r, slash);
+    if (slash != NULL)
         *slash = '\0';
-    } else if (s->transport == DNS_OVER_HTTPS) {
-        out->path = "/dns-query";
-    }
-    if (!read_place(r, text, s->port, &out->at) || (out->at.name != NULL && s->transport == DNS_OVER_UDP)) {
+    if (!read_place(r, text, s->port, &out->at) || (out->at.name != NULL && s->transport == DNS_OVER_UDP) ||
+        (out->path == NULL && s->transport == DNS_OVER_HTTPS)) {
         cfg_error(r, v, "%s is no name server; " NAMESERVERS_EXPECT, cfg_quote(v->text, quoted));
         return false;
     }
-    if (s->transport == DNS_OVER_HTTPS)
-        cfg_error(r, v, "%s is not supported yet; tls:// to the same server would work",
-                  cfg_quote(v->text, quoted));
     out->target = exit_of(r, v, hash == NULL ? "" : hash);
     if (s->transport == DNS_OVER_TLS || s->transport == DNS_OVER_HTTPS)
         out->tls = tls_of(r, d, v, s->transport == DNS_OVER_HTTPS);

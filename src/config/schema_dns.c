@@ -72,8 +72,10 @@ static const struct cfg_key dns_keys[] = {
       .fixed = true,
       .type = &cfg_dns_servers,
       .shown = "none",
-      .help = "who is asked: `192.0.2.53`, `tcp://` or `tls://`; `#name` goes through that proxy. "
-              "Never the system's resolver" },
+      .help =
+          "who is asked: `192.0.2.53`, `tcp://`, `tls://` or `https://192.0.2.53/dns-query`; `#name` goes "
+          "through that proxy. "
+          "Never the system's resolver" },
     { .name = "nameserver-order",
       .fixed = true,
       .type = &cfg_choice,

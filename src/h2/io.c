@@ -50,9 +50,19 @@ void io_low_water(struct h2 *h)
 {
     int one = 1, bytes = h->urgent ? LOW_WATER_URGENT : LOW_WATER_BULK;
 
+    if (h->opt.fd < 0)
+        return;
     /* in a test the descriptor may be no TCP socket */
     (void)setsockopt(h->opt.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     (void)setsockopt(h->opt.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
+static void watch(struct h2 *h, unsigned events)
+{
+    if (h->opt.fd < 0)
+        h->opt.want(h->opt.below, events);
+    else
+        loop_io_set(h->opt.loop, &h->io, events);
 }
 
 /* ---- reading ---- */
@@ -170,12 +180,12 @@ void io_write(struct h2 *h)
     int r = write_all(h);
 
     if (r != 0 && r != -EAGAIN) { /* what they said before is still read: it may tell why */
-        loop_io_set(h->opt.loop, &h->io, LOOP_READ);
+        watch(h, LOOP_READ);
         read_some(h);
         h2_fail(h, -ECONNRESET, "cut the connection");
         return;
     }
-    loop_io_set(h->opt.loop, &h->io, LOOP_READ | (r == -EAGAIN ? LOOP_WRITE : 0u));
+    watch(h, LOOP_READ | (r == -EAGAIN ? LOOP_WRITE : 0u));
 }
 
 void io_goodbye(struct h2 *h)
@@ -228,7 +238,7 @@ void io_tell(struct h2 *h)
 
 /* ---- events ---- */
 
-static void turn(struct h2 *h, unsigned events)
+void h2_turn(struct h2 *h, unsigned events)
 {
     h2_enter(h);
     if ((events & LOOP_READ) != 0 || h->unread)
@@ -248,13 +258,13 @@ static void turn(struct h2 *h, unsigned events)
 
 static void on_io(struct loop_io *io, unsigned events)
 {
-    turn(CONTAINER_OF(io, struct h2, io), events);
+    h2_turn(CONTAINER_OF(io, struct h2, io), events);
 }
 
 static void on_soon(struct wheel_timer *t, uint64_t now_us)
 {
     (void)now_us;
-    turn(CONTAINER_OF(t, struct h2, soon), 0);
+    h2_turn(CONTAINER_OF(t, struct h2, soon), 0);
 }
 
 void io_start(struct h2 *h)
@@ -262,13 +272,15 @@ void io_start(struct h2 *h)
     h->soon.fn = on_soon;
     h->unread = h->opt.tls && tls_unread(h->opt.tls);
     io_low_water(h);
-    loop_io_resume(h->opt.loop, &h->io, h->opt.fd, LOOP_READ | LOOP_WRITE, on_io);
-    if (h->unread)
+    if (h->opt.fd >= 0)
+        loop_io_resume(h->opt.loop, &h->io, h->opt.fd, LOOP_READ | LOOP_WRITE, on_io);
+    if (h->unread || h->opt.fd < 0)
         h2_later(h);
 }
 
 void io_stop(struct h2 *h)
 {
-    loop_io_stop(h->opt.loop, &h->io);
+    if (h->opt.fd >= 0)
+        loop_io_stop(h->opt.loop, &h->io);
     wheel_cancel(h->opt.wheel, &h->soon);
 }

@@ -12,13 +12,13 @@
 #include <errno.h>
 #include <string.h>
 
-#define TICK_US      UINT64_C(250000)
-#define STALE_TICK   7  /* 1.75 s: RFC 8767 section 5 */
-#define LAST_TICK    19 /* 4.75 s */
-#define RESEND_1     4  /* ticks after a try began */
-#define RESEND_2     12
-#define OPEN_US      UINT64_C(4000000)
-#define STALE_TTL_US UINT64_C(30000000)
+#define TICK_US    UINT64_C(250000)
+#define STALE_TICK 7  /* 1.75 s: RFC 8767 section 5 */
+#define LAST_TICK  19 /* 4.75 s */
+#define RESEND_1   4  /* ticks after a try began */
+#define RESEND_2   12
+#define OPEN_US    UINT64_C(4000000)
+#define SECOND_US  UINT64_C(1000000)
 
 /* ---- lists ---- */
 
@@ -173,13 +173,16 @@ static void learn(const struct dns_job *j, const struct dns_answer *answer)
 
     for (size_t i = 0; i < answer->n_addrs; i++)
         name_book_learn(s->book, s->index, &answer->addrs[i], j->name, now_us,
-                        now_us + answer->ttl_s * UINT64_C(1000000));
+                        now_us + answer->ttl_s * SECOND_US);
 }
 
-static void job_answered(struct dns_job *j, struct span message, const struct dns_relay *relay)
+/* @age_s: since when it is true; its TTLs are less by that. */
+static void job_answered(struct dns_job *j, struct span message, const struct dns_relay *relay,
+                         uint32_t age_s)
 {
     const struct answer_key key = key_of(j);
     struct dns_service *s = j->s;
+    uint64_t now_us = loop_now_us(s->loop), age_us = age_s * SECOND_US;
     struct dns_ask *a;
 
     DCOUNT(s, answers);
@@ -191,9 +194,9 @@ static void job_answered(struct dns_job *j, struct span message, const struct dn
         return;
     }
     learn(j, &relay->answer);
-    answer_cache_put(&s->cache, &key, message, relay, loop_now_us(s->loop));
+    answer_cache_put(&s->cache, &key, message, relay, now_us > age_us ? now_us - age_us : 0);
     while ((a = take_waiting(j)) != NULL)
-        ask_reply_relay(a, (struct span){ message.data, relay->len }, relay->additionals, 0, false);
+        ask_reply_relay(a, (struct span){ message.data, relay->len }, relay->additionals, age_s, false);
 }
 
 /* ---- tries ---- */
@@ -221,8 +224,11 @@ static int build_query(struct dns_try *t)
 {
     unsigned flags = t->no_edns ? 0 : DNS_Q_EDNS | t->job->flags;
     struct buf out;
-    int r = random_bytes(&t->id, sizeof(t->id));
+    int r = 0;
 
+    t->id = 0; /* RFC 8484 section 4.1: the same question is the same request */
+    if (t->server->transport != DNS_OVER_HTTPS)
+        r = random_bytes(&t->id, sizeof(t->id));
     buf_init(&out, t->query + 2, sizeof(t->query) - 2);
     dns_put_query(&out, t->id, &t->job->question, flags);
     put_be16(t->query, (uint16_t)out.len);
@@ -285,7 +291,7 @@ void try_message(struct dns_try *t, const uint8_t *data, size_t len)
         else
             try_failed(t);
     } else if (relay.answer.rcode == DNS_NOERROR || relay.answer.rcode == DNS_NXDOMAIN) {
-        job_answered(j, (struct span){ data, len }, &relay);
+        job_answered(j, (struct span){ data, len }, &relay, t->age_s);
     } else if (!again_without_edns(t, &relay.answer)) {
         DCOUNT(j->s, refused);
         try_failed(t);

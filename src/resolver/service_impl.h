@@ -80,6 +80,10 @@ struct dns_try {
     bool open, repeated, no_edns;
     struct up_udp *udp;
     struct dns_conn *conn;
+    struct h2_stream *request; /* over HTTPS: on its way */
+    uint8_t *body;             /* of the response, as far as it came */
+    size_t body_len, body_cap;
+    uint32_t age_s;            /* how long the answer has waited in caches of HTTP */
     struct dns_try *conn_next; /* of its connection */
     size_t query_len;          /* with TCP's length in front */
     uint8_t query[SERVICE_QUERY_MAX];
@@ -110,6 +114,32 @@ void try_failed(struct dns_try *t);
 int stream_ask(struct dns_try *t); /* send it over the server's connection, made if need be; 0 or -errno */
 void stream_leave(struct dns_try *t);
 void streams_close(struct dns_service *s);
+
+struct dns_conn {
+    struct dns_conn *next;
+    struct dns_service *s;
+    const struct dns_nameserver *server;
+    struct up_stream *up; /* NULL: it is gone */
+    struct tls *tls;      /* NULL: plain */
+    struct h2 *h2;        /* over HTTPS, once the session is there */
+    bool open;            /* the stream is; with TLS not yet the session */
+    bool ready;           /* questions may leave */
+    bool leaving;         /* it takes no more questions */
+    struct dns_try *tries;
+    struct wheel_timer timer; /* TLS wants a turn, or nothing has been asked for long */
+    uint64_t idle_us;         /* without a question it closes then */
+    uint64_t unheard_us;      /* since when a question waits and nothing comes; 0: none does */
+    uint8_t *out, *in;
+    size_t out_len, out_cap, in_len, in_cap;
+};
+void stream_end(struct dns_conn *c);   /* it broke: its questions are asked once more elsewhere, or fail */
+void stream_heard(struct dns_conn *c); /* something came from its server */
+
+/* ---- https.c ---- */
+
+bool https_start(struct dns_conn *c);       /* its TLS session is there. Return: false: it speaks no HTTP/2 */
+void https_ask_waiting(struct dns_conn *c); /* as many as it has room for */
+void https_leave(struct dns_try *t);
 
 /* ---- service.c ---- */
 

@@ -1,34 +1,24 @@
-/* stream.c - connections to name servers: TCP (RFC 7766) and TLS (RFC 7858), through any way out.
+/* stream.c - connections to name servers: TCP (RFC 7766), TLS (RFC 7858) and HTTPS (https.c), through any way out.
  *
  * One connection a server carries all questions to it, each with an id of its own; answers come in any order. It stays open for
  * IDLE_US after the last one. When it ends while questions wait, each of them is asked once more on a new connection
- * (faults.md D13): servers close what has been idle whenever they like. TLS is src/tls over the stream of the way out, with
- * chain and name always checked. */
+ * (faults.md D13): servers close what has been idle whenever they like. One that has been silent for SILENT_US while a question
+ * waits gets no more of them: new ones are asked on a new connection. TLS is src/tls over the stream of the way out, with chain
+ * and name always checked. */
 #include "service_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "culvert/h2.h"
+
 #define OPEN_US    UINT64_C(4000000)
 #define IDLE_US    UINT64_C(10000000)
+#define SILENT_US  UINT64_C(3000000)
 #define OUT_MAX    65536
 #define IN_FIRST   2048
 #define READ_STEPS 16
-
-struct dns_conn {
-    struct dns_conn *next;
-    struct dns_service *s;
-    const struct dns_nameserver *server;
-    struct up_stream *up; /* NULL: it is gone */
-    struct tls *tls;      /* NULL: plain */
-    bool open;            /* the stream is; with TLS not yet the session */
-    bool ready;           /* questions may leave */
-    struct dns_try *tries;
-    struct wheel_timer timer; /* TLS wants a turn, or nothing has been asked for long */
-    uint8_t *out, *in;
-    size_t out_len, out_cap, in_len, in_cap;
-};
 
 /* ---- life ---- */
 
@@ -45,6 +35,7 @@ static void conn_free(struct dns_conn *c)
 {
     conn_unlink(c);
     wheel_cancel(c->s->wheel, &c->timer);
+    h2_close(c->h2);
     tls_free(c->tls);
     up_stream_close(c->up);
     free(c->out);
@@ -53,12 +44,14 @@ static void conn_free(struct dns_conn *c)
 }
 
 /* It ended. Questions that it had taken are asked once more. */
-static void conn_end(struct dns_conn *c)
+void stream_end(struct dns_conn *c)
 {
     struct dns_try *t = c->tries, *next;
     bool was_ready = c->ready;
 
     c->tries = NULL;
+    for (struct dns_try *at = t; at != NULL; at = at->conn_next)
+        https_leave(at);
     for (struct dns_try *at = t; at != NULL; at = at->conn_next)
         at->conn = NULL;
     conn_free(c);
@@ -84,20 +77,37 @@ void streams_close(struct dns_service *s)
         conn_free(s->conns); /* no try is left */
 }
 
+static bool is_silent(const struct dns_conn *c)
+{
+    return c->unheard_us != 0 && loop_now_us(c->s->loop) - c->unheard_us >= SILENT_US;
+}
+
+void stream_heard(struct dns_conn *c)
+{
+    c->unheard_us = 0;
+}
+
 void stream_leave(struct dns_try *t)
 {
+    struct dns_conn *c = t->conn;
     struct dns_try **at;
+    uint64_t now_us;
 
-    if (t->conn == NULL)
+    if (c == NULL)
         return;
-    at = &t->conn->tries;
+    at = &c->tries;
     while (*at != t)
         at = &(*at)->conn_next;
     *at = t->conn_next;
-    if (t->conn->tries == NULL)
-        wheel_set(t->job->s->wheel, &t->conn->timer, loop_now_us(t->job->s->loop) + IDLE_US);
     t->conn = NULL;
     t->conn_next = NULL;
+    https_leave(t);
+    now_us = loop_now_us(c->s->loop);
+    c->idle_us = is_silent(c) || c->leaving ? now_us : now_us + IDLE_US;
+    if (c->tries == NULL)
+        wheel_set(c->s->wheel, &c->timer, c->idle_us);
+    else if (c->h2 != NULL) /* there is room for those who wait */
+        wheel_set(c->s->wheel, &c->timer, now_us);
 }
 
 /* ---- bytes out ---- */
@@ -227,6 +237,7 @@ static bool pull(struct dns_conn *c)
         if (n <= 0)
             return false;
         c->in_len += (size_t)n;
+        stream_heard(c);
         if (!hand_on(c))
             return false;
     }
@@ -241,7 +252,7 @@ static ssize_t io_recv(void *arg, void *to, size_t len)
 {
     struct dns_conn *c = arg;
 
-    return up_stream_recv(c->up, to, len);
+    return c->up == NULL ? -ECONNRESET : up_stream_recv(c->up, to, len);
 }
 
 static ssize_t io_send(void *arg, const void *data, size_t len)
@@ -249,7 +260,7 @@ static ssize_t io_send(void *arg, const void *data, size_t len)
     struct dns_conn *c = arg;
     const struct iovec iov = { (void *)(uintptr_t)data, len };
 
-    return up_stream_sendv(c->up, &iov, 1);
+    return c->up == NULL ? -ECONNRESET : up_stream_sendv(c->up, &iov, 1);
 }
 
 static void io_wake(void *arg)
@@ -290,7 +301,7 @@ static bool shake_hands(struct dns_conn *c)
     switch (tls_handshake(c->tls, loop_now_us(c->s->loop))) {
     case TLS_DONE:
         c->ready = true;
-        return true;
+        return c->server->transport != DNS_OVER_HTTPS || https_start(c);
     case TLS_WANT_READ:
         up_stream_want(c->up, LOOP_READ);
         return true;
@@ -316,14 +327,18 @@ static void go_on(struct dns_conn *c, bool readable)
 {
     bool well = true;
 
+    if (c->h2 != NULL) {
+        h2_turn(c->h2, readable ? LOOP_READ : LOOP_WRITE);
+        return;
+    }
     if (!c->ready && c->tls != NULL)
         well = shake_hands(c);
-    if (well && c->ready)
+    if (well && c->ready && c->h2 == NULL)
         well = push(c);
-    if (well && c->ready && readable)
+    if (well && c->ready && c->h2 == NULL && readable)
         well = pull(c);
     if (!well)
-        conn_end(c);
+        stream_end(c);
 }
 
 static void on_open(void *arg)
@@ -351,7 +366,7 @@ static void on_closed(void *arg, const struct up_failure *why)
 
     (void)why; /* the question goes to the next server, or fails: that is what is told */
     c->up = NULL;
-    conn_end(c);
+    stream_end(c);
 }
 
 static const struct up_stream_events stream_events = { on_open, on_readable, on_writable, on_closed };
@@ -360,9 +375,12 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
 {
     struct dns_conn *c = CONTAINER_OF(timer, struct dns_conn, timer);
 
-    (void)now_us;
-    if (c->tries == NULL)
+    if (c->tries == NULL && now_us >= c->idle_us)
         conn_free(c);
+    else if (c->tries == NULL)
+        wheel_set(c->s->wheel, timer, c->idle_us);
+    else if (c->h2 != NULL)
+        https_ask_waiting(c);
     else if (c->open)
         go_on(c, true);
 }
@@ -390,6 +408,7 @@ static struct dns_conn *conn_new(struct dns_service *s, const struct dns_nameser
         conn_free(c);
         return NULL;
     }
+    DCOUNT(s, connections);
     return c;
 }
 
@@ -406,25 +425,32 @@ static int own_id(struct dns_conn *c, struct dns_try *t)
     return 0;
 }
 
+/* Over HTTPS a stream is what tells questions apart. */
+static bool take_try(struct dns_conn *c, struct dns_try *t)
+{
+    return t->server->transport == DNS_OVER_HTTPS || (own_id(c, t) == 0 && append(c, t->query, t->query_len));
+}
+
 int stream_ask(struct dns_try *t)
 {
     struct dns_service *s = t->job->s;
     struct dns_conn *c = s->conns;
-    int r;
 
-    while (c != NULL && c->server != t->server)
+    while (c != NULL && (c->server != t->server || c->leaving || is_silent(c)))
         c = c->next;
     if (c == NULL && (c = conn_new(s, t->server)) == NULL)
         return -ENOMEM;
-    if ((r = own_id(c, t)) != 0)
-        return r;
-    if (!append(c, t->query, t->query_len))
+    if (!take_try(c, t))
         return -ENOBUFS;
     DCOUNT(s, sent);
     t->conn = c;
     t->conn_next = c->tries;
     c->tries = t;
-    if (c->ready) /* not from here: a connection that broke would end this try while it is being made */
+    if (c->unheard_us == 0)
+        c->unheard_us = loop_now_us(s->loop);
+    if (c->h2 != NULL)
+        https_ask_waiting(c);
+    else if (c->ready) /* not from here: a connection that broke would end this try while it is being made */
         up_stream_want(c->up, LOOP_READ | LOOP_WRITE);
     return 0;
 }

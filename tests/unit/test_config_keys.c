@@ -196,7 +196,7 @@ static const struct key_row {
     { "dns.nameserver-policy", "dns: {nameserver-policy: {'+.corp.example': [10.0.0.53, 10.0.0.54]}}\n",
       "dns: {nameserver-policy: {'+.corp.example': dns.example}}\n",
       "1:45: dns.nameserver-policy.+.corp.example[0]: \"dns.example\" is no name server; 192.0.2.53, "
-      "tcp://192.0.2.53 or tls://192.0.2.53 would work" },
+      "tls://192.0.2.53 or https://192.0.2.53/dns-query would work" },
     { "dns.proxy-server-nameserver", "dns: {proxy-server-nameserver: [192.0.2.1, 192.0.2.2]}\n",
       "dns: {proxy-server-nameserver: 'tcp://192.0.2.1'}\n",
       "1:32: dns.proxy-server-nameserver[0]: is asked directly and in the clear, for the names of proxies "

@@ -156,6 +156,7 @@ server:
   do-daemonize: no
 %(interfaces)s
   port: 53
+%(secure)s
   access-control: 0.0.0.0/0 allow
   access-control: ::/0 allow
   local-zone: "test." static
@@ -173,14 +174,19 @@ remote-control:
 """
 
 
-def unbound(lab, addresses=lab_addresses.TARGET, more=()):
-    """DNS on port 53 of the targets; example.test is the first target, big.test needs TCP. `more`: lines of local-data."""
+def unbound(lab, addresses=lab_addresses.TARGET, more=(), pem=None):
+    """DNS on port 53 of the targets; example.test is the first target, big.test needs TCP. `more`: lines of local-data.
+    With `pem` (certificate and key in one file) also over TLS on 853 and HTTPS on 443, by its own TLS."""
     program = need("unbound")
+    secure = ['tls-service-key: "%s"' % pem, 'tls-service-pem: "%s"' % pem, "tls-port: 853", "https-port: 443"] if pem else []
+    secure += ["interface: %s@%d" % (a, port) for a in addresses for port in (853, 443) if pem]
     text = UNBOUND % {"dir": lab.context.dir, "v4": lab_addresses.TARGET[0], "v6": lab_addresses.TARGET[1],
                       "interfaces": "\n".join("  interface: " + a for a in addresses), "big": "b" * 240,
+                      "secure": "\n".join("  " + x for x in secure),
                       "more": "\n".join('  local-data: "%s"' % x for x in more)}
     p = Process(lab.context, lab.srv, [program, "-c", lab.context.write("unbound.conf", text)], "unbound")
-    wait_port(lab.srv, addresses[0], 53, process=p)
+    for port in (53, 853, 443) if pem else (53,):
+        wait_port(lab.srv, addresses[0], port, process=p)
     return p
 
 

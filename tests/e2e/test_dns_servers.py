@@ -1,0 +1,89 @@
+"""Name servers over TLS and HTTPS, through the configured way out and no other (issue: DNS; faults.md D13, G5)."""
+from harness import check, check_equal, client, fronts, servers, test
+from harness import lab as at
+from test_dns import dig, dns, status_of
+
+
+def secure_unbound(t, lab):
+    """unbound with its own TLS: DoT on 853, DoH on 443; returns it and the file of its authority."""
+    pki = fronts.Pki(t)
+    pem = pki.make("dns", "DNS:dns.test,IP:%s" % at.TARGET[0])
+    return servers.unbound(lab, pem=pem, more=["a%d.test. 60 IN A 10.55.0.%d" % (i, i) for i in range(1, 60)]), pki, pem
+
+
+@test("DNS over TLS and HTTPS with unbound: one connection for many questions, long answers, and a new one after its restart",
+      rows=["D13"], quick=True, limit=60)
+def _(t):
+    lab = t.lab()
+    lab.direct_route()
+    for url in ("tls://" + at.TARGET[0], "https://%s/dns-query" % at.TARGET[0]):
+        unbound, pki, pem = secure_unbound(t, lab)
+        gw = lab.gateway(rules=["MATCH,DIRECT"], route=url.startswith("tls"),
+                         **dns(t, "real", nameserver=[url], ca=pki.ca, **{"cache-size": 64}))
+        if not url.startswith("tls"):
+            lab.gw.ip("route replace default dev tun0 metric 10 table 20")
+        for i in range(1, 20):
+            check_equal(dig(lab.cli, at.TARGET2[0], "a%d.test" % i), ["10.55.0.%d" % i], url)
+        check_equal(dig(lab.cli, at.TARGET2[0], "example.test", "AAAA"), [at.TARGET[1]])
+        check_equal(len(dig(lab.cli, at.TARGET2[0], "big.test", "TXT")), 6, "a long answer")
+        check_equal(status_of(lab.cli, at.TARGET2[0], "nobody.test"), "NXDOMAIN")
+        check(gw.counter("dns.connections") <= 2, "%d connections of 2 workers" % gw.counter("dns.connections"))
+        unbound.stop()
+        unbound = servers.unbound(lab, pem=pem)
+        check_equal(dig(lab.cli, at.TARGET2[0], "example.test"), [at.TARGET[0]], "after its restart")
+        check_equal((gw.counter("dns.failed"), gw.counter("dns.bad_answers")), (0, 0))
+        check_equal(gw.terminate(seconds=4), 0)
+        unbound.stop()
+
+
+@test("DNS over HTTPS: a certificate for somebody else, a page that is no DNS, and a server without HTTP/2 are failures within 5 s",
+      rows=["D13", "D7"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.direct_route()
+    pki = fronts.Pki(t)
+    good, other = pki.make("dns", "IP:" + at.TARGET[0]), pki.make("other", "DNS:other.test")
+    conf = ["daemon off; pid %s; error_log stderr warn; worker_processes 1; user root; events {}" % t.path("nginx.pid"),
+            "http { access_log off;",
+            " ".join("%s_temp_path %s/%s;" % (k, t.dir, k) for k in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))]
+    for port, pem, http2, what in ((443, good, "http2", "return 404;"), (444, other, "http2", "return 404;"),
+                                   (445, good, "", "return 404;"),
+                                   (446, good, "http2", "default_type application/dns-message; return 200 'abc';"),
+                                   (447, good, "http2", "default_type text/html; return 200 '<html>';")):
+        conf.append("server { listen %s:%d ssl %s; ssl_certificate %s; ssl_certificate_key %s; location / { %s } }"
+                    % (at.TARGET[0], port, http2, pem, pem, what))
+    nginx = servers.Process(t, lab.srv, [servers.need("nginx"), "-p", t.dir, "-c", t.write("n.conf", "\n".join(conf) + "\n}\n")], "nginx")
+    servers.wait_port(lab.srv, at.TARGET[0], 447, process=nginx)
+    policy = {"p%d.test" % p: "https://%s:%d/dns-query" % (at.TARGET[0], p) for p in range(443, 449)}
+    gw = lab.gateway(rules=["MATCH,DIRECT"], **dns(t, "real", nameserver=[at.TARGET2[0]], ca=pki.ca, **{"nameserver-policy": policy}))
+    for p in range(443, 449):
+        check_equal(status_of(lab.cli, at.TARGET2[0], "p%d.test" % p), "SERVFAIL", "port %d" % p)
+    check_equal(gw.counter("dns.failed"), 6)
+    check_equal((gw.counter("dns.refused"), gw.counter("dns.ignored")), (2, 1), "404 and HTML; three bytes")
+
+
+@test("no question leaves but by the configured way: plain, TCP, TLS and HTTPS, each directly and through a proxy", rows=["G5"],
+      limit=120)
+def _(t):
+    lab = t.lab()
+    lab.direct_route()
+    _, pki, _ = secure_unbound(t, lab)
+    proxy = servers.culvert_serve(lab)
+    host, to_proxy = "host %s and " % at.TARGET[0], "host %s and (tcp port %d or udp)" % (at.PROXY[0], proxy.port)
+    cases = [(at.TARGET[0], host + "udp port 53"), ("tcp://" + at.TARGET[0], host + "tcp port 53"),
+             ("tls://" + at.TARGET[0], host + "tcp port 853"), ("https://%s/dns-query" % at.TARGET[0], host + "tcp port 443")]
+    cases += [(url + "#up", to_proxy) for url, _ in cases]
+    for i, (url, allowed) in enumerate(cases):
+        only = lab.only(allowed)
+        gw = lab.gateway(proxies=[proxy.proxy("up")], rules=["MATCH,up"], route=i == 0,
+                         **dns(t, "real", nameserver=[url], ca=pki.ca))
+        if i > 0:
+            lab.gw.ip("route replace default dev tun0 metric 10 table 20")
+        for how in ((), ("+tcp",)):
+            for name in ("a1.test", "a2.test"):
+                check_equal(dig(lab.cli, at.TARGET2[0], name, "A", *how), ["10.55.0." + name[1]], url)
+        check_equal(status_of(lab.cli, at.TARGET2[0], "nobody.test"), "NXDOMAIN", url)
+        check_equal(gw.counter("dns.failed"), 0, url)
+        only.check_nothing()
+        only.stop()
+        check_equal(gw.terminate(seconds=4), 0)
