@@ -160,11 +160,18 @@ int netlink_rules(struct netlink *nl, netlink_rule_fn *fn,
  * Return: 0 and its index; -ENETUNREACH when there is none. @skip_ifindex: our own device, never the answer. */
 int netlink_default_link(struct netlink *nl, bool v6, int skip_ifindex, int *ifindex);
 
+/* ---- nftables: whole tables of family inet, looked at and removed; libnftables makes them (src/route) ---- */
+int netlink_open_nft(struct netlink **out, struct err *err); /* a socket for these two only */
+/** netlink_nft_rules() - how many rules are in @table. Return: 0; -ENOENT: no such table; -EPERM, ... */
+int netlink_nft_rules(struct netlink *nl, const char *table, unsigned *count);
+int netlink_nft_remove(struct netlink *nl, const char *table); /* -ENOENT: was not there */
+
 enum netlink_event {
     NETLINK_LINK_CHANGED, /* or is gone: netlink_link_by_index() says -ENODEV then */
     NETLINK_ADDR_CHANGED,
     NETLINK_ROUTE_CHANGED, /* ifindex 0: not tied to a link */
     NETLINK_RULE_CHANGED,  /* ifindex is always 0 */
+    NETLINK_NFT_CHANGED,   /* of netlink_watch_open_nft() only: any table, any program */
     NETLINK_EVENTS_LOST
 };
 typedef void netlink_event_fn(void *arg, enum netlink_event what, int ifindex);
@@ -173,6 +180,8 @@ struct netlink_watch;
  * Several equal events in a row may come as one. ENOBUFS (events lost, faults.md R4) comes as one NETLINK_EVENTS_LOST with
  * ifindex 0: read everything anew. @fn must not close the watch. */
 int netlink_watch_open(struct loop *l, netlink_event_fn *fn, void *arg, struct netlink_watch **out);
+/* The same for nftables; -EPERM without CAP_NET_ADMIN. */
+int netlink_watch_open_nft(struct loop *l, netlink_event_fn *fn, void *arg, struct netlink_watch **out);
 void netlink_watch_close(struct netlink_watch *w); /* NULL is fine */
 
 #endif

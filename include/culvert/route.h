@@ -74,7 +74,9 @@ struct route_choice {
 
 struct route_options {
     char tun_name[16];
-    bool v4, v6;        /* families that the TUN carries: tun_carries() */
+    bool v4, v6;                 /* families that the TUN carries: tun_carries() */
+    struct ip_prefix address[8]; /* of the TUN, for the table of nftables */
+    size_t addresses;
     uint32_t mark;      /* of our sockets, not 0 */
     uint32_t mark_mask; /* 0: all bits */
     bool capture_dns;   /* port 53 enters the TUN, on-link name servers included */
@@ -118,6 +120,10 @@ void route_plan_fini(struct route_plan *plan);
 /* The plan as commands of ip(8), one a line, for --dry-run; each would do by hand what route_apply() does. */
 void route_plan_print(const struct route_plan *plan, const char *tun_name, FILE *out);
 
+/* The table of nftables that goes with it, as text for nft(8). */
+void route_nft_text(const struct route_options *opt, FILE *out);
+bool route_needs_nft(const struct route_options *opt); /* groups or cgroups are named */
+
 struct route;
 
 /** route_apply() - make it so, removing first what a dead predecessor left
@@ -139,7 +145,9 @@ void route_forget_on_exit(struct route *r);
 /** route_owner() - the live instance that has this table: one whose default route leads to a TUN that a program holds
  * @table: 0 is the default. Return: 0 and its device; -ENOENT: nobody, or only leftovers. */
 int route_owner(struct netlink *nl, uint32_t table, struct nl_link *out);
-/** route_cleanup() - remove routes and rules that carry our protocol number [whoever knows that no instance is alive]
+/* Did on-exit of whoever made the rules say keep or block? (rule 9008) */
+bool route_is_held(struct netlink *nl);
+/** route_cleanup() - remove routes and rules that carry our protocol number, and our table of nftables [whoever knows that no instance is alive]
  * @table, @priority: only those of this table and from this priority on; both 0: all of ours, wherever they are
  * @removed: how many, or NULL. Return: 0 or the first -errno; it goes on after one. */
 int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigned *removed);

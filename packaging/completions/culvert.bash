@@ -5,7 +5,7 @@ _culvert() {
 
     COMPREPLY=()
     if [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W 'run exec serve demo check explain status help --version --help' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run exec serve demo check explain status cleanup help --version --help' -- "$cur"))
         return
     fi
     case $prev in
@@ -17,7 +17,7 @@ _culvert() {
         COMPREPLY=($(compgen -W 'tcp udp icmp' -- "$cur"))
         return
         ;;
-    --proxy | --src | --uid | --dns | --tun | --listen)
+    --proxy | --src | --uid | --dns | --tun | --confirm | --listen)
         :
         return
         ;;
@@ -25,7 +25,7 @@ _culvert() {
     case ${COMP_WORDS[1]} in
     run)
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--config -c --proxy --tun --dry-run --help' -- "$cur"))
+            COMPREPLY=($(compgen -W '--config -c --proxy --tun --dry-run --confirm --help' -- "$cur"))
         else
             COMPREPLY=($(compgen -W '' -- "$cur"))
         fi
@@ -68,6 +68,13 @@ _culvert() {
     status)
         if [[ $cur == -* ]]; then
             COMPREPLY=($(compgen -W '--flows --api --help' -- "$cur"))
+        else
+            COMPREPLY=($(compgen -W '' -- "$cur"))
+        fi
+        ;;
+    cleanup)
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W '--stopped --help' -- "$cur"))
         else
             COMPREPLY=($(compgen -W '' -- "$cur"))
         fi

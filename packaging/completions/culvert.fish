@@ -11,6 +11,7 @@ complete -c culvert -n __fish_use_subcommand -a check -d 'validate a configurati
 complete -c culvert -n '__fish_seen_subcommand_from check' -F
 complete -c culvert -n __fish_use_subcommand -a explain -d 'which rule takes a flow, why those before it do not, and its exit; asks nobody'
 complete -c culvert -n __fish_use_subcommand -a status -d 'what the running gateway does, as JSON'
+complete -c culvert -n __fish_use_subcommand -a cleanup -d 'remove the routes, rules and tables that a killed gateway left behind'
 complete -c culvert -n '__fish_seen_subcommand_from run exec serve explain' -l config -s c -rF -d 'the configuration'
 complete -c culvert -n '__fish_seen_subcommand_from run exec' -l proxy -x -d 'instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT'
 complete -c culvert -n '__fish_seen_subcommand_from explain' -l net -xa 'tcp udp icmp' -d 'tcp, udp or icmp; default: tcp'
@@ -21,6 +22,8 @@ complete -c culvert -n '__fish_seen_subcommand_from exec' -l builtin -d 'instead
 complete -c culvert -n '__fish_seen_subcommand_from exec' -l dns -x -d 'the name server that COMMAND\'s questions go to; default: the host\'s'
 complete -c culvert -n '__fish_seen_subcommand_from run' -l tun -x -d 'name of the interface, whatever the file says'
 complete -c culvert -n '__fish_seen_subcommand_from run' -l dry-run -d 'print the routes and rules that would be made, and change nothing'
+complete -c culvert -n '__fish_seen_subcommand_from run' -l confirm -x -d 'end and put everything back unless Enter, or signal USR1, says within TIME that all is well'
+complete -c culvert -n '__fish_seen_subcommand_from cleanup' -l stopped -d 'leave what on-exit keeps or blocks: for the stop line of a service'
 complete -c culvert -n '__fish_seen_subcommand_from serve' -l listen -x -d 'where to listen; default: 127.0.0.1:1080'
 complete -c culvert -n '__fish_seen_subcommand_from status' -l flows -d 'with every open flow'
 complete -c culvert -n '__fish_seen_subcommand_from status' -l api -rF -d 'the gateway\'s control socket; default: /run/culvert/api.sock'

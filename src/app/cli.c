@@ -19,6 +19,8 @@ static const struct command commands[] = {
                       "which rule takes a flow, why those before it do not, and its exit; asks nobody", 1,
                       1 },
     [CLI_STATUS] = { "status", "", "what the running gateway does, as JSON", 0, 0 },
+    [CLI_CLEANUP] = { "cleanup", "", "remove the routes, rules and tables that a killed gateway left behind",
+                      0, 0 },
 };
 
 static const struct option options[] = {
@@ -38,6 +40,11 @@ static const struct option options[] = {
       ON(CLI_RUN), 0 },
     { "--dry-run", NULL, "print the routes and rules that would be made, and change nothing",
       offsetof(struct cli, dry_run), ON(CLI_RUN), 0 },
+    { "--confirm", "TIME",
+      "end and put everything back unless Enter, or signal USR1, says within TIME that all is well",
+      offsetof(struct cli, confirm), ON(CLI_RUN), 0 },
+    { "--stopped", NULL, "leave what on-exit keeps or blocks: for the stop line of a service",
+      offsetof(struct cli, stopped), ON(CLI_CLEANUP), 0 },
     { "--listen", "ADDR:PORT", "where to listen; default: 127.0.0.1:1080", offsetof(struct cli, listen),
       ON(CLI_SERVE), 0 },
     { "--flows", NULL, "with every open flow", offsetof(struct cli, flows), ON(CLI_STATUS), 0 },
@@ -46,7 +53,7 @@ static const struct option options[] = {
 };
 
 /* What config.md names and this version does not have: worth another sentence than "unknown". */
-static const char *const later_commands[] = { "connections", "reload", "select", "doctor", "cleanup" };
+static const char *const later_commands[] = { "connections", "reload", "select", "doctor" };
 
 static const struct command *command_at(enum cli_command c)
 {

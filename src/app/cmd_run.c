@@ -10,6 +10,7 @@
 #include "culvert/api.h"
 #include "culvert/loop.h"
 #include "culvert/route.h"
+#include "confirm.h"
 #include "gateway.h"
 #include "process.h"
 
@@ -20,8 +21,10 @@ struct run {
     struct netlink *netlink;
     struct gateway *gateway;
     struct api *api;
-    bool alone; /* no other culvert has our device, as far as we know */
-    int status; /* to exit with */
+    struct confirm confirm;
+    uint64_t confirm_us; /* 0: nobody has to */
+    bool alone;          /* no other culvert has our device, as far as we know */
+    int status;          /* to exit with */
 };
 
 /* ---- ending ---- */
@@ -169,10 +172,20 @@ static int prepare(struct run *run)
 static void finish(struct run *run)
 {
     process_notify("STOPPING=1");
+    confirm_end(&run->confirm);
     api_close(run->api);
     gateway_stop(run->gateway);
     netlink_close(run->netlink);
     loop_free(run->loop);
+}
+
+static void on_unconfirmed(void *arg)
+{
+    struct run *run = arg;
+
+    gateway_forget_on_exit(run->gateway);
+    run->status = EXIT_FAILED;
+    loop_stop(run->loop);
 }
 
 static int serve_until_signal(struct run *run)
@@ -182,6 +195,8 @@ static int serve_until_signal(struct run *run)
 
     fprintf(stderr, "%s\n", gateway_ready_line(run->gateway, line, sizeof(line)));
     process_notify("READY=1");
+    if (run->confirm_us != 0)
+        confirm_start(&run->confirm, run->loop, run->confirm_us, on_unconfirmed, run);
     if ((r = loop_run(run->loop)) != 0)
         return complain(EXIT_FAILED, "the event loop broke: %s", strerror(-r));
     return run->status;
@@ -212,6 +227,9 @@ static int print_plan(const struct config *c)
     }
     if (route_plan_make(&opt, &around, 1, &plan, &err) != 0)
         return complain(EXIT_USAGE, "%s", err.text);
+    printf("nft -f - <<'END'\n");
+    route_nft_text(&opt, stdout);
+    printf("END\n");
     route_plan_print(&plan, name, stdout);
     route_plan_fini(&plan);
     return EXIT_FINE;
@@ -232,9 +250,13 @@ static int run_with(struct run *run)
 int cmd_run(const struct cli *cli)
 {
     struct run run = { .cli = cli, .status = EXIT_FINE };
+    struct err err = { "" };
     struct config *loaded;
-    int status = load_config(cli, &loaded);
-    int r;
+    int status, r;
+
+    if (cli->confirm != NULL && confirm_parse(cli->confirm, &run.confirm_us, &err) != 0)
+        return complain(EXIT_USAGE, "%s", err.text);
+    status = load_config(cli, &loaded);
 
     if (status != EXIT_FINE)
         return status;

@@ -13,6 +13,7 @@ int cmd_demo(const struct cli *cli);
 int cmd_check(const struct cli *cli);
 int cmd_explain(const struct cli *cli);
 int cmd_status(const struct cli *cli);
+int cmd_cleanup(const struct cli *cli);
 
 #define API_PATH_DEFAULT "/run/culvert/api.sock"
 

@@ -33,6 +33,8 @@ struct gateway_setup {
 int gateway_start(const struct gateway_setup *setup, struct gateway **out, struct err *err);
 /** gateway_stop() - end all flows, join the workers, put routes and rules back; within 2 s. NULL is fine. */
 void gateway_stop(struct gateway *g);
+/* From now on gateway_stop() puts the routes back, whatever tun.on-exit says. */
+void gateway_forget_on_exit(struct gateway *g);
 #define GATEWAY_NO_DRAIN UINT32_MAX
 /** gateway_reload() - decide new flows by @now; flows that live are not touched (faults.md C9 to C11)
  * Keys that only a restart changes are named in the log. @now: borrowed until this returns.

@@ -201,6 +201,8 @@ void gateway_route_options(const struct config *c, const char *tun_name, uint32_
         .on_exit = c->route.on_exit,
     };
     snprintf(out->tun_name, sizeof(out->tun_name), "%s", tun_name);
+    for (size_t i = 0; i < c->tun.addresses && i < ARRAY_LEN(out->address); i++)
+        out->address[out->addresses++] = c->tun.address[i];
 }
 
 static int auto_route(struct gateway *g, struct err *err)
@@ -231,6 +233,12 @@ int gateway_routes_open(struct gateway *g, struct err *err)
     if ((r = netlink_watch_open(g->setup.loop, on_netlink, g, &g->watch)) != 0)
         return err_set(err, r, "netlink cannot be watched: %s", strerror(-r));
     return 0;
+}
+
+void gateway_forget_on_exit(struct gateway *g)
+{
+    if (g->route != NULL)
+        route_forget_on_exit(g->route);
 }
 
 void gateway_routes_close(struct gateway *g)

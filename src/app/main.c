@@ -29,6 +29,8 @@ int main(int argc, char *argv[])
         return cmd_explain(&cli);
     case CLI_STATUS:
         return cmd_status(&cli);
+    case CLI_CLEANUP:
+        return cmd_cleanup(&cli);
     case CLI_HELP:
         cli_print_help(stdout, cli.topic);
         return EXIT_FINE;

@@ -140,6 +140,12 @@ static const struct cfg_choice on_exits[] = { { "restore", ROUTE_RESTORE, CFG_HE
                                               { "block", ROUTE_BLOCK, CFG_HERE },
                                               { .text = NULL } };
 
+#ifdef WITH_NFT
+#define NEEDS_NFT
+#else
+#define NEEDS_NFT .state = CFG_LEFT_OUT, .instead = "this program was built without nftables (WITH_NFT=OFF)",
+#endif
+
 static const struct cfg_key tun_keys[] = {
     { .name = "name",
       .type = &cfg_interface,
@@ -224,23 +230,23 @@ static const struct cfg_key tun_keys[] = {
       .shown = "none",
       .help = "not programs of these users" },
     { .name = "include-gid",
-      .type = &cfg_route_gids,
+      NEEDS_NFT.type = &cfg_route_gids,
       AT(route.include),
       .shown = "none",
       .help = "of the machine itself only programs of these groups; needs nftables" },
     { .name = "exclude-gid",
-      .type = &cfg_route_gids,
+      NEEDS_NFT.type = &cfg_route_gids,
       AT(route.leave_out),
       .shown = "none",
       .help = "not programs of these groups; needs nftables" },
     { .name = "include-cgroup",
-      .type = &cfg_route_cgroups,
+      NEEDS_NFT.type = &cfg_route_cgroups,
       AT(route.include),
       .shown = "none",
       .help = "of the machine itself only programs of these cgroups (v2, by path; they must exist at start); "
               "needs nftables" },
     { .name = "exclude-cgroup",
-      .type = &cfg_route_cgroups,
+      NEEDS_NFT.type = &cfg_route_cgroups,
       AT(route.leave_out),
       .shown = "none",
       .help = "not programs of these cgroups; needs nftables" },
@@ -261,6 +267,8 @@ static const struct cfg_key tun_keys[] = {
     { .name = "stack", .type = &cfg_ignored, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
     END,
 };
+
+#undef NEEDS_NFT
 
 static const struct cfg_section tun = {
     .where = "tun",

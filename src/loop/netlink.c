@@ -129,6 +129,20 @@ int nl_talk(struct netlink *nl, struct nlmsghdr *req, nl_parse_fn *parse, void *
     return send_and_receive(nl, req, parse, arg);
 }
 
+uint32_t nl_batch_seq(struct netlink *nl)
+{
+    return ++nl->seq;
+}
+
+int nl_talk_batch(struct netlink *nl, size_t len)
+{
+    struct answers a = { 0 };
+
+    if (mnl_socket_sendto(nl->sock, nl->request, len) < 0)
+        return -errno;
+    return receive_answers(nl, &a);
+}
+
 int nl_dump(struct netlink *nl, struct nlmsghdr *req, nl_parse_fn *parse, struct nl_list *list)
 {
     int r = -EINTR;

@@ -38,6 +38,9 @@ struct nlmsghdr *nl_request(struct netlink *nl, uint16_t type, uint16_t flags, s
  * @parse: sees each answer before that, or NULL. Return: 0 or -errno of the kernel, or what @parse returned below 0. */
 typedef int nl_parse_fn(const struct nlmsghdr *nlh, void *arg);
 int nl_talk(struct netlink *nl, struct nlmsghdr *req, nl_parse_fn *parse, void *arg);
+/** nl_talk_batch() - send @len bytes of nl->request, several messages that all carry nl_batch_seq(), and wait for one answer */
+uint32_t nl_batch_seq(struct netlink *nl);
+int nl_talk_batch(struct netlink *nl, size_t len);
 /** nl_dump() - send nl->request as a dump, collecting into @list (emptied first); again while the kernel says that it changed
  * @parse: gets the list as its argument. A family or a table that does not exist is an empty list. */
 int nl_dump(struct netlink *nl, struct nlmsghdr *req, nl_parse_fn *parse, struct nl_list *list);

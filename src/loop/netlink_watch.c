@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
 
 enum {
@@ -63,6 +64,10 @@ static bool read_route_event(const struct nlmsghdr *nlh, struct event *out)
 
 static bool read_event(const struct nlmsghdr *nlh, struct event *out)
 {
+    if (nlh->nlmsg_type >> 8 == NFNL_SUBSYS_NFTABLES) { /* types of rtnetlink are below 256 */
+        *out = (struct event){ .what = NETLINK_NFT_CHANGED };
+        return true;
+    }
     switch (nlh->nlmsg_type) {
     case RTM_NEWLINK:
     case RTM_DELLINK:
@@ -115,17 +120,19 @@ static void on_readable(struct loop_io *io, unsigned events)
     }
 }
 
-static int open_socket(struct netlink_watch *w)
+static const unsigned route_groups[] = { RTNLGRP_LINK,       RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
+                                         RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,  RTNLGRP_IPV4_RULE,
+                                         RTNLGRP_IPV6_RULE };
+static const unsigned nft_groups[] = { NFNLGRP_NFTABLES };
+
+static int open_socket(struct netlink_watch *w, int protocol, const unsigned *groups, size_t count)
 {
-    static const unsigned groups[] = { RTNLGRP_LINK,       RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
-                                       RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,  RTNLGRP_IPV4_RULE,
-                                       RTNLGRP_IPV6_RULE };
     int bytes = RECEIVE_BUFFER_BYTES;
 
-    w->sock = mnl_socket_open2(NETLINK_ROUTE, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    w->sock = mnl_socket_open2(protocol, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (w->sock == NULL || mnl_socket_bind(w->sock, 0, MNL_SOCKET_AUTOPID) != 0)
         return -errno;
-    for (size_t i = 0; i < ARRAY_LEN(groups); i++)
+    for (size_t i = 0; i < count; i++)
         if (mnl_socket_setsockopt(w->sock, NETLINK_ADD_MEMBERSHIP, (void *)(uintptr_t)&groups[i],
                                   sizeof(groups[i])) != 0)
             return -errno;
@@ -135,7 +142,8 @@ static int open_socket(struct netlink_watch *w)
     return 0;
 }
 
-int netlink_watch_open(struct loop *l, netlink_event_fn *fn, void *arg, struct netlink_watch **out)
+static int watch_open(struct loop *l, int protocol, const unsigned *groups, size_t count,
+                      netlink_event_fn *fn, void *arg, struct netlink_watch **out)
 {
     struct netlink_watch *w = calloc(1, sizeof(*w));
     int r;
@@ -145,13 +153,23 @@ int netlink_watch_open(struct loop *l, netlink_event_fn *fn, void *arg, struct n
     w->loop = l;
     w->fn = fn;
     w->arg = arg;
-    if ((r = open_socket(w)) != 0) {
+    if ((r = open_socket(w, protocol, groups, count)) != 0) {
         netlink_watch_close(w);
         return r;
     }
     loop_io_start(l, &w->io, mnl_socket_get_fd(w->sock), LOOP_READ, on_readable);
     *out = w;
     return 0;
+}
+
+int netlink_watch_open(struct loop *l, netlink_event_fn *fn, void *arg, struct netlink_watch **out)
+{
+    return watch_open(l, NETLINK_ROUTE, route_groups, ARRAY_LEN(route_groups), fn, arg, out);
+}
+
+int netlink_watch_open_nft(struct loop *l, netlink_event_fn *fn, void *arg, struct netlink_watch **out)
+{
+    return watch_open(l, NETLINK_NETFILTER, nft_groups, ARRAY_LEN(nft_groups), fn, arg, out);
 }
 
 void netlink_watch_close(struct netlink_watch *w)

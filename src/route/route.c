@@ -48,6 +48,21 @@ int route_owner(struct netlink *nl, uint32_t table, struct nl_link *out)
     return r;
 }
 
+static int look_for_hold(void *arg, const struct nl_rule *r)
+{
+    if (r->proto == ROUTE_PROTO_CULVERT && r->action == FR_ACT_NOP &&
+        r->priority % ROUTE_PRIORITIES == ROUTE_HOLD_AT)
+        *(bool *)arg = true;
+    return 0;
+}
+
+bool route_is_held(struct netlink *nl)
+{
+    bool held = false;
+
+    return netlink_rules(nl, look_for_hold, &held) == 0 && held;
+}
+
 /* What lies in our table or at our priorities and is not of our kind. */
 struct strangers {
     uint32_t priority;
@@ -140,6 +155,7 @@ int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigne
 
     if (r == 0)
         r = netlink_routes(nl, table, remove_route, &c);
+    count_removal(&c, route_nft_remove());
     if (removed != NULL)
         *removed = c.removed;
     return r != 0 ? r : c.result;
@@ -216,6 +232,7 @@ static struct route *route_alloc(struct netlink *nl, const struct route_options 
 static void route_free(struct route *rt)
 {
     route_plan_fini(&rt->plan);
+    netlink_close(rt->nft);
     free(rt);
 }
 
@@ -246,7 +263,7 @@ int route_apply(struct netlink *nl, const struct route_options *opt, struct rout
         route_free(rt);
         return r;
     }
-    if ((r = route_adopt(rt, &taken, err)) != 0) {
+    if ((r = route_nft_load(rt, err)) != 0 || (r = route_adopt(rt, &taken, err)) != 0) {
         route_forget_on_exit(rt);
         route_undo(rt);
         return r;

@@ -7,11 +7,13 @@
 /* The run-time side of an applied plan. */
 struct route_watcher {
     struct loop *loop;
-    struct netlink_watch *events;
+    struct netlink_watch *events, *nft_events;
     struct loop_timer settle; /* changes come in crowds; one look after the last of them */
     bool device_was_away;     /* then routes are missing because the kernel took them */
     bool left_alone;
     bool spoke_of_routes; /* strict: that a route of others is not followed */
+    bool nft_left_alone;
+    uint64_t nft_restored_us;
     uint64_t restored_us; /* when somebody's removal was last undone; 0: never */
 };
 
@@ -22,6 +24,8 @@ struct route {
     struct route_plan plan;
     char tun_name[16];
     uint32_t table, priority;
+    struct netlink *nft; /* NULL: the table of nftables could not be made */
+    unsigned nft_rules;  /* that it has when whole */
     struct route_watcher watch;
 };
 
@@ -39,6 +43,14 @@ int route_missing(struct route *r, unsigned *count);
 int route_adopt(struct route *r, unsigned *taken, struct err *err);
 /** route_follow() - look around again, and change the rules where that changes the plan */
 int route_follow(struct route *r);
+enum { ROUTE_HOLD_AT = 8 }; /* from the first of our priorities on: on-exit says keep or block */
+#define ROUTE_NFT_TABLE "culvert"
+/** route_nft_load() - our table, made or made anew in one transaction
+ * Without nftables that is one warning. Return: 0; -errno with a sentence where the options need it. */
+int route_nft_load(struct route *r, struct err *err);
+bool route_nft_missing(struct route *r); /* gone, or not whole any more */
+int route_nft_remove(void);              /* 0; -ENOENT: was not there; -errno */
+
 void route_watch_end(struct route *r);
 
 #endif

@@ -20,7 +20,7 @@ enum { /* from the first of our priorities on; route.h shows them as a table */
        AT_FROM_HERE = 5,
        AT_FROM_TUN = 6,
        AT_USER = 7,
-       AT_HOLD = 8,
+       AT_HOLD = ROUTE_HOLD_AT,
        AT_LINK_LOCAL = 10,
        AT_DNS = 20,
        AT_EXCLUDE = 30,

@@ -31,6 +31,30 @@ static void put_back(struct route *r)
     log_warning("auto-route: somebody removed %u routes or rules of ours; they are back", added);
 }
 
+/* A firewall's reload flushes everybody's tables (faults.md E7). */
+static void look_at_nft(struct route *r)
+{
+    struct route_watcher *w = &r->watch;
+    uint64_t now_us = loop_now_us(w->loop);
+    struct err err = { "" };
+
+    if (!route_nft_missing(r))
+        return;
+    if (w->nft_restored_us != 0 && now_us - w->nft_restored_us < PEACE_US) {
+        if (!w->nft_left_alone)
+            log_warning(
+                "auto-route: our table of nftables was flushed again; it is left so. Which program does it?");
+        w->nft_left_alone = true;
+        return;
+    }
+    w->nft_restored_us = now_us;
+    w->nft_left_alone = false;
+    if (route_nft_load(r, &err) != 0)
+        log_warning("auto-route: our table of nftables was flushed and cannot be put back: %s", err.text);
+    else
+        log_warning("auto-route: somebody flushed our table of nftables; it is back");
+}
+
 static bool device_is_up(struct route *r)
 {
     struct nl_link link;
@@ -61,6 +85,7 @@ static void look(struct route *r)
     unsigned count;
 
     follow(r);
+    look_at_nft(r);
     if (!device_is_up(r)) {
         w->device_was_away = true;
     } else if (w->device_was_away) {
@@ -109,6 +134,10 @@ int route_watch(struct route *r, struct loop *l)
     assert(r->watch.loop == NULL && loop_is_mine(l));
     if ((result = netlink_watch_open(l, on_event, r, &r->watch.events)) != 0)
         return result;
+    if (r->nft != NULL && (result = netlink_watch_open_nft(l, on_event, r, &r->watch.nft_events)) != 0) {
+        netlink_watch_close(r->watch.events);
+        return result;
+    }
     r->watch.loop = l;
     look(r);
     return 0;
@@ -119,6 +148,7 @@ void route_watch_end(struct route *r)
     if (r->watch.loop == NULL)
         return;
     netlink_watch_close(r->watch.events);
+    netlink_watch_close(r->watch.nft_events);
     loop_timer_stop(r->watch.loop, &r->watch.settle);
     r->watch = (struct route_watcher){ 0 };
 }

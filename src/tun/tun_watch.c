@@ -253,6 +253,7 @@ static void on_event(void *arg, enum netlink_event what, int ifindex)
         return;
     case NETLINK_ROUTE_CHANGED:
     case NETLINK_RULE_CHANGED:
+    case NETLINK_NFT_CHANGED:
         return;
     }
 }

@@ -96,6 +96,7 @@ static const struct key_row {
     { "tun.exclude-uid", "tun: {exclude-uid: 0}\n" MATCH, "tun: {exclude-uid: root}\n" MATCH,
       "1:20: tun.exclude-uid: \"root\" is neither a number nor a range of numbers; 1000 or 1000-1999 would "
       "work" },
+#ifdef WITH_NFT
     { "tun.include-gid", "tun: {include-gid: 4294967294}\n" MATCH, "tun: {include-gid: 4294967295}\n" MATCH,
       "1:20: tun.include-gid: \"4294967295\" is neither a number nor a range of numbers; 1000 or 1000-1999 "
       "would work" },
@@ -110,6 +111,7 @@ static const struct key_row {
       "tun: {exclude-cgroup: 'a b'}\n" MATCH,
       "1:23: tun.exclude-cgroup: \"a b\" is no path of a cgroup; system.slice/transmission.service would "
       "work" },
+#endif
     { "tun.auto-detect-interface", "tun: {auto-detect-interface: true}\n" MATCH,
       "tun: {auto-detect-interface: on}\n" MATCH,
       "1:30: tun.auto-detect-interface: \"on\" is neither true nor false; write one of these" },
