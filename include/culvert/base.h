@@ -354,6 +354,26 @@ static inline void counter_add(counter *c, uint64_t n)
 {
     __atomic_store_n(c, *c + n, __ATOMIC_RELAXED);
 } /* no locked instruction */
+/* clang-format off */
+/* A histogram of round trips, among other counters of one list: members NAME_1ms ... NAME_sum_us. */
+enum { RTT_STEPS = 8 };
+#define RTT_COUNTERS(X, member, name) \
+    X(member##_1ms, name "_le_1ms") \
+    X(member##_3ms, name "_le_3ms") \
+    X(member##_10ms, name "_le_10ms") \
+    X(member##_30ms, name "_le_30ms") \
+    X(member##_100ms, name "_le_100ms") \
+    X(member##_300ms, name "_le_300ms") \
+    X(member##_1s, name "_le_1s") \
+    X(member##_more, name "_more") \
+    X(member##_sum_us, name "_sum_us")
+#define RTT_COUNT(c, member, rtt_us) \
+    rtt_count((counter *const[RTT_STEPS]){ &(c)->member##_1ms, &(c)->member##_3ms, &(c)->member##_10ms, \
+        &(c)->member##_30ms, &(c)->member##_100ms, &(c)->member##_300ms, &(c)->member##_1s, &(c)->member##_more }, \
+        &(c)->member##_sum_us, rtt_us)
+/* clang-format on */
+/** rtt_count() - one more; @le: up to 1 ms, 3, 10, 30, 100, 300, 1 s, more; each is counted in one place. Use RTT_COUNT() */
+void rtt_count(counter *const le[RTT_STEPS], counter *sum_us, uint64_t rtt_us);
 
 /* A named counter, for status and metrics. A folder hands out a table of these over its own struct. */
 struct counter_desc {

@@ -173,15 +173,7 @@ bool echo_proxy_trim(struct echo_proxy *p); /* as slab_trim(), for all that it h
     X(send_unreach, "icmp_proxy.send_errors_unreachable") \
     X(send_emsgsize, "icmp_proxy.send_errors_emsgsize") \
     X(send_other, "icmp_proxy.send_errors_other") \
-    X(rtt_1ms, "icmp_proxy.rtt_le_1ms") \
-    X(rtt_3ms, "icmp_proxy.rtt_le_3ms") \
-    X(rtt_10ms, "icmp_proxy.rtt_le_10ms") \
-    X(rtt_30ms, "icmp_proxy.rtt_le_30ms") \
-    X(rtt_100ms, "icmp_proxy.rtt_le_100ms") \
-    X(rtt_300ms, "icmp_proxy.rtt_le_300ms") \
-    X(rtt_1s, "icmp_proxy.rtt_le_1s") \
-    X(rtt_more, "icmp_proxy.rtt_more") \
-    X(rtt_sum_us, "icmp_proxy.rtt_sum_us") \
+    RTT_COUNTERS(X, rtt, "icmp_proxy.rtt") \
     X(flows, "icmp_proxy.flows") \
     X(flows_pooled, "icmp_proxy.flows_pooled") \
     X(outstanding, "icmp_proxy.outstanding") \

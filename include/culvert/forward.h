@@ -203,6 +203,8 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg);
     X(echo_proxied, "flow.echo_proxied") \
     X(echo_tunnelled, "flow.echo_tunnelled") \
     X(echo_undelivered, "flow.echo_undelivered") \
+    X(echo_moved, "flow.echo_moved") \
+    RTT_COUNTERS(X, tunnel_rtt, "icmp_tunnel.rtt") \
     X(bytes_up, "flow.bytes_up") \
     X(bytes_down, "flow.bytes_down")
 /* clang-format on */

@@ -317,6 +317,10 @@ int up_probe(struct up_env *env, struct upstream *up, uint64_t timeout_us, void 
 /** up_current() - the way out that a new flow through @up would take: @up itself, or a member of a group, at any depth
  * Round-robin is not moved on. Return: never NULL, never a group; a group without a well member shows its first. */
 struct upstream *up_current(struct up_env *env, struct upstream *up);
+/** up_echo_way() - the same for a ping from @client to @target (icmp.md T16): what TCP to there would take, or @prefer, if it is
+ * one of the well members; one whose tunnel could not be reached a moment ago comes last. @prefer: NULL: no wish. Return: as above */
+struct upstream *up_echo_way(struct up_env *env, struct upstream *up, const struct ip_addr *client,
+                             const struct host_port *target, bool v6, const struct upstream *prefer);
 /** up_stream_way() - the way out that this stream has taken; while it opens, the one that is tried */
 struct upstream *up_stream_way(const struct up_stream *s);
 struct upstream *up_udp_way(const struct up_udp *u); /* the same for an association */
@@ -353,6 +357,10 @@ struct up_counters {
     counter pipelined,
         started_over; /* handshakes that said all at once; that went on step by step, or on a new connection */
     counter group_retries, group_switches, group_tests, group_refused;
+#define UP_RTT_MEMBER(member, name) counter member;
+    RTT_COUNTERS(UP_RTT_MEMBER, masque_rtt,
+                 "masque.rtt") /* of PINGs on the connections themselves (icmp.md T8) */
+#undef UP_RTT_MEMBER
 };
 const struct up_counters *up_counters(const struct up_env *env);
 extern const struct counter_desc up_counter_descs[]; /* ends with name NULL */

@@ -207,27 +207,6 @@ struct ping_flow *ping_flow_open(struct echo_proxy *p, const struct ping_key *ke
 
 /* ---- answers -------------------------------------------------------------------------------------------------------------- */
 
-static void count_rtt(struct echo_proxy *p, uint64_t rtt_us)
-{
-    counter_add(&p->cnt.rtt_sum_us, rtt_us);
-    if (rtt_us <= 1000)
-        PCOUNT(p, rtt_1ms);
-    else if (rtt_us <= 3000)
-        PCOUNT(p, rtt_3ms);
-    else if (rtt_us <= 10000)
-        PCOUNT(p, rtt_10ms);
-    else if (rtt_us <= 30000)
-        PCOUNT(p, rtt_30ms);
-    else if (rtt_us <= 100000)
-        PCOUNT(p, rtt_100ms);
-    else if (rtt_us <= 300000)
-        PCOUNT(p, rtt_300ms);
-    else if (rtt_us <= 1000000)
-        PCOUNT(p, rtt_1s);
-    else
-        PCOUNT(p, rtt_more);
-}
-
 static void trace_first_reply(struct ping_flow *f, uint16_t seq, uint64_t rtt_us)
 {
     char client[IP_TEXT_MAX], target[IP_TEXT_MAX];
@@ -270,7 +249,7 @@ static void deliver(struct ping_flow *f, uint16_t seq, const struct ping_message
         uint64_t now_us = clock_now_us() - late_us,
                  rtt_us = now_us > sent->sent_us ? now_us - sent->sent_us : 0;
 
-        count_rtt(p, rtt_us);
+        RTT_COUNT(&p->cnt, rtt, rtt_us);
         trace_first_reply(f, seq, rtt_us);
     }
     settle(f, sent);

@@ -139,9 +139,8 @@ static void ask_probe(struct forward *f, struct echo_req *r, uint32_t target)
     p->waiting = w;
 }
 
-static void reply_if_healthy(struct forward *f, struct echo_req *r, uint32_t target)
+static void reply_if_healthy(struct forward *f, struct echo_req *r, uint32_t target, struct upstream *up)
 {
-    struct upstream *up = forward_way(f, f->ways, target);
     struct up_health health;
 
     up_health_get(f->env, up, &health);
@@ -295,21 +294,21 @@ static void say(struct forward *f, const struct rule_verdict *verdict, struct ch
              way_text[c.way], reason_text[c.reason]);
 }
 
-static void act(struct forward *f, struct echo_req *r, uint32_t target, enum way way)
+static void act(struct forward *f, struct echo_req *r, uint32_t target, struct upstream *up, enum way way)
 {
     switch (way) {
     case WAY_REPLY:
-        reply_after(f, r, delay_us(f, forward_way(f, f->ways, target)));
+        reply_after(f, r, delay_us(f, up));
         break;
     case WAY_REPLY_IF_HEALTHY:
-        reply_if_healthy(f, r, target);
+        reply_if_healthy(f, r, target, up);
         break;
     case WAY_PROXY:
         if (!echo_direct(f, r))
             echo_answer_down(f, r);
         break;
     case WAY_TUNNEL:
-        echo_tunnel(f, r, forward_way(f, f->ways, target));
+        echo_tunnel(f, r, f->ways->target[target], up);
         break;
     case WAY_REJECT:
         FCOUNT(f, echo_rejected);
@@ -333,7 +332,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
                                .proto = v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
     struct rule_verdict verdict;
     struct choice c;
-    struct upstream *up;
+    struct upstream *by, *up;
     char name[256];
     bool fake = false; /* only its name is known, and an echo cannot be sent to a name */
 
@@ -354,7 +353,8 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         asked.target = (struct host_port){ .name = name };
     }
     rules_match(f->ways->rules, &asked, &verdict);
-    up = forward_way(f, f->ways, verdict.target);
+    by = f->ways->target[verdict.target];
+    up = up_echo_way(f->env, by, &r->src, &asked.target, v6, echo_tunnel_way(f, r, by));
     switch (upstream_kind(up)) {
     case UPSTREAM_REJECT:
         FCOUNT(f, rejected);
@@ -374,6 +374,6 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         break;
     }
     say(f, &verdict, c, v6);
-    act(f, r, verdict.target, c.way);
+    act(f, r, verdict.target, up, c.way);
     return ECHO_CONSUMED;
 }

@@ -1,10 +1,11 @@
 /* echo_tunnel.c - pings through a way out that carries them (icmp.md 5.1, 5.2, M13): a client's request into the tunnel, what comes
  * back to its client.
  *
- * How it works. Each flow (client, target, the client's id, way out) has an id of its own inside the tunnel: 12 bits are its
- * place in the table, 4 count the flows that had this place, so a late answer to an older one finds nobody. A flow lives for
- * 10 s after its last request or answer; when the table is full the one that was idle longest makes way, if it was idle for a
- * second at least. We are one router: the hop limit goes down by one here, and one that ends here is told so.
+ * How it works. Each flow (client, target, the client's id) has an id of its own inside the tunnel: 12 bits are its place in the
+ * table, 4 count the flows that had this place, so a late answer to an older one finds nobody. It stays with the way out that it
+ * took first, and moves when that one is no longer well or no longer the rule's: then it is given an id anew (T12, T16). A flow lives
+ * for 10 s after its last request or answer; when the table is full the one that was idle longest makes way, if it was idle for
+ * a second at least. We are one router: the hop limit goes down by one here, and one that ends here is told so.
  *
  * What always holds. A request that the tunnel does not take gets what `on-down` or `on-unsupported` says, never a reply of
  * our own making because something failed, and never another way out (T11, M17). Only what the far end sends is an answer. */
@@ -20,9 +21,10 @@ enum { FLOWS_MAX = 4096, BUCKETS = 1024 };
 struct tunnel_flow {
     struct tunnel_flow *next_hash;
     struct tunnel_flow *newer, *older; /* by last use */
-    struct upstream *up;               /* compared, never followed */
+    struct upstream *by, *up;          /* the rule's target, and the way itself; a reference to each */
     struct flow_key key;               /* client_port is the client's id */
-    uint64_t used_us;
+    uint64_t used_us, sent_us;
+    uint16_t seq; /* that was sent last */
     uint16_t id;
     uint8_t turn; /* 0 to 15: how often this place was given */
     bool live;
@@ -81,30 +83,60 @@ static void drop_flow(struct forward *f, struct tunnel_flow *w)
         at = &(*at)->next_hash;
     *at = w->next_hash;
     unlink_use(f->tunnel, w);
+    upstream_unref(w->by);
+    upstream_unref(w->up);
     w->live = false;
     w->next_hash = f->tunnel->free_list;
     f->tunnel->free_list = w;
     f->tunnel->live--;
 }
 
-static struct tunnel_flow *find_flow(struct forward *f, const struct upstream *up, const struct flow_key *key)
+static struct tunnel_flow *find_flow(struct forward *f, const struct flow_key *key)
 {
     for (struct tunnel_flow *w = *bucket_of(f, key); w; w = w->next_hash) {
-        if (w->up == up && flow_key_equal(&w->key, key))
+        if (flow_key_equal(&w->key, key))
             return w;
     }
     return NULL;
 }
 
-static struct tunnel_flow *new_flow(struct forward *f, struct upstream *up, const struct flow_key *key)
+/* @w takes the way @up from now on; answers of another one, or to an earlier flow, do not find it. */
+static void set_way(struct forward *f, struct tunnel_flow *w, struct upstream *by, struct upstream *up)
+{
+    w->turn = (uint8_t)((w->turn + 1) & 15);
+    w->id = (uint16_t)((uint32_t)w->turn << 12 | (uint32_t)(w - f->tunnel->flows));
+    w->by = upstream_ref(by);
+    w->up = upstream_ref(up);
+}
+
+static void move_flow(struct forward *f, struct tunnel_flow *w, struct upstream *by, struct upstream *up)
+{
+    struct upstream *old_by = w->by, *old_up = w->up;
+
+    FCOUNT(f, echo_moved);
+    set_way(f, w, by, up);
+    upstream_unref(old_by);
+    upstream_unref(old_up);
+}
+
+bool echo_tunnel_trim(struct forward *f)
+{
+    struct echo_tunnel *t = f->tunnel;
+    uint64_t now_us = loop_now_us(f->loop);
+
+    while (t && t->oldest && now_us - t->oldest->used_us >= FLOW_IDLE_US)
+        drop_flow(f, t->oldest);
+    return t && t->live > 0;
+}
+
+static struct tunnel_flow *new_flow(struct forward *f, const struct flow_key *key)
 {
     struct echo_tunnel *t = f->tunnel;
     uint64_t now_us = loop_now_us(f->loop);
     uint32_t limit = f->opt.echo_max_flows < FLOWS_MAX ? f->opt.echo_max_flows : FLOWS_MAX;
     struct tunnel_flow **bucket, *w;
 
-    while (t->oldest && now_us - t->oldest->used_us >= FLOW_IDLE_US)
-        drop_flow(f, t->oldest);
+    echo_tunnel_trim(f);
     if (t->live >= limit && t->oldest && now_us - t->oldest->used_us >= FLOW_EVICT_US)
         drop_flow(f, t->oldest);
     if (t->live >= limit)
@@ -114,9 +146,6 @@ static struct tunnel_flow *new_flow(struct forward *f, struct upstream *up, cons
         t->free_list = w->next_hash;
     else
         w = &t->flows[t->touched++];
-    w->turn = (uint8_t)((w->turn + 1) & 15);
-    w->id = (uint16_t)((uint32_t)w->turn << 12 | (uint32_t)(w - t->flows));
-    w->up = up;
     w->key = *key;
     w->used_us = now_us;
     w->live = true;
@@ -209,12 +238,42 @@ static void send_request(struct forward *f, struct echo_req *r, struct upstream 
         FCOUNT(f, echo_dropped);
 }
 
-void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *up)
+static struct flow_key key_of(const struct echo_req *r)
 {
-    struct flow_key key = { .client = r->src,
-                            .target = r->dst,
-                            .client_port = r->id,
-                            .proto = ip_is4(&r->dst) ? IP_PROTO_ICMP : IP_PROTO_ICMPV6 };
+    return (struct flow_key){ .client = r->src,
+                              .target = r->dst,
+                              .client_port = r->id,
+                              .proto = ip_is4(&r->dst) ? IP_PROTO_ICMP : IP_PROTO_ICMPV6 };
+}
+
+const struct upstream *echo_tunnel_way(struct forward *f, const struct echo_req *r, const struct upstream *by)
+{
+    struct flow_key key = key_of(r);
+    struct tunnel_flow *w = f->tunnel ? find_flow(f, &key) : NULL;
+
+    return w && w->by == by ? w->up : NULL;
+}
+
+static struct tunnel_flow *flow_for(struct forward *f, const struct echo_req *r, struct upstream *by,
+                                    struct upstream *up)
+{
+    struct flow_key key = key_of(r);
+    struct tunnel_flow *w = find_flow(f, &key);
+
+    if (w) {
+        touch(f, w);
+        if (w->up != up || w->by != by)
+            move_flow(f, w, by, up);
+    } else {
+        w = new_flow(f, &key);
+        if (w)
+            set_way(f, w, by, up);
+    }
+    return w;
+}
+
+void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *by, struct upstream *up)
+{
     bool hop = f->opt.echo_ttl == ECHO_TTL_HOP;
     struct tunnel_flow *flow;
 
@@ -230,15 +289,14 @@ void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *up)
         echo_expire(r);
         return;
     }
-    flow = find_flow(f, up, &key);
-    if (flow)
-        touch(f, flow);
-    else
-        flow = new_flow(f, up, &key);
-    if (flow)
-        send_request(f, r, up, flow, (uint8_t)(hop ? r->ttl - 1 : r->ttl));
-    else
+    flow = flow_for(f, r, by, up);
+    if (!flow) {
         FCOUNT(f, echo_dropped);
+        return;
+    }
+    flow->seq = r->seq;
+    flow->sent_us = loop_now_us(f->loop);
+    send_request(f, r, up, flow, (uint8_t)(hop ? r->ttl - 1 : r->ttl));
 }
 
 /* ---- back ---- */
@@ -257,6 +315,10 @@ static void on_answer(void *arg, struct upstream *up, const struct up_echo_answe
     if (a->is_error && !f->opt.echo_relay_errors)
         return;
     touch(f, w);
+    if (!a->is_error && a->seq == w->seq && w->sent_us != 0) { /* the latest one, once (T8) */
+        RTT_COUNT(&f->cnt, tunnel_rtt, loop_now_us(f->loop) - w->sent_us);
+        w->sent_us = 0;
+    }
     to = (struct echo_addr){ w->key.client, w->key.target, w->key.client_port, a->seq };
     o.source = a->is_error ? a->source : (struct ip_addr){ 0 };
     o.type = a->type;
@@ -281,6 +343,8 @@ void echo_tunnel_attach(struct forward *f)
 
 void echo_tunnel_free(struct forward *f)
 {
+    while (f->tunnel && f->tunnel->oldest)
+        drop_flow(f, f->tunnel->oldest);
     free(f->tunnel);
     f->tunnel = NULL;
 }

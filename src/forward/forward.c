@@ -290,7 +290,7 @@ bool forward_trim(struct forward *f)
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         more = slab_trim(all[i], NULL, NULL) || more;
-    return more;
+    return echo_tunnel_trim(f) || more;
 }
 
 void forward_stack_events(struct stack_events *out)

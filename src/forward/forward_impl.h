@@ -329,8 +329,13 @@ void echo_probes_forget(struct forward *f); /* the environment is gone: no probe
 /** echo_direct() - carry this request out by the echo proxy, or tell its client why not
  * Return: false: no socket for its family; the policy decides. */
 bool echo_direct(struct forward *f, struct echo_req *r);
-/** echo_tunnel() - carry this request through @up, which up_echo_state() has not ruled out, or tell its client why not */
-void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *up);
+/** echo_tunnel() - carry this request through @up, which up_echo_state() has not ruled out, or tell its client why not
+ * @by: the rule's target: @up itself, or the group that it was chosen from */
+void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *by, struct upstream *up);
+/** echo_tunnel_way() - the way that earlier requests of the same flow have taken through @by; NULL: none (icmp.md T16) */
+const struct upstream *echo_tunnel_way(struct forward *f, const struct echo_req *r,
+                                       const struct upstream *by);
+bool echo_tunnel_trim(struct forward *f); /* flows that are over go. Return: there are others */
 void echo_tunnel_attach(struct forward *f);
 void echo_tunnel_free(struct forward *f);
 /** echo_answer_down() - the way out is down: what `on-down` says */

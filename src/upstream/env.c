@@ -49,7 +49,10 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("masque.echo_malformed", echo_malformed),
     UP_COUNTER("socks.udp_malformed", socks_udp_malformed),
     UP_COUNTER("socks.timeout", socks_timeout),
-    { NULL, 0 },
+#define UP_RTT_DESC(member, name) UP_COUNTER(name, member),
+    RTT_COUNTERS(UP_RTT_DESC, masque_rtt, "masque.rtt")
+#undef UP_RTT_DESC
+        { NULL, 0 },
 };
 
 static uint32_t at_most(uint64_t n, uint32_t most)

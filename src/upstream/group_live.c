@@ -244,6 +244,32 @@ struct upstream *up_current(struct up_env *env, struct upstream *up)
     return up;
 }
 
+struct upstream *up_echo_way(struct up_env *env, struct upstream *up, const struct ip_addr *client,
+                             const struct host_port *target, bool v6, const struct upstream *prefer)
+{
+    struct group_try tries[GROUP_TRIES_MAX];
+    struct upstream *first = NULL;
+    struct up_memory *m;
+    size_t n = 0;
+
+    if (up->kind != UPSTREAM_GROUP)
+        return up;
+    m = env_memory(env, up);
+    up_env_set_client(env, client);
+    if (m && has_way(env, m))
+        n = add_tries(env, m, target, tries, 0);
+    for (size_t i = 0; i < n; i++) {
+        struct upstream *one = tries[i].memory->up;
+
+        if (up_echo_state(env, one, v6) == UP_ECHO_DOWN)
+            continue;
+        if (one == prefer)
+            return one;
+        first = first ? first : one;
+    }
+    return first ? first : up_current(env, up);
+}
+
 /* ---- tests ---- */
 
 static void tested(struct group_live *l, uint32_t i, uint32_t delay_us)

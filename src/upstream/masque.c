@@ -244,6 +244,7 @@ static void on_pong(void *arg, uint64_t rtt_us)
     struct tunnel *t = arg;
 
     up_memory_rtt(t->masque->memory, rtt_us);
+    RTT_COUNT(&t->masque->env->cnt, masque_rtt, rtt_us);
     up_memory_good(t->masque->env, t->masque->memory);
     t->masque->failures = 0;
     masque_check_pong(t);

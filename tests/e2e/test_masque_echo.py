@@ -1,7 +1,7 @@
 """Pings through type masque to our own far end (icmp.md 5): answered by the target itself, or not at all."""
 import subprocess
 
-from harness import check, check_equal, client, fronts, servers, test
+from harness import check, check_equal, client, fronts, servers, test, within
 from harness import lab as at
 from harness.fronts import Pki
 
@@ -70,3 +70,46 @@ def _(t):
     finally:
         bulk.kill()
         bulk.wait()
+
+
+@test("the round trip of pings, and of the connection itself, is counted", rows=["icmp T8"], limit=60)
+def _(t):
+    lab, _, far = start(t)
+    gw = lab.gateway(proxies=[far])
+    check_equal(client.ping(lab.cli, at.TARGET[0], 5, 56)[0], 5)
+    counters = gw.status()["counters"]
+    for name in ("icmp_tunnel.rtt", "masque.rtt"):
+        steps = [counters[name + step] for step in ("_le_1ms", "_le_3ms", "_le_10ms", "_le_30ms", "_le_100ms", "_le_300ms", "_le_1s", "_more")]
+        check(counters[name + "_sum_us"] > 0, "%s has no sum" % name)
+        check(sum(steps) == 5 if name == "icmp_tunnel.rtt" else sum(steps) > 0, "%s: %s" % (name, steps))
+
+
+@test("a ping's flow keeps to one member of a group, and moves when that one dies", rows=["icmp T12", "icmp T16"], limit=90)
+def _(t):
+    lab, pki, first = start(t)
+    second = fronts.masque(lab, pki, port=8444)
+    gw = lab.gateway(proxies=[first.proxy("a"), second.proxy("b")], rules=["MATCH,g"],
+                     **{"proxy-groups": [{"name": "g", "type": "load-balance", "strategy": "round-robin", "proxies": ["a", "b"]}]})
+    run = subprocess.Popen(lab.cli.argv([servers.need("ping"), "-n", "-i", "0.2", "-c", "60", at.TARGET[0]]), stdout=subprocess.PIPE, text=True)
+    try:
+        within(t.slow(10), lambda: gw.counter("flow.echo_tunnelled") >= 5, "pings go through")
+        used, other = (first, second) if established(lab, first) else (second, first)
+        client.outcome(lab.cli, at.TARGET[0], 4)     # the group's turn moves on; the flow does not
+        before = gw.counter("flow.echo_tunnelled")
+        within(t.slow(10), lambda: gw.counter("flow.echo_tunnelled") >= before + 5, "they go on")
+        check_equal(gw.counter("flow.echo_moved"), 0)
+        used.process.signal(9)
+        used.process.wait(10)
+        within(t.slow(15), lambda: gw.counter("flow.echo_moved") == 1, "the flow has moved")
+        before = gw.counter("icmp_tunnel.rtt_sum_us")
+        within(t.slow(10), lambda: gw.counter("icmp_tunnel.rtt_sum_us") > before, "and is answered")
+        check(other.process.alive(), "the other far end")
+    finally:
+        run.kill()
+        run.wait()
+
+
+def established(lab, far):
+    """Does anybody have a connection to this far end?"""
+    out = lab.srv.result(["ss", "-Htn", "state", "established", "( sport = :%d )" % far.port]).stdout
+    return bool(out.strip())
