@@ -111,7 +111,8 @@ enum cfg_state {
 struct cfg_choice {
     const char *text;
     int value;
-    enum cfg_state state; /* CFG_HERE, CFG_LATER, CFG_ALIAS (not in the reference) or CFG_FOREIGN */
+    enum cfg_state
+        state; /* CFG_HERE, CFG_LATER, CFG_ALIAS (not in the reference), CFG_LEFT_OUT or CFG_FOREIGN */
 };
 
 struct cfg_section {

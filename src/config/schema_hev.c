@@ -160,7 +160,8 @@ static const struct cfg_key mapdns_keys[] = {
       HEV_AT(dns_names),
       .fallback = "0",
       .max = 1u << 24,
-      .help = "0: `dns.mode: off`; else `fake-ip`, and the range, or 65,536, says how many names there can be" },
+      .help =
+          "0: `dns.mode: off`; else `fake-ip`, and the range, or 65,536, says how many names there can be" },
     END,
 };
 

@@ -3,12 +3,18 @@
 
 /* ---- proxies ------------------------------------------------------------------------------------------------------- */
 
+#ifdef WITH_MASQUE
+#define MASQUE_STATE CFG_HERE
+#else
+#define MASQUE_STATE CFG_LEFT_OUT
+#endif
+
 static const struct cfg_choice types[] = {
     { "socks5", UPSTREAM_SOCKS5, CFG_HERE },
     { "socks4", UPSTREAM_SOCKS4, CFG_HERE },
     { "socks4a", UPSTREAM_SOCKS4A, CFG_HERE },
     { "http", UPSTREAM_HTTP, CFG_HERE },
-    { "masque", UPSTREAM_MASQUE, CFG_HERE },
+    { "masque", UPSTREAM_MASQUE, MASQUE_STATE },
     { "ss", 0, CFG_LATER },
     { "trojan", 0, CFG_LATER },
     { "anytls", 0, CFG_FOREIGN },

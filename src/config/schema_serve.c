@@ -100,8 +100,18 @@ static const struct cfg_section masque = {
     .keys = masque_keys,
 };
 
+#ifdef WITH_MASQUE
+#define MASQUE_STATE CFG_HERE
+#else
+#define MASQUE_STATE CFG_LEFT_OUT
+#endif
+
 static const struct cfg_key serve_keys[] = {
-    { .name = "masque", .type = &cfg_masque, .section = &masque },
+    { .name = "masque",
+      .type = &cfg_masque,
+      .section = &masque,
+      .state = MASQUE_STATE,
+      .instead = "this program was built without HTTP/2 (WITH_MASQUE=OFF)" },
     SECTION("socks5", socks5),
     END,
 };

@@ -104,6 +104,10 @@ static int parse_scheme(struct text *url, struct upstream_options *o, struct err
     for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
         if (strlen(schemes[i].name) != len || strncasecmp(url->at, schemes[i].name, len) != 0)
             continue;
+#ifndef WITH_MASQUE
+        if (schemes[i].kind == UPSTREAM_MASQUE)
+            return err_set(err, -EINVAL, "masque:// is not in this build of the program (WITH_MASQUE=OFF)");
+#endif
         o->kind = schemes[i].kind;
         o->secure = schemes[i].secure;
         o->server.port = schemes[i].port;
