@@ -113,7 +113,7 @@ static const char *list_sentence(const struct tls *t, int err)
     if (t->report.seen || t->context->settings->server ||
         t->ssl.MBEDTLS_PRIVATE(state) != MBEDTLS_SSL_SERVER_CERTIFICATE)
         return NULL;
-    if (err == MBEDTLS_ERR_SSL_FEATURE_UNAVAILABLE || err == MBEDTLS_ERR_SSL_INVALID_RECORD)
+    if (err == MBEDTLS_ERR_SSL_FEATURE_UNAVAILABLE)
         return "shows more than 16 KiB of certificates, or in pieces that this build does not put together";
 #if MBEDTLS_VERSION_MAJOR >= 3
     return err == MBEDTLS_ERR_SSL_DECODE_ERROR || err == MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE

@@ -6,6 +6,7 @@ A plan is a list of steps, carried out once for every connection:
     login()          read the user/password message
     request()        read the CONNECT or UDP ASSOCIATE request
     read(n)          read n bytes
+    until(bytes)     read up to and with these bytes
     send(bytes)      send these at once
     drip(bytes, s)   one byte every s seconds
     wait(s)          do nothing for so long
@@ -15,6 +16,7 @@ A plan is a list of steps, carried out once for every connection:
     half()           end our direction with FIN, and go on
     reset()          end with RST
     relay()          be a good proxy from here on: connect to what was asked for, and carry bytes
+    crumble(port)    be a relay to another port of this address that hands on single bytes
     echo()           send back what comes
     trickle(n)       read n bytes a second
 Each connection keeps what it read and what happened to it, for the test to look at; the plan is printed when a test fails.
@@ -40,9 +42,9 @@ def step(name):
     return lambda *arguments: (name,) + arguments
 
 
-greet, login, request, read, send = (step(n) for n in ("greet", "login", "request", "read", "send"))
+greet, login, request, read, until, send = (step(n) for n in ("greet", "login", "request", "read", "until", "send"))
 drip, wait, hang, stall, close = (step(n) for n in ("drip", "wait", "hang", "stall", "close"))
-reset, relay, echo, trickle, half = (step(n) for n in ("reset", "relay", "echo", "trickle", "half"))
+reset, relay, crumble, echo, trickle, half = (step(n) for n in ("reset", "relay", "crumble", "echo", "trickle", "half"))
 
 
 def reply(code=0, kind=1, address=b"\0\0\0\0", port=0):
@@ -114,6 +116,11 @@ class Connection:
     def do_read(self, n):
         self._read(n)
 
+    def do_until(self, end):
+        start = len(self.received)
+        while end not in self.received[start:]:
+            self._read(1)
+
     def do_send(self, data):
         self.socket.sendall(data)
 
@@ -154,6 +161,8 @@ class Connection:
         raise EOFError
 
     def do_half(self):
+        if self.server.tls:
+            self.socket = self.socket.unwrap()  # close_notify, and waits for the client's
         self.socket.shutdown(socket.SHUT_WR)
 
     def do_reset(self):
@@ -174,9 +183,18 @@ class Connection:
         with far:
             carry(self.socket, far, self.server.wake)
 
+    def do_crumble(self, port):
+        far = self.server.namespace.socket(net.family_of(self.server.address), socket.SOCK_STREAM)
+        far.connect((self.server.address, port))
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with far:
+            carry(self.socket, far, self.server.wake, 1)
+
     def run(self):
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.server.tls:
+                self.socket = self.server.tls.wrap_socket(self.socket, server_side=True)
             for s in self.server.plan_for(self):
                 self.trace.append(s[0])
                 getattr(self, "do_" + s[0])(*s[1:])
@@ -191,14 +209,14 @@ class Connection:
             self.ended.set()
 
 
-def carry(a, b, wake):
-    """Bytes both ways until both sides ended."""
+def carry(a, b, wake, piece=65536):
+    """Bytes both ways, at most `piece` at a time, until both sides ended."""
     other, open_sides = {a: b, b: a}, {a, b}
     while open_sides:
         for s in select.select(list(open_sides) + [wake], [], [])[0]:
             if s == wake:
                 return
-            data = s.recv(65536)
+            data = s.recv(piece)
             if data:
                 other[s].sendall(data)
             else:
@@ -207,9 +225,13 @@ def carry(a, b, wake):
 
 
 class FaultServer:
-    """Listens in a namespace and gives every connection the plan (a list, or a function of the Connection)."""
+    """Listens in a namespace and gives every connection the plan (a list, or a function of the Connection).
 
-    def __init__(self, context, namespace, address, port, plan, receive_buffer=None):
+    tls    an ssl.SSLContext: the plan is followed inside TLS
+    """
+
+    def __init__(self, context, namespace, address, port, plan, receive_buffer=None, tls=None):
+        self.tls = tls
         self.namespace, self.address, self.port, self.plan = namespace, address, port, plan
         self.udp = False
         self.connections, self.ending = [], threading.Event()
