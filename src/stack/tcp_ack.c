@@ -49,11 +49,11 @@ static void update_window(struct tcp_conn *c, const struct tcp_seg *seg)
 static uint32_t count_delivered(struct tcp_conn *c, const struct segment *seg, uint32_t n)
 {
     if (seg->flags & SEG_LOST)
-        c->lost -= n;
+        c->fl->lost -= n;
     if (seg->flags & SEG_RETRANS)
-        c->retrans -= n;
+        c->fl->retrans -= n;
     if (seg->flags & SEG_SACKED) {
-        c->sacked -= n;
+        c->fl->sacked -= n;
         return 0;
     }
     return n;
@@ -81,7 +81,7 @@ static uint32_t clean_segments(struct tcp_conn *c, const struct tcp_seg *in, str
     uint32_t delivered = 0, ack = in->ack, n;
     struct segment *seg;
 
-    while ((seg = c->seg_head) != NULL && seq_lt(seg->seq, ack)) {
+    while ((seg = c->fl->seg_head) != NULL && seq_lt(seg->seq, ack)) {
         n = min_u32(seg->len, ack - seg->seq);
         t->ambiguous |= seg->rexmits > 0;
         if (!(seg->flags & SEG_SACKED)) {
@@ -94,9 +94,9 @@ static uint32_t clean_segments(struct tcp_conn *c, const struct tcp_seg *in, str
             segment_trim(seg, n);
             break;
         }
-        c->seg_head = seg->next;
-        if (c->seg_head == NULL)
-            c->seg_tail = NULL;
+        c->fl->seg_head = seg->next;
+        if (c->fl->seg_head == NULL)
+            c->fl->seg_tail = NULL;
         tcp_segment_free(c, seg);
     }
     return delivered;
@@ -142,7 +142,7 @@ static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)
 /* RFC 5681 section 2: the definition of a duplicate ACK, for clients without SACK (REC-5). */
 static bool is_duplicate_ack(const struct tcp_conn *c, const struct tcp_seg *seg)
 {
-    return seg->ack == c->snd_una && seg->len == 0 && !(seg->flags & TCP_FIN) && c->seg_head != NULL &&
+    return seg->ack == c->snd_una && seg->len == 0 && !(seg->flags & TCP_FIN) && c->fl->seg_head != NULL &&
            (uint32_t)seg->wnd << c->snd_wscale == c->snd_wnd;
 }
 

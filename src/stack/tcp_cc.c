@@ -40,7 +40,7 @@ static void end_first_slow_start(struct tcp_conn *c)
 /* What a reduction starts from: the flight that met the congestion, not what one large ACK has left of it. */
 static uint32_t used_window(const struct tcp_conn *c)
 {
-    return min_u32(c->cwnd, max_u32(c->round_flight, c->snd_nxt - c->snd_una));
+    return min_u32(c->cwnd, max_u32(c->fl->round_flight, c->snd_nxt - c->snd_una));
 }
 
 /* ---- NewReno ----------------------------------------------------------------------------------------- */
@@ -193,7 +193,7 @@ void tcp_cc_rtt(struct tcp_conn *c, uint32_t rtt_us)
 
 static void slow_start(struct tcp_conn *c, uint32_t acked)
 {
-    uint32_t limit = 2 * c->round_flight, grow = c->cc.in_css ? acked / CSS_DIVISOR : acked;
+    uint32_t limit = 2 * c->fl->round_flight, grow = c->cc.in_css ? acked / CSS_DIVISOR : acked;
 
     if ((c->flags & CONN_LOSS) != 0)
         limit = UINT32_MAX; /* after a timeout the flight says nothing */
@@ -219,9 +219,9 @@ void tcp_cc_acked(struct tcp_conn *c, uint32_t acked)
         c->s->tcp->cc->acked(c, acked);
     }
     c->cwnd = min_u32(c->cwnd, CWND_MAX);
-    if (seq_le(c->round_end, c->snd_una)) {
-        c->round_end = c->snd_nxt;
-        c->round_flight = c->snd_nxt - c->snd_una + acked; /* as it was before this ACK */
+    if (seq_le(c->fl->round_end, c->snd_una)) {
+        c->fl->round_end = c->snd_nxt;
+        c->fl->round_flight = c->snd_nxt - c->snd_una + acked; /* as it was before this ACK */
         c->flags &= ~(uint32_t)CONN_CWND_LIMITED;
         c->reo_grown = false;
         hystart_round(c);
@@ -230,14 +230,14 @@ void tcp_cc_acked(struct tcp_conn *c, uint32_t acked)
 
 void tcp_cc_sent(struct tcp_conn *c)
 {
-    c->round_flight = max_u32(c->round_flight, c->snd_nxt - c->snd_una);
+    if (c->fl->seg_head != NULL)
+        c->fl->round_flight = max_u32(c->fl->round_flight, c->snd_nxt - c->snd_una);
 }
 
 /* RFC 5681 section 4.1: a window that was not used for an RTO is no measure of the path any more. */
 void tcp_cc_restart(struct tcp_conn *c)
 {
     c->cwnd = min_u32(c->cwnd, tcp_cc_initial(c));
-    c->round_flight = 0;
     if (c->cc.done)
         c->cc.epoch_ms = 0;
 }

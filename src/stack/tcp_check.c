@@ -7,9 +7,9 @@ static void check_segments(const struct tcp_conn *c)
 {
     uint32_t at = c->snd_una, sacked = 0, lost = 0, retrans = 0, count = 0;
 
-    for (const struct segment *s = c->seg_head; s != NULL; s = s->next) {
+    for (const struct segment *s = c->fl->seg_head; s != NULL; s = s->next) {
         assert(s->seq == at && s->len > 0);
-        assert(s->next != NULL || s == c->seg_tail);
+        assert(s->next != NULL || s == c->fl->seg_tail);
         assert(!((s->flags & SEG_SACKED) && (s->flags & (SEG_LOST | SEG_RETRANS))));
         assert(s->block != NULL || s->len == 1);
         assert(s->block == NULL ||
@@ -21,8 +21,8 @@ static void check_segments(const struct tcp_conn *c)
         count++;
     }
     assert(c->state == TCPS_SYN_RECEIVED || at == c->snd_nxt);
-    assert(sacked == c->sacked && lost == c->lost && retrans == c->retrans);
-    assert(count == c->segments && (count == 0) == (c->seg_tail == NULL || c->seg_head == NULL));
+    assert(sacked == c->fl->sacked && lost == c->fl->lost && retrans == c->fl->retrans);
+    assert(count == c->segments && (count == 0) == (c->fl->seg_tail == NULL || c->fl->seg_head == NULL));
 }
 
 static void check_send_queue(const struct tcp_conn *c)
@@ -99,7 +99,7 @@ void tcp_check(const struct tcp_conn *c)
 void tcp_check_empty(const struct tcp_shard *t)
 {
     assert(t->conns.slab.in_use == 0 && t->requests.slab.in_use == 0);
-    assert(t->segments.slab.in_use == 0 && t->pieces.slab.in_use == 0);
+    assert(t->segments.slab.in_use == 0 && t->pieces.slab.in_use == 0 && t->flights.slab.in_use == 0);
     assert(t->ooo.slab.in_use == 0 && t->recoveries.slab.in_use == 0);
 }
 

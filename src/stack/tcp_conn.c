@@ -85,8 +85,6 @@ static void init_send(struct tcp_conn *c, const struct tcp_request *r)
     c->snd_wnd = c->snd_wnd_max = r->wnd;
     c->snd_wl1 = r->irs;
     c->ts_offset = tcp_ts_offset(c->s, &c->key);
-    c->round_end = c->snd_nxt;
-    c->rack_end = c->recover = c->snd_una;
     tcp_cc_init(c);
 }
 
@@ -94,6 +92,7 @@ void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request
 {
     memset(c, 0, sizeof(*c));
     c->s = s;
+    c->fl = tcp_no_flight();
     c->key = r->key;
     c->state = TCPS_SYN_RECEIVED;
     c->flags = conn_flags(s, r) | CONN_SYNACK_DUE;
@@ -118,7 +117,7 @@ struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r)
 void tcp_conn_opened(struct tcp_conn *c, uint32_t seq, uint32_t ack, uint16_t wnd)
 {
     c->state = TCPS_ESTABLISHED;
-    c->snd_una = c->fack = c->rack_end = ack;
+    c->snd_una = c->recover = ack;
     c->snd_wnd = (uint32_t)wnd << c->snd_wscale;
     c->snd_wnd_max = max_u32(c->snd_wnd_max, c->snd_wnd);
     c->snd_wl1 = seq;
@@ -138,12 +137,13 @@ void tcp_conn_free(struct tcp_conn *c)
     tcp_knobs_drop(c);
     tcp_recv_clear(c);
     tcp_send_clear(c);
-    while (c->seg_head != NULL) {
-        struct segment *seg = c->seg_head;
+    while (c->fl->seg_head != NULL) {
+        struct segment *seg = c->fl->seg_head;
 
-        c->seg_head = seg->next;
+        c->fl->seg_head = seg->next;
         tcp_segment_free(c, seg);
     }
+    tcp_flight_end(c);
     if (c->rec != NULL)
         pool_put(&s->tcp->recoveries, c->rec);
     pool_put(&s->tcp->conns, c);

@@ -222,7 +222,7 @@ void tcp_emit_synack(struct tcp_conn *c, uint32_t tsval)
     };
 
     put_syn_options(&o, c, tsval);
-    c->rack_tx_us = now_us32(c->s);
+    c->synack_us = now_us32(c->s);
     put_segment(c, &o, NULL, 0, 0, 0);
     c->flags &= ~(uint32_t)(CONN_SYNACK_DUE | CONN_ACK_NOW);
 }

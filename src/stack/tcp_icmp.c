@@ -21,13 +21,13 @@ static bool is_hard(bool v6, uint8_t type, uint8_t code)
 /* Not a loss: cwnd and backoff stay as they are. */
 static void repeat_too_long(struct tcp_conn *c, uint32_t old_mss)
 {
-    for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next) {
+    for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next) {
         if ((seg->flags & SEG_SACKED) || min_u32(seg->len, seg->mss) <= c->mss || seg->mss < old_mss)
             continue;
         if (seg->flags & SEG_RETRANS)
-            c->retrans -= seg->len;
+            c->fl->retrans -= seg->len;
         if (!(seg->flags & SEG_LOST))
-            c->lost += seg->len;
+            c->fl->lost += seg->len;
         seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST);
     }
 }

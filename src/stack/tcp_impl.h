@@ -269,6 +269,19 @@ struct recovery {
     bool over;             /* left */
 };
 
+/* What a connection knows only of what is on its way: taken with the first segment, given back when the last one is acknowledged,
+ * so that an idle connection does without it (PERF-9). Then c->fl is a shared one that is all zeros and must not be written. */
+struct flight {
+    struct segment *seg_head, *seg_tail;        /* NULL: nothing is on its way */
+    uint32_t sacked, lost, retrans;             /* bytes of segments with that flag */
+    uint32_t delivered;                         /* bytes, since loss detection ran last */
+    uint32_t rack_tx_us, rack_end, rack_rtt_us; /* the newest delivery (RFC 8985 section 6.2) */
+    uint32_t fack;                              /* the highest */
+    uint32_t round_end, round_flight; /* one window of data, and the most that was in flight in it */
+    struct segment first; /* one of the list, so that a short flight takes one object and no more */
+    bool first_used;
+};
+
 struct tcp_conn {
     /* line 0: found by a packet */
     struct tcp_key key;
@@ -297,16 +310,15 @@ struct tcp_conn {
     uint32_t snd_una, snd_nxt, snd_end; /* snd_end: behind the last queued byte, FIN not counted */
     uint32_t snd_wnd, snd_wnd_max, snd_wl1;
     uint32_t cwnd, ssthresh; /* bytes */
-    struct segment *seg_head, *seg_tail;
+    struct flight *fl;       /* never NULL */
     struct block *snd_head, *snd_tail;
 
     /* line 3: loss and time */
-    uint32_t sacked, lost, retrans; /* bytes of segments with that flag */
-    uint32_t delivered;             /* bytes, since loss detection ran last */
     uint32_t srtt_us, rttvar_us, min_rtt_us;
-    uint32_t rack_tx_us, rack_end, rack_rtt_us; /* the newest delivery (RFC 8985 section 6.2) */
-    uint32_t fack;                              /* the highest */
-    uint32_t recover;        /* where recovery ends; while a loss probe is out: where the probe did */
+    union {
+        uint32_t recover;   /* where recovery ends; while a loss probe is out: where the probe did */
+        uint32_t synack_us; /* SYN-RECEIVED: when our SYN-ACK left */
+    };
     uint16_t mss, mss_peer;  /* payload of a full segment without SACK blocks; as offered, clamped */
     uint16_t pmtu, segments; /* segments in the list */
     struct recovery *rec;
@@ -316,7 +328,6 @@ struct tcp_conn {
     void *user;
     uint32_t rexmit_at, ack_at, life_at; /* ms */
     uint32_t progress_ms;                /* snd_una moved, or something became outstanding */
-    uint32_t round_end, round_flight;    /* one window of data, and the most that was in flight in it */
 
     /* line 5: rarely read */
     struct tcp_cc_state cc;
@@ -337,7 +348,8 @@ struct tcp_conn {
 _Static_assert(sizeof(struct segment) <= 32, "a segment descriptor is at most 32 bytes");
 _Static_assert(sizeof(struct piece) <= 24 && sizeof(struct interval) <= 24,
                "an interval is at most 24 bytes");
-_Static_assert(sizeof(struct tcp_conn) <= 384, "a connection is at most 384 bytes");
+_Static_assert(sizeof(struct tcp_conn) <= 336, "a connection is at most 336 bytes (PERF-9)");
+_Static_assert(sizeof(struct flight) <= 96, "and 96 more while something is on its way");
 _Static_assert(sizeof(struct tcp_cc_state) <= 40, "congestion control state is at most 40 bytes (CC-1)");
 
 enum {
@@ -417,7 +429,7 @@ struct tcp_knobs { /* a set of options: tcp_knobs.c */
 #define KNOB_SETS 32
 
 struct tcp_shard {
-    struct pool conns, segments, pieces, ooo, recoveries, requests, tws;
+    struct pool conns, flights, segments, pieces, ooo, recoveries, requests, tws;
     uint32_t *buckets, bucket_mask;
     bool table_used;      /* something was put in since its memory was last given back */
     uint16_t *per_source; /* half-open requests, by keyed hash of the source */
@@ -531,6 +543,8 @@ void tcp_rtt_echo(struct tcp_conn *c, uint32_t tsecr);
 uint32_t tcp_rto_us(const struct tcp_conn *c); /* with backoff */
 
 /* tcp_sack.c: the scoreboard */
+struct flight *tcp_no_flight(void);
+void tcp_flight_end(struct tcp_conn *c); /* nothing is on its way any more; fine without a flight */
 struct segment *tcp_segment_new(struct tcp_conn *c);
 void tcp_segment_free(struct tcp_conn *c, struct segment *seg);
 bool tcp_segment_split(struct tcp_conn *c, struct segment *seg,

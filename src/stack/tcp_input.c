@@ -150,7 +150,7 @@ static bool rst_syn_ok(struct tcp_conn *c, const struct tcp_seg *seg)
 static void handshake_rtt(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     if (!(c->flags & CONN_SYNACK_AGAIN)) /* Karn (RFC 6298 section 3) */
-        tcp_rtt_sample(c, now_us32(c->s) - c->rack_tx_us);
+        tcp_rtt_sample(c, now_us32(c->s) - c->synack_us);
     else if (c->flags & CONN_TS)
         tcp_rtt_echo(c, seg->opt.tsecr);
 }

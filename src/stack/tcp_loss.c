@@ -12,7 +12,7 @@
 
 uint32_t tcp_pipe(const struct tcp_conn *c)
 {
-    uint32_t flight = c->snd_nxt - c->snd_una + c->retrans, gone = c->sacked + c->lost;
+    uint32_t flight = c->snd_nxt - c->snd_una + c->fl->retrans, gone = c->fl->sacked + c->fl->lost;
 
     if (!(c->flags & CONN_SACK))
         gone += (uint32_t)c->dupacks * c->mss; /* each says that one segment has left the network */
@@ -22,9 +22,9 @@ uint32_t tcp_pipe(const struct tcp_conn *c)
 static void mark_lost(struct tcp_conn *c, struct segment *seg)
 {
     if (seg->flags & SEG_RETRANS)
-        c->retrans -= seg->len;
+        c->fl->retrans -= seg->len;
     if (!(seg->flags & SEG_LOST))
-        c->lost += seg->len;
+        c->fl->lost += seg->len;
     seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST);
     c->loss_news |= LOSS_NEW;
 }
@@ -61,7 +61,7 @@ static void enter_recovery(struct tcp_conn *c)
         c->cwnd = c->ssthresh;
         return;
     }
-    rec->flight = max_u32(c->snd_nxt - c->snd_una - c->sacked + c->delivered, c->mss);
+    rec->flight = max_u32(c->snd_nxt - c->snd_una - c->fl->sacked + c->fl->delivered, c->mss);
 }
 
 static void drop_record(struct tcp_conn *c)
@@ -91,7 +91,8 @@ static void leave_recovery(struct tcp_conn *c)
 
 void tcp_loss_acked(struct tcp_conn *c, uint32_t acked, uint32_t delivered)
 {
-    c->delivered += delivered;
+    if (delivered > 0)
+        c->fl->delivered += delivered;
     if (acked == 0)
         return;
     c->loss_news |= LOSS_ADVANCED;
@@ -117,12 +118,12 @@ static void undo(struct tcp_conn *c)
     c->cc = rec->cc;
     c->backoff = 0;
     tcp_pmtu_refresh(c); /* no black hole, either */
-    if (!rec->over) {
-        for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next)
+    if (!rec->over && c->fl->seg_head != NULL) {
+        for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next)
             seg->flags &= (uint8_t) ~(SEG_LOST | SEG_RETRANS);
-        c->lost = c->retrans = 0;
-        c->rack_tx_us = c->seg_head != NULL ? c->seg_head->tx_us : now_us32(c->s);
-        c->rack_end = c->snd_una; /* what arrived late is no measure of what is missing */
+        c->fl->lost = c->fl->retrans = 0;
+        c->fl->rack_tx_us = c->fl->seg_head->tx_us;
+        c->fl->rack_end = c->snd_una; /* what arrived late is no measure of what is missing */
     }
     c->flags = (c->flags & ~(uint32_t)(CONN_RECOVERY | CONN_LOSS)) | CONN_RESTART;
     c->dupacks = 0;
@@ -210,7 +211,7 @@ static uint32_t reorder_window(const struct tcp_conn *c) /* RFC 8985 section 6.2
     uint64_t window = (uint64_t)c->reo_mult * c->min_rtt_us / 4;
 
     if (!(c->flags & CONN_REORDER) &&
-        ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || c->sacked >= DUP_THRESH * (uint32_t)c->mss))
+        ((c->flags & (CONN_RECOVERY | CONN_LOSS)) || c->fl->sacked >= DUP_THRESH * (uint32_t)c->mss))
         return 0;
     return (uint32_t)(window < c->srtt_us ? window : c->srtt_us);
 }
@@ -219,16 +220,17 @@ static bool sent_before_newest(const struct tcp_conn *c, const struct segment *s
 {
     uint32_t end = seg->seq + seg->len;
 
-    return seq_lt(seg->tx_us, c->rack_tx_us) || (seg->tx_us == c->rack_tx_us && seq_lt(end, c->rack_end));
+    return seq_lt(seg->tx_us, c->fl->rack_tx_us) ||
+           (seg->tx_us == c->fl->rack_tx_us && seq_lt(end, c->fl->rack_end));
 }
 
 /* Segments that were sent once are in order of time, so the walk ends at the first of them that is newer than
  * the newest delivery. Return: microseconds until the next one has to be looked at again; 0: none. */
 static uint32_t rack_detect(struct tcp_conn *c)
 {
-    uint32_t wait = c->rack_rtt_us + reorder_window(c), longest = 0;
+    uint32_t wait = c->fl->rack_rtt_us + reorder_window(c), longest = 0;
 
-    for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next) {
+    for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next) {
         int32_t left;
 
         if ((seg->flags & SEG_SACKED) || (seg->flags & (SEG_LOST | SEG_RETRANS)) == SEG_LOST)
@@ -250,7 +252,7 @@ static uint32_t rack_detect(struct tcp_conn *c)
 /* The first segment that is missing, one MSS of it, for clients without SACK. */
 static void newreno_mark_head(struct tcp_conn *c)
 {
-    struct segment *seg = c->seg_head;
+    struct segment *seg = c->fl->seg_head;
 
     if (seg == NULL || (seg->flags & SEG_LOST))
         return;
@@ -276,13 +278,13 @@ static void prr_update(struct tcp_conn *c)
     struct recovery *r = c->rec;
     uint32_t pipe = tcp_pipe(c), send, limit;
 
-    r->prr_delivered += c->delivered;
+    r->prr_delivered += c->fl->delivered;
     if (pipe > c->ssthresh) {
         uint64_t want = ((uint64_t)r->prr_delivered * c->ssthresh + r->flight - 1) / r->flight;
 
         send = want > r->prr_out ? (uint32_t)want - r->prr_out : 0;
     } else {
-        limit = max_u32(r->prr_delivered > r->prr_out ? r->prr_delivered - r->prr_out : 0, c->delivered);
+        limit = max_u32(r->prr_delivered > r->prr_out ? r->prr_delivered - r->prr_out : 0, c->fl->delivered);
         if (c->loss_news == LOSS_ADVANCED)
             limit += c->mss;
         send = min_u32(c->ssthresh - pipe, limit);
@@ -303,19 +305,20 @@ void tcp_loss_detect(struct tcp_conn *c)
     uint32_t wait_us = 0;
 
     c->flags &= ~(uint32_t)CONN_LOSS_CHECK;
-    if (c->seg_head == NULL) {
-        c->delivered = c->loss_news = 0;
+    if (c->fl->seg_head == NULL) {
+        c->loss_news = 0;
+        tcp_flight_end(c);
         return;
     }
     if (c->flags & CONN_SACK)
         wait_us = rack_detect(c);
     else
         newreno_detect(c);
-    if (c->lost > 0 && !(c->flags & (CONN_RECOVERY | CONN_LOSS)))
+    if (c->fl->lost > 0 && !(c->flags & (CONN_RECOVERY | CONN_LOSS)))
         enter_recovery(c);
     if (c->rec != NULL && (c->flags & CONN_RECOVERY))
         prr_update(c);
-    c->delivered = c->loss_news = 0;
+    c->fl->delivered = c->loss_news = 0;
     if (wait_us > 0) {
         c->rexmit_kind = REXMIT_REORDER;
         tcp_timer_set(c, TIMER_REXMIT, wait_us);
@@ -336,14 +339,14 @@ void tcp_loss_timeout(struct tcp_conn *c)
     if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)) || seq_le(c->recover, c->snd_una))
         c->ssthresh = c->s->tcp->cc->reduce(c, false);
     if (rec != NULL)
-        rec->frto = (c->flags & CONN_SACK) && (!again || c->sacked == 0) ? FRTO_FIRST : FRTO_OFF;
+        rec->frto = (c->flags & CONN_SACK) && (!again || c->fl->sacked == 0) ? FRTO_FIRST : FRTO_OFF;
     c->flags = (c->flags & ~(uint32_t)(CONN_TLP_OUT | CONN_RECOVERY)) | CONN_LOSS;
     c->recover = c->snd_nxt;
     c->cwnd = c->mss;
     c->dupacks = 0;
-    for (struct segment *seg = c->seg_head; seg != NULL; seg = seg->next) {
+    for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next) {
         if (again && (seg->flags & SEG_SACKED)) {
-            c->sacked -= seg->len;
+            c->fl->sacked -= seg->len;
             seg->flags &= (uint8_t)~SEG_SACKED;
         }
         if (!(seg->flags & SEG_SACKED))
@@ -354,7 +357,7 @@ void tcp_loss_timeout(struct tcp_conn *c)
 /* RFC 8985 section 7.3: something new if there is, else the last segment again. */
 void tcp_loss_probe(struct tcp_conn *c)
 {
-    struct segment *seg = c->seg_tail;
+    struct segment *seg = c->fl->seg_tail;
     bool fresh = c->snd_end != c->snd_nxt && !(c->flags & CONN_FIN_SENT) &&
                  c->snd_una + c->snd_wnd - c->snd_nxt >= min_u32(c->mss, c->snd_end - c->snd_nxt) &&
                  seq_lt(c->snd_nxt, c->snd_una + c->snd_wnd);

@@ -60,8 +60,8 @@ static void merge_lost(struct tcp_conn *c, struct segment *seg, uint32_t most)
         seg->flags |= next->flags & SEG_FIN;
         seg->rexmits = seg->rexmits > next->rexmits ? seg->rexmits : next->rexmits;
         seg->next = next->next;
-        if (c->seg_tail == next)
-            c->seg_tail = seg;
+        if (c->fl->seg_tail == next)
+            c->fl->seg_tail = seg;
         tcp_segment_free(c, next);
     }
 }
@@ -84,7 +84,7 @@ static void emit_again(struct tcp_conn *c, struct segment *seg, uint32_t mss)
     }
     tcp_emit_data(c, seg->seq, flags, iov, n, held, mss);
     if (!(seg->flags & SEG_RETRANS))
-        c->retrans += seg->len;
+        c->fl->retrans += seg->len;
     seg->flags |= SEG_RETRANS;
     seg->tx_us = now_us32(c->s);
     seg->mss = (uint16_t)mss;
@@ -109,7 +109,7 @@ static void count_again(struct tcp_conn *c)
 /* Beyond a window that shrank nothing is repeated, but the first segment is, in place of a probe (SND-3). */
 static bool may_repeat(const struct tcp_conn *c, const struct segment *seg)
 {
-    return seg == c->seg_head || seq_lt(seg->seq, c->snd_una + c->snd_wnd);
+    return seg == c->fl->seg_head || seq_lt(seg->seq, c->snd_una + c->snd_wnd);
 }
 
 /* Return: true when the turn is over and there is more. */
@@ -119,7 +119,7 @@ static bool send_lost(struct tcp_conn *c, uint32_t *turn)
 
     if (c->rec != NULL && c->rec->frto == FRTO_SECOND) /* new data first: its ACKs will tell */
         return false;
-    for (struct segment *seg = c->seg_head; seg != NULL && c->lost > 0; seg = seg->next) {
+    for (struct segment *seg = c->fl->seg_head; seg != NULL && c->fl->lost > 0; seg = seg->next) {
         uint32_t left = cwnd_left(c, mss);
 
         if ((seg->flags & (SEG_LOST | SEG_RETRANS)) != SEG_LOST || !may_repeat(c, seg))
@@ -134,7 +134,7 @@ static bool send_lost(struct tcp_conn *c, uint32_t *turn)
             break;
         emit_again(c, seg, mss);
         count_again(c);
-        if (seg == c->seg_head)
+        if (seg == c->fl->seg_head)
             c->flags |= CONN_RESTART;
         *turn -= min_u32(*turn, seg->len);
     }
@@ -144,8 +144,8 @@ static bool send_lost(struct tcp_conn *c, uint32_t *turn)
 /* TLP, RFC 8985 section 7.3: the last segment once more, whatever cwnd says. */
 static void send_probe_again(struct tcp_conn *c)
 {
-    if (c->seg_tail != NULL && !(c->seg_tail->flags & SEG_SACKED))
-        emit_again(c, c->seg_tail, tcp_emit_mss(c));
+    if (c->fl->seg_tail != NULL && !(c->fl->seg_tail->flags & SEG_SACKED))
+        emit_again(c, c->fl->seg_tail, tcp_emit_mss(c));
 }
 
 /* ---- new --------------------------------------------------------------------------------------------- */
@@ -169,14 +169,14 @@ static uint32_t next_packet(struct tcp_conn *c, uint32_t queued, uint32_t mss)
 
 static void list_segment(struct tcp_conn *c, struct segment *seg)
 {
-    if (c->seg_head == NULL) {
-        c->seg_head = seg;
+    if (c->fl->seg_head == NULL) {
+        c->fl->seg_head = seg;
         c->progress_ms = now_ms(c->s);
         c->flags |= CONN_RESTART;
     } else {
-        c->seg_tail->next = seg;
+        c->fl->seg_tail->next = seg;
     }
-    c->seg_tail = seg;
+    c->fl->seg_tail = seg;
     if ((c->flags & CONN_SACK) && !(c->flags & (CONN_RECOVERY | CONN_LOSS | CONN_TLP_OUT)))
         c->flags |= CONN_RESTART; /* the loss probe waits from the last transmission on */
 }
@@ -185,7 +185,8 @@ static void list_segment(struct tcp_conn *c, struct segment *seg)
 static bool send_packet(struct tcp_conn *c, uint32_t len, uint32_t mss)
 {
     struct block *from = tcp_block_at(
-        c->seg_tail != NULL && c->seg_tail->block != NULL ? c->seg_tail->block : c->snd_head, c->snd_nxt);
+        c->fl->seg_tail != NULL && c->fl->seg_tail->block != NULL ? c->fl->seg_tail->block : c->snd_head,
+        c->snd_nxt);
     struct segment *seg = tcp_segment_new(c);
     struct iovec iov[PAYLOAD_RANGES];
     uint32_t held = len;
@@ -200,9 +201,11 @@ static bool send_packet(struct tcp_conn *c, uint32_t len, uint32_t mss)
         held -= held % mss;
         n = tcp_send_ranges(from, c->snd_nxt, &held, iov, PAYLOAD_RANGES);
     }
-    *seg = (struct segment){ .block = held > 0 ? from : NULL, .seq = c->snd_nxt, .len = held };
-    seg->mss = (uint16_t)mss;
-    seg->tx_us = now_us32(c->s);
+    *seg = (struct segment){ .block = held > 0 ? from : NULL,
+                             .seq = c->snd_nxt,
+                             .len = held,
+                             .tx_us = now_us32(c->s),
+                             .mss = (uint16_t)mss };
     if (c->snd_nxt + held == c->snd_end) {
         flags = TCP_PSH; /* SND-2 */
         if (c->flags & CONN_FIN_QUEUED) {
@@ -229,7 +232,7 @@ static void fin_sent(struct tcp_conn *c)
 
 static void idle_restart(struct tcp_conn *c) /* CC-3 */
 {
-    if (tcp_knob(c, TCP_OPT_RESTART_AFTER_IDLE) && c->seg_head == NULL && c->snd_nxt != c->snd_end &&
+    if (tcp_knob(c, TCP_OPT_RESTART_AFTER_IDLE) && c->fl->seg_head == NULL && c->snd_nxt != c->snd_end &&
         (uint64_t)(now_ms(c->s) - c->progress_ms) * 1000 > tcp_rto_us(c))
         tcp_cc_restart(c);
 }
@@ -237,7 +240,7 @@ static void idle_restart(struct tcp_conn *c) /* CC-3 */
 /* Memory is out. With nothing on its way no ACK will bring us back here, and a FIN alone has no other timer. */
 static void retry_soon(struct tcp_conn *c)
 {
-    if (c->seg_head != NULL)
+    if (c->fl->seg_head != NULL)
         return;
     c->flags |= CONN_STARVED;
     tcp_timer_set(c, TIMER_ACK, NO_MEMORY_RETRY_US);
@@ -302,7 +305,7 @@ static bool output(struct tcp_conn *c, uint32_t *turn)
         c->flags &= ~(uint32_t)CONN_TLP_SEND;
         send_probe_again(c);
     }
-    more = c->lost > 0 && send_lost(c, turn);
+    more = c->fl->lost > 0 && send_lost(c, turn);
     if (!more)
         more = send_new(c, turn);
     if (probe)

@@ -40,7 +40,7 @@ static bool stands_still(const struct tcp_conn *c)
         return true;
     if (tcp_tx_queued(c) == 0)
         return false; /* and what has only just been queued has had no chance to move */
-    return (c->flags & CONN_PROBING) || (c->seg_head != NULL && now - c->progress_ms >= STALL_MS);
+    return (c->flags & CONN_PROBING) || (c->fl->seg_head != NULL && now - c->progress_ms >= STALL_MS);
 }
 
 struct relief {

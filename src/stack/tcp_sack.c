@@ -5,17 +5,54 @@
  * MSS only, and at most 4,096 segments are kept (REC-1); a report that would need more is not used. */
 #include "tcp_impl.h"
 
+/* ---- flights and their segments ------------------------------------------------------------------------ */
+
+static const struct flight no_flight; /* a write to it would be a fault at once */
+
+struct flight *tcp_no_flight(void)
+{
+    return (struct flight *)(uintptr_t)&no_flight;
+}
+
+/* RACK has seen nothing of it yet: the first segment counts as the newest that was delivered up to its start. */
+static bool flight_begin(struct tcp_conn *c)
+{
+    struct flight *fl;
+
+    if (c->fl != &no_flight)
+        return true;
+    fl = pool_get(&c->s->tcp->flights);
+    if (fl == NULL)
+        return false;
+    *fl = (struct flight){
+        .rack_tx_us = now_us32(c->s), .rack_end = c->snd_nxt, .fack = c->snd_nxt, .round_end = c->snd_nxt
+    };
+    c->fl = fl;
+    return true;
+}
+
+void tcp_flight_end(struct tcp_conn *c)
+{
+    if (c->fl == &no_flight)
+        return;
+    assert(c->fl->seg_head == NULL && !c->fl->first_used);
+    pool_put(&c->s->tcp->flights, c->fl);
+    c->fl = tcp_no_flight();
+}
+
 struct segment *tcp_segment_new(struct tcp_conn *c)
 {
-    struct segment *seg;
+    struct segment *seg = NULL;
 
     if (c->segments >= SEGMENTS_PER_CONN)
         return NULL;
-    seg = pool_get(&c->s->tcp->segments);
+    if (flight_begin(c))
+        seg = c->fl->first_used ? pool_get(&c->s->tcp->segments) : &c->fl->first;
     if (seg == NULL) {
         COUNT(c->s, tcp_no_memory);
         return NULL;
     }
+    c->fl->first_used |= seg == &c->fl->first;
     memset(seg, 0, sizeof(*seg));
     c->segments++;
     return seg;
@@ -24,7 +61,10 @@ struct segment *tcp_segment_new(struct tcp_conn *c)
 void tcp_segment_free(struct tcp_conn *c, struct segment *seg)
 {
     c->segments--;
-    pool_put(&c->s->tcp->segments, seg);
+    if (seg == &c->fl->first)
+        c->fl->first_used = false;
+    else
+        pool_put(&c->s->tcp->segments, seg);
 }
 
 bool tcp_segment_split(struct tcp_conn *c, struct segment *seg, uint32_t len)
@@ -42,8 +82,8 @@ bool tcp_segment_split(struct tcp_conn *c, struct segment *seg, uint32_t len)
     seg->len = len;
     seg->flags &= (uint8_t)~SEG_FIN;
     seg->next = rest;
-    if (c->seg_tail == seg)
-        c->seg_tail = rest;
+    if (c->fl->seg_tail == seg)
+        c->fl->seg_tail = rest;
     return true;
 }
 
@@ -79,29 +119,29 @@ void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg, const str
 {
     uint32_t end = seg->seq + seg->len, rtt = now_us32(c->s) - seg->tx_us;
 
-    if (seq_lt(c->fack, end))
-        c->fack = end;
-    else if (seq_lt(end, c->fack) && seg->rexmits == 0)
+    if (seq_lt(c->fl->fack, end))
+        c->fl->fack = end;
+    else if (seq_lt(end, c->fl->fack) && seg->rexmits == 0)
         c->flags |= CONN_REORDER;
     if (seg->rexmits == 0 && c->rec != NULL && seq_lt(seg->seq, c->recover))
         c->rec->original = true;
     if (is_the_first_that_arrived(c, seg, in))
         return;
-    c->rack_rtt_us = rtt;
-    if (sent_after(seg->tx_us, end, c->rack_tx_us, c->rack_end)) {
-        c->rack_tx_us = seg->tx_us;
-        c->rack_end = end;
+    c->fl->rack_rtt_us = rtt;
+    if (sent_after(seg->tx_us, end, c->fl->rack_tx_us, c->fl->rack_end)) {
+        c->fl->rack_tx_us = seg->tx_us;
+        c->fl->rack_end = end;
     }
 }
 
 static uint32_t mark_sacked(struct tcp_conn *c, struct segment *seg, const struct tcp_seg *in)
 {
     if (seg->flags & SEG_LOST)
-        c->lost -= seg->len;
+        c->fl->lost -= seg->len;
     if (seg->flags & SEG_RETRANS)
-        c->retrans -= seg->len;
+        c->fl->retrans -= seg->len;
     seg->flags = (uint8_t)((seg->flags & ~(SEG_LOST | SEG_RETRANS)) | SEG_SACKED);
-    c->sacked += seg->len;
+    c->fl->sacked += seg->len;
     tcp_rack_delivered(c, seg, in);
     return seg->len;
 }
@@ -130,7 +170,7 @@ static uint32_t mark_range(struct tcp_conn *c, uint32_t start, uint32_t end, con
 {
     uint32_t delivered = 0;
 
-    for (struct segment *seg = c->seg_head; seg != NULL && seq_lt(seg->seq, end); seg = seg->next) {
+    for (struct segment *seg = c->fl->seg_head; seg != NULL && seq_lt(seg->seq, end); seg = seg->next) {
         uint32_t seg_end = seg->seq + seg->len;
         struct segment *part;
 

@@ -31,6 +31,7 @@ size_t tcp_memory_bytes(const struct stack_config *c)
     return sizeof(struct tcp_shard) + CACHE_LINE + bucket_count(c) * sizeof(uint32_t) +
            SOURCE_COUNTERS * sizeof(uint16_t) + PMTU_ENTRIES * sizeof(struct pmtu_entry) + 4 * CACHE_LINE +
            pool_region_bytes(sizeof(struct tcp_conn), c->max_tcp) +
+           pool_region_bytes(sizeof(struct flight), c->max_tcp) +
            pool_region_bytes(sizeof(struct segment), segment_limit(c)) +
            pool_region_bytes(sizeof(struct piece), piece_limit(c)) +
            pool_region_bytes(sizeof(struct ooo_set), ooo_limit(c)) +
@@ -54,6 +55,7 @@ void tcp_init(struct stack *s, void *memory)
     t->per_source = region_take(&at, SOURCE_COUNTERS * sizeof(uint16_t), CACHE_LINE);
     t->pmtu = region_take(&at, PMTU_ENTRIES * sizeof(struct pmtu_entry), CACHE_LINE);
     pool_init(s, &t->conns, "tcb", sizeof(struct tcp_conn), c->max_tcp, &at);
+    pool_init(s, &t->flights, "flight", sizeof(struct flight), c->max_tcp, &at);
     pool_init(s, &t->segments, "segment", sizeof(struct segment), segment_limit(c), &at);
     pool_init(s, &t->pieces, "piece", sizeof(struct piece), piece_limit(c), &at);
     pool_init(s, &t->ooo, "interval", sizeof(struct ooo_set), ooo_limit(c), &at);

@@ -66,7 +66,7 @@ static bool probe_applies(const struct tcp_conn *c)
 {
     return (c->flags & CONN_SACK) &&
            !(c->flags & (CONN_RECOVERY | CONN_LOSS | CONN_TLP_OUT | CONN_PROBING)) && c->backoff == 0 &&
-           c->sacked == 0 && c->srtt_us > 0;
+           c->fl->sacked == 0 && c->srtt_us > 0;
 }
 
 /* RFC 8985 section 7.2. One segment in flight may wait for a delayed ACK; but when it is the tail of a burst
@@ -74,7 +74,7 @@ static bool probe_applies(const struct tcp_conn *c)
 static uint32_t probe_timeout(const struct tcp_conn *c)
 {
     bool alone =
-        c->snd_nxt - c->snd_una <= c->mss && (c->round_flight <= c->mss || c->srtt_us < PTO_IMPATIENT_US);
+        c->snd_nxt - c->snd_una <= c->mss && (c->fl->round_flight <= c->mss || c->srtt_us < PTO_IMPATIENT_US);
 
     return max_u32(2 * c->srtt_us + (alone ? PTO_ONE_SEGMENT_US : 0), PTO_FLOOR_US);
 }
@@ -97,7 +97,7 @@ static void arm_outstanding(struct tcp_conn *c)
 
 void tcp_timer_rexmit(struct tcp_conn *c)
 {
-    if (c->seg_head != NULL) {
+    if (c->fl->seg_head != NULL) {
         arm_outstanding(c);
     } else if (c->snd_end != c->snd_nxt &&
                !(c->flags & CONN_FIN_SENT)) { /* the window is closed, or memory is out */
@@ -137,11 +137,11 @@ static void suspect_black_hole(struct tcp_conn *c)
     uint32_t floor = c->flags & CONN_V6 ? TCP_PMTU_MIN6 : TCP_PMTU_MIN4, next = max_u32(1024, floor);
     uint32_t headers = (c->flags & CONN_V6 ? 60 : 40) + (c->flags & CONN_TS ? TCP_TS_BYTES : 0);
 
-    if (c->backoff < 2 || c->seg_head == NULL)
+    if (c->backoff < 2 || c->fl->seg_head == NULL)
         return;
     if (c->backoff > 2)
         next = floor;
-    if (next >= c->pmtu || c->seg_head->len + headers <= next) /* what is lost would fit there, too */
+    if (next >= c->pmtu || c->fl->seg_head->len + headers <= next) /* what is lost would fit there, too */
         return;
     c->pmtu = (uint16_t)next;
     c->pmtu_learned = false; /* a guess of this connection's own; undo() takes it back if it was wrong */
@@ -161,7 +161,7 @@ static void synack_timeout(struct tcp_conn *c)
 
 static void retransmission_timeout(struct tcp_conn *c)
 {
-    if (c->seg_head == NULL || gave_up(c))
+    if (c->fl->seg_head == NULL || gave_up(c))
         return;
     COUNT(c->s, tcp_rto);
     tcp_loss_timeout(c);
@@ -213,7 +213,7 @@ static void rexmit_fires(struct tcp_conn *c)
         retransmission_timeout(c);
         break;
     case REXMIT_TLP:
-        if (c->seg_head != NULL)
+        if (c->fl->seg_head != NULL)
             tcp_loss_probe(c);
         c->flags |= CONN_RESTART;
         break;

@@ -388,7 +388,7 @@ static void a_new_syn_in_the_batch_of_a_reset_is_a_new_connection(void **state)
 
 static void an_idle_connection_holds_nothing(void **state) /* MEM-1 */
 {
-    static const char *const pools[] = { "slot",  "chunk2",   "chunk16",  "segment",
+    static const char *const pools[] = { "slot",  "chunk2",   "chunk16",  "flight", "segment",
                                          "piece", "interval", "recovery", "syn" };
     struct lab *lab = lab_in(LAB_ESTABLISHED);
 

@@ -136,7 +136,7 @@ static void jitter_and_then_darkness_are_survived(void **state) /* faults.md E12
 
 /* ---- memory that runs out ---------------------------------------------------------------------------- */
 
-#define TCP_POOLS 11 /* the others: test_pool_fails.c */
+#define TCP_POOLS 12 /* the others: test_pool_fails.c */
 
 struct failing {
     unsigned pool, every;
@@ -147,6 +147,7 @@ static struct pool *pool_number(struct stack *s, unsigned n)
     struct tcp_shard *t = s->tcp;
     struct pool *const pools[] = { &t->segments,
                                    &t->pieces,
+                                   &t->flights,
                                    &t->ooo,
                                    &t->recoveries,
                                    &t->tws,
@@ -210,12 +211,12 @@ static void a_fin_without_memory_leaves_later(void **state) /* MEM-3, CLS-3 */
     lab = lab_new(&o);
     lab_connect(lab);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 1 });
-    lab->stack->tcp->segments.fail_every = 1;
+    lab->stack->tcp->flights.fail_every = 1;
     tcp_release(lab->conn);
     lab_batch(lab);
     lab_run_us(lab, 100000);
     assert_int_equal(lab_count(lab, "FIN,ACK"), 0);
-    lab->stack->tcp->segments.fail_every = 0;
+    lab->stack->tcp->flights.fail_every = 0;
     lab_run_us(lab, 20000);
     assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
     lab_ack(lab, 2, 2);

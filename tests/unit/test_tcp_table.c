@@ -16,7 +16,7 @@
 static void entries_are_as_small_as_promised(void **state) /* PERF-9, PERF-10; tcp-stack.md 1.2 */
 {
     (void)state;
-    assert_true(sizeof(struct tcp_conn) + sizeof(uint32_t) <= 388);
+    assert_true(sizeof(struct tcp_conn) + sizeof(uint32_t) <= 340);
     assert_true(sizeof(struct tcp_request) + sizeof(uint32_t) <= 128);
     assert_true(sizeof(struct tcp_tw) + sizeof(uint32_t) <= 96);
     assert_true(sizeof(struct segment) <= 32 && sizeof(struct interval) <= 24);

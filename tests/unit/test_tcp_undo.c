@@ -97,7 +97,7 @@ static void real(bool ts)
 
     lab_run_us(lab, 1000000);
     for (int i = 0; i < 200 && (at = first_unacked(lab)) < until; i++) {
-        uint32_t repeated = lab->conn->seg_head->len;
+        uint32_t repeated = lab->conn->fl->seg_head->len;
 
         lab->now_us += RTT_US;
         stack_advance(lab->stack, lab->now_us);
