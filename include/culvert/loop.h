@@ -122,7 +122,7 @@ struct nl_rule { /* a policy routing rule */
 /* All of these return 0 or -errno of the kernel: -EPERM without CAP_NET_ADMIN, -EOPNOTSUPP or -EAFNOSUPPORT for a family that
  * this kernel does not have. What is said beside a function comes on top of that. */
 int netlink_open(struct netlink **out, struct err *err);
-/** netlink_open_diag() - a socket for netlink_socket_owner() only */
+/** netlink_open_diag() - a socket for netlink_socket_owner() and netlink_destroy_sockets() only */
 int netlink_open_diag(struct netlink **out, struct err *err);
 struct nl_owner {
     uint32_t uid, inode;
@@ -130,6 +130,9 @@ struct nl_owner {
 /** netlink_socket_owner() - the socket of this machine (and network namespace) that has this flow; its client's end is ours
  * Return: 0; -ENOENT: there is none, so the flow comes from elsewhere or has ended; -errno. */
 int netlink_socket_owner(struct netlink *nl, const struct flow_key *key, struct nl_owner *out);
+/** netlink_destroy_sockets() - end the TCP and UDP sockets that are bound to @local and carry @mark (SOCK_DESTROY)
+ * Their owners see ECONNABORTED. @count: how many. Return: 0; -EPERM without CAP_NET_ADMIN; -EOPNOTSUPP: not in this kernel. */
+int netlink_destroy_sockets(struct netlink *nl, const struct ip_addr *local, uint32_t mark, unsigned *count);
 void netlink_close(struct netlink *nl);                                              /* NULL is fine */
 int netlink_link_by_name(struct netlink *nl, const char *name, struct nl_link *out); /* -ENODEV */
 int netlink_link_by_index(struct netlink *nl, int ifindex, struct nl_link *out);     /* -ENODEV */

@@ -193,10 +193,10 @@ static int serve_until_signal(struct run *run)
     char line[160];
     int r;
 
-    fprintf(stderr, "%s\n", gateway_ready_line(run->gateway, line, sizeof(line)));
-    process_notify("READY=1");
     if (run->confirm_us != 0)
         confirm_start(&run->confirm, run->loop, run->confirm_us, on_unconfirmed, run);
+    fprintf(stderr, "%s\n", gateway_ready_line(run->gateway, line, sizeof(line)));
+    process_notify("READY=1");
     if ((r = loop_run(run->loop)) != 0)
         return complain(EXIT_FAILED, "the event loop broke: %s", strerror(-r));
     return run->status;
@@ -209,6 +209,7 @@ static int print_plan(const struct config *c)
 {
     const char *name = c->tun.name[0] != '\0' ? c->tun.name : "tun0";
     struct route_surroundings around = { 0 };
+    struct nl_link link = { 0 };
     struct route_options opt;
     struct route_plan plan;
     struct netlink *nl;
@@ -222,7 +223,8 @@ static int print_plan(const struct config *c)
     for (size_t i = 0; i < c->tun.addresses; i++)
         *(ip_is4(&c->tun.address[i].addr) ? &opt.v4 : &opt.v6) = true;
     if (netlink_open(&nl, NULL) == 0) {
-        (void)route_look(nl, &opt, 0, &around);
+        (void)netlink_link_by_name(nl, name, &link);
+        (void)route_look(nl, &opt, link.ifindex, &around);
         netlink_close(nl);
     }
     if (route_plan_make(&opt, &around, 1, &plan, &err) != 0)

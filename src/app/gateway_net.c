@@ -8,7 +8,7 @@
 
 #include "gateway_impl.h"
 
-#define UPLINK_SETTLE_US 300000 /* one look for a burst of netlink events */
+#define UPLINK_SETTLE_US 50000 /* one look for a burst of netlink events */
 
 /* ---- addresses --------------------------------------------------------------------------------------------------- */
 
@@ -114,11 +114,64 @@ void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out)
     bind_to_uplink(g, out);
 }
 
+/* ---- addresses that vanish (faults.md E3) ---------------------------------------------------------------------------- */
+
+struct here_walk {
+    struct ip_addr *list;
+    size_t count, room;
+    int tun_ifindex;
+};
+
+static int add_here(void *arg, const struct nl_addr *a)
+{
+    struct here_walk *walk = arg;
+
+    if (a->ifindex != walk->tun_ifindex && walk->count < walk->room)
+        walk->list[walk->count++] = a->addr.addr;
+    return 0;
+}
+
+static bool is_among(const struct ip_addr *a, const struct ip_addr *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ip_equal(a, &list[i]))
+            return true;
+    return false;
+}
+
+static void end_sockets_on(struct gateway *g, const struct ip_addr *gone)
+{
+    char text[IP_TEXT_MAX];
+    unsigned count = 0;
+    int r = netlink_destroy_sockets(g->diag, gone, g->rules.mark, &count);
+
+    if (r != 0 && r != -EOPNOTSUPP)
+        log_debug("sockets on %s cannot be ended: %s", ip_text(gone, text), strerror(-r));
+    if (count > 0)
+        log_info("%s is gone: ended %u connections of ours that began there", ip_text(gone, text), count);
+}
+
+/* What began on an address that the machine does not have any more would wait for answers for many minutes. */
+static void look_at_addresses(struct gateway *g)
+{
+    struct ip_addr now[ARRAY_LEN(g->here)];
+    struct here_walk walk = { now, 0, ARRAY_LEN(now), tun_ifindex(g->tun) };
+
+    if (g->diag == NULL || netlink_addrs(g->setup.netlink, 0, add_here, &walk) != 0)
+        return;
+    for (size_t i = 0; i < g->heres; i++)
+        if (!is_among(&g->here[i], now, walk.count))
+            end_sockets_on(g, &g->here[i]);
+    memcpy(g->here, now, walk.count * sizeof(now[0]));
+    g->heres = walk.count;
+}
+
 static void on_uplink_settled(struct loop_timer *t)
 {
     struct gateway *g = CONTAINER_OF(t, struct gateway, uplink_timer);
     struct up_socket_rules now;
 
+    look_at_addresses(g);
     gateway_socket_rules(g, &now);
     if (memcmp(&now, &g->rules, sizeof(now)) == 0)
         return;
@@ -230,6 +283,9 @@ int gateway_routes_open(struct gateway *g, struct err *err)
         return 0;
     if (c->route.auto_route && (r = auto_route(g, err)) != 0)
         return r;
+    if (netlink_open_diag(&g->diag, NULL) != 0)
+        g->diag = NULL;
+    look_at_addresses(g);
     if ((r = netlink_watch_open(g->setup.loop, on_netlink, g, &g->watch)) != 0)
         return err_set(err, r, "netlink cannot be watched: %s", strerror(-r));
     return 0;
@@ -246,6 +302,8 @@ void gateway_routes_close(struct gateway *g)
     loop_timer_stop(g->setup.loop, &g->uplink_timer);
     netlink_watch_close(g->watch);
     g->watch = NULL;
+    netlink_close(g->diag);
+    g->diag = NULL;
     route_undo(g->route);
     g->route = NULL;
 }

@@ -4,7 +4,8 @@
  *     the uplink, and what goes back to him must not enter the TUN. Direction "reply" of connection tracking says which those are.
  *   - Connections from before we came keep their path: TCP of the machine itself with another source than the TUN's, whose SYN we
  *     did not see; and what is masqueraded behind another address than the TUN's.
- *   - Groups and cgroups, which policy rules do not know.
+ *   - Groups and cgroups, which policy rules do not know. Their packets are sent on after they were addressed, so what does not
+ *     enter the TUN is masqueraded.
  *   - Packets for the TUN's addresses that come in by another interface are dropped (CVE-2019-14899, faults.md E6).
  *
  * It speaks by marks: ours, set where none is, and the rule at our first priority does the rest. A mark of somebody else is left
@@ -139,13 +140,20 @@ static void put_output(const struct route_options *opt, FILE *out)
     fputs("  }\n", out);
 }
 
-void route_nft_text(const struct route_options *opt, FILE *out)
+/* Who is told from others by his packets only has chosen his address already: that of the TUN, where he does not go. */
+static void put_postrouting(const struct route_options *opt, FILE *out)
 {
-    fputs("table inet " ROUTE_NFT_TABLE " {\n", out);
-    put_prerouting(opt, out);
-    put_included_cgroups(opt, out);
-    put_output(opt, out);
-    fputs("}\n", out);
+    if (!route_needs_nft(opt))
+        return;
+    fputs("  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n", out);
+    for (int v6 = 0; v6 < 2; v6++) {
+        fprintf(out, "    oifname != \"%s\" meta nfproto ipv%d", opt->tun_name, v6 ? 6 : 4);
+        if (put_tun_addresses(opt, v6, v6 ? " ip6 saddr { " : " ip saddr { ", out))
+            fputs(" masquerade\n", out);
+        else
+            fputs(" accept\n", out);
+    }
+    fputs("  }\n", out);
 }
 
 bool route_needs_nft(const struct route_options *opt)
@@ -153,6 +161,16 @@ bool route_needs_nft(const struct route_options *opt)
     const struct route_choice *in = opt->include, *out = opt->leave_out;
 
     return (in != NULL && in->gids + in->cgroups > 0) || (out != NULL && out->gids + out->cgroups > 0);
+}
+
+void route_nft_text(const struct route_options *opt, FILE *out)
+{
+    fputs("table inet " ROUTE_NFT_TABLE " {\n", out);
+    put_prerouting(opt, out);
+    put_included_cgroups(opt, out);
+    put_output(opt, out);
+    put_postrouting(opt, out);
+    fputs("}\n", out);
 }
 
 /* ---- making it so ---- */

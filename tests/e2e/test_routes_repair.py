@@ -1,0 +1,232 @@
+"""auto-route when the network changes under it, when others undo it, and when it is killed."""
+import signal
+import time
+
+from harness import check, check_equal, client, gateway, servers, test, within
+from harness import lab as at
+from harness import net
+from routelab import peer, soon_works, works
+
+
+def start(lab, name="culvert", **tun):
+    proxy = servers.culvert_serve(lab)
+    return lab.gateway(proxies=[proxy], tun=dict({"auto-route": True}, **tun), route=False, name=name), proxy
+
+
+def prepared(t):
+    lab = t.lab()
+    lab.services()
+    lab.direct_route()
+    return lab
+
+
+def second_uplink(lab):
+    net.link(lab.gw, "wan1", ["10.77.20.1/24", "fd77:20::1/64"], lab.srv, "eth1", ["10.77.20.2/24", "fd77:20::2/64"])
+    lab.srv.ip("route add 198.51.100.0/24 via 10.77.20.1")
+
+
+def both_are_out(lab):
+    for ns in (lab.gw, lab.cli):
+        for target in at.TARGET:
+            check(not client.outcome(ns, target, 8080, timeout=0.7)[0] == "open", "%s is open from %s" % (target, ns.name))
+
+
+@test("the uplink moves to another interface: new flows at once, old ones on the vanished address end", rows=["E3"], limit=60)
+def _(t):
+    lab = prepared(t)
+    second_uplink(lab)
+    gw, proxy = start(lab)
+    works(lab)
+    old = client.tcp(lab.cli, at.TARGET[0], 7)
+    old.sendall(b"x")
+    check_equal(client.receive(old, 1), b"x")
+    lab.gw.ip("route replace default via 10.77.20.2 dev wan1", "route replace default via fd77:20::2 dev wan1",
+              "route add %s via 10.77.20.2" % proxy.address)
+    lab.gw.ip("addr del %s/24 dev wan0" % at.GW_SRV[0], "addr del %s/64 dev wan0" % at.GW_SRV[1])
+    gw.says("is gone: ended", 5)
+    old.settimeout(5)
+    try:
+        check(not old.recv(1), "data on a dead connection")
+    except OSError:
+        pass
+    only = lab.only("inbound", "wan0")      # that is: nothing at all is sent
+    soon_works(lab)
+    works(lab)
+    only.check_nothing()
+    # and back
+    lab.gw.ip("addr add %s/24 dev wan0" % at.GW_SRV[0], "addr add %s/64 dev wan0 nodad" % at.GW_SRV[1],
+              "route del %s via 10.77.20.2" % proxy.address,
+              "route replace default via %s dev wan0" % at.PROXY[0], "route replace default via %s dev wan0" % at.PROXY[1])
+    lab.gw.ip("link del wan1")
+    soon_works(lab)
+    gw.check_alive()
+
+
+@test("the uplink is down for a while, and comes back", rows=["E3"], limit=60)
+def _(t):
+    lab = prepared(t)
+    gw, proxy = start(lab)
+    works(lab)
+    only = lab.only("host %s" % proxy.address)
+    lab.gw.ip("link set wan0 down")
+    both_are_out(lab)
+    time.sleep(1)                 # the length of the fault
+    lab.gw.ip("link set wan0 up", "addr add %s/64 dev wan0 nodad" % at.GW_SRV[1])
+    lab.gw.ip("route replace default via " + at.PROXY[0], "route replace default via " + at.PROXY[1])
+    soon_works(lab)
+    only.check_nothing()
+    gw.check_alive()
+
+
+@test("started without a network: ready at once, and works when it comes", rows=["X12"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    lab.gw.ip("link set wan0 down")
+    gw = lab.gateway(proxies=[{"name": "up", "type": "socks5", "server": at.PROXY[0], "port": 1082, "udp": True}],
+                     tun={"auto-route": True}, route=False)
+    both_are_out(lab)
+    gw.check_alive()
+    lab.gw.ip("link set wan0 up", "addr add %s/64 dev wan0 nodad" % at.GW_SRV[1])
+    lab.direct_route()
+    servers.culvert_serve(lab)
+    soon_works(lab)
+    works(lab)
+    gw.check_alive()
+
+
+@test("a firewall's reload flushes everything: our table is back once, and other tables are never touched", rows=["E7"], limit=60)
+def _(t):
+    lab = prepared(t)
+    lab.gw.nft("table inet other {\n chain c { type filter hook forward priority 0; counter mark set 0x7\n }\n}\n")
+    before = gateway.network_state(lab.gw)
+    gw, proxy = start(lab)
+
+    def ours():
+        return lab.gw.run(["nft", "list", "table", "inet", "culvert"], check=False)
+    whole = ours()
+    check("ct direction reply" in whole, "no table of ours: %s" % whole)
+    lab.gw.nft("flush ruleset\ntable inet docker {\n chain c { type filter hook forward priority 0; counter mark set 0x9\n }\n}\n")
+    gw.says("somebody flushed our table of nftables; it is back", 5)
+    check_equal(ours(), whole)
+    lab.gw.nft("flush table inet culvert\n")
+    gw.says("flushed again; it is left so", 5)
+    check("ct direction reply" not in ours(), "it was put back a second time")
+    works(lab)
+    check_equal(gw.terminate(), 0)
+    lab.gw.nft("flush ruleset\ntable inet other {\n chain c { type filter hook forward priority 0; counter mark set 0x7\n }\n}\n")
+    gateway.check_network(lab.gw, before)
+
+
+@test("the TUN is set down, and deleted: nothing leaves meanwhile, and it is back", rows=["V3", "V12"], limit=60)
+def _(t):
+    lab = prepared(t)
+    before = gateway.network_state(lab.gw)
+    gw, proxy = start(lab)
+    works(lab)
+    only = lab.only("host %s" % proxy.address)
+    lab.gw.ip("link set tun0 down")
+    both_are_out(lab)
+    lab.gw.ip("link set tun0 up")
+    soon_works(lab)
+    lab.gw.ip("link del tun0")
+    soon_works(lab)
+    lab.gw.ip("rule del pref 9090")
+    gw.says("somebody removed 1 routes or rules of ours; they are back", 5)
+    works(lab)
+    lab.gw.ip("rule del pref 9090")
+    gw.says("were removed again; they are left so", 5)
+    only.stop()                   # that rule was the lead: from here on the administrator has decided
+    check_equal(gw.terminate(), 0)
+    gateway.check_network(lab.gw, before)
+
+
+def kill(gw):
+    gw.process.signal(signal.SIGKILL)
+    gw.stopped = True
+    gw.process.wait(5)
+
+
+def cleanup(t, lab, *more):
+    r = lab.gw.result([gateway.program(t), "cleanup", *more], timeout=20)
+    return r.returncode, (r.stdout + r.stderr).strip()
+
+
+@test("kill -9: nothing leaks from the dead one's rules, cleanup puts back every byte, and so does a new start", rows=["X2", "X3"],
+      limit=90)
+def _(t):
+    lab = prepared(t)
+    before = gateway.network_state(lab.gw)
+    gw, proxy = start(lab)
+    works(lab)
+    check_equal(cleanup(t, lab)[0], 1, "cleanup beside a living one")
+    works(lab)
+    kill(gw)
+    only = lab.only("host %s" % proxy.address)
+    both_are_out(lab)
+    only.check_nothing()
+    status, said = cleanup(t, lab)
+    check_equal(status, 0, said)
+    check("removed" in said, said)
+    gateway.check_network(lab.gw, before)
+    check_equal(cleanup(t, lab), (0, "nothing to remove"))
+    second, _ = start(lab, "second")
+    kill(second)
+    third, proxy = start(lab, "third", **{"strict-route": True, "route-exclude-address": ["192.0.2.0/24"]})
+    third.says("an earlier culvert left")
+    works(lab)
+    check_equal(third.terminate(), 0)
+    gateway.check_network(lab.gw, before)
+
+
+@test("on-exit: a block holds after a clean end and after a kill, until cleanup or a new start", rows=["X3"],
+      cases={"block": ("block", None), "keep": ("keep", None), "block, killed": ("block", kill)}, limit=90)
+def _(t, how, end):
+    lab = prepared(t)
+    before = gateway.network_state(lab.gw)
+    gw, proxy = start(lab, **{"on-exit": how})
+    works(lab)
+    if end is None:
+        check_equal(gw.terminate(), 0)
+    else:
+        end(gw)
+    only = lab.only("host %s" % proxy.address)
+    both_are_out(lab)
+    check_equal(client.outcome(lab.gw, proxy.address, proxy.port, timeout=2)[0], "open", "a connected network is in reach")
+    check_equal(cleanup(t, lab, "--stopped")[0], 0)
+    both_are_out(lab)
+    only.check_nothing()
+    again, _ = start(lab, "again", **{"on-exit": how})
+    works(lab)
+    check_equal(again.terminate(), 0)
+    both_are_out(lab)
+    check_equal(cleanup(t, lab)[0], 0)
+    gateway.check_network(lab.gw, before)
+    check(peer(lab.gw, at.TARGET[0]) == at.GW_SRV[0], "the machine's own way is open again")
+
+
+def run_confirm(t, lab, proxy, seconds, name):
+    conf = t.write(name + ".yaml", gateway.config_text(gateway.config(
+        [proxy], tun={"auto-route": True, "on-exit": "block"}, api={"unix": t.path(name + ".sock")})), 0o600)
+    gw = gateway.Gateway(lab, ["run", "-c", conf, "--confirm", seconds], t.path(name + ".sock"), name=name)
+    gw.wait_ready()
+    return gw
+
+
+@test("--confirm: nobody confirms, and everything is put back, whatever on-exit says; a signal confirms", rows=["X1"], limit=60)
+def _(t):
+    lab = prepared(t)
+    before = gateway.network_state(lab.gw)
+    proxy = servers.culvert_serve(lab)
+    gw = run_confirm(t, lab, proxy, "1s", "silent")
+    gw.says("nobody confirmed", 5)
+    gw.stopped = True
+    check_equal(gw.process.wait(t.slow(5)), 1)
+    gateway.check_network(lab.gw, before)
+    gw = run_confirm(t, lab, proxy, "2s", "signal")
+    gw.process.signal(signal.SIGUSR1)
+    gw.says("confirmed: the gateway stays", 5)
+    works(lab)
+    check_equal(gw.terminate(), 0)
+    check_equal(cleanup(t, lab)[0], 0)
+    gateway.check_network(lab.gw, before)
