@@ -1,5 +1,5 @@
-/* api.h - the control socket: HTTP/1.1 over a unix socket, JSON by jansson, server by libmicrohttpd on our loop.
- * Knows     how a snapshot looks as JSON and who may ask; not how it is collected (a callback does).
+/* api.h - the control socket: HTTP/1.1 over a unix socket and over TCP, JSON by jansson, server by libmicrohttpd on our loop.
+ * Knows     how a snapshot looks as JSON and as metrics, and who may ask; not how it is collected or changed (callbacks do).
  * Threads   [main] only. Built when WITH_API is on. */
 #ifndef CULVERT_API_H
 #define CULVERT_API_H
@@ -18,6 +18,7 @@ struct status_pool {
     uint64_t object_bytes, in_use, high_water, limit, failed;
 };
 struct status_flow {
+    uint64_t id; /* of this flow and no other, as long as it lives */
     uint32_t worker;
     struct flow_key key;
     const char *upstream, *state;
@@ -38,6 +39,17 @@ struct status_group { /* as one worker sees it */
     const struct status_member *members;
     uint32_t member_count, now; /* now: what a new flow takes */
 };
+struct status_upstream { /* as one worker sees it */
+    char name[STATUS_NAME_MAX];
+    const char *type;
+    uint32_t failures, rtt_us; /* in a row; of a connect to its server, 0: unknown */
+    uint64_t good_ms;          /* since the last handshake or data; UINT64_MAX: never */
+    bool udp_refused;
+};
+struct status_rule {
+    const char *text, *target;
+    uint64_t hits; /* flows that it took since it was loaded */
+};
 struct status_worker {
     uint32_t index;
     uint32_t tcp_flows, udp_flows, half_open;
@@ -47,35 +59,55 @@ struct status_worker {
     size_t pool_count;
     const struct status_group *groups;
     size_t group_count;
+    const struct status_upstream *upstreams; /* groups are not among them */
+    size_t upstream_count;
 };
 struct status_snapshot {
     const char *version, *tun, *offload;
     uint32_t mtu;
     uint64_t tun_kernel_drops; /* packets that found the device's queue full (STR-5) */
     uint64_t uptime_ms, log_lines_lost;
-    uint64_t rss_bytes;
+    uint64_t rss_bytes, budget_bytes; /* budget: limits.memory as it is in force */
     const struct status_worker *workers;
     size_t worker_count;
     const struct status_flow *flows;
     size_t flow_count;
+    const struct status_rule *rules;
+    size_t rule_count;
 };
 
 struct api;
 struct api_answer; /* one request under way */
+/* What a snapshot has beside counters, pools, groups and upstreams. */
+enum { STATUS_FLOWS = 1, STATUS_RULES = 2 };
+#define API_NO_DRAIN UINT32_MAX
 struct api_options {
-    /* at most 107 bytes; a stale socket is replaced after a failed connect (faults.md A7) */
+    /* at most 107 bytes; NULL: none. A stale socket is replaced after a failed connect (faults.md A7) */
     const char *unix_path;
-    /* GET /v1/status[?flows=1]: must end in api_answer_status(), now or later, in the main loop */
-    void (*on_status)(void *arg, bool flows, struct api_answer *a);
+    struct ip_port listen; /* over TCP as well; no address: not. A public one needs a secret (faults.md A3) */
+    const char *secret;    /* callers over TCP send "Authorization: Bearer SECRET"; NULL: none. Copied */
+    const char *metrics;   /* path of the metrics, "/metrics"; NULL: none. Copied */
     void *arg;
+    /* @parts: STATUS_*. Must end in api_answer_status(), now or later, in the main loop */
+    void (*on_status)(void *arg, unsigned parts, struct api_answer *a);
+    /* PUT groups/NAME. Return: 0; -ENOENT no such group; -EINVAL no `select`, or no such member; -errno; with a sentence */
+    int (*on_pick)(void *arg, const char *group, const char *member, struct err *err);
+    /* DELETE flows/ID: must end in api_answer_ended(), as above */
+    void (*on_end_flow)(void *arg, uint64_t id, struct api_answer *a);
+    /* POST reload: read the file again. @drain_ms: API_NO_DRAIN: none. Return: 0; -errno with a sentence, nothing has changed */
+    int (*on_reload)(void *arg, uint32_t drain_ms, struct err *err);
 };
-int api_open(const struct api_options *opt, struct loop *l, struct api **out,
-             struct err *err); /* 0 or -errno with a sentence */
+/** api_open() - listen; what a callback needs must be there once the loop runs
+ * Return: 0; -errno with a sentence: -EINVAL for what is wrong in the options, others are the machine's. */
+int api_open(const struct api_options *opt, struct loop *l, struct api **out, struct err *err);
 void api_close(struct api *a); /* unanswered requests are dropped; removes the socket file; NULL is fine */
 void api_answer_status(struct api_answer *a, const struct status_snapshot *s); /* NULL: no memory for one */
+void api_answer_ended(struct api_answer *a, bool found); /* true: there was such a flow, and it is ended */
 
-/** api_get() - the client side: GET @path from a unix socket, blocking, at most @timeout_ms; prints the body to @out
- * Return: 0; -errno with a sentence in @err; -EPROTO for a status other than 200. Works without WITH_API too. */
-int api_get(const char *unix_path, const char *path, int timeout_ms, FILE *out, struct err *err);
+/** api_ask() - the client side: one request to a unix socket, blocking, at most @timeout_ms; the body of a good answer goes to @out
+ * @method: "GET", "PUT", ...; @body: JSON, or NULL. Works without WITH_API too.
+ * Return: 0 for a status of 200 to 299; -errno with a sentence in @err; -EPROTO for another status, then the sentence is the server's. */
+int api_ask(const char *unix_path, const char *method, const char *path, const char *body, int timeout_ms,
+            FILE *out, struct err *err);
 
 #endif

@@ -105,8 +105,13 @@ struct config {
     struct serve_options serve;
     bool has_masque; /* and `serve.masque` */
     struct masque_options masque;
-    const char *api_unix;       /* path of the control socket; NULL: none */
-    bool api_unix_set;          /* the file names it, so failing to open it is an error */
+    const char *api_unix; /* path of the control socket; NULL: none */
+    bool api_unix_set;    /* the file names it, so failing to open it is an error */
+    struct {
+        struct ip_port listen; /* port 0: not over TCP */
+        const char *secret;    /* NULL: none; there is one where `listen` is no loopback address */
+        const char *metrics;   /* path; NULL: none */
+    } api;
     struct config_fixed *fixed; /* private: what a reload cannot change */
     struct config_held *held;   /* private: what is counted and given back by config_free() */
     struct config_store *store; /* private: strings and lists */
@@ -130,6 +135,9 @@ void config_free(struct config *c); /* NULL is fine */
 /** config_fixed_changes() - keys that differ and that only a restart changes: "tun.mtu" (faults.md C11)
  * @out: @cap places, filled with names that belong to @now. Return: how many. */
 size_t config_fixed_changes(const struct config *old, const struct config *now, const char **out, size_t cap);
+/** config_parse_duration() - "300ms", "60s", "5m", "2h", a bare number is seconds; for `--drain`, too
+ * Return: 0, or -EINVAL and @out_ms is untouched. */
+int config_parse_duration(const char *text, uint32_t *out_ms);
 /** config_parse_listen() - "127.0.0.1:1080" or "[::1]:1080", port 0 to 65535; for `--listen`, too
  * Return: 0, or -EINVAL and @out is untouched. */
 int config_parse_listen(const char *text, struct ip_port *out);

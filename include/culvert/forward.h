@@ -97,6 +97,8 @@ struct rules *forward_policy_rules(struct forward_policy *p);
 const struct forward_options *forward_policy_options(const struct forward_policy *p);
 /* Borrowed from @p: what a rule's target index means. */
 struct upstream *const *forward_policy_targets(const struct forward_policy *p, size_t *count);
+/** forward_policy_hits() - how many flows the rule took, summed over all workers; RULE_IMPLICIT, too [any] */
+uint64_t forward_policy_hits(const struct forward_policy *p, uint32_t rule);
 /** forward_policy_has() - does one of its targets stand for @up? */
 bool forward_policy_has(const struct forward_policy *p, const struct upstream *up);
 
@@ -161,6 +163,7 @@ bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwar
 /* ---- what status and connections show --------------------------------------------------------------------------- */
 
 struct flow_info {
+    uint64_t id; /* of this flow in this process, until it ends; then nobody's for weeks */
     struct flow_key key;
     const struct upstream *way;
     struct forward_policy *policy; /* that decided it; borrowed, as all of this */
@@ -171,6 +174,9 @@ struct flow_info {
 };
 typedef void flow_fn(void *arg, const struct flow_info *info);
 void forward_flows(struct forward *f, flow_fn *fn, void *arg);
+enum { FLOW_ID_WORKER_SHIFT = 58 }; /* the upper six bits of an id are its worker */
+/** forward_end_flow() - end this one, as if its way out had broken. Return: false: there is none (any more) */
+bool forward_end_flow(struct forward *f, uint64_t id);
 
 /* clang-format off */
 #define FORWARD_COUNTERS(X) \

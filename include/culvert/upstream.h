@@ -329,6 +329,8 @@ struct upstream *up_udp_way(const struct up_udp *u); /* the same for an associat
 int up_group_start(struct up_env *env, struct upstream *group, bool tests);
 /** up_group_tested() - what another worker's test found: @delay_us of @member (an index), 0: it failed */
 void up_group_tested(struct up_env *env, struct upstream *group, uint32_t member, uint32_t delay_us);
+/** upstream_group_selects() - may up_group_pick() say this? Return: 0, -EINVAL no select, -ENOENT no such member [any] */
+int upstream_group_selects(const struct upstream *group, const char *member);
 /** up_group_pick() - `select`: this member from now on; running flows stay. Return: 0, -EINVAL no select, -ENOENT no such member */
 int up_group_pick(struct up_env *env, struct upstream *group, const char *member);
 struct up_group_info {

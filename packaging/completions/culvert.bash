@@ -5,7 +5,7 @@ _culvert() {
 
     COMPREPLY=()
     if [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W 'run exec serve demo check explain status cleanup help --version --help' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run exec serve demo check explain status cleanup connections reload select help --version --help' -- "$cur"))
         return
     fi
     case $prev in
@@ -17,7 +17,7 @@ _culvert() {
         COMPREPLY=($(compgen -W 'tcp udp icmp' -- "$cur"))
         return
         ;;
-    --proxy | --src | --uid | --dns | --tun | --confirm | --listen)
+    --proxy | --src | --uid | --dns | --tun | --confirm | --listen | --drain)
         :
         return
         ;;
@@ -75,6 +75,27 @@ _culvert() {
     cleanup)
         if [[ $cur == -* ]]; then
             COMPREPLY=($(compgen -W '--stopped --help' -- "$cur"))
+        else
+            COMPREPLY=($(compgen -W '' -- "$cur"))
+        fi
+        ;;
+    connections)
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W '--api --help' -- "$cur"))
+        else
+            COMPREPLY=($(compgen -W '' -- "$cur"))
+        fi
+        ;;
+    reload)
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W '--api --drain --help' -- "$cur"))
+        else
+            COMPREPLY=($(compgen -W '' -- "$cur"))
+        fi
+        ;;
+    select)
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W '--api --help' -- "$cur"))
         else
             COMPREPLY=($(compgen -W '' -- "$cur"))
         fi

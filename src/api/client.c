@@ -1,4 +1,4 @@
-/* client.c - the client side of the control socket: one GET, one answer, then the connection ends.
+/* client.c - the client side of the control socket: one request, one answer, then the connection ends.
  *
  * HTTP/1.1 with "Connection: close" (RFC 9112 section 6.3, rule 8): the body is what follows the head, up to the end, and its
  * length is checked when Content-Length says one. No library is needed for that, so `culvert status` works without WITH_API. */
@@ -108,10 +108,31 @@ static const char *header_value(const char *head, const char *name)
     return NULL;
 }
 
+/* {"error": "SENTENCE", ...} as our server writes it: the sentence, cut where it has an escape that a terminal need not see. */
+static const char *error_of(char *body)
+{
+    static const char key[] = "\"error\": \"";
+    char *at = strstr(body, key);
+
+    if (at == NULL)
+        return "";
+    at += sizeof(key) - 1;
+    for (char *to = at, *from = at;; from++) {
+        if (*from == '\\' && (from[1] == '"' || from[1] == '\\'))
+            from++;
+        else if (*from == '"' || *from == '\0' || *from == '\\') {
+            *to = '\0';
+            return at;
+        }
+        *to++ = *from;
+    }
+}
+
 static int print_answer(struct answer *a, FILE *out, struct err *err)
 {
     char *end = strstr(a->data, "\r\n\r\n");
-    const char *length, *body;
+    const char *length;
+    char *body;
     size_t body_len;
 
     if (end == NULL || strncmp(a->data, "HTTP/1.", 7) != 0 || strlen(a->data) < 12)
@@ -122,18 +143,25 @@ static int print_answer(struct answer *a, FILE *out, struct err *err)
     length = header_value(a->data, "Content-Length");
     if (length != NULL && strtoull(length, NULL, 10) != body_len)
         return err_set(err, -EPROTO, "the answer was cut off");
-    if (strncmp(a->data + 8, " 200", 4) != 0)
+    if (strncmp(a->data + 8, " 2", 2) != 0) {
+        const char *sentence = error_of(body);
+
+        if (*sentence != '\0')
+            return err_set(err, -EPROTO, "%.200s", sentence);
         return err_set(err, -EPROTO, "the answer is \"%.100s\"", strtok(a->data + 9, "\r\n"));
+    }
     if (fwrite(body, 1, body_len, out) != body_len || fflush(out) != 0)
         return err_set(err, -errno, "the answer cannot be written: %s", strerror(errno));
     return 0;
 }
 
-static int request(int fd, const char *path, uint64_t deadline_us, struct answer *a)
+static int request(int fd, const char *method, const char *path, const char *body, uint64_t deadline_us,
+                   struct answer *a)
 {
-    char text[512];
-    int n =
-        snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: culvert\r\nConnection: close\r\n\r\n", path);
+    char text[2048];
+    int n = snprintf(text, sizeof(text),
+                     "%s %s HTTP/1.1\r\nHost: culvert\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                     method, path, body != NULL ? strlen(body) : 0, body != NULL ? body : "");
     int r;
 
     if (n < 0 || (size_t)n >= sizeof(text))
@@ -151,7 +179,8 @@ static int connect_error(int r, const char *unix_path, struct err *err)
     return err_set(err, r, "%s: %s", unix_path, strerror(-r));
 }
 
-int api_get(const char *unix_path, const char *path, int timeout_ms, FILE *out, struct err *err)
+int api_ask(const char *unix_path, const char *method, const char *path, const char *body, int timeout_ms,
+            FILE *out, struct err *err)
 {
     uint64_t deadline_us = clock_now_us() + (uint64_t)timeout_ms * 1000;
     struct answer a = { 0 };
@@ -165,7 +194,7 @@ int api_get(const char *unix_path, const char *path, int timeout_ms, FILE *out, 
         return err_set(err, -errno, "no socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0)
         r = connect_error(-errno, unix_path, err);
-    else if ((r = request(fd, path, deadline_us, &a)) != 0)
+    else if ((r = request(fd, method, path, body, deadline_us, &a)) != 0)
         err_set(err, r, r == -ETIMEDOUT ? "%s: no answer in time" : "%s: the answer failed", unix_path);
     else
         r = print_answer(&a, out, err);

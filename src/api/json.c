@@ -6,6 +6,8 @@
 
 #include "api_impl.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,15 +107,17 @@ static json_t *json_worker(const struct status_worker *w)
 
 static json_t *json_flow(const struct status_flow *f)
 {
-    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX];
+    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX], id[20];
     struct ip_port c = { f->key.client, f->key.client_port }, t = { f->key.target, f->key.target_port };
 
-    return json_pack("{ss, ss, ss, ss, ss, sI, ss, sb, sI, so, so, so}", "network", proto_text(f->key.proto),
-                     "source", ip_port_text(&c, client), "destination", ip_port_text(&t, target), "upstream",
-                     f->upstream != NULL ? f->upstream : "", "state", f->state != NULL ? f->state : "",
-                     "rule", (json_int_t)f->rule, "rule-text", f->rule_text != NULL ? f->rule_text : "",
-                     "left", f->left, "worker", (json_int_t)f->worker, "age-ms", json_count(f->age_ms), "up",
-                     json_count(f->bytes_up), "down", json_count(f->bytes_down));
+    snprintf(id, sizeof(id), "%016" PRIx64, f->id);
+    return json_pack("{ss, ss, ss, ss, ss, ss, sI, ss, sb, sI, so, so, so}", "id", id, "network",
+                     proto_text(f->key.proto), "source", ip_port_text(&c, client), "destination",
+                     ip_port_text(&t, target), "upstream", f->upstream != NULL ? f->upstream : "", "state",
+                     f->state != NULL ? f->state : "", "rule", (json_int_t)f->rule, "rule-text",
+                     f->rule_text != NULL ? f->rule_text : "", "left", f->left, "worker",
+                     (json_int_t)f->worker, "age-ms", json_count(f->age_ms), "up", json_count(f->bytes_up),
+                     "down", json_count(f->bytes_down));
 }
 
 /* Workers name the same counters, so the sums take the first one's order. */
@@ -163,19 +167,12 @@ static json_t *json_all(const struct status_snapshot *s)
                      "groups", json_groups(s), "workers", workers);
 }
 
-char *api_json_status(const struct status_snapshot *s, bool flows)
+/* @o is used up. Return: its text and a newline, malloc'd; NULL: no memory. */
+static char *text_of(json_t *o)
 {
-    json_t *o = json_all(s), *connections;
-    char *text, *line;
+    char *text = o != NULL ? json_dumps(o, JSON_INDENT(2)) : NULL, *line;
     size_t len;
 
-    if (flows) {
-        connections = json_array();
-        for (size_t i = 0; i < s->flow_count; i++)
-            json_array_append_new(connections, json_flow(&s->flows[i]));
-        json_object_set_new(o, "connections", connections);
-    }
-    text = o != NULL ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     if (text == NULL)
         return NULL;
@@ -186,6 +183,98 @@ char *api_json_status(const struct status_snapshot *s, bool flows)
     else
         memcpy(line + len, "\n", 2);
     return line;
+}
+
+static json_t *json_flows(const struct status_snapshot *s)
+{
+    json_t *flows = json_array();
+
+    for (size_t i = 0; i < s->flow_count; i++)
+        json_array_append_new(flows, json_flow(&s->flows[i]));
+    return flows;
+}
+
+char *api_json_status(const struct status_snapshot *s, bool flows)
+{
+    json_t *o = json_all(s);
+
+    if (flows)
+        json_object_set_new(o, "connections", json_flows(s));
+    return text_of(o);
+}
+
+char *api_json_flows(const struct status_snapshot *s)
+{
+    return text_of(json_pack("{so}", "flows", json_flows(s)));
+}
+
+char *api_json_groups(const struct status_snapshot *s)
+{
+    return text_of(json_pack("{so}", "groups", json_groups(s)));
+}
+
+char *api_json_group(const struct status_snapshot *s, const char *name)
+{
+    for (size_t i = 0; s->worker_count > 0 && i < s->workers[0].group_count; i++)
+        if (strcmp(s->workers[0].groups[i].name, name) == 0)
+            return text_of(json_group(&s->workers[0].groups[i]));
+    return NULL;
+}
+
+/* As each worker sees it: health is learned from its own flows. */
+static json_t *json_upstream_views(const struct status_snapshot *s, size_t at)
+{
+    json_t *views = json_array();
+
+    for (size_t w = 0; w < s->worker_count; w++) {
+        const struct status_upstream *u =
+            at < s->workers[w].upstream_count ? &s->workers[w].upstreams[at] : NULL;
+
+        if (u != NULL)
+            json_array_append_new(
+                views, json_pack("{sI, sI, sI, so, sb}", "worker", (json_int_t)s->workers[w].index,
+                                 "failures", (json_int_t)u->failures, "rtt-us", (json_int_t)u->rtt_us,
+                                 "good-ms", u->good_ms == UINT64_MAX ? json_null() : json_count(u->good_ms),
+                                 "udp-refused", u->udp_refused));
+    }
+    return views;
+}
+
+char *api_json_upstreams(const struct status_snapshot *s)
+{
+    json_t *all = json_object();
+
+    for (size_t i = 0; s->worker_count > 0 && i < s->workers[0].upstream_count; i++) {
+        const struct status_upstream *u = &s->workers[0].upstreams[i];
+
+        json_object_set_new(all, u->name,
+                            json_pack("{ss, so}", "type", u->type, "workers", json_upstream_views(s, i)));
+    }
+    return text_of(json_pack("{so}", "upstreams", all));
+}
+
+char *api_json_rules(const struct status_snapshot *s)
+{
+    json_t *rules = json_array();
+
+    for (size_t i = 0; i < s->rule_count; i++)
+        json_array_append_new(rules, json_pack("{ss, ss, so}", "rule", text_or_none(s->rules[i].text), "via",
+                                               text_or_none(s->rules[i].target), "hits",
+                                               json_count(s->rules[i].hits)));
+    return text_of(json_pack("{so}", "rules", rules));
+}
+
+char *api_json_error(const char *sentence, int line, int column)
+{
+    json_t *o = json_pack("{ss}", "error", sentence);
+
+    if (o == NULL) /* bytes that are no UTF-8: what a caller sent must not cost it its answer */
+        o = json_pack("{ss}", "error", "the request holds bytes that are no UTF-8");
+    if (line > 0) {
+        json_object_set_new(o, "line", json_integer(line));
+        json_object_set_new(o, "column", json_integer(column));
+    }
+    return text_of(o);
 }
 
 #endif

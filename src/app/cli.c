@@ -21,6 +21,10 @@ static const struct command commands[] = {
     [CLI_STATUS] = { "status", "", "what the running gateway does, as JSON", 0, 0 },
     [CLI_CLEANUP] = { "cleanup", "", "remove the routes, rules and tables that a killed gateway left behind",
                       0, 0 },
+    [CLI_CONNECTIONS] = { "connections", "", "the open flows of the running gateway, one a line", 0, 0 },
+    [CLI_RELOAD] = { "reload", "", "the running gateway reads its file again; open flows stay", 0, 0 },
+    [CLI_SELECT] = { "select", "GROUP MEMBER",
+                     "new flows of this `select` group take this member, after a restart, too", 2, 2 },
 };
 
 static const struct option options[] = {
@@ -49,11 +53,13 @@ static const struct option options[] = {
       ON(CLI_SERVE), 0 },
     { "--flows", NULL, "with every open flow", offsetof(struct cli, flows), ON(CLI_STATUS), 0 },
     { "--api", "PATH", "the gateway's control socket; default: /run/culvert/api.sock",
-      offsetof(struct cli, api), ON(CLI_STATUS), 0 },
+      offsetof(struct cli, api), ON(CLI_STATUS) | ON(CLI_CONNECTIONS) | ON(CLI_RELOAD) | ON(CLI_SELECT), 0 },
+    { "--drain", "TIME", "then end the flows whose way out is not in the file any more",
+      offsetof(struct cli, drain), ON(CLI_RELOAD), 0 },
 };
 
 /* What config.md names and this version does not have: worth another sentence than "unknown". */
-static const char *const later_commands[] = { "connections", "reload", "select", "doctor" };
+static const char *const later_commands[] = { "doctor" };
 
 static const struct command *command_at(enum cli_command c)
 {
@@ -247,7 +253,7 @@ static int check_words(const struct command *c, char *const words[], int count, 
     return 0;
 }
 
-/* FILE may stand between options; it is found in a first walk, and what is left over is one too many. */
+/* Words may stand before, between or behind options, but together; what is left over is one too many. */
 static int parse_words(int argc, char *const argv[], struct cli *out, struct err *err)
 {
     const struct command *c = command_at(out->topic);
@@ -263,9 +269,10 @@ static int parse_words(int argc, char *const argv[], struct cli *out, struct err
             first = i;
             count = argc - i;
             break; /* all that follows is COMMAND's own */
-        } else if (count++ == 0)
-            first = i;
-        else
+        } else if (count == 0 || (count < c->max_words && i == first + count)) {
+            first = count == 0 ? i : first;
+            count++;
+        } else
             r = err_set(err, -EINVAL, "\"%.60s\" is too much", argv[i]);
     }
     if (r != 0 || out->command == CLI_HELP)

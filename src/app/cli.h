@@ -16,6 +16,9 @@ enum cli_command {
     CLI_EXPLAIN,
     CLI_STATUS,
     CLI_CLEANUP,
+    CLI_CONNECTIONS,
+    CLI_RELOAD,
+    CLI_SELECT,
     CLI_HELP,
     CLI_VERSION
 };
@@ -26,10 +29,10 @@ struct cli { /* all of it points into argv; what was not given is NULL or false 
     enum cli_command command;
     enum cli_command topic; /* CLI_HELP: about this command; CLI_HELP itself: about all */
     const char *config, *proxy, *tun, *dns, *listen, *api;
-    const char *net, *src, *uid, *process, *confirm;
+    const char *drain, *net, *src, *uid, *process, *confirm;
     bool dry_run, builtin, flows, stopped;
     char *const *
-        words; /* exec: COMMAND and its arguments, ends with NULL; check: FILE is the first, explain: HOST[:PORT] */
+        words; /* exec: COMMAND and its arguments, ends with NULL; check: FILE is the first, explain: HOST[:PORT], select: GROUP MEMBER */
 };
 
 /** cli_parse() - `culvert ...` into @out

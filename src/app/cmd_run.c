@@ -49,24 +49,38 @@ static void on_end_signal(void *arg, int signo)
 
 /* The new file is looked at as a whole before anything changes; a mistake in it is told as at a start, and the old one stays
  * (faults.md C9). Its strings are nobody's once the policy is made; what only a restart changes is compared with the first one. */
+static int reload(struct run *run, uint32_t drain_ms, struct err *err)
+{
+    struct config *now;
+    int r;
+
+    if (load_config(run->cli, &now) != EXIT_FINE)
+        return err_set(err, -EINVAL, "the file has mistakes; `culvert check` lists them");
+    r = gateway_reload(run->gateway, now, drain_ms, err);
+    config_free(now);
+    return r;
+}
+
+static int on_reload(void *arg, uint32_t drain_ms, struct err *err)
+{
+    int r;
+
+    process_notify_reloading();
+    r = reload(arg, drain_ms, err);
+    if (r == 0)
+        log_info("reloaded: the new configuration is in force for new flows");
+    else
+        log_error("reload failed: %s; the configuration stays as it is", err->text);
+    process_notify("READY=1");
+    return r;
+}
+
 static void on_reload_signal(void *arg, int signo)
 {
-    struct run *run = arg;
-    struct config *now;
     struct err err = { "" };
 
     (void)signo;
-    process_notify_reloading();
-    if (load_config(run->cli, &now) != EXIT_FINE) {
-        log_error("reload failed: the configuration stays as it is");
-    } else {
-        if (gateway_reload(run->gateway, now, GATEWAY_NO_DRAIN, &err) == 0)
-            log_info("reloaded: the new configuration is in force for new flows");
-        else
-            log_error("reload failed: %s; the configuration stays as it is", err.text);
-        config_free(now);
-    }
-    process_notify("READY=1");
+    (void)on_reload(arg, GATEWAY_NO_DRAIN, &err); /* it has told the log */
 }
 
 static void on_fatal(void *arg, const char *why)
@@ -85,29 +99,55 @@ static void on_snapshot(void *arg, const struct status_snapshot *s)
     api_answer_status(arg, s);
 }
 
-static void on_status(void *arg, bool flows, struct api_answer *a)
+static void on_status(void *arg, unsigned parts, struct api_answer *a)
 {
     struct run *run = arg;
 
-    gateway_status(run->gateway, flows, on_snapshot, a);
+    gateway_status(run->gateway, parts, on_snapshot, a);
 }
 
-/* A path that the file names must work; the default one is used where it can be. Opened before anything is touched, and asked
+static int on_pick(void *arg, const char *group, const char *member, struct err *err)
+{
+    struct run *run = arg;
+
+    return gateway_pick(run->gateway, group, member, err);
+}
+
+static void on_flow_ended(void *arg, bool found)
+{
+    api_answer_ended(arg, found);
+}
+
+static void on_end_flow(void *arg, uint64_t id, struct api_answer *a)
+{
+    struct run *run = arg;
+
+    gateway_end_flow(run->gateway, id, on_flow_ended, a);
+}
+
+/* Sockets that the file names must work; the default one is used where it can be. Opened before anything is touched, and asked
  * by nobody before the loop runs, when the gateway is there. */
 static int open_api(struct run *run)
 {
-    bool named = run->config.api_unix_set;
-    struct api_options opt = { .unix_path = named ? run->config.api_unix : API_PATH_DEFAULT,
+    const struct config *c = &run->config;
+    bool named = c->api_unix_set || c->api.listen.port != 0;
+    struct api_options opt = { .unix_path = c->api_unix_set ? c->api_unix : API_PATH_DEFAULT,
+                               .listen = c->api.listen,
+                               .secret = c->api.secret,
+                               .metrics = c->api.metrics,
+                               .arg = run,
                                .on_status = on_status,
-                               .arg = run };
+                               .on_pick = on_pick,
+                               .on_end_flow = on_end_flow,
+                               .on_reload = on_reload };
     struct err err = { "" };
     int r = 0;
 
-    if (named && opt.unix_path == NULL)
+    if (opt.unix_path == NULL && opt.listen.port == 0)
         return EXIT_FINE; /* api.unix: none */
-    if (!named && mkdir("/run/culvert", 0755) != 0 && errno != EEXIST)
-        err_set(&err, -errno, "/run/culvert cannot be made: %s", strerror(errno));
-    else if ((r = api_open(&opt, run->loop, &run->api, &err)) == 0)
+    if (!c->api_unix_set && mkdir("/run/culvert", 0755) != 0 && errno != EEXIST)
+        r = err_set(&err, -errno, "/run/culvert cannot be made: %s", strerror(errno));
+    if (r == 0 && (r = api_open(&opt, run->loop, &run->api, &err)) == 0)
         return EXIT_FINE;
     if (named)
         return complain(run->alone && r != -ENOMEM ? EXIT_USAGE : EXIT_FAILED, "%s", err.text);

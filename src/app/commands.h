@@ -14,6 +14,9 @@ int cmd_check(const struct cli *cli);
 int cmd_explain(const struct cli *cli);
 int cmd_status(const struct cli *cli);
 int cmd_cleanup(const struct cli *cli);
+int cmd_connections(const struct cli *cli);
+int cmd_reload(const struct cli *cli);
+int cmd_select(const struct cli *cli);
 
 #define API_PATH_DEFAULT "/run/culvert/api.sock"
 

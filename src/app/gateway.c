@@ -200,8 +200,10 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
     owners_open(g);
     gateway_socket_rules(g, &g->rules);
     g->first_rules = g->rules;
-    if ((r = workers_open(g, err)) != 0 || (r = workers_start(g, err)) != 0 ||
-        (r = gateway_routes_open(g, err)) != 0)
+    if ((r = workers_open(g, err)) != 0)
+        goto undo;
+    gateway_picks_open(g);
+    if ((r = workers_start(g, err)) != 0 || (r = gateway_routes_open(g, err)) != 0)
         goto undo;
     *out = g;
     return 0;
@@ -224,6 +226,7 @@ void gateway_stop(struct gateway *g)
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_free(g->workers[i]);
     gateway_names_close(g);
+    gateway_picks_close(g);
     if (g->tun)
         tun_close(g->tun);
     forward_policy_unref(g->policy);

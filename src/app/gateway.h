@@ -44,9 +44,15 @@ int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_m
 /** gateway_ready_line() - "ready: tun0, 2 workers, 2 queues, offload tso+uso" into @out; returns @out */
 const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
 /** gateway_status() - collect a snapshot from all workers (a message to each), then call @done in the main loop, once
- * @flows: with one entry a live flow. The snapshot is borrowed until @done returns; NULL: no memory for it. */
-void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
-                    void *arg);
+ * @parts: STATUS_* (api.h). The snapshot is borrowed until @done returns; NULL: no memory for it. */
+void gateway_status(struct gateway *g, unsigned parts,
+                    void (*done)(void *arg, const struct status_snapshot *s), void *arg);
+
+/** gateway_end_flow() - end one live flow by its id (status_flow), then call @done in the main loop, once: was there one? */
+void gateway_end_flow(struct gateway *g, uint64_t id, void (*done)(void *arg, bool found), void *arg);
+/** gateway_pick() - this member of a `select` group takes new flows, from now on and after a restart
+ * Return: 0; -ENOENT no such group; -EINVAL it chooses for itself, or has no such member; with a sentence. */
+int gateway_pick(struct gateway *g, const char *group, const char *member, struct err *err);
 
 struct route_options;
 /** gateway_route_options() - what auto-route is told by the configuration; the families are the caller's to say

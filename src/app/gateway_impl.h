@@ -45,6 +45,9 @@ struct gateway {
     uint64_t started_us;
     struct loop_timer drain_timer;
     struct snapshot *snapshots; /* under way; gateway_status.c */
+    struct ending *endings;     /* the same */
+    struct pick *picks;         /* gateway_picks.c */
+    size_t pick_count;
 };
 
 /* ---- gateway_names.c ---- */
@@ -66,6 +69,14 @@ void gateway_shares(const struct config *c, uint32_t workers,
 /* ---- gateway_policy.c ---- */
 /** gateway_policy() - rules, targets and options of @c; the caller's reference. Return: 0 or -errno with a sentence */
 int gateway_policy(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err);
+
+/* ---- gateway_picks.c ---- */
+void gateway_picks_open(
+    struct gateway *g); /* what was chosen before; the workers are there and need not run yet */
+void gateway_picks_again(struct gateway *g); /* a reload may have made groups anew */
+void gateway_picks_close(struct gateway *g);
+/** gateway_picks_decode() - the text of the file, NUL at [len]; changed by it. Return: 0; -EBADMSG: torn, and nothing is chosen */
+int gateway_picks_decode(struct gateway *g, char *text, size_t len);
 
 /* ---- gateway_status.c ---- */
 void gateway_status_forget(struct gateway *g); /* answers that are still to come are thrown away */

@@ -93,6 +93,7 @@ int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_m
     }
     forward_policy_unref(g->policy);
     g->policy = policy;
+    gateway_picks_again(g);
     say_what_stays(g->setup.config, now);
     if ((r = log_init(&now->log)) != 0)
         log_warning("reload: log.output: %s: %s; lines go where they went", now->log.output, strerror(-r));

@@ -11,11 +11,21 @@ struct snapshot {
     struct gateway *g; /* NULL: it ended while workers were still answering */
     struct snapshot *next;
     uint32_t workers;
-    bool flows;
+    unsigned parts;
     void (*done)(void *arg, const struct status_snapshot *s);
     void *arg;
     uint32_t waiting;
     struct worker_report *report[WORKERS_MAX];
+};
+
+struct ending { /* a flow that a worker is asked to end */
+    struct loop_msg msg;
+    struct gateway *g; /* as above */
+    struct ending *next;
+    struct loop *to;
+    bool found;
+    void (*done)(void *arg, bool found);
+    void *arg;
 };
 
 struct arrival { /* a worker's answer on its way to the main thread */
@@ -39,6 +49,26 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* The last one is what takes a flow that no rule of the file takes. NULL: no memory, and *count is 0. */
+static struct status_rule *rules_of(struct forward_policy *p, size_t *count)
+{
+    struct rules *rules = forward_policy_rules(p);
+    uint32_t n = (uint32_t)rules_count(rules);
+    struct status_rule *all = calloc(n + 1, sizeof(*all));
+    size_t targets;
+    struct upstream *const *target = forward_policy_targets(p, &targets);
+
+    *count = all ? n + 1 : 0;
+    for (uint32_t i = 0; i < *count; i++) {
+        uint32_t rule = i < n ? i : RULE_IMPLICIT;
+
+        all[i] =
+            (struct status_rule){ rules_name(rules, rule), upstream_name(target[rules_target(rules, rule)]),
+                                  forward_policy_hits(p, rule) };
+    }
+    return all;
+}
+
 static void show(struct snapshot *s)
 {
     struct gateway *g = s->g;
@@ -52,8 +82,10 @@ static void show(struct snapshot *s)
         .uptime_ms = (clock_now_us() - g->started_us) / 1000,
         .log_lines_lost = log_lines_lost(),
         .rss_bytes = resident_bytes(),
+        .budget_bytes = g->share.of.memory_bytes,
         .workers = workers,
     };
+    struct status_rule *rules = s->parts & STATUS_RULES ? rules_of(g->policy, &out.rule_count) : NULL;
     struct status_flow *flows;
     size_t flow_count = 0;
 
@@ -71,8 +103,10 @@ static void show(struct snapshot *s)
         out.flow_count += flows ? r->flow_count : 0;
     }
     out.flows = flows;
+    out.rules = rules;
     s->done(s->arg, &out);
     free(flows);
+    free(rules);
 }
 
 static void finish(struct snapshot *s)
@@ -95,6 +129,9 @@ void gateway_status_forget(struct gateway *g)
     for (struct snapshot *s = g->snapshots; s; s = s->next)
         s->g = NULL;
     g->snapshots = NULL;
+    for (struct ending *e = g->endings; e; e = e->next)
+        e->g = NULL;
+    g->endings = NULL;
 }
 
 static void on_arrival(struct loop_msg *m)
@@ -117,8 +154,8 @@ static void on_report(void *arg, uint32_t worker, struct worker_report *report) 
     loop_post(a->to, &a->msg);
 }
 
-void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const struct status_snapshot *s),
-                    void *arg)
+void gateway_status(struct gateway *g, unsigned parts,
+                    void (*done)(void *arg, const struct status_snapshot *s), void *arg)
 {
     struct snapshot *s = calloc(1, sizeof(*s));
 
@@ -127,7 +164,7 @@ void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const
         return;
     }
     s->g = g;
-    s->flows = flows;
+    s->parts = parts;
     s->done = done;
     s->arg = arg;
     s->workers = g->worker_count;
@@ -143,11 +180,54 @@ void gateway_status(struct gateway *g, bool flows, void (*done)(void *arg, const
         a->snapshot = s;
         a->to = g->setup.loop;
         s->waiting++;
-        if (worker_report(g->workers[i], flows, on_report, a) != 0) {
+        if (worker_report(g->workers[i], (parts & STATUS_FLOWS) != 0, on_report, a) != 0) {
             s->waiting--;
             free(a);
         }
     }
     if (--s->waiting == 0)
         finish(s);
+}
+
+/* ---- ending a flow ---- */
+
+static void on_ended(struct loop_msg *m)
+{
+    struct ending *e = CONTAINER_OF(m, struct ending, msg);
+
+    if (e->g) {
+        struct ending **at;
+
+        for (at = &e->g->endings; *at != e; at = &(*at)->next)
+            ;
+        *at = e->next;
+        e->done(e->arg, e->found);
+    }
+    free(e);
+}
+
+static void on_worker_ended(void *arg, bool found) /* in the worker's thread */
+{
+    struct ending *e = arg;
+
+    e->found = found;
+    loop_post(e->to, &e->msg);
+}
+
+void gateway_end_flow(struct gateway *g, uint64_t id, void (*done)(void *arg, bool found), void *arg)
+{
+    uint64_t worker = id >> FLOW_ID_WORKER_SHIFT;
+    struct ending *e = worker < g->worker_count ? calloc(1, sizeof(*e)) : NULL;
+
+    if (!e) {
+        done(arg, false);
+        return;
+    }
+    *e = (struct ending){ { NULL, on_ended }, g, g->endings, g->setup.loop, false, done, arg };
+    g->endings = e;
+    if (worker_end_flow(g->workers[worker], id, on_worker_ended, e) != 0) {
+        g->endings = e->next;
+        free(e);
+        done(arg, false);
+    }
 }

@@ -31,6 +31,12 @@ int main(int argc, char *argv[])
         return cmd_status(&cli);
     case CLI_CLEANUP:
         return cmd_cleanup(&cli);
+    case CLI_CONNECTIONS:
+        return cmd_connections(&cli);
+    case CLI_RELOAD:
+        return cmd_reload(&cli);
+    case CLI_SELECT:
+        return cmd_select(&cli);
     case CLI_HELP:
         cli_print_help(stdout, cli.topic);
         return EXIT_FINE;

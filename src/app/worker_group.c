@@ -133,6 +133,54 @@ void worker_groups_report(struct worker *w, struct status_worker *out)
     out->groups = g;
 }
 
+static const char *kind_text(enum upstream_kind kind)
+{
+    switch (kind) {
+    case UPSTREAM_DIRECT:
+        return "direct";
+    case UPSTREAM_SOCKS5:
+        return "socks5";
+    case UPSTREAM_SOCKS4:
+        return "socks4";
+    case UPSTREAM_SOCKS4A:
+        return "socks4a";
+    case UPSTREAM_HTTP:
+        return "http";
+    case UPSTREAM_MASQUE:
+        return "masque";
+    case UPSTREAM_REJECT:
+    case UPSTREAM_REJECT_DROP:
+    case UPSTREAM_GROUP:
+        break; /* no ways out */
+    }
+    return NULL;
+}
+
+void worker_upstreams_report(struct worker *w, struct status_worker *out)
+{
+    size_t n;
+    struct upstream *const *targets = forward_policy_targets(forward_policy_now(w->forward), &n);
+    struct status_upstream *all = calloc(n + 1, sizeof(*all));
+    uint64_t now_us = loop_now_us(w->loop);
+
+    for (size_t i = 0; all && i < n; i++) {
+        struct status_upstream *u = &all[out->upstream_count];
+        struct up_health h;
+
+        u->type = kind_text(upstream_kind(targets[i]));
+        if (!u->type)
+            continue;
+        up_health_get(w->env, targets[i], &h);
+        snprintf(u->name, sizeof(u->name), "%s", upstream_name(targets[i]));
+        u->failures = h.failures;
+        u->rtt_us = h.rtt_us;
+        u->good_ms = h.last_good_us ? (now_us - h.last_good_us) / 1000 : UINT64_MAX;
+        u->udp_refused = h.udp_refused;
+        out->upstream_count++;
+    }
+    out->upstreams = all;
+}
+
 /* ---- life ---- */
 
 void worker_groups_start(struct worker *w, struct forward_policy *p)

@@ -56,6 +56,8 @@ int worker_names_open(struct worker *w, const struct worker_setup *setup); /* 0 
 /* ---- worker_group.c ---- */
 /** worker_groups_report() - its groups, in one piece of memory behind ->groups, for free(); none without memory */
 void worker_groups_report(struct worker *w, struct status_worker *out);
+/** worker_upstreams_report() - health of its ways out, behind ->upstreams, for free(); none without memory */
+void worker_upstreams_report(struct worker *w, struct status_worker *out);
 void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its thread */
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
 void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);

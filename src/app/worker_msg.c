@@ -200,6 +200,7 @@ static void put_flow(void *arg, const struct flow_info *info)
         return; /* flows that began while we counted; the next report has them */
     r->flows[r->flow_count++] = (struct status_flow){
         .worker = r->status.index,
+        .id = info->id,
         .key = info->key,
         .upstream = upstream_name(info->way),
         .state = info->state,
@@ -277,6 +278,7 @@ static void do_report(struct loop_msg *m)
         fill_counters(w, &r->status);
         fill_pools(w, &r->status);
         worker_groups_report(w, &r->status);
+        worker_upstreams_report(w, &r->status);
         if (q.flows) {
             uint64_t now_us = loop_now_us(w->loop);
 
@@ -299,6 +301,33 @@ int worker_report(struct worker *w, bool flows, worker_report_fn *fn, void *arg)
     return 0;
 }
 
+struct end_order {
+    struct loop_msg msg;
+    struct worker *worker;
+    uint64_t id;
+    void (*fn)(void *arg, bool found);
+    void *arg;
+};
+
+static void do_end_flow(struct loop_msg *m)
+{
+    struct end_order o = *CONTAINER_OF(m, struct end_order, msg);
+
+    free(CONTAINER_OF(m, struct end_order, msg));
+    o.fn(o.arg, o.worker->stack && forward_end_flow(o.worker->forward, o.id));
+}
+
+int worker_end_flow(struct worker *w, uint64_t id, void (*fn)(void *arg, bool found), void *arg)
+{
+    struct end_order *o = malloc(sizeof(*o));
+
+    if (!o)
+        return -ENOMEM;
+    *o = (struct end_order){ { NULL, do_end_flow }, w, id, fn, arg };
+    loop_post(w->loop, &o->msg);
+    return 0;
+}
+
 void worker_report_free(struct worker_report *r)
 {
     if (!r)
@@ -310,5 +339,6 @@ void worker_report_free(struct worker_report *r)
     free((void *)(uintptr_t)r->status.counters);
     free((void *)(uintptr_t)r->status.pools);
     free((void *)(uintptr_t)r->status.groups);
+    free((void *)(uintptr_t)r->status.upstreams);
     free(r);
 }

@@ -200,6 +200,18 @@ static void read_listen(struct cfg_read *r, const struct cfg_key *k, const struc
         r->listen = v;
 }
 
+/* A port that the kernel chooses is none that Host could name. */
+static void read_api_listen(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct ip_port *at = member(k, to);
+    char quoted[CFG_QUOTED_MAX];
+
+    if (config_parse_listen(v->text, at) != 0 || at->port == 0)
+        cfg_error(r, v, "%s is no address with a port; 127.0.0.1:9090 or '[::1]:9090' would work",
+                  cfg_quote(v->text, quoted));
+    r->api_listen = v;
+}
+
 /* An address or a name; the port beside it is a key of its own. */
 static void read_host(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
@@ -237,5 +249,6 @@ SCALAR_TYPE(cfg_detect_interface, "`true`, `false`", "true or false", read_detec
 LIST_TYPE(cfg_tun_addresses, "list of ADDRESS/LENGTH", "an address such as 198.18.0.1/30", read_tun_address);
 LIST_TYPE(cfg_excludes, "list of ranges", "a range such as 192.168.0.0/16", read_exclude);
 LIST_TYPE(cfg_allow, "list of ranges", "a range such as 192.168.0.0/16", read_allow);
+SCALAR_TYPE(cfg_api_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:9090", read_api_listen);
 SCALAR_TYPE(cfg_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:1080", read_listen);
 SCALAR_TYPE(cfg_host, "address or name", "an address or a host name", read_host);

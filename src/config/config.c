@@ -136,6 +136,18 @@ static void check_open_server(struct cfg_read *r)
                     "serve.socks5.listen: whoever reaches this address may use it; set serve.socks5.users");
 }
 
+/* faults.md A3: an open control port on an address that others reach is how the Clash family was taken over in 2025. */
+static void check_api(struct cfg_read *r)
+{
+    const struct config *c = r->config;
+
+    if (c->api.listen.port != 0 && c->api.secret == NULL && !ip_is_loopback(&c->api.listen.addr))
+        cfg_error(
+            r, r->api_listen,
+            "api.listen: others can reach this address, and there is no api.secret; set one, or listen on "
+            "127.0.0.1");
+}
+
 /* What `auto` means for our own sockets: with auto-route they must be told from the traffic that enters the TUN. */
 static void settle_route(struct cfg_read *r)
 {
@@ -199,6 +211,7 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     check_mtu(r);
     check_adopted(r);
     check_open_server(r);
+    check_api(r);
     if (!r->no_memory)
         cfg_masque_finish(r);
     settle_route(r);

@@ -521,6 +521,8 @@ static const struct cfg_section stack_section = {
 #define API_STATE CFG_LEFT_OUT
 #endif
 
+#define API_LEFT_OUT "this program was built without the control socket (WITH_API=OFF)"
+
 static const struct cfg_key api_keys[] = {
     { .name = "unix",
       .type = &cfg_socket_path,
@@ -528,11 +530,30 @@ static const struct cfg_key api_keys[] = {
       .fallback = "/run/culvert/api.sock",
       .max = 107,
       .state = API_STATE,
-      .instead = "this program was built without the control socket (WITH_API=OFF)",
+      .instead = API_LEFT_OUT,
       .help = "where `culvert status` asks" },
-    LATER("listen", cfg_later_text, "the same over TCP; a public address needs `secret`"),
-    LATER("secret", cfg_later_secret, "what a caller over TCP must know"),
-    LATER("metrics", cfg_later_text, "path of the metrics for Prometheus"),
+    { .name = "listen",
+      .type = &cfg_api_listen,
+      AT(api.listen),
+      .shown = "none",
+      .state = API_STATE,
+      .instead = API_LEFT_OUT,
+      .help = "the same over TCP, for callers that know `secret`; other addresses than 127.0.0.1 and ::1 "
+              "need one" },
+    { .name = "secret",
+      .type = &cfg_token,
+      AT(api.secret),
+      .shown = "none",
+      .state = API_STATE,
+      .instead = API_LEFT_OUT,
+      .help = "what a caller over TCP must send as a bearer token" },
+    { .name = "metrics",
+      .type = &cfg_metrics_path,
+      AT(api.metrics),
+      .shown = "none",
+      .state = API_STATE,
+      .instead = API_LEFT_OUT,
+      .help = "path of the metrics for Prometheus: `/metrics`" },
     END,
 };
 

@@ -4,6 +4,7 @@
  * `false` are booleans. A number has no sign, no leading zero (octal to some readers), no exponent. */
 #include "config_impl.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -321,6 +322,22 @@ static void read_duration(struct cfg_read *r, const struct cfg_key *k, const str
         store_u32(k, to, (uint32_t)ms);
 }
 
+int config_parse_duration(const char *text, uint32_t *out_ms)
+{
+    size_t digits = strspn(text, "0123456789");
+    uint64_t worth = text[digits] == '\0' ? 1000 : 0;
+
+    if (digits == 0 || digits > 9)
+        return -EINVAL;
+    for (size_t i = 0; i < ARRAY_LEN(durations) && worth == 0; i++)
+        if (strcmp(text + digits, durations[i].name) == 0)
+            worth = durations[i].worth;
+    if (worth == 0 || strtoull(text, NULL, 10) * worth >= UINT32_MAX)
+        return -EINVAL;
+    *out_ms = (uint32_t)(strtoull(text, NULL, 10) * worth);
+    return 0;
+}
+
 /* mihomo's tolerance and timeout: a bare number is milliseconds. */
 static void read_duration_ms(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
@@ -422,6 +439,18 @@ static void read_socket_path(struct cfg_read *r, const struct cfg_key *k, const 
     r->config->api_unix_set = v->line > 0;
 }
 
+/* Beside the paths of the API, which begin with /v1/. */
+static void read_metrics_path(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    char quoted[CFG_QUOTED_MAX];
+
+    if (v->text[0] != '/' || v->count < 2 || v->text[v->count - 1] == '/' ||
+        strpbrk(v->text, "?#% ") != NULL || strncmp(v->text, "/v1/", 4) == 0)
+        cfg_error(r, v, "%s is no path for metrics; /metrics would work", cfg_quote(v->text, quoted));
+    else
+        store_text(k, to, cfg_keep_text(r, v->text, v->count));
+}
+
 /* ---- keys of other programs that change nothing --------------------------------------------------------------------------- */
 
 /* `tun.enable`: there is no switch beside leaving the section out. */
@@ -468,6 +497,7 @@ SCALAR_TYPE(cfg_auto_mark, "`auto`, mark", "a mark such as 0x1b6", read_auto_mar
 SCALAR_TYPE(cfg_version, "number", "1", read_version);
 SCALAR_TYPE(cfg_fd, "number", "the number of an open descriptor", read_fd);
 SCALAR_TYPE(cfg_output, "`stderr`, `stdout`, path", "stderr, stdout or an absolute path", read_output);
+SCALAR_TYPE(cfg_metrics_path, "path", "a path of a URL, as in /metrics", read_metrics_path);
 SCALAR_TYPE(cfg_output_dir, "path", "an absolute path", read_output_dir);
 SCALAR_TYPE(cfg_socket_path, "path, `none`", "an absolute path or none", read_socket_path);
 SCALAR_TYPE(cfg_true_only, "`true`", "true", read_true_only);

@@ -353,6 +353,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
         asked.target = (struct host_port){ .name = name };
     }
     rules_match(f->ways->rules, &asked, &verdict);
+    ways_hit(f->ways, verdict.rule);
     by = f->ways->target[verdict.target];
     up = up_echo_way(f->env, by, &r->src, &asked.target, v6, echo_tunnel_way(f, r, by));
     switch (upstream_kind(up)) {

@@ -381,6 +381,14 @@ static bool has_left(const struct forward *f, const struct ways *w, const struct
     return w != f->ways && !forward_policy_has(f->ways->policy, way);
 }
 
+/* Six bits for the worker, one for UDP, 25 for the slot, 32 for when it began there: the slot's next flow has another id, but for
+ * one that begins within the same millisecond or 49 days later. */
+static uint64_t flow_id(const struct forward *f, bool udp, uint32_t slot, uint32_t started_ms)
+{
+    return (uint64_t)f->worker << FLOW_ID_WORKER_SHIFT | (uint64_t)udp << 57 | (uint64_t)slot << 32 |
+           started_ms;
+}
+
 void forward_flows(struct forward *f, flow_fn *fn, void *arg)
 {
     uint32_t now_ms = forward_now_ms(f);
@@ -397,7 +405,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
         if (t->state != TCP_FLOW_OPENING)
             tcp_conn_info(t->conn, &info);
         way = way_of(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL);
-        fn(arg, &(struct flow_info){ key, way, t->ways->policy, t->rule,
+        fn(arg, &(struct flow_info){ flow_id(f, false, i, t->started_ms), key, way, t->ways->policy, t->rule,
                                      loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
                                      info.bytes_up, info.bytes_down, tcp_state_text(t->state),
                                      has_left(f, t->ways, way) });
@@ -414,11 +422,42 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
                                  u->first_target.port, IP_PROTO_UDP,         { 0 } };
         way = way_of(u->ways, a ? a->target : 0, a && a->up ? up_udp_way(a->up) : NULL);
         fn(arg,
-           &(struct flow_info){ key, way, u->ways->policy, u->rule,
+           &(struct flow_info){ flow_id(f, true, i, u->started_ms), key, way, u->ways->policy, u->rule,
                                 loop_now_us(f->loop) - (uint64_t)(now_ms - u->started_ms) * 1000, u->bytes_up,
                                 u->bytes_down, u->state == UDP_FLOW_OPENING ? "opening" : "open",
                                 has_left(f, u->ways, way) });
     }
+}
+
+static void tcp_flow_cut(struct tcp_flow *t, const char *why)
+{
+    if (t->state == TCP_FLOW_OPENING)
+        tcp_flow_refuse(t, why);
+    else
+        tcp_abort(t->conn);
+}
+
+bool forward_end_flow(struct forward *f, uint64_t id)
+{
+    static const char why[] = "ended through the control socket";
+    uint32_t slot = (uint32_t)(id >> 32) & ((1u << 25) - 1), started_ms = (uint32_t)id;
+
+    if (id >> FLOW_ID_WORKER_SHIFT != f->worker)
+        return false;
+    if ((id >> 57 & 1) == 0) {
+        struct tcp_flow *t = slot < f->tcp_flows.touched ? slab_at(&f->tcp_flows, slot) : NULL;
+
+        if (!t || t->state == TCP_FLOW_FREE || t->started_ms != started_ms)
+            return false;
+        tcp_flow_cut(t, why);
+    } else {
+        struct udp_flow *u = slot < f->udp_flows.touched ? slab_at(&f->udp_flows, slot) : NULL;
+
+        if (!u || u->state == UDP_FLOW_FREE || u->started_ms != started_ms)
+            return false;
+        udp_flow_end(u, why);
+    }
+    return true;
 }
 
 uint32_t forward_drain(struct forward *f)
@@ -433,10 +472,7 @@ uint32_t forward_drain(struct forward *f)
             !has_left(f, t->ways, way_of(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL)))
             continue;
         n++;
-        if (t->state == TCP_FLOW_OPENING)
-            tcp_flow_refuse(t, why);
-        else
-            tcp_abort(t->conn);
+        tcp_flow_cut(t, why);
     }
     for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
         struct udp_flow *u = slab_at(&f->udp_flows, i);

@@ -19,6 +19,8 @@ struct ways {
     struct rules *rules; /* the policy's, as the next three */
     size_t count;
     struct upstream *const *target;
+    counter *hits; /* this worker's: one for each rule, then one for RULE_IMPLICIT */
+    uint32_t rule_count;
     _Atomic uint8_t *
         echo_said; /* two places for each rule and two more: what was said about it, once by all workers (M16) */
 };
@@ -250,6 +252,12 @@ struct forward {
 static inline uint32_t forward_now_ms(const struct forward *f)
 {
     return (uint32_t)((loop_now_us(f->loop) - f->epoch_us) / 1000);
+}
+
+/* A rule has taken a flow, a datagram's target or a ping. */
+static inline void ways_hit(const struct ways *w, uint32_t rule)
+{
+    counter_add(&w->hits[rule < w->rule_count ? rule : w->rule_count], 1);
 }
 
 /** policy_ways() - @f's worker's hold on @p, with a reference of its own, which is a reference to the policy as well */

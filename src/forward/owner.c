@@ -31,6 +31,8 @@ bool owner_match(struct forward *f, const struct ways *w, struct rule_flow *aske
     rules_match(w->rules, asked, out);
     if (out->regex_gave_up)
         FCOUNT(f, regex_limit);
+    if ((out->needs & (OWNER_ASKABLE | RULE_NEEDS_NAME)) == 0) /* else it is not the last word */
+        ways_hit(w, out->rule);
     return (out->needs & OWNER_ASKABLE) != 0;
 }
 

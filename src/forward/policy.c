@@ -18,7 +18,8 @@ struct forward_policy {
     uint32_t workers;
     struct hold { /* a cache line and more each: its count changes with every flow */
         _Alignas(CACHE_LINE) struct ways ways;
-    } * hold; /* one a worker */
+    } * hold;      /* one a worker */
+    counter *hits; /* hit_places() for each worker */
 };
 
 static void policy_free(struct forward_policy *p)
@@ -29,20 +30,39 @@ static void policy_free(struct forward_policy *p)
     free(p->target);
     free((void *)p->echo_said);
     free(p->hold);
+    free(p->hits);
     free(p);
+}
+
+/* Of one worker: a counter for each rule and one more, in cache lines of its own. */
+static size_t hit_places(const struct forward_policy *p)
+{
+    const size_t line = CACHE_LINE / sizeof(counter);
+
+    return (rules_count(p->rules) + line) / line * line;
 }
 
 static int holds_new(struct forward_policy *p, uint32_t workers)
 {
+    size_t places = hit_places(p);
+
+    p->hits = aligned_alloc(CACHE_LINE, workers * places * sizeof(*p->hits));
+    if (!p->hits)
+        return -ENOMEM;
+    memset(p->hits, 0, workers * places * sizeof(*p->hits));
     p->hold = aligned_alloc(CACHE_LINE, workers * sizeof(*p->hold));
     if (!p->hold)
         return -ENOMEM;
     memset(p->hold, 0, workers * sizeof(*p->hold));
     p->workers = workers;
     for (uint32_t i = 0; i < workers; i++)
-        p->hold[i].ways = (struct ways){
-            .policy = p, .rules = p->rules, .count = p->count, .target = p->target, .echo_said = p->echo_said
-        };
+        p->hold[i].ways = (struct ways){ .policy = p,
+                                         .rules = p->rules,
+                                         .count = p->count,
+                                         .target = p->target,
+                                         .echo_said = p->echo_said,
+                                         .hits = p->hits + i * places,
+                                         .rule_count = (uint32_t)rules_count(p->rules) };
     return 0;
 }
 
@@ -88,6 +108,16 @@ struct upstream *const *forward_policy_targets(const struct forward_policy *p, s
 {
     *count = p->count;
     return p->target;
+}
+
+uint64_t forward_policy_hits(const struct forward_policy *p, uint32_t rule)
+{
+    size_t places = hit_places(p), at = rule == RULE_IMPLICIT ? rules_count(p->rules) : rule;
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < p->workers; i++)
+        sum += counter_read(&p->hits[i * places + at]);
+    return sum;
 }
 
 bool forward_policy_has(const struct forward_policy *p, const struct upstream *up)

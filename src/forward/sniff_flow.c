@@ -60,6 +60,7 @@ static void decide(struct tcp_flow *t, const struct flow_key *key, const char *n
     enum upstream_kind kind;
 
     rules_match(t->ways->rules, &asked, &verdict);
+    ways_hit(t->ways, verdict.rule);
     t->rule = verdict.rule;
     t->target = (uint16_t)verdict.target;
     kind = upstream_kind(forward_way(f, t->ways, verdict.target));
@@ -109,9 +110,10 @@ void sniff_first_datagram(struct forward *f, const struct ways *w, const struct 
     if (d->gso_size > 0 && first.len > d->gso_size)
         first.len = d->gso_size;
     asked->settled |= FLOW_SETTLED | RULE_NEEDS_NAME;
-    if (sniff_quic(first, name) != SNIFF_NAME)
-        return;
-    FCOUNT(f, sniffed);
-    asked->target.name = name;
-    rules_match(w->rules, asked, verdict);
+    if (sniff_quic(first, name) == SNIFF_NAME) {
+        FCOUNT(f, sniffed);
+        asked->target.name = name;
+        rules_match(w->rules, asked, verdict);
+    }
+    ways_hit(w, verdict->rule);
 }

@@ -364,6 +364,16 @@ void up_group_tested(struct up_env *env, struct upstream *group, uint32_t member
         tested(l, member, delay_us);
 }
 
+int upstream_group_selects(const struct upstream *group, const char *member)
+{
+    if (group->kind != UPSTREAM_GROUP || group->group.kind != GROUP_SELECT)
+        return -EINVAL;
+    for (uint32_t i = 0; i < group->group.member_count; i++)
+        if (strcmp(group->members[i]->name, member) == 0)
+            return 0;
+    return -ENOENT;
+}
+
 int up_group_pick(struct up_env *env, struct upstream *group, const char *member)
 {
     struct group_live *l = find(env, group);

@@ -39,8 +39,8 @@ static const struct status_counter counters[2][2] = {
 };
 static const struct status_pool pools[] = { { "tcp.conn", 512, 5, 9, 1000, 0 } };
 static const struct status_worker workers[] = {
-    { 0, 7, 2, 1, counters[0], 2, pools, 1, NULL, 0 },
-    { 1, 8, 3, 0, counters[1], 2, pools, 1, NULL, 0 },
+    { 0, 7, 2, 1, counters[0], 2, pools, 1, NULL, 0, NULL, 0 },
+    { 1, 8, 3, 0, counters[1], 2, pools, 1, NULL, 0, NULL, 0 },
 };
 
 static void fill(struct status_snapshot *s, struct status_flow *f)
@@ -82,11 +82,11 @@ static void answer_later(struct loop_msg *m)
     answer_now(lab, lab->pending);
 }
 
-static void on_status(void *arg, bool flows, struct api_answer *a)
+static void on_status(void *arg, unsigned parts, struct api_answer *a)
 {
     struct lab *lab = arg;
 
-    lab->asked_flows = flows;
+    lab->asked_flows = (parts & STATUS_FLOWS) != 0;
     lab->asked++;
     lab->pending = a;
     if (lab->never)
@@ -163,7 +163,7 @@ static char *get(struct lab *lab, const char *path, int *r, struct err *err)
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
 
-    *r = api_get(lab->path, path, 5000, f, err);
+    *r = api_ask(lab->path, "GET", path, NULL, 5000, f, err);
     fclose(f);
     return text;
 }
@@ -480,7 +480,7 @@ static void the_client_says_what_is_wrong(void **state)
     text = get(lab, "/v1/nothing", &r, &err);
     stop(lab);
     assert_int_equal(r, -EPROTO);
-    assert_non_null(strstr(err.text, "404"));
+    assert_non_null(strstr(err.text, "no such path"));
     free(text);
 }
 
@@ -494,7 +494,7 @@ static void a_silent_server_is_given_up(void **state)
     snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", lab->path);
     assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
     assert_int_equal(listen(fd, 1), 0);
-    assert_int_equal(api_get(lab->path, "/v1/status", 20, stdout, &err), -ETIMEDOUT);
+    assert_int_equal(api_ask(lab->path, "GET", "/v1/status", NULL, 20, stdout, &err), -ETIMEDOUT);
     close(fd);
 }
 

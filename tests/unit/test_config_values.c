@@ -599,7 +599,8 @@ static void the_full_example_is_understood_or_not_supported_yet(void **state)
     assert_true(m.errors > 0);
     for (size_t i = 0; i < m.count; i++) {
         if (m.list[i].warning || strstr(m.list[i].text, "not supported yet") != NULL ||
-            strstr(m.list[i].text, "built without") != NULL)
+            strstr(m.list[i].text, "built without") != NULL ||
+            strstr(m.list[i].text, "/etc/culvert/secret\" cannot be read") != NULL)
             continue;
         print_error("line %u: %s\n", m.list[i].line, m.list[i].text);
         wrong++;

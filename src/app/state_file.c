@@ -1,0 +1,88 @@
+/* state_file.c - files of runtime.state-dir. */
+#include "state_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATH_BYTES 512
+
+static int path_of(const char *dir, const char *name, const char *suffix, char out[PATH_BYTES])
+{
+    int n = snprintf(out, PATH_BYTES, "%s/%s%s", dir, name, suffix);
+
+    return n > 0 && n < PATH_BYTES ? 0 : -ENAMETOOLONG;
+}
+
+static ssize_t read_all(int fd, size_t max, uint8_t **out)
+{
+    struct stat st;
+    size_t len = 0;
+    ssize_t n = 0;
+
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size > max ||
+        (*out = malloc((size_t)st.st_size + 1)) == NULL)
+        return -EINVAL;
+    while (len < (size_t)st.st_size && (n = read(fd, *out + len, (size_t)st.st_size - len)) > 0)
+        len += (size_t)n;
+    if (n < 0 || len == 0)
+        free(*out);
+    else
+        (*out)[len] = '\0';
+    return n < 0 ? -EIO : (ssize_t)len;
+}
+
+ssize_t state_file_read(const char *dir, const char *name, size_t max, uint8_t **out)
+{
+    char path[PATH_BYTES];
+    ssize_t r = path_of(dir, name, "", path);
+    int fd;
+
+    if (r != 0)
+        return r;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    r = read_all(fd, max, out);
+    close(fd);
+    return r;
+}
+
+static int write_all(int fd, const uint8_t *bytes, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, bytes, len);
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0) {
+            bytes += n;
+            len -= (size_t)n;
+        }
+    }
+    return fsync(fd) == 0 ? 0 : -errno;
+}
+
+int state_file_write(const char *dir, const char *name, const void *bytes, size_t len)
+{
+    char path[PATH_BYTES], fresh[PATH_BYTES];
+    int fd, r;
+
+    if ((r = path_of(dir, name, "", path)) != 0 || (r = path_of(dir, name, ".new", fresh)) != 0)
+        return r;
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+        return -errno;
+    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    r = write_all(fd, bytes, len);
+    close(fd);
+    if (r == 0 && rename(fresh, path) != 0)
+        r = -errno;
+    if (r != 0)
+        unlink(fresh);
+    return r;
+}
