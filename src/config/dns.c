@@ -363,6 +363,12 @@ static bool take_nameserver(struct cfg_read *r, struct cfg_dns *d, const struct 
         return false;
     }
     out->target = exit_of(r, v, hash == NULL ? "" : hash);
+#ifndef WITH_MASQUE
+    if (s->transport == DNS_OVER_HTTPS) {
+        cfg_error(r, v, "this program was built without HTTP/2 (WITH_MASQUE=OFF); tls:// would work");
+        return false;
+    }
+#endif
     if (s->transport == DNS_OVER_TLS || s->transport == DNS_OVER_HTTPS)
         out->tls = tls_of(r, d, v, s->transport == DNS_OVER_HTTPS);
     return true;
