@@ -173,12 +173,14 @@ struct name_book_options {
         fakes; /* names with a fake address at a time, at most; 0: 65,536. Never more than the ranges have */
     uint32_t reals; /* real addresses remembered by each shard; 0: 4,096 */
 };
+/* The ranges are addresses like others until name_book_use_fakes(); from then on for good. */
 #define NAME_BOOK_KEEP_US                                                                                    \
     UINT64_C(600000000) /* a fake address handed out within 10 minutes keeps its name (config.md 6) */
 
 int name_book_new(const struct name_book_options *opt,
-                  struct name_book **out); /* 0, -ENOMEM, -EINVAL, or -errno of the dice */
-void name_book_free(struct name_book *b);  /* NULL is fine */
+                  struct name_book **out);     /* 0, -ENOMEM, -EINVAL, or -errno of the dice */
+void name_book_free(struct name_book *b);      /* NULL is fine */
+void name_book_use_fakes(struct name_book *b); /* [any] */
 uint32_t name_book_shard(const struct name_book *b,
                          const char *name); /* whose name it is; normalised, as below [any] */
 

@@ -132,10 +132,12 @@ uint32_t forward_drain(struct forward *f);
 void forward_attach_echo(struct forward *f, struct echo_proxy *echo);
 void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_proxy_answer *a);
 
-/** forward_attach_dns() - questions to the addresses of @settings' hijack are answered by @dns, and @book knows names of addresses
- * All of them outlive the last packet. */
-void forward_attach_dns(struct forward *f, struct dns_service *dns, const struct dns_settings *settings,
-                        struct name_book *book);
+/** forward_attach_dns() - questions are answered by @dns as forward_set_dns() says, and @book knows names of addresses
+ * Both outlive the last packet. */
+void forward_attach_dns(struct forward *f, struct dns_service *dns, struct name_book *book);
+/** forward_set_dns() - whose questions are answered here: those to the addresses of @settings' hijack, unless its mode is off
+ * @settings: borrowed until the next call */
+void forward_set_dns(struct forward *f, const struct dns_settings *settings);
 
 /* ---- who opened a flow: for rules with UID and PROCESS-* --------------------------------------------------------- */
 

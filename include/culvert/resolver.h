@@ -55,6 +55,9 @@ int resolver_query(struct resolver *r, const char *name, resolver_fn *fn, void *
                    struct resolver_query **out);
 void resolver_cancel(struct resolver_query *q); /* @fn will not run; NULL is fine */
 
+/** resolver_set_servers() - ask these from now on, instead of those of the options; n 0: those of resolv.conf */
+void resolver_set_servers(struct resolver *r, const struct ip_port *servers, size_t n);
+
 /** resolver_conf_servers() - the name servers that a resolv.conf lists, in order, with port 53 [any]
  * Return: how many, at most @cap; 0: none, or the file cannot be read. */
 size_t resolver_conf_servers(const char *path, struct ip_port *out, size_t cap);
@@ -115,7 +118,7 @@ struct dns_patterns {
     size_t n;
 };
 
-struct dns_settings { /* immutable; whoever holds the configuration holds all that it points to */
+struct dns_settings { /* immutable; what it points to belongs to whoever made it */
     enum dns_mode mode;
     struct dns_hijack hijack[DNS_HIJACKS_MAX];
     size_t hijacks;
@@ -137,6 +140,25 @@ struct dns_settings { /* immutable; whoever holds the configuration holds all th
     struct dns_patterns rebind_allow; /* names whose addresses may be this machine's (faults.md D11) */
 };
 
+/* ---- answering clients: a plan, which a reload replaces ---------------------------------------------------------------- */
+
+/* Settings and what their targets mean, immutable and counted. Questions under way hold the one they began with. */
+struct dns_plan;
+
+struct dns_plan_setup { /* copied */
+    const struct dns_settings *settings;
+    struct upstream *const *targets; /* what dns_nameserver.target means; references are taken */
+    size_t target_count;
+    const char *const *proxy_names; /* host names of proxies */
+    size_t proxy_name_count;
+};
+int dns_plan_new(const struct dns_plan_setup *setup, struct dns_plan **out); /* [any] 0 or -ENOMEM */
+struct dns_plan *dns_plan_ref(struct dns_plan *p);                           /* [any] */
+void dns_plan_unref(struct dns_plan *p);                                     /* [any] NULL is fine */
+const struct dns_settings *dns_plan_settings(const struct dns_plan *p);
+/** dns_plan_asks_first() - must @name be known before anything works? (proxies and name servers: proxy-server-nameserver) */
+bool dns_plan_asks_first(const struct dns_plan *p, const char *name);
+
 /* ---- answering clients: the service ---------------------------------------------------------------------------------
  *
  * Each worker has one. A question is taken by the worker that the client's flow lives in, and decided by the one that the name's
@@ -153,16 +175,17 @@ void dns_services_free(struct dns_services *all); /* all stopped, all loops free
 struct dns_service_setup {
     struct loop *loop;
     struct up_env *env;
-    const struct dns_settings *settings; /* lives as long as the service, as does all that follows */
-    struct upstream *const *targets;     /* what dns_nameserver.target means */
-    size_t target_count;
-    struct name_book *book;
+    struct dns_plan *plan;       /* a reference is taken */
+    struct name_book *book;      /* lives as long as the service, as does all that follows */
     const struct ip_prefix *own; /* the device's own ranges and what must not be an answer (faults.md D11) */
     size_t owns;
 };
 /** dns_service_start() - service @index of @all at work in @setup->loop. Return: 0, -ENOMEM, -errno of the random source */
 int dns_service_start(struct dns_services *all, uint32_t index, const struct dns_service_setup *setup,
                       struct dns_service **out);
+/** dns_service_set_plan() - new questions are answered by @p (a reference is taken); what was cached is forgotten; cannot fail
+ * The size of the cache stays. */
+void dns_service_set_plan(struct dns_service *s, struct dns_plan *p);
 /** dns_service_stop() - closes what it has open; open questions are never answered. NULL is fine */
 void dns_service_stop(struct dns_service *s);
 
@@ -185,7 +208,8 @@ int dns_service_lookup(struct dns_service *s, const char *name, up_resolved_fn *
                        struct dns_lookup **out);
 void dns_service_lookup_cancel(struct dns_lookup *l);
 
-bool dns_service_has_servers(const struct dns_service *s);
+/** dns_service_knows() - may dns_service_lookup() be asked for @name? False: no name servers, or a name that they hang on */
+bool dns_service_knows(const struct dns_service *s, const char *name);
 
 /* clang-format off */
 #define DNS_COUNTERS(X) \

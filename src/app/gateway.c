@@ -132,13 +132,11 @@ static int workers_open(struct gateway *g, struct err *err)
         return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
     if ((r = gateway_names_open(g, count, shares->memory_bytes)) != 0)
         return err_set(err, r, "names cannot be set up: %s", strerror(-r));
-    setup.dns = &c->dns;
+    setup.dns = g->names.plan;
     setup.dns_services = g->names.services;
     setup.book = g->names.book;
     setup.own_networks = g->names.own;
     setup.own_network_count = g->names.owns;
-    setup.bootstrap = (const char *const *)g->names.bootstrap;
-    setup.bootstraps = g->names.bootstraps;
     setup.resolver.servers = c->dns.proxy_servers;
     setup.resolver.n_servers = c->dns.n_proxy_servers;
     stack_share(g, shares, &setup.stack);
@@ -198,6 +196,7 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
         goto undo;
     }
     owners_open(g);
+    g->names.fakes = setup->config->dns.mode == DNS_MODE_FAKE_IP;
     gateway_socket_rules(g, &g->rules);
     g->first_rules = g->rules;
     if ((r = workers_open(g, err)) != 0)

@@ -7,12 +7,11 @@
 #include "gateway.h"
 #include "worker.h"
 
-struct gateway_names { /* gateway_names.c; all zero: dns.mode is off */
+struct gateway_names { /* gateway_names.c */
     struct name_book *book;
-    struct forward_policy *policy; /* that of the start: its targets are the ways to name servers */
+    struct dns_plan *plan; /* of new questions */
     struct dns_services *services;
-    const char **bootstrap;
-    size_t bootstraps;
+    bool fakes; /* fake addresses have been in use since the start, or since a reload */
     struct ip_prefix own[16];
     size_t owns;
     struct loop_timer timer; /* the next look whether the book must be written */
@@ -52,12 +51,18 @@ struct gateway {
 
 /* ---- gateway_names.c ---- */
 int gateway_names_open(struct gateway *g, uint32_t workers, uint64_t memory_bytes); /* 0 or -errno */
-void gateway_names_close(struct gateway *g);                                        /* all workers freed */
+/** gateway_names_plan() - what @c says of names, with the ways out of @p; the caller's reference. Return: 0 or -ENOMEM */
+int gateway_names_plan(const struct config *c, const struct forward_policy *p, struct dns_plan **out);
+void gateway_names_use_fakes(struct gateway *g, const struct dns_plan *p); /* before workers hear of it */
+void gateway_names_set_plan(struct gateway *g, struct dns_plan *p); /* they have; the reference is ours now */
+void gateway_names_close(struct gateway *g);                        /* all workers freed */
 
 /* ---- gateway_net.c ---- */
 struct ip_prefix gateway_network_of(const struct ip_prefix *address); /* without its host bits */
 /** gateway_socket_rules() - mark, uplink and refused prefixes for sockets of ours, from the configuration and the main table */
 void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out);
+void gateway_socket_rules_again(
+    struct gateway *g); /* what they follow from has changed: workers hear of it */
 int gateway_routes_open(struct gateway *g,
                         struct err *err); /* auto-route, and watching the TUN and the uplink */
 void gateway_routes_close(struct gateway *g);

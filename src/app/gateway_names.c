@@ -16,16 +16,14 @@
 #define STORE_MAX ((size_t)64 << 20)
 #define LOW_RAM   ((uint64_t)256 << 20)
 
-static bool wanted(const struct gateway *g)
+static const struct dns_settings *settings_of(const struct gateway *g)
 {
-    return g->setup.config->dns.mode != DNS_MODE_OFF;
+    return dns_plan_settings(g->names.plan);
 }
 
 static bool stored(const struct gateway *g)
 {
-    const struct dns_settings *dns = &g->setup.config->dns;
-
-    return dns->mode == DNS_MODE_FAKE_IP && dns->fake_store && g->names.book != NULL;
+    return g->names.fakes && g->names.plan != NULL && settings_of(g)->fake_store;
 }
 
 /* ---- reading ---- */
@@ -83,40 +81,68 @@ static void on_save(struct loop_timer *t)
     struct gateway_names *n = CONTAINER_OF(t, struct gateway_names, timer);
     struct gateway *g = CONTAINER_OF(n, struct gateway, names);
 
+    if (!stored(g)) /* a reload has said so */
+        return;
     save(g);
     loop_timer_start(g->setup.loop, t, loop_now_us(g->setup.loop) + SAVE_US, on_save);
 }
 
-/* ---- the names that must be found before anything else works ---- */
+/* ---- plans ---- */
 
-static int gather_bootstrap(struct gateway *g)
+int gateway_names_plan(const struct config *c, const struct forward_policy *p, struct dns_plan **out)
 {
-    const struct config *c = g->setup.config;
-    const struct dns_settings *dns = &c->dns;
-    size_t most = c->upstream_count + dns->nameservers.n + dns->n_policies * DNS_NAMESERVERS_MAX, n = 0;
+    struct dns_plan_setup setup = { .settings = &c->dns };
+    const char **names = calloc(c->upstream_count + 1, sizeof(*names));
+    int r;
 
-    g->names.bootstrap = calloc(most + 1, sizeof(*g->names.bootstrap));
-    if (g->names.bootstrap == NULL)
+    if (names == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < c->upstream_count; i++) {
         if (c->upstreams[i].server.name != NULL)
-            g->names.bootstrap[n++] = c->upstreams[i].server.name;
+            names[setup.proxy_name_count++] = c->upstreams[i].server.name;
     }
-    for (size_t i = 0; i < dns->nameservers.n; i++) {
-        if (dns->nameservers.list[i].at.name != NULL)
-            g->names.bootstrap[n++] = dns->nameservers.list[i].at.name;
-    }
-    for (size_t i = 0; i < dns->n_policies; i++) {
-        for (size_t k = 0; k < dns->policies[i].servers.n; k++) {
-            if (dns->policies[i].servers.list[k].at.name != NULL)
-                g->names.bootstrap[n++] = dns->policies[i].servers.list[k].at.name;
-        }
-    }
-    g->names.bootstraps = n;
-    return 0;
+    setup.proxy_names = names;
+    setup.targets = forward_policy_targets(p, &setup.target_count);
+    r = dns_plan_new(&setup, out);
+    free((void *)names);
+    return r;
+}
+
+/* From then on for good: addresses that were handed out stay what they are. */
+void gateway_names_use_fakes(struct gateway *g, const struct dns_plan *p)
+{
+    if (g->names.fakes || dns_plan_settings(p)->mode != DNS_MODE_FAKE_IP)
+        return;
+    g->names.fakes = true;
+    name_book_use_fakes(g->names.book);
+    gateway_socket_rules_again(g);
+}
+
+static void start_saving(struct gateway *g)
+{
+    if (!stored(g) || loop_timer_active(&g->names.timer))
+        return;
+    loop_timer_start(g->setup.loop, &g->names.timer, loop_now_us(g->setup.loop) + SAVE_US, on_save);
+}
+
+void gateway_names_set_plan(struct gateway *g, struct dns_plan *p)
+{
+    dns_plan_unref(g->names.plan);
+    g->names.plan = p;
+    start_saving(g);
 }
 
 /* ---- life ---- */
+
+static void book_options(const struct config *c, uint64_t memory_bytes, struct name_book_options *out)
+{
+    out->fake4 = c->dns.fake4;
+    out->fakes = memory_bytes < LOW_RAM ? 16384 : 0; /* about 300 bytes each, once it has been given */
+    for (size_t i = 0; i < c->tun.addresses; i++) {
+        if (!ip_is4(&c->tun.address[i].addr))
+            out->fake6 = c->dns.fake6; /* a device without IPv6 would never see them */
+    }
+}
 
 int gateway_names_open(struct gateway *g, uint32_t workers, uint64_t memory_bytes)
 {
@@ -124,38 +150,28 @@ int gateway_names_open(struct gateway *g, uint32_t workers, uint64_t memory_byte
     struct name_book_options opt = { .shards = workers };
     int r;
 
-    if (!wanted(g))
-        return 0;
-    if (c->dns.mode == DNS_MODE_FAKE_IP) {
-        opt.fake4 = c->dns.fake4;
-        opt.fakes = memory_bytes < LOW_RAM ? 16384 : 0; /* about 300 bytes each, once it has been given */
-        for (size_t i = 0; i < c->tun.addresses; i++) {
-            if (!ip_is4(&c->tun.address[i].addr))
-                opt.fake6 = c->dns.fake6; /* a device without IPv6 would never see them */
-        }
-    }
+    book_options(c, memory_bytes, &opt);
     for (size_t i = 0; i < c->tun.addresses && i < ARRAY_LEN(g->names.own); i++)
         g->names.own[g->names.owns++] = gateway_network_of(&c->tun.address[i]);
-    if ((r = gather_bootstrap(g)) != 0 || (r = name_book_new(&opt, &g->names.book)) != 0 ||
-        (r = dns_services_new(workers, &g->names.services)) != 0)
+    if ((r = name_book_new(&opt, &g->names.book)) != 0 ||
+        (r = dns_services_new(workers, &g->names.services)) != 0 ||
+        (r = gateway_names_plan(c, g->policy, &g->names.plan)) != 0)
         return r;
-    g->names.policy = forward_policy_ref(g->policy);
-    if (!stored(g))
-        return 0;
-    load(g);
+    if (g->names.fakes)
+        name_book_use_fakes(g->names.book);
+    if (stored(g))
+        load(g);
     g->names.saved = name_book_changes(g->names.book);
-    loop_timer_start(g->setup.loop, &g->names.timer, loop_now_us(g->setup.loop) + SAVE_US, on_save);
+    start_saving(g);
     return 0;
 }
 
 void gateway_names_close(struct gateway *g)
 {
-    if (stored(g)) {
-        loop_timer_stop(g->setup.loop, &g->names.timer);
+    loop_timer_stop(g->setup.loop, &g->names.timer);
+    if (stored(g) && g->names.book != NULL)
         save(g);
-    }
     dns_services_free(g->names.services);
     name_book_free(g->names.book);
-    forward_policy_unref(g->names.policy);
-    free(g->names.bootstrap);
+    dns_plan_unref(g->names.plan);
 }

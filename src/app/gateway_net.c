@@ -100,7 +100,7 @@ void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out)
     *out = (struct up_socket_rules){ .mark = c->route.mark };
     for (size_t i = 0; i < c->tun.addresses && out->refuses < ARRAY_LEN(out->refuse); i++)
         out->refuse[out->refuses++] = gateway_network_of(&c->tun.address[i]);
-    if (c->dns.mode == DNS_MODE_FAKE_IP) { /* a fake address is never dialled (faults.md D8) */
+    if (g->names.fakes) { /* a fake address is never dialled (faults.md D8) */
         const struct ip_prefix *fake[2] = { &c->dns.fake4, &c->dns.fake6 };
 
         for (size_t i = 0; i < 2 && out->refuses < ARRAY_LEN(out->refuse); i++)
@@ -166,12 +166,10 @@ static void look_at_addresses(struct gateway *g)
     g->heres = walk.count;
 }
 
-static void on_uplink_settled(struct loop_timer *t)
+void gateway_socket_rules_again(struct gateway *g)
 {
-    struct gateway *g = CONTAINER_OF(t, struct gateway, uplink_timer);
     struct up_socket_rules now;
 
-    look_at_addresses(g);
     gateway_socket_rules(g, &now);
     if (memcmp(&now, &g->rules, sizeof(now)) == 0)
         return;
@@ -187,6 +185,14 @@ static void on_uplink_settled(struct loop_timer *t)
         worker_set_socket_rules(g->workers[i], copy);
     }
     g->rules = now;
+}
+
+static void on_uplink_settled(struct loop_timer *t)
+{
+    struct gateway *g = CONTAINER_OF(t, struct gateway, uplink_timer);
+
+    look_at_addresses(g);
+    gateway_socket_rules_again(g);
 }
 
 static void on_netlink(void *arg, enum netlink_event what, int ifindex)

@@ -82,18 +82,24 @@ static void on_drain(struct loop_timer *t)
 int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_ms, struct err *err)
 {
     struct forward_policy *policy;
+    struct dns_plan *plan = NULL;
     int r = gateway_policy(g, now, &policy, err);
 
     if (r != 0)
         return r;
-    r = workers_set_policy(g->workers, g->worker_count, policy);
+    if ((r = gateway_names_plan(now, policy, &plan)) == 0) {
+        gateway_names_use_fakes(g, plan);
+        r = workers_set_policy(g->workers, g->worker_count, policy, plan);
+    }
     if (r != 0) {
         forward_policy_unref(policy);
+        dns_plan_unref(plan);
         return err_set(err, r, "no memory to tell the workers");
     }
     forward_policy_unref(g->policy);
     g->policy = policy;
     gateway_picks_again(g);
+    gateway_names_set_plan(g, plan);
     say_what_stays(g->setup.config, now);
     if ((r = log_init(&now->log)) != 0)
         log_warning("reload: log.output: %s: %s; lines go where they went", now->log.output, strerror(-r));

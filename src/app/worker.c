@@ -361,7 +361,7 @@ void worker_free(struct worker *w)
     if (w->stack)
         stack_fini(w->stack);
     w->stack = NULL;
-    dns_service_stop(w->dns);
+    worker_names_close(w);
     if (w->env)
         up_env_free(w->env);
     resolver_free(w->resolver);

@@ -33,14 +33,12 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     const struct up_socket_rules *rules_of_sockets; /* until replaced by worker_set_socket_rules() */
     struct ip_addr gateway[2];
     struct resolver_options resolver;
-    /* Names, until worker_free(); no book: dns.mode is off. */
-    const struct dns_settings *dns;
+    struct dns_plan *dns; /* a reference is taken */
+    /* Names, until worker_free(). */
     struct dns_services *dns_services;
     struct name_book *book;
     const struct ip_prefix *own_networks; /* of the TUN */
     size_t own_network_count;
-    const char *const *bootstrap; /* names of proxies and name servers: asked of `resolver` */
-    size_t bootstraps;
     uint32_t max_streams, max_udp;
     uint64_t seed;
 };
@@ -62,9 +60,10 @@ void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules);
 
 /** worker_pick() - the group's member from now on (a `select`); @group: borrowed, @member: its name, copied */
 void worker_pick(struct worker *w, struct upstream *group, const char *member);
-/** workers_set_policy() - all of them decide new flows by @p from now on; each takes a reference of its own
+/** workers_set_policy() - all of them decide new flows by @p and answer new questions by @dns; each takes references of its own
  * Return: 0; -ENOMEM: none of them has been told. */
-int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p);
+int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p,
+                       struct dns_plan *dns);
 /** workers_drain() - end the flows whose way out is not in the policy any more. Return: as above */
 int workers_drain(struct worker *const *all, uint32_t count);
 

@@ -21,9 +21,8 @@ struct worker {
     size_t stack_bytes;
     struct up_env *env;
     struct resolver *resolver;
-    struct dns_service *dns;      /* NULL: dns.mode is off */
-    const char *const *bootstrap; /* names of proxies and name servers */
-    size_t bootstraps;
+    struct dns_service *dns; /* NULL: only while the worker is made */
+    struct dns_plan *plan;   /* a reference: the service's */
     struct forward *forward;
     const struct up_socket_rules *socket_rules; /* those in force */
     struct up_socket_rules *own_rules;          /* replaced at run time; freed by us */
@@ -53,6 +52,8 @@ void worker_echo_again(struct worker *w, const struct forward_options *f);
 int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out);
 void worker_resolve_cancel(void *arg, struct up_resolve *q);
 int worker_names_open(struct worker *w, const struct worker_setup *setup); /* 0 or -errno */
+void worker_names_plan(struct worker *w, struct dns_plan *p);              /* after a reload */
+void worker_names_close(struct worker *w);
 /* ---- worker_group.c ---- */
 /** worker_groups_report() - its groups, in one piece of memory behind ->groups, for free(); none without memory */
 void worker_groups_report(struct worker *w, struct status_worker *out);

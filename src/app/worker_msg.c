@@ -80,6 +80,7 @@ void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules)
 struct common {
     _Atomic uint32_t left; /* that have not done it yet; the last one frees it */
     struct forward_policy *policy;
+    struct dns_plan *dns;
     struct part {
         struct loop_msg msg;
         struct common *common;
@@ -92,11 +93,12 @@ static void common_done(struct common *c)
     if (atomic_fetch_sub(&c->left, 1) != 1)
         return;
     forward_policy_unref(c->policy);
+    dns_plan_unref(c->dns);
     free(c);
 }
 
 static int post_to_all(struct worker *const *all, uint32_t count, void (*fn)(struct loop_msg *m),
-                       struct forward_policy *p)
+                       struct forward_policy *p, struct dns_plan *dns)
 {
     struct common *c = calloc(1, sizeof(*c) + count * sizeof(c->part[0]));
 
@@ -104,6 +106,7 @@ static int post_to_all(struct worker *const *all, uint32_t count, void (*fn)(str
         return -ENOMEM;
     atomic_init(&c->left, count);
     c->policy = p ? forward_policy_ref(p) : NULL;
+    c->dns = dns ? dns_plan_ref(dns) : NULL;
     for (uint32_t i = 0; i < count; i++) {
         c->part[i] = (struct part){ { NULL, fn }, c, all[i] };
         loop_post(all[i]->loop, &c->part[i].msg);
@@ -117,15 +120,17 @@ static void do_policy(struct loop_msg *m)
 
     if (p->worker->stack) {
         forward_set_policy(p->worker->forward, p->common->policy);
+        worker_names_plan(p->worker, p->common->dns);
         worker_groups_start(p->worker, p->common->policy);
         worker_echo_again(p->worker, forward_policy_options(p->common->policy));
     }
     common_done(p->common);
 }
 
-int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p)
+int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p,
+                       struct dns_plan *dns)
 {
-    return post_to_all(all, count, do_policy, p);
+    return post_to_all(all, count, do_policy, p, dns);
 }
 
 static void do_drain(struct loop_msg *m)
@@ -139,7 +144,7 @@ static void do_drain(struct loop_msg *m)
 
 int workers_drain(struct worker *const *all, uint32_t count)
 {
-    return post_to_all(all, count, do_drain, NULL);
+    return post_to_all(all, count, do_drain, NULL, NULL);
 }
 
 /* ---- reports ------------------------------------------------------------------------------------------------------- */

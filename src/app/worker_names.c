@@ -27,15 +27,6 @@ static void on_resolved(void *arg, int err, const struct ip_addr *addrs, size_t 
         free(l);
 }
 
-static bool is_bootstrap(const struct worker *w, const char *name)
-{
-    for (size_t i = 0; i < w->bootstraps; i++) {
-        if (strcasecmp(w->bootstrap[i], name) == 0)
-            return true;
-    }
-    return false;
-}
-
 int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out)
 {
     struct worker *w = arg;
@@ -46,7 +37,7 @@ int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg
         return -ENOMEM;
     *l = (struct worker_lookup){ .w = w, .fn = fn, .arg = fn_arg, .asking = true };
     *out = (struct up_resolve *)(void *)l;
-    if (w->dns && dns_service_has_servers(w->dns) && !is_bootstrap(w, name))
+    if (w->dns && dns_service_knows(w->dns, name))
         r = dns_service_lookup(w->dns, name, on_resolved, l, &l->lookup);
     else
         r = resolver_query(w->resolver, name, on_resolved, l, &l->query);
@@ -73,20 +64,34 @@ int worker_names_open(struct worker *w, const struct worker_setup *setup)
     struct dns_service_setup dns = {
         .loop = w->loop,
         .env = w->env,
-        .settings = setup->dns,
+        .plan = setup->dns,
         .book = setup->book,
         .own = setup->own_networks,
         .owns = setup->own_network_count,
     };
-    int r;
+    int r = dns_service_start(setup->dns_services, setup->index, &dns, &w->dns);
 
-    w->bootstrap = setup->bootstrap;
-    w->bootstraps = setup->bootstraps;
-    if (!setup->book)
-        return 0;
-    dns.targets = forward_policy_targets(setup->policy, &dns.target_count);
-    r = dns_service_start(setup->dns_services, setup->index, &dns, &w->dns);
-    if (r == 0)
-        forward_attach_dns(w->forward, w->dns, setup->dns, setup->book);
-    return r;
+    if (r != 0)
+        return r;
+    w->plan = dns_plan_ref(setup->dns);
+    forward_attach_dns(w->forward, w->dns, setup->book);
+    forward_set_dns(w->forward, dns_plan_settings(w->plan));
+    return 0;
+}
+
+void worker_names_plan(struct worker *w, struct dns_plan *p)
+{
+    const struct dns_settings *settings = dns_plan_settings(p);
+
+    dns_service_set_plan(w->dns, p);
+    forward_set_dns(w->forward, settings);
+    resolver_set_servers(w->resolver, settings->proxy_servers, settings->n_proxy_servers);
+    dns_plan_unref(w->plan);
+    w->plan = dns_plan_ref(p);
+}
+
+void worker_names_close(struct worker *w)
+{
+    dns_service_stop(w->dns);
+    dns_plan_unref(w->plan);
 }

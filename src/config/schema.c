@@ -594,7 +594,6 @@ static const struct cfg_key top_keys[] = {
     SECTION("dns", cfg_dns_section),
     { .name = "hosts",
       .type = &cfg_dns_hosts,
-      .fixed = true,
       .shown = "none",
       .help = "addresses of names, by name or pattern; they go before all name servers" },
     SECTION("sniffer", cfg_sniffer_section),

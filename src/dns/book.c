@@ -348,7 +348,14 @@ static const struct ip_prefix *fake_range(const struct name_book *b, const struc
 {
     const struct ip_prefix *p = ip_is4(addr) ? &b->opt.fake4 : &b->opt.fake6;
 
-    return p->len > 0 && ip_in_prefix(addr, p) ? p : NULL;
+    return p->len > 0 && ip_in_prefix(addr, p) && atomic_load_explicit(&b->uses_fakes, memory_order_relaxed)
+               ? p
+               : NULL;
+}
+
+void name_book_use_fakes(struct name_book *b)
+{
+    atomic_store_explicit(&b->uses_fakes, true, memory_order_relaxed);
 }
 
 bool name_book_is_fake(const struct name_book *b, const struct ip_addr *addr)

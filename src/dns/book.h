@@ -46,6 +46,7 @@ struct name_book {
     struct fake *fakes; /* opt.fakes; touched on demand */
     size_t fakes_bytes, bucket_count;
     struct shard *shards;
+    atomic_bool uses_fakes;
 };
 
 bool shared_name_read(const struct shared_name *n,

@@ -13,7 +13,7 @@
 
 bool dns_hijacked(const struct forward *f, const struct ip_port *target, bool tcp)
 {
-    if (!f->dns)
+    if (!f->dns_settings || f->dns_settings->mode == DNS_MODE_OFF)
         return false;
     for (size_t i = 0; i < f->dns_settings->hijacks; i++) {
         const struct dns_hijack *h = &f->dns_settings->hijack[i];

@@ -316,12 +316,15 @@ void forward_attach(struct forward *f, struct stack *s, struct up_env *env)
     f->wheel = stack_wheel(s);
 }
 
-void forward_attach_dns(struct forward *f, struct dns_service *dns, const struct dns_settings *settings,
-                        struct name_book *book)
+void forward_attach_dns(struct forward *f, struct dns_service *dns, struct name_book *book)
 {
     f->dns = dns;
-    f->dns_settings = settings;
     f->book = book;
+}
+
+void forward_set_dns(struct forward *f, const struct dns_settings *settings)
+{
+    f->dns_settings = settings;
 }
 
 void forward_attach_echo(struct forward *f, struct echo_proxy *echo)

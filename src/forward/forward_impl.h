@@ -226,9 +226,9 @@ struct forward {
     struct wheel *wheel; /* the stack's */
     struct ways *ways;   /* for new flows */
     const struct own_flows *own;
-    struct dns_service *dns;                 /* NULL: DNS is not answered here */
-    const struct dns_settings *dns_settings; /* beside it */
-    struct name_book *book;                  /* beside it */
+    struct dns_service *dns;                 /* NULL: there is none */
+    const struct dns_settings *dns_settings; /* NULL: questions are flows like others */
+    struct name_book *book;                  /* beside dns */
     struct echo_proxy *echo;                 /* NULL: none */
     struct echo_tunnel *tunnel;              /* echo_tunnel.c; NULL until the first ping through a tunnel */
     uint32_t worker;

@@ -22,7 +22,7 @@ int answer_cache_init(struct answer_cache *c, size_t cap)
     return c->buckets != NULL ? 0 : -ENOMEM;
 }
 
-void answer_cache_fini(struct answer_cache *c)
+void answer_cache_clear(struct answer_cache *c)
 {
     struct kept_answer *next;
 
@@ -30,6 +30,15 @@ void answer_cache_fini(struct answer_cache *c)
         next = k->newer;
         free(k);
     }
+    if (c->buckets != NULL)
+        memset((void *)c->buckets, 0, c->bucket_count * sizeof(struct kept_answer *));
+    c->oldest = c->newest = NULL;
+    c->count = 0;
+}
+
+void answer_cache_fini(struct answer_cache *c)
+{
+    answer_cache_clear(c);
     free(c->buckets);
     *c = (struct answer_cache){ .cap = 0 };
 }

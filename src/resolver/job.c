@@ -60,6 +60,7 @@ static void job_free(struct dns_job *j)
     *j->link_all = j->next_all;
     if (j->next_all != NULL)
         j->next_all->link_all = j->link_all;
+    dns_plan_unref(j->plan);
     slab_put(&s->jobs, j);
 }
 
@@ -152,7 +153,7 @@ static bool is_ours(const struct dns_service *s, const struct ip_addr *a)
 
 static bool rebinds(const struct dns_job *j, const struct dns_answer *answer)
 {
-    const struct dns_patterns *allow = &j->s->settings->rebind_allow;
+    const struct dns_patterns *allow = &j->plan->settings.rebind_allow;
 
     for (size_t i = 0; i < answer->n_addrs; i++) {
         if (!is_ours(j->s, &answer->addrs[i]))
@@ -194,7 +195,8 @@ static void job_answered(struct dns_job *j, struct span message, const struct dn
         return;
     }
     learn(j, &relay->answer);
-    answer_cache_put(&s->cache, &key, message, relay, now_us > age_us ? now_us - age_us : 0);
+    if (j->plan == s->plan)
+        answer_cache_put(&s->cache, &key, message, relay, now_us > age_us ? now_us - age_us : 0);
     while ((a = take_waiting(j)) != NULL)
         ask_reply_relay(a, (struct span){ message.data, relay->len }, relay->additionals, age_s, false);
 }
@@ -350,19 +352,20 @@ static const struct up_udp_events udp_events = { on_udp_open, on_datagrams, on_u
 
 static void try_start(struct dns_try *t)
 {
+    const struct dns_plan *p = t->job->plan;
     struct dns_service *s = t->job->s;
     int r;
 
-    if (t->server->transport != DNS_OVER_UDP || t->server->target >= s->target_count) {
+    if (t->server->transport != DNS_OVER_UDP || t->server->target >= p->target_count) {
         t->state = TRY_STREAM;
-        r = t->server->target >= s->target_count ? -EINVAL : build_query(t);
+        r = t->server->target >= p->target_count ? -EINVAL : build_query(t);
         if (r == 0)
             r = stream_ask(t);
     } else {
         t->state = TRY_UDP;
         r = build_query(t);
         if (r == 0)
-            r = up_udp_open(s->env, s->targets[t->server->target], OPEN_US, &udp_events, t, &t->udp);
+            r = up_udp_open(s->env, p->targets[t->server->target], OPEN_US, &udp_events, t, &t->udp);
         if (r == -EOPNOTSUPP) {
             go_to_stream(t);
             return;
@@ -436,6 +439,7 @@ static struct dns_job *job_new(struct dns_service *s, const struct dns_ask *a, u
     if (j == NULL)
         return NULL;
     j->s = s;
+    j->plan = dns_plan_ref(s->plan);
     memcpy(j->name, a->name, sizeof(j->name));
     j->question = a->query.question;
     j->flags = flags;
@@ -457,7 +461,7 @@ static struct dns_job *job_new(struct dns_service *s, const struct dns_ask *a, u
 
 static void job_start(struct dns_job *j)
 {
-    size_t at_once = j->s->settings->order == DNS_RACE ? j->n_tries : 1;
+    size_t at_once = j->plan->settings.order == DNS_RACE ? j->n_tries : 1;
 
     DCOUNT(j->s, asked);
     while (!j->done && j->started_tries < at_once)
@@ -471,8 +475,8 @@ void job_join(struct dns_service *s, struct dns_ask *a)
     struct dns_job *j = *bucket_of(s, a->name, a->query.question.type);
     bool fresh;
 
-    while (j != NULL &&
-           (strcmp(j->name, a->name) != 0 || j->question.type != a->query.question.type || j->flags != flags))
+    while (j != NULL && (strcmp(j->name, a->name) != 0 || j->question.type != a->query.question.type ||
+                         j->flags != flags || j->plan != s->plan))
         j = j->chain;
     fresh = j == NULL;
     if (fresh)

@@ -428,9 +428,18 @@ static void use_options(struct resolver *r, const struct resolver_options *opt)
     r->stale_max_us = or_default(opt->stale_max_s, STALE_DEFAULT_S) * UINT64_C(1000000);
     r->make_socket = opt->make_socket;
     r->socket_arg = opt->socket_arg;
-    r->fixed_servers = opt->n_servers > 0;
-    for (size_t i = 0; i < opt->n_servers && i < RESOLVER_SERVERS_MAX; i++)
-        r->conf.servers[r->conf.n_servers++].at = opt->servers[i];
+}
+
+void resolver_set_servers(struct resolver *r, const struct ip_port *servers, size_t n)
+{
+    if (n == 0 && !r->fixed_servers)
+        return;
+    r->fixed_servers = n > 0;
+    r->conf_file.checked_us = 0;
+    r->conf_file.inode = 0; /* what is there is new to us */
+    r->conf.n_servers = 0;
+    for (size_t i = 0; i < n && i < RESOLVER_SERVERS_MAX; i++)
+        r->conf.servers[r->conf.n_servers++].at = servers[i];
 }
 
 int resolver_new(struct loop *l, const struct resolver_options *opt, struct resolver **out)
@@ -445,6 +454,7 @@ int resolver_new(struct loop *l, const struct resolver_options *opt, struct reso
     r->wake_us = NEVER;
     r->answered_end = &r->answered;
     use_options(r, opt);
+    resolver_set_servers(r, opt->servers, opt->n_servers);
     if ((err = watched_file_init(&r->hosts, opt->hosts_path != NULL ? opt->hosts_path : "/etc/hosts")) != 0 ||
         (err = watched_file_init(&r->conf_file, opt->resolv_conf_path != NULL ? opt->resolv_conf_path
                                                                               : "/etc/resolv.conf")) != 0 ||

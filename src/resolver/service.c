@@ -407,7 +407,7 @@ int dns_service_start(struct dns_services *all, uint32_t index, const struct dns
                       struct dns_service **out)
 {
     struct dns_service *s = &all->each[index];
-    size_t share = setup->settings->cache_names / all->count + 1;
+    size_t share = setup->plan->settings.cache_names / all->count + 1;
     int r;
 
     s->all = all;
@@ -415,9 +415,8 @@ int dns_service_start(struct dns_services *all, uint32_t index, const struct dns
     s->loop = setup->loop;
     s->env = setup->env;
     s->wheel = up_env_wheel(setup->env);
-    s->settings = setup->settings;
-    s->targets = setup->targets;
-    s->target_count = setup->target_count;
+    s->plan = dns_plan_ref(setup->plan);
+    s->settings = &s->plan->settings;
     s->book = setup->book;
     s->own = setup->own;
     s->owns = setup->owns;
@@ -445,22 +444,30 @@ void dns_service_stop(struct dns_service *s)
     s->running = false;
     jobs_close(s);
     streams_close(s);
-    while (s->tls_contexts != NULL) {
-        struct dns_server_tls *t = s->tls_contexts;
-
-        s->tls_contexts = t->next;
-        tls_context_free(t->context);
-        free(t);
-    }
+    dns_plan_unref(s->plan);
+    s->plan = NULL;
+    streams_forget(s);
     tls_worker_free(s->tls);
     answer_cache_fini(&s->cache);
     free(s->limits);
     s->limits = NULL;
 }
 
-bool dns_service_has_servers(const struct dns_service *s)
+void dns_service_set_plan(struct dns_service *s, struct dns_plan *p)
 {
-    return s->settings->nameservers.n > 0;
+    struct dns_plan *old = s->plan;
+
+    s->plan = dns_plan_ref(p);
+    s->settings = &p->settings;
+    answer_cache_clear(&s->cache);
+    streams_forget(s);
+    dns_plan_unref(old);
+}
+
+bool dns_service_knows(const struct dns_service *s, const char *name)
+{
+    return s->settings->mode != DNS_MODE_OFF && s->settings->nameservers.n > 0 &&
+           !dns_plan_asks_first(s->plan, name);
 }
 
 const struct dns_counters *dns_counters(const struct dns_service *s)

@@ -9,6 +9,9 @@
 #ifndef SERVICE_IMPL_H
 #define SERVICE_IMPL_H
 
+#include <stdatomic.h>
+#include <stddef.h>
+
 #include "culvert/dns.h"
 #include "culvert/resolver.h"
 
@@ -41,6 +44,19 @@ struct dns_ask {
     uint8_t room[REPLY_ROOM];
 };
 
+/* ---- plan.c ---- */
+
+struct block;
+struct dns_plan {
+    atomic_uint refs;
+    struct dns_settings settings;
+    struct upstream **targets;
+    size_t target_count;
+    struct dns_patterns proxies; /* names */
+    struct block *blocks;
+    bool broken; /* memory was out while it was made */
+};
+
 /* ---- answer_cache.c ---- */
 
 struct answer_key {
@@ -65,6 +81,7 @@ struct answer_cache {
 #define STALE_MAX_US UINT64_C(3600000000) /* faults.md D7 */
 int answer_cache_init(struct answer_cache *c, size_t cap);
 void answer_cache_fini(struct answer_cache *c);
+void answer_cache_clear(struct answer_cache *c);
 struct kept_answer *answer_cache_find(struct answer_cache *c, const struct answer_key *k);
 void answer_cache_put(struct answer_cache *c, const struct answer_key *k, struct span message,
                       const struct dns_relay *relay, uint64_t now_us);
@@ -97,6 +114,7 @@ struct dns_job {
     struct dns_question question;
     uint8_t flags;
     bool done, stale_served;
+    struct dns_plan *plan; /* a reference */
     struct wheel_timer timer;
     uint64_t started_us;
     unsigned ticks, started_tries, tick_of_try;
@@ -114,10 +132,12 @@ void try_failed(struct dns_try *t);
 int stream_ask(struct dns_try *t); /* send it over the server's connection, made if need be; 0 or -errno */
 void stream_leave(struct dns_try *t);
 void streams_close(struct dns_service *s);
+void streams_forget(struct dns_service *s); /* TLS sessions of plans that nobody goes by any more */
 
 struct dns_conn {
     struct dns_conn *next;
     struct dns_service *s;
+    struct dns_plan *plan; /* a reference; `server` is of it */
     const struct dns_nameserver *server;
     struct up_stream *up; /* NULL: it is gone */
     struct tls *tls;      /* NULL: plain */
@@ -149,6 +169,7 @@ struct limit_place {
 };
 struct dns_server_tls { /* one for each name server that is asked over TLS */
     struct dns_server_tls *next;
+    struct dns_plan *plan; /* a reference; `server` is of it */
     const struct dns_nameserver *server;
     struct tls_context *context;
 };
@@ -159,9 +180,8 @@ struct dns_service {
     struct loop *loop;
     struct up_env *env;
     struct wheel *wheel;
-    const struct dns_settings *settings;
-    struct upstream *const *targets;
-    size_t target_count;
+    struct dns_plan *plan;               /* a reference */
+    const struct dns_settings *settings; /* of it */
     struct name_book *book;
     const struct ip_prefix *own;
     size_t owns;

@@ -40,6 +40,9 @@ static void conn_free(struct dns_conn *c)
     up_stream_close(c->up);
     free(c->out);
     free(c->in);
+    if (c->plan != c->s->plan)
+        streams_forget(c->s);
+    dns_plan_unref(c->plan);
     free(c);
 }
 
@@ -68,6 +71,33 @@ void stream_end(struct dns_conn *c)
             t->repeated = true;
             DCOUNT(s, repeated);
         }
+    }
+}
+
+static bool is_in_use(const struct dns_service *s, const struct dns_server_tls *t)
+{
+    const struct dns_conn *c = s->conns;
+
+    while (c != NULL && c->server != t->server)
+        c = c->next;
+    return c != NULL || t->plan == s->plan;
+}
+
+void streams_forget(struct dns_service *s)
+{
+    struct dns_server_tls **at = &s->tls_contexts;
+
+    while (*at != NULL) {
+        struct dns_server_tls *t = *at;
+
+        if (is_in_use(s, t)) {
+            at = &t->next;
+            continue;
+        }
+        *at = t->next;
+        tls_context_free(t->context);
+        dns_plan_unref(t->plan);
+        free(t);
     }
 }
 
@@ -272,8 +302,10 @@ static void io_wake(void *arg)
 
 static const struct tls_io tls_io = { io_recv, io_send, io_wake };
 
-static struct tls_context *context_of(struct dns_service *s, const struct dns_nameserver *server)
+static struct tls_context *context_of(const struct dns_conn *c)
 {
+    const struct dns_nameserver *server = c->server;
+    struct dns_service *s = c->s;
     struct dns_server_tls *t = s->tls_contexts;
     char text[IP_TEXT_MAX];
 
@@ -289,7 +321,8 @@ static struct tls_context *context_of(struct dns_service *s, const struct dns_na
         free(t);
         return NULL;
     }
-    t->server = server;
+    t->plan = dns_plan_ref(c->plan);
+    t->server = c->server;
     t->next = s->tls_contexts;
     s->tls_contexts = t;
     return t->context;
@@ -387,24 +420,32 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
 
 /* ---- questions ---- */
 
-static struct dns_conn *conn_new(struct dns_service *s, const struct dns_nameserver *server)
+static int conn_open(struct dns_conn *c)
 {
+    struct upstream *way = c->plan->targets[c->server->target];
     struct tls_context *context = NULL;
-    struct dns_conn *c;
 
-    if (server->tls != NULL && (context = context_of(s, server)) == NULL)
-        return NULL;
-    c = calloc(1, sizeof(*c));
+    if (c->server->tls != NULL && (context = context_of(c)) == NULL)
+        return -ENOMEM;
+    if (context != NULL && tls_open(context, &tls_io, c, &c->tls) != 0)
+        return -ENOMEM;
+    return up_stream_open(c->s->env, way, &c->server->at, OPEN_US, &stream_events, c, &c->up);
+}
+
+static struct dns_conn *conn_new(const struct dns_try *t)
+{
+    struct dns_conn *c = calloc(1, sizeof(*c));
+    struct dns_service *s = t->job->s;
+
     if (c == NULL)
         return NULL;
     c->s = s;
-    c->server = server;
+    c->plan = dns_plan_ref(t->job->plan);
+    c->server = t->server;
     c->timer.fn = on_timer;
     c->next = s->conns;
     s->conns = c;
-    if ((context != NULL && tls_open(context, &tls_io, c, &c->tls) != 0) ||
-        up_stream_open(s->env, s->targets[server->target], &server->at, OPEN_US, &stream_events, c, &c->up) !=
-            0) {
+    if (conn_open(c) != 0) {
         conn_free(c);
         return NULL;
     }
@@ -438,7 +479,7 @@ int stream_ask(struct dns_try *t)
 
     while (c != NULL && (c->server != t->server || c->leaving || is_silent(c)))
         c = c->next;
-    if (c == NULL && (c = conn_new(s, t->server)) == NULL)
+    if (c == NULL && (c = conn_new(t)) == NULL)
         return -ENOMEM;
     if (!take_try(c, t))
         return -ENOBUFS;

@@ -21,6 +21,7 @@ static struct name_book *book_of(const char *range4, const char *range6, uint32_
     if (range6 != NULL)
         assert_int_equal(ip_prefix_parse(range6, &opt.fake6), 0);
     assert_int_equal(name_book_new(&opt, &b), 0);
+    name_book_use_fakes(b);
     return b;
 }
 
