@@ -94,7 +94,8 @@ void masque_echo_free(struct masque *m);
 int masque_stream_new(struct handshake *h, const struct host_port *dst, uint64_t timeout_us,
                       struct masque_stream **out);
 bool masque_stream_asked(
-    const struct masque_stream *ms); /* the request is out: silence may be the target's */
+    const struct masque_stream
+        *ms); /* the request is out to a server that speaks: silence may be the target's */
 void masque_stream_attach(struct masque_stream *ms, struct up_stream *s);
 ssize_t masque_stream_recv(struct masque_stream *ms, void *to, size_t len);
 ssize_t masque_stream_sendv(struct masque_stream *ms, const struct iovec *iov, int iovcnt);

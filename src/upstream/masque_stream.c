@@ -121,7 +121,7 @@ int masque_stream_new(struct handshake *h, const struct host_port *dst, uint64_t
 
 bool masque_stream_asked(const struct masque_stream *ms)
 {
-    return ms->h2 != NULL;
+    return ms->h2 != NULL && h2_has_settings(ms->t->h2);
 }
 
 const char *masque_stream_stage(const struct masque_stream *ms)

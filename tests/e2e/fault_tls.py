@@ -11,11 +11,13 @@ HTTP_ANSWER = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 RECORDS = 6     # ServerHello, Certificate, ServerKeyExchange, ServerHelloDone, ChangeCipherSpec, Finished: without a ticket
 
 
-def server_context(pki, version=ssl.TLSVersion.TLSv1_2):
+def server_context(pki, version=ssl.TLSVersion.TLSv1_2, alpn=None):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.path("server.crt"), pki.path("server.key"))
     context.maximum_version = version
     context.options |= ssl.OP_NO_TICKET
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
 
 

@@ -7,6 +7,7 @@ A plan is a list of steps, carried out once for every connection:
     request()        read the CONNECT or UDP ASSOCIATE request
     read(n)          read n bytes
     until(bytes)     read up to and with these bytes
+    frames(type)     read HTTP/2 frames up to and with one of this type (RFC 9113 section 4.1)
     send(bytes)      send these at once
     drip(bytes, s)   one byte every s seconds
     wait(s)          do nothing for so long
@@ -42,7 +43,8 @@ def step(name):
     return lambda *arguments: (name,) + arguments
 
 
-greet, login, request, read, until, send = (step(n) for n in ("greet", "login", "request", "read", "until", "send"))
+greet, login, request, send = (step(n) for n in ("greet", "login", "request", "send"))
+read, until, frames = (step(n) for n in ("read", "until", "frames"))
 drip, wait, hang, stall, close = (step(n) for n in ("drip", "wait", "hang", "stall", "close"))
 reset, relay, crumble, echo, trickle, half = (step(n) for n in ("reset", "relay", "crumble", "echo", "trickle", "half"))
 
@@ -120,6 +122,13 @@ class Connection:
         start = len(self.received)
         while end not in self.received[start:]:
             self._read(1)
+
+    def do_frames(self, wanted):
+        kind = None
+        while kind != wanted:
+            head = self._read(9)
+            kind = head[3]
+            self._read(int.from_bytes(head[:3], "big"))
 
     def do_send(self, data):
         self.socket.sendall(data)

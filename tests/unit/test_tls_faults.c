@@ -526,6 +526,7 @@ static void a_ticket_of_64_kib_is_refused(void **state) /* faults.md L9 */
     struct tls_options opt = { .resume = true };
     struct tls_lab lab;
     struct tls_pair p;
+    char in[10];
 
     (void)state;
     tls_lab_init(&lab, &opt, "localhost", pki_server(), true);
@@ -534,7 +535,10 @@ static void a_ticket_of_64_kib_is_refused(void **state) /* faults.md L9 */
     body[4] = body[5] = 0xff;
     put_message(&p.down, 4, body, sizeof(body), RECORD);
     memory_fails_at(0);
-    assert_int_equal(client_ends(&p), TLS_BROKEN);
+    if (client_ends(&p) == TLS_DONE) /* TLS 1.3: it comes behind the server's last message */
+        assert_int_equal(tls_recv(p.client.tls, in, sizeof(in)), -ECONNRESET);
+    else
+        assert_int_equal(tls_handshake(p.client.tls, 0), TLS_BROKEN);
     assert_true(world.largest < 64 * 1024);
     assert_true(lab.client->session_until_s == 0);
     tls_pair_free(&p);

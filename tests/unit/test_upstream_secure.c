@@ -116,7 +116,11 @@ static void on_bytes(struct conn *c)
     if (c->got < 13) {
         if (c->held_len < need)
             return;
-        assert_true(put(c, c->got == 0 ? "\5\0" : "\5\0\0\1\0\0\0\0\0\0", c->got == 0 ? 2 : 10));
+        if (!put(c, c->got == 0 ? "\5\0" : "\5\0\0\1\0\0\0\0\0\0", c->got == 0 ? 2 : 10)) {
+            conn_end(c,
+                     false); /* the client has given up; with TLS 1.3 it has spoken before we are through */
+            return;
+        }
         c->got += need;
         c->held_len = 0;
     } else if (c->server->after == ECHO) {

@@ -20,7 +20,8 @@ class Pki:
         os.makedirs(self.dir, exist_ok=True)
         os.chmod(context.dir, 0o755)
         self._openssl("req", "-x509", "-newkey", *EC, "-nodes", "-days", "3650", "-subj", "/CN=test CA", "-keyout", "ca.key",
-                      "-out", "ca.crt", "-addext", "basicConstraints=critical,CA:TRUE")
+                      "-out", "ca.crt", "-addext", "basicConstraints=critical,CA:TRUE",
+                      "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         self.ca = self.path("ca.crt")
 
     def path(self, name):
@@ -36,7 +37,7 @@ class Pki:
     def make(self, name, san, days="3650", key=EC, cn=None, digest="-sha256", extensions=()):
         """NAME.crt, NAME.key and NAME.pem (both) by the authority; returns NAME.pem."""
         with open(self.path(name + ".ext"), "w") as f:
-            f.write("subjectAltName=%s\n" % san + "".join(x + "\n" for x in extensions))
+            f.write("authorityKeyIdentifier=keyid\nsubjectAltName=%s\n" % san + "".join(x + "\n" for x in extensions))
         self._openssl("req", "-newkey", *key, "-nodes", "-subj", "/CN=" + (cn or name), "-keyout", name + ".key",
                       "-out", name + ".csr")
         self._openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", days,
