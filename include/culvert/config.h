@@ -61,6 +61,7 @@ struct config_route { /* what auto-route and our own sockets need */
     bool strict;
     struct route_choice include, leave_out;
     enum route_on_exit on_exit;
+    bool system_dns; /* /etc/resolv.conf names us */
 };
 
 enum config_provider_type { CONFIG_PROVIDER_FILE, CONFIG_PROVIDER_INLINE, CONFIG_PROVIDER_HTTP };

@@ -145,6 +145,14 @@ void route_forget_on_exit(struct route *r);
 /** route_owner() - the live instance that has this table: one whose default route leads to a TUN that a program holds
  * @table: 0 is the default. Return: 0 and its device; -ENOENT: nobody, or only leftovers. */
 int route_owner(struct netlink *nl, uint32_t table, struct nl_link *out);
+#define ROUTE_DNS_FILE  "/etc/resolv.conf"
+#define ROUTE_DNS_SAVED ".culvert-saved" /* the name of what was there ends with this */
+/** route_dns_set() - let the machine's programs ask us for names
+ * @path: ROUTE_DNS_FILE; what is there stays beside it. @server: IPv4 and IPv6; none: left out. Return: 0 or -errno */
+int route_dns_set(const char *path, const struct ip_addr server[2]);
+/** route_dns_restore() - put back what route_dns_set() found, of whichever process, also after a power cut
+ * What somebody else has written since stays. Return: 0; -ENOENT: there is nothing to put back; -errno */
+int route_dns_restore(const char *path);
 /* Did on-exit of whoever made the rules say keep or block? (rule 9008) */
 bool route_is_held(struct netlink *nl);
 /** route_cleanup() - remove routes and rules that carry our protocol number, and our table of nftables [whoever knows that no instance is alive]

@@ -20,6 +20,11 @@ static int clean(struct netlink *nl, bool stopped)
         printf("left as it is: on-exit says keep or block; `culvert cleanup` opens it\n");
         return EXIT_FINE;
     }
+    r = route_dns_restore(ROUTE_DNS_FILE);
+    if (r == 0)
+        printf("%s is back\n", ROUTE_DNS_FILE);
+    else if (r != -ENOENT)
+        return complain(EXIT_FAILED, "%s cannot be put back: %s", ROUTE_DNS_FILE, strerror(-r));
     r = route_cleanup(nl, 0, 0, &removed);
     if (r == -EPERM)
         return complain(EXIT_FAILED, "cleanup needs root or CAP_NET_ADMIN");

@@ -179,13 +179,25 @@ static bool another_runs(const struct run *run)
     return !run->alone || (run->config.route.auto_route && route_owner(run->netlink, 0, &owner) == 0);
 }
 
+/* A gateway that was killed may have left the machine asking it for names (faults.md X2). */
+static void restore_dead_ones_dns(const struct run *run)
+{
+    struct nl_link owner;
+
+    if (run->alone && route_owner(run->netlink, 0, &owner) != 0 && route_dns_restore(ROUTE_DNS_FILE) == 0)
+        log_info("%s is back, which an earlier culvert had replaced", ROUTE_DNS_FILE);
+}
+
 static int start_gateway(struct run *run)
 {
     struct gateway_setup setup = {
         .config = &run->config, .loop = run->loop, .netlink = run->netlink, .on_fatal = on_fatal, .arg = run
     };
     struct err err = { "" };
-    int r = gateway_start(&setup, &run->gateway, &err);
+    int r;
+
+    restore_dead_ones_dns(run);
+    r = gateway_start(&setup, &run->gateway, &err);
 
     if (r == -EBUSY && another_runs(run))
         return complain(EXIT_FAILED, "another culvert is running: %s", err.text);
@@ -269,6 +281,9 @@ static int print_plan(const struct config *c)
     }
     if (route_plan_make(&opt, &around, 1, &plan, &err) != 0)
         return complain(EXIT_USAGE, "%s", err.text);
+    if (c->route.system_dns)
+        printf("# %s would name us, and what is there now would lie beside it as %s%s\n", ROUTE_DNS_FILE,
+               ROUTE_DNS_FILE, ROUTE_DNS_SAVED);
     printf("nft -f - <<'END'\n");
     route_nft_text(&opt, stdout);
     printf("END\n");

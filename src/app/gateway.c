@@ -139,6 +139,8 @@ static int workers_open(struct gateway *g, struct err *err)
     setup.own_network_count = g->names.owns;
     setup.resolver.servers = c->dns.proxy_servers;
     setup.resolver.n_servers = c->dns.n_proxy_servers;
+    if (c->route.system_dns) /* the other one names ourselves */
+        setup.resolver.resolv_conf_path = ROUTE_DNS_FILE ROUTE_DNS_SAVED;
     stack_share(g, shares, &setup.stack);
     setup.stack.steer_key = steer;
     gateway_stack_addresses(&c->tun, setup.gateway, NULL);

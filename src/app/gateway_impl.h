@@ -28,6 +28,7 @@ struct gateway {
     struct loop_timer uplink_timer;     /* a burst of netlink events is looked at once */
     struct up_socket_rules first_rules; /* what the workers start with, and read: never changed after that */
     struct up_socket_rules rules;       /* the latest; main's own */
+    bool dns_is_set;                    /* the system's resolv.conf names us */
     struct netlink *diag;               /* NULL: sockets on a vanished address end by themselves, later */
     struct ip_addr here[64];            /* the machine's addresses at the last look, without the TUN's */
     size_t heres;

@@ -278,6 +278,31 @@ static int auto_route(struct gateway *g, struct err *err)
     return r == 0 ? 0 : err_set(err, r, "routes cannot be watched: %s", strerror(-r));
 }
 
+/* Without it programs still ask by port 53, which is led to us in any case. */
+static void set_system_dns(struct gateway *g)
+{
+    struct ip_addr own[2];
+    int r;
+
+    if (!g->setup.config->route.system_dns)
+        return;
+    gateway_stack_addresses(&g->setup.config->tun, own, NULL);
+    if ((r = route_dns_set(ROUTE_DNS_FILE, own)) != 0)
+        log_warning("tun.system-dns: %s cannot be replaced: %s", ROUTE_DNS_FILE, strerror(-r));
+    else
+        g->dns_is_set = true;
+}
+
+static void restore_system_dns(struct gateway *g)
+{
+    int r = g->dns_is_set ? route_dns_restore(ROUTE_DNS_FILE) : 0;
+
+    if (r != 0)
+        log_error("%s cannot be put back: %s; it is %s%s", ROUTE_DNS_FILE, strerror(-r), ROUTE_DNS_FILE,
+                  ROUTE_DNS_SAVED);
+    g->dns_is_set = false;
+}
+
 int gateway_routes_open(struct gateway *g, struct err *err)
 {
     const struct config *c = g->setup.config;
@@ -289,6 +314,7 @@ int gateway_routes_open(struct gateway *g, struct err *err)
         return 0;
     if (c->route.auto_route && (r = auto_route(g, err)) != 0)
         return r;
+    set_system_dns(g);
     if (netlink_open_diag(&g->diag, NULL) != 0)
         g->diag = NULL;
     look_at_addresses(g);
@@ -310,6 +336,7 @@ void gateway_routes_close(struct gateway *g)
     g->watch = NULL;
     netlink_close(g->diag);
     g->diag = NULL;
+    restore_system_dns(g);
     route_undo(g->route);
     g->route = NULL;
 }

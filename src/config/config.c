@@ -159,6 +159,19 @@ static void settle_route(struct cfg_read *r)
         route->interface_auto = route->auto_route;
 }
 
+/* Whoever is told to ask us needs an answer. */
+static void check_system_dns(struct cfg_read *r, const struct cfg_node *root)
+{
+    const struct cfg_node *at = cfg_map_get(cfg_map_get(root, "tun"), "system-dns");
+
+    if (!r->config->route.system_dns || at == NULL)
+        return;
+    if (!r->config->route.auto_route)
+        cfg_error(r, at, "tun.system-dns: needs tun.auto-route; set both or none");
+    else if (r->config->dns.mode == DNS_MODE_OFF)
+        cfg_error(r, at, "tun.system-dns: nobody would answer with dns.mode off; real or fake-ip would work");
+}
+
 /* ---- reading --------------------------------------------------------------------------------------------------------- */
 
 static int tree_of(struct cfg_read *r, const char *text, size_t len, const struct cfg_node **root)
@@ -210,6 +223,7 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     check_proxy_servers(r);
     check_mtu(r);
     check_adopted(r);
+    check_system_dns(r, root);
     check_open_server(r);
     check_api(r);
     if (!r->no_memory)

@@ -258,6 +258,13 @@ static const struct cfg_key tun_keys[] = {
       .help = "what becomes of the routes: put back; kept as they are; or `block`: what was led finds no way "
               "(kill "
               "switch) until the next start or `culvert cleanup`" },
+    { .name = "system-dns",
+      .type = &cfg_bool,
+      AT(route.system_dns),
+      .fallback = "false",
+      .help = "with auto-route: /etc/resolv.conf names us while we run; needed only for programs that ask by "
+              "other "
+              "ways than port 53" },
     ALIAS("device", "name"),
     { .name = "auto-detect-interface",
       .type = &cfg_detect_interface,

@@ -1,10 +1,12 @@
 """auto-route when the network changes under it, when others undo it, and when it is killed."""
+import os
 import signal
 import time
 
 from harness import check, check_equal, client, gateway, servers, test, within
 from harness import lab as at
 from harness import net
+from harness.proc import Process
 from routelab import peer, soon_works, works
 
 
@@ -230,3 +232,51 @@ def _(t):
     check_equal(gw.terminate(), 0)
     check_equal(cleanup(t, lab)[0], 0)
     gateway.check_network(lab.gw, before)
+
+
+def etc_of_its_own(t, mounted):
+    """A mount namespace whose /etc is a copy that the test may change; the host's is never touched. Returns how to enter it."""
+    etc = t.path("etc")
+    net.command(["cp", "-a", "/etc", etc])
+    if os.path.lexists(etc + "/resolv.conf"):
+        os.unlink(etc + "/resolv.conf")
+    with open(etc + "/resolv.conf", "w") as f:
+        f.write("# a line of the administrator's\nnameserver %s\n" % at.TARGET[0])
+    t.write("mounted", open(etc + "/resolv.conf").read())
+    script = "mount --bind %s /etc && %s echo up && exec sleep 1000" % (
+        etc, "mount --bind %s /etc/resolv.conf &&" % t.path("mounted") if mounted else "")
+    holder = Process(t, None, ["unshare", "-m", "sh", "-c", script], "holder")
+    holder.wait_line("^up$", 10)
+    return ["nsenter", "-m", "-t", str(holder.pid), "--"]
+
+
+@test("system-dns: resolv.conf names us and comes back with every byte, after an end and after a kill", rows=["X1", "X2", "X3"],
+      cases={"a file": False, "a mount of its own, as in containers": True}, limit=60)
+def _(t, mounted):
+    lab = prepared(t)
+    servers.unbound(lab)
+    enter = etc_of_its_own(t, mounted)
+    show = ["sh", "-c", "stat -c '%a %u %F' /etc/resolv.conf; cat /etc/resolv.conf; ls /etc | grep culvert"]
+    before = lab.gw.run(enter + show, check=False)
+    state = gateway.network_state(lab.gw)
+
+    def go(name):
+        gw = lab.gateway(proxies=[servers.culvert_serve(lab, port=1082 + len(name))], tun={"auto-route": True, "system-dns": True},
+                         dns={"mode": "fake-ip"}, route=False, prefix=enter, name=name)
+        during = lab.gw.run(enter + show)
+        check("nameserver 198.18.0.2" in during and "nameserver fdfe:dcba:9876::2" in during, during)
+        r = lab.gw.result(enter + ["dig", "+short", "+time=2", "example.test"])
+        check(r.stdout.startswith("198.1"), "no fake address: %s" % r.stdout)
+        return gw
+    gw = go("one")
+    check_equal(gw.terminate(), 0)
+    check_equal(lab.gw.run(enter + show, check=False), before, "after an end")
+    kill(go("two"))
+    r = lab.gw.result(enter + [gateway.program(t), "cleanup"], timeout=20)
+    check_equal(r.returncode, 0, r.stderr)
+    check("/etc/resolv.conf is back" in r.stdout, r.stdout)
+    check_equal(lab.gw.run(enter + show, check=False), before, "after a kill and cleanup")
+    kill(go("three"))
+    check_equal(go("four").terminate(), 0)
+    check_equal(lab.gw.run(enter + show, check=False), before, "after a kill and another start")
+    gateway.check_network(lab.gw, state)

@@ -82,6 +82,9 @@ static const struct key_row {
       "work" },
     { "tun.on-exit", "tun: {on-exit: block}\n" MATCH, "tun: {on-exit: none}\n" MATCH,
       "1:16: tun.on-exit: unknown value \"none\"; restore, keep or block would work" },
+    { "tun.system-dns", "dns: {mode: fake-ip}\ntun: {auto-route: true, system-dns: true}\n" MATCH,
+      "tun: {auto-route: true, system-dns: true}\n" MATCH,
+      "1:37: tun.system-dns: nobody would answer with dns.mode off; real or fake-ip would work" },
     { "tun.include-interface", "tun: {include-interface: [br-lan, lo]}\n" MATCH,
       "tun: {include-interface: a/b}\n" MATCH,
       "1:26: tun.include-interface: \"a/b\" is no interface name; 1 to 15 bytes without space, /, : or % "
