@@ -114,6 +114,8 @@ struct forward_setup {
     uint32_t worker;             /* its number, below the policy's `workers` */
 };
 int forward_new(const struct forward_setup *setup, struct forward **out);
+void forward_stop(
+    struct forward *f); /* its questions for names end; before the environment goes. NULL is fine */
 void forward_free(struct forward *f); /* after stack_fini() */
 /** forward_stack_events() - the callbacks for stack_init(); its `arg` must be the forwarder. emit and handoff are the caller's. */
 void forward_stack_events(struct stack_events *out);

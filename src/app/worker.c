@@ -361,6 +361,7 @@ void worker_free(struct worker *w)
     if (w->stack)
         stack_fini(w->stack);
     w->stack = NULL;
+    forward_stop(w->forward);
     worker_names_close(w);
     if (w->env)
         up_env_free(w->env);

@@ -159,8 +159,9 @@ void echo_answer_down(struct forward *f, struct echo_req *r)
         return;
     }
     FCOUNT(f, echo_rejected);
-    echo_reject(
-        r, REJECT_HOST_UNREACH); /* not the code of a rule that says no: ping prints them differently (J4) */
+    echo_refuse(
+        f, r,
+        REJECT_HOST_UNREACH); /* not the code of a rule that says no: ping prints them differently (J4) */
 }
 
 /* ---- which way ------------------------------------------------------------------------------------------------------ */
@@ -240,19 +241,18 @@ static enum way way_of_mode(enum echo_mode mode)
 
 /* M12, M16, M17: what goes through a proxy is never sent directly, and what cannot be sent is never answered by us. */
 static struct choice through(const struct forward *f, struct upstream *up, enum reason works,
-                             enum reason cannot, bool fake, bool v6)
+                             enum reason cannot, bool v6)
 {
-    if (upstream_kind(up) != UPSTREAM_MASQUE || fake)
+    if (upstream_kind(up) != UPSTREAM_MASQUE)
         return (struct choice){ way_of_mode(f->opt.echo_unsupported), cannot };
     if (up_echo_state(f->env, up, v6) == UP_ECHO_UNSUPPORTED)
         return (struct choice){ way_of_mode(f->opt.echo_unsupported), FAR_END_LACKS };
     return (struct choice){ WAY_TUNNEL, works };
 }
 
-static struct choice choose(const struct forward *f, enum rule_echo rule, struct upstream *up, bool fake,
-                            bool v6)
+static struct choice choose(const struct forward *f, enum rule_echo rule, struct upstream *up, bool v6)
 {
-    bool direct = upstream_kind(up) == UPSTREAM_DIRECT && !fake;
+    bool direct = upstream_kind(up) == UPSTREAM_DIRECT;
     bool can_ping = f->echo && echo_proxy_mode(f->echo, v6) != ECHO_PROXY_MODE_OFF;
     enum echo_mode mode = mode_for(f, rule);
 
@@ -261,9 +261,9 @@ static struct choice choose(const struct forward *f, enum rule_echo rule, struct
         if (direct)
             return can_ping ? (struct choice){ WAY_PROXY, DIRECT_WORKS }
                             : (struct choice){ WAY_DROP, DIRECT_OFF };
-        return through(f, up, TUNNEL_WORKS, CANNOT_CARRY, fake, v6);
+        return through(f, up, TUNNEL_WORKS, CANNOT_CARRY, v6);
     case ECHO_MODE_TUNNEL:
-        return through(f, up, ASKED, NO_TUNNEL, fake, v6);
+        return through(f, up, ASKED, NO_TUNNEL, v6);
     case ECHO_MODE_PROXY:
         if (direct)
             return can_ping ? (struct choice){ WAY_PROXY, ASKED }
@@ -294,8 +294,49 @@ static void say(struct forward *f, const struct rule_verdict *verdict, struct ch
              way_text[c.way], reason_text[c.reason]);
 }
 
-static void act(struct forward *f, struct echo_req *r, uint32_t target, struct upstream *up, enum way way)
+struct ping { /* one request on its way through the policy */
+    struct echo_req *r;
+    const char *name; /* its target is a fake address, and stands for this; NULL: it is not */
+    bool asked; /* `named` and `alias` say what is known of it: only when somebody needs it is it looked up */
+    enum echo_named named;
+    struct echo_alias alias;
+};
+
+static enum echo_named name_of(struct forward *f, struct ping *p)
 {
+    if (!p->asked)
+        p->named = echo_name_find(f, &p->r->dst, p->name, &p->alias);
+    p->asked = true;
+    return p->named;
+}
+
+/* What needs an address that can be pinged: is there one? Otherwise the request waits, or its client is told. */
+static bool has_address(struct forward *f, struct ping *p)
+{
+    if (!p->name)
+        return true;
+    switch (name_of(f, p)) {
+    case ECHO_NAME_KNOWN:
+        return true;
+    case ECHO_NAME_MISSING: /* icmp.md M18 */
+        FCOUNT(f, echo_rejected);
+        echo_refuse(f, p->r, REJECT_NET_UNREACH);
+        return false;
+    case ECHO_NAME_ASKED:
+        if (echo_name_hold(f, p->r))
+            return false;
+        break;
+    case ECHO_NAME_BUSY:
+        break;
+    }
+    FCOUNT(f, echo_dropped);
+    return false;
+}
+
+static void act(struct forward *f, struct ping *p, uint32_t target, struct upstream *up, enum way way)
+{
+    struct echo_req *r = p->r;
+
     switch (way) {
     case WAY_REPLY:
         reply_after(f, r, delay_us(f, up));
@@ -304,15 +345,16 @@ static void act(struct forward *f, struct echo_req *r, uint32_t target, struct u
         reply_if_healthy(f, r, target, up);
         break;
     case WAY_PROXY:
-        if (!echo_direct(f, r))
+        if (has_address(f, p) && !echo_direct(f, r, p->name ? &p->alias : NULL))
             echo_answer_down(f, r);
         break;
     case WAY_TUNNEL:
-        echo_tunnel(f, r, f->ways->target[target], up);
+        if (has_address(f, p))
+            echo_tunnel(f, r, p->name ? &p->alias.real : &r->dst, f->ways->target[target], up);
         break;
     case WAY_REJECT:
         FCOUNT(f, echo_rejected);
-        echo_reject(r, f->opt.echo_reject_with);
+        echo_refuse(f, r, f->opt.echo_reject_with);
         break;
     case WAY_DOWN:
         echo_answer_down(f, r);
@@ -333,8 +375,8 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
     struct rule_verdict verdict;
     struct choice c;
     struct upstream *by, *up;
+    struct ping p = { .r = r };
     char name[256];
-    bool fake = false; /* only its name is known, and an echo cannot be sent to a name */
 
     if (f->echo && echo_proxy_is_loop(f->echo, &r->src, &r->dst, r->id, r->seq)) {
         FCOUNT(f, loop);
@@ -344,22 +386,31 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
           ECHO_TEMPORARY)) /* our own address, broadcast, multicast: the stack's built-in rules (icmp.md 2.4) */
         return ECHO_PASS;
     if (f->book && name_book_is_fake(f->book, &r->dst)) {
-        fake = true;
         if (name_book_find(f->book, &r->dst, 0, name, false) != NAME_FAKE) {
             FCOUNT(f, fakeip_unknown);
-            echo_reject(r, REJECT_HOST_UNREACH);
+            echo_refuse(f, r, REJECT_HOST_UNREACH);
             return ECHO_CONSUMED;
         }
+        p.name = name;
         asked.target = (struct host_port){ .name = name };
     }
     rules_match(f->ways->rules, &asked, &verdict);
+    if (p.name && (verdict.needs & RULE_NEEDS_ADDRESS) != 0) {
+        if (name_of(f, &p) == ECHO_NAME_ASKED || p.named == ECHO_NAME_BUSY) {
+            (void)has_address(f, &p); /* it waits, and is seen again */
+            return ECHO_CONSUMED;
+        }
+        asked.settled = RULE_NEEDS_ADDRESS;
+        asked.target.addr = p.alias.real;
+        rules_match(f->ways->rules, &asked, &verdict);
+    }
     ways_hit(f->ways, verdict.rule);
     by = f->ways->target[verdict.target];
     up = up_echo_way(f->env, by, &r->src, &asked.target, v6, echo_tunnel_way(f, r, by));
     switch (upstream_kind(up)) {
     case UPSTREAM_REJECT:
         FCOUNT(f, rejected);
-        echo_reject(r, f->opt.echo_reject_with);
+        echo_refuse(f, r, f->opt.echo_reject_with);
         return ECHO_CONSUMED;
     case UPSTREAM_REJECT_DROP:
         FCOUNT(f, dropped);
@@ -371,10 +422,10 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
     case UPSTREAM_HTTP:
     case UPSTREAM_GROUP:
     case UPSTREAM_MASQUE:
-        c = choose(f, verdict.echo, up, fake, v6);
+        c = choose(f, verdict.echo, up, v6);
         break;
     }
     say(f, &verdict, c, v6);
-    act(f, r, verdict.target, up, c.way);
+    act(f, &p, verdict.target, up, c.way);
     return ECHO_CONSUMED;
 }

@@ -23,6 +23,7 @@ struct tunnel_flow {
     struct tunnel_flow *newer, *older; /* by last use */
     struct upstream *by, *up;          /* the rule's target, and the way itself; a reference to each */
     struct flow_key key;               /* client_port is the client's id */
+    struct ip_addr to;                 /* whom it pings: key.target, unless that is a fake address */
     uint64_t used_us, sent_us;
     uint16_t seq; /* that was sent last */
     uint16_t id;
@@ -209,8 +210,9 @@ static void send_request(struct forward *f, struct echo_req *r, struct upstream 
 {
     bool v6 = !ip_is4(&r->dst);
     bool ready = up_echo_state(f->env, up, v6) == UP_ECHO_READY;
-    struct echo_wait *w = ready ? NULL : keep(f, r);
-    struct up_echo_request request = { .target = r->dst,
+    bool held = (r->flags & ECHO_WAS_HELD) != 0; /* for its name: it cannot be detached any more */
+    struct echo_wait *w = ready || held ? NULL : keep(f, r);
+    struct up_echo_request request = { .target = flow->to,
                                        .id = flow->id,
                                        .seq = r->seq,
                                        .ttl = ttl,
@@ -221,7 +223,7 @@ static void send_request(struct forward *f, struct echo_req *r, struct upstream 
                                        .cookie = (uint64_t)(uintptr_t)w };
     int e;
 
-    if (!ready && !w) {
+    if (!ready && !held && !w) {
         FCOUNT(f, echo_dropped);
         return;
     }
@@ -272,21 +274,21 @@ static struct tunnel_flow *flow_for(struct forward *f, const struct echo_req *r,
     return w;
 }
 
-void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *by, struct upstream *up)
+void echo_tunnel(struct forward *f, struct echo_req *r, const struct ip_addr *to, struct upstream *by,
+                 struct upstream *up)
 {
     bool hop = f->opt.echo_ttl == ECHO_TTL_HOP;
     struct tunnel_flow *flow;
 
     if (!f->tunnel)
         f->tunnel = calloc(1, sizeof(*f->tunnel)); /* at the first ping of this kind */
-    if (!f->tunnel || r->code != 0 || ip_is_martian(&r->dst) ||
-        ip_is_link_local(&r->dst)) { /* icmp.md X9, X10 */
+    if (!f->tunnel || r->code != 0 || ip_is_martian(to) || ip_is_link_local(to)) { /* icmp.md X9, X10 */
         FCOUNT(f, echo_dropped);
         return;
     }
     if (hop && r->ttl <= 1) { /* X30: nothing is sent */
         FCOUNT(f, echo_rejected);
-        echo_expire(r);
+        echo_end(f, r);
         return;
     }
     flow = flow_for(f, r, by, up);
@@ -294,6 +296,7 @@ void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *by, str
         FCOUNT(f, echo_dropped);
         return;
     }
+    flow->to = *to;
     flow->seq = r->seq;
     flow->sent_us = loop_now_us(f->loop);
     send_request(f, r, up, flow, (uint8_t)(hop ? r->ttl - 1 : r->ttl));
@@ -308,7 +311,7 @@ static void on_answer(void *arg, struct upstream *up, const struct up_echo_answe
     struct echo_outcome o = { .kind = a->is_error ? ECHO_OUT_ERROR : ECHO_OUT_REPLY };
     struct echo_addr to;
 
-    if (!w || !w->live || w->id != a->id || w->up != up || !ip_equal(&w->key.target, &a->target)) {
+    if (!w || !w->live || w->id != a->id || w->up != up || !ip_equal(&w->to, &a->target)) {
         FCOUNT(f, echo_undelivered);
         return;
     }
@@ -320,7 +323,8 @@ static void on_answer(void *arg, struct upstream *up, const struct up_echo_answe
         w->sent_us = 0;
     }
     to = (struct echo_addr){ w->key.client, w->key.target, w->key.client_port, a->seq };
-    o.source = a->is_error ? a->source : (struct ip_addr){ 0 };
+    if (a->is_error)
+        o.source = ip_equal(&a->source, &w->to) ? w->key.target : a->source;
     o.type = a->type;
     o.code = a->code;
     o.info = a->info;

@@ -242,6 +242,12 @@ int forward_new(const struct forward_setup *setup, struct forward **out)
     return 0;
 }
 
+void forward_stop(struct forward *f)
+{
+    if (f)
+        echo_names_free(f);
+}
+
 void forward_free(struct forward *f)
 {
     if (!f)

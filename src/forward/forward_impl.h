@@ -175,6 +175,29 @@ struct echo_wait { /* a detached request: held for the upstream's delay, or for 
     struct wheel_timer timer;
     struct echo_wait *next; /* of the same probe */
 };
+/* What stands behind a fake address (echo_name.c). */
+struct echo_alias {
+    struct ip_addr real; /* of the same family; only with KNOWN */
+    uint64_t place;      /* what echo_name_shown() finds it by; never 0 */
+};
+enum echo_named {
+    ECHO_NAME_KNOWN,
+    ECHO_NAME_MISSING, /* the name has no address of this family */
+    ECHO_NAME_ASKED,   /* the answer is under way: echo_name_hold() */
+    ECHO_NAME_BUSY,    /* too many questions are under way */
+};
+enum echo_named echo_name_find(struct forward *f, const struct ip_addr *fake, const char *name,
+                               struct echo_alias *out);
+#define ECHO_WAS_HELD UINT32_C(0x80000000) /* echo_req.flags of a copy: it carries no right to answer */
+/** echo_name_hold() - copy this request; the policy sees the copy when the answer is there. Return: false: no room for it */
+bool echo_name_hold(struct forward *f, const struct echo_req *r);
+/** echo_name_shown() - the fake address of a place. NULL: it is another one's by now */
+const struct ip_addr *echo_name_shown(struct forward *f, uint64_t place);
+void echo_names_free(struct forward *f);
+/** echo_refuse(), echo_end() - echo_reject() and echo_expire(), for a request that was held as well */
+void echo_refuse(struct forward *f, struct echo_req *r, enum stack_reject why);
+void echo_end(struct forward *f, struct echo_req *r);
+
 struct echo_probe { /* of one way out: a question under way, and who waits for its answer */
     void *free_link;
     struct forward *f;
@@ -231,6 +254,7 @@ struct forward {
     struct name_book *book;                  /* beside dns */
     struct echo_proxy *echo;                 /* NULL: none */
     struct echo_tunnel *tunnel;              /* echo_tunnel.c; NULL until the first ping through a tunnel */
+    struct echo_names *echo_names;           /* echo_name.c; NULL until the first ping to a fake address */
     uint32_t worker;
     struct ip_addr gateway[2]; /* IPv4, IPv6: who says "time exceeded" */
     uint64_t epoch_us;
@@ -335,11 +359,13 @@ void sniff_first_datagram(struct forward *f, const struct ways *w, const struct 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
 void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */
 /** echo_direct() - carry this request out by the echo proxy, or tell its client why not
+ * @alias: r->dst is a fake address, and this is behind it; NULL: it is not
  * Return: false: no socket for its family; the policy decides. */
-bool echo_direct(struct forward *f, struct echo_req *r);
+bool echo_direct(struct forward *f, struct echo_req *r, const struct echo_alias *alias);
 /** echo_tunnel() - carry this request through @up, which up_echo_state() has not ruled out, or tell its client why not
- * @by: the rule's target: @up itself, or the group that it was chosen from */
-void echo_tunnel(struct forward *f, struct echo_req *r, struct upstream *by, struct upstream *up);
+ * @by: the rule's target: @up itself, or the group that it was chosen from; @to: the target, r->dst unless that is a fake address */
+void echo_tunnel(struct forward *f, struct echo_req *r, const struct ip_addr *to, struct upstream *by,
+                 struct upstream *up);
 /** echo_tunnel_way() - the way that earlier requests of the same flow have taken through @by; NULL: none (icmp.md T16) */
 const struct upstream *echo_tunnel_way(struct forward *f, const struct echo_req *r,
                                        const struct upstream *by);

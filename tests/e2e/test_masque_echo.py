@@ -113,3 +113,33 @@ def established(lab, far):
     """Does anybody have a connection to this far end?"""
     out = lab.srv.result(["ss", "-Htn", "state", "established", "( sport = :%d )" % far.port]).stdout
     return bool(out.strip())
+
+
+def fake_of(lab, name, kind):
+    return client.dig(lab.cli, at.TARGET2[0], name, kind)[0]
+
+
+WAYS = {"through the tunnel": ("MATCH,up",), "DIRECT": ("MATCH,DIRECT",)}
+
+
+@test("a fake address is pinged at the real one of its name, and the client sees only the fake one", rows=["icmp M18"], limit=60,
+      cases=WAYS)
+def _(t, rule):
+    lab, _, far = start(t)
+    servers.unbound(lab)
+    lab.direct_route()
+    lab.gw.sysctl("net/ipv4/ping_group_range", "0 2147483647")
+    # a rule about addresses: it holds for the name's real one
+    gw = lab.gateway(proxies=[far], rules=["DOMAIN,nowhere.test,up", "IP-CIDR,%s/32,REJECT" % at.TARGET2[0], rule],
+                     dns={"mode": "fake-ip", "nameserver": ["%s#DIRECT" % at.TARGET[0]]},
+                     runtime={"workers": 1, "state-dir": t.path("state")})
+    for family, kind in enumerate(("A", "AAAA")):
+        fake = fake_of(lab, "example.test", kind)
+        answered, text = client.ping(lab.cli, fake, 3, 56)
+        check_equal(answered, 3, text)                     # the first one has waited for the name
+        check("from %s" % fake in text and at.TARGET[family] not in text, text)
+        r = lab.cli.result([servers.need("ping"), "-n", "-c", "1", "-W", "3", "-t", "2", fake], timeout=20)
+        check("exceeded" in r.stdout and at.TARGET[family] not in r.stdout, r.stdout)
+        r = lab.cli.result([servers.need("ping"), "-n", "-c", "1", "-W", "3", fake_of(lab, "missing.test", kind)], timeout=20)
+        check("unreachable" in r.stdout.lower() and ", 0 received" in r.stdout, r.stdout)
+    check_equal(gw.counter("flow.echo_rejected"), 4)

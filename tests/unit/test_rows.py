@@ -51,8 +51,7 @@ ICMP = {"V": 11, "O": 26, "R": 11, "B": 7, "L": 8, "F": 10, "P": 7, "U": 8, "W":
         "TF": 9, "UF": 8, "N": 5}
 ICMP_ROWS = ([f"{name}{n}" for name, last in ICMP.items() for n in range(1, last + 1) if f"{name}{n}" != "X29"]
              + span("M", 1, 5) + span("M", 10, 18))
-ICMP_WAITING = {row: "part D: echo through the tunnel" for row in []}
-ICMP_WAITING["M18"] = "part E: fake-IP addresses"
+ICMP_WAITING = {}
 
 ICMP_NAMED = re.compile(r"icmp\.md([^;\"\n]*(?:\n \*[^;\"\n]*)?)")
 ICMP_STEP = re.compile(r"( to )?\b(TF|UF|[VORBLFPUWAJMXETN])(\d+)\b")
