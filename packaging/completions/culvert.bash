@@ -5,7 +5,7 @@ _culvert() {
 
     COMPREPLY=()
     if [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W 'run exec serve demo check explain status cleanup connections reload select help --version --help' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run exec serve demo check explain status cleanup connections reload select doctor help --version --help' -- "$cur"))
         return
     fi
     case $prev in
@@ -17,7 +17,7 @@ _culvert() {
         COMPREPLY=($(compgen -W 'tcp udp icmp' -- "$cur"))
         return
         ;;
-    --proxy | --src | --uid | --dns | --tun | --confirm | --listen | --drain)
+    --proxy | --src | --uid | --dns | --tun | --confirm | --listen | --drain | --root)
         :
         return
         ;;
@@ -96,6 +96,13 @@ _culvert() {
     select)
         if [[ $cur == -* ]]; then
             COMPREPLY=($(compgen -W '--api --help' -- "$cur"))
+        else
+            COMPREPLY=($(compgen -W '' -- "$cur"))
+        fi
+        ;;
+    doctor)
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W '--root --help' -- "$cur"))
         else
             COMPREPLY=($(compgen -W '' -- "$cur"))
         fi

@@ -15,6 +15,7 @@ complete -c culvert -n __fish_use_subcommand -a cleanup -d 'remove the routes, r
 complete -c culvert -n __fish_use_subcommand -a connections -d 'the open flows of the running gateway, one a line'
 complete -c culvert -n __fish_use_subcommand -a reload -d 'the running gateway reads its file again; open flows stay'
 complete -c culvert -n __fish_use_subcommand -a select -d 'new flows of this `select` group take this member, after a restart, too'
+complete -c culvert -n __fish_use_subcommand -a doctor -d 'what of this machine stands in the way, and the command that mends it'
 complete -c culvert -n '__fish_seen_subcommand_from run exec serve explain' -l config -s c -rF -d 'the configuration'
 complete -c culvert -n '__fish_seen_subcommand_from run exec' -l proxy -x -d 'instead of a file: everything through socks5://[USER:PASSWORD@]HOST:PORT'
 complete -c culvert -n '__fish_seen_subcommand_from explain' -l net -xa 'tcp udp icmp' -d 'tcp, udp or icmp; default: tcp'
@@ -31,3 +32,4 @@ complete -c culvert -n '__fish_seen_subcommand_from serve' -l listen -x -d 'wher
 complete -c culvert -n '__fish_seen_subcommand_from status' -l flows -d 'with every open flow'
 complete -c culvert -n '__fish_seen_subcommand_from status connections reload select' -l api -rF -d 'the gateway\'s control socket; default: /run/culvert/api.sock'
 complete -c culvert -n '__fish_seen_subcommand_from reload' -l drain -x -d 'then end the flows whose way out is not in the file any more'
+complete -c culvert -n '__fish_seen_subcommand_from doctor' -l root -x -d 'look at the machine whose files are there; default: this one'

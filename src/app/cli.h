@@ -19,6 +19,7 @@ enum cli_command {
     CLI_CONNECTIONS,
     CLI_RELOAD,
     CLI_SELECT,
+    CLI_DOCTOR,
     CLI_HELP,
     CLI_VERSION
 };
@@ -29,7 +30,7 @@ struct cli { /* all of it points into argv; what was not given is NULL or false 
     enum cli_command command;
     enum cli_command topic; /* CLI_HELP: about this command; CLI_HELP itself: about all */
     const char *config, *proxy, *tun, *dns, *listen, *api;
-    const char *drain, *net, *src, *uid, *process, *confirm;
+    const char *drain, *root, *net, *src, *uid, *process, *confirm;
     bool dry_run, builtin, flows, stopped;
     char *const *
         words; /* exec: COMMAND and its arguments, ends with NULL; check: FILE is the first, explain: HOST[:PORT], select: GROUP MEMBER */

@@ -17,6 +17,7 @@ int cmd_cleanup(const struct cli *cli);
 int cmd_connections(const struct cli *cli);
 int cmd_reload(const struct cli *cli);
 int cmd_select(const struct cli *cli);
+int cmd_doctor(const struct cli *cli);
 
 #define API_PATH_DEFAULT "/run/culvert/api.sock"
 

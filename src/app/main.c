@@ -37,6 +37,8 @@ int main(int argc, char *argv[])
         return cmd_reload(&cli);
     case CLI_SELECT:
         return cmd_select(&cli);
+    case CLI_DOCTOR:
+        return cmd_doctor(&cli);
     case CLI_HELP:
         cli_print_help(stdout, cli.topic);
         return EXIT_FINE;
