@@ -2,8 +2,8 @@
 from faultd import FaultServer, echo, handshake
 from harness import check, check_equal, client, test
 from harness import lab as at
-from test_dns import Liar, dig, dns, only_a, status_of
-from test_reload import reload, sections_of
+from harness.names import Liar, dig, dns, only_a, status_of
+from harness.reloading import reload, sections_of
 
 
 def hello(lab, address):

@@ -1,7 +1,7 @@
 """Name servers over TLS and HTTPS, through the configured way out and no other (issue: DNS; faults.md D13, G5)."""
 from harness import check, check_equal, client, fronts, servers, test
 from harness import lab as at
-from test_dns import dig, dns, status_of
+from harness.names import dig, dns, status_of
 
 
 def secure_unbound(t, lab):
