@@ -73,11 +73,13 @@ struct config_provider { /* one of `rule-providers` */
     int format; /* private: of config_provider_parse() */
     struct rule_set
         *set; /* the list as it was at load, which `rules` refer to; owned; empty until it is fetched once */
-    const char *url;      /* CONFIG_PROVIDER_HTTP: where the list is, and the rest below */
-    const char *path;     /* the copy on disk */
-    uint32_t interval_ms; /* between two fetches; 0: once */
-    uint32_t exit;        /* index of `upstreams` */
-    bool fetched;         /* there was a copy on disk */
+    const char *url;          /* CONFIG_PROVIDER_HTTP: where the list is, and the rest below */
+    const char *path;         /* the copy on disk */
+    uint32_t interval_ms;     /* between two fetches; 0: once */
+    uint32_t exit;            /* index of `upstreams` */
+    uint64_t max_bytes;       /* of the list */
+    struct tls_settings *tls; /* of https; NULL: the address is not */
+    bool fetched;             /* there was a copy on disk */
 };
 
 /* Targets of rules are indices of `upstreams`; the first three are always there. */

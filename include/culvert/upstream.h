@@ -178,6 +178,43 @@ void up_resolve_cancel(struct up_env *env, struct up_resolve *q);
  * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst);
 
+/* ---- a file over HTTP ------------------------------------------------------------------------------------------------ */
+
+struct up_http_url { /* "https://name:port/path?query", taken apart */
+    bool secure;
+    struct host_port at; /* its name is `host` once up_http_url_settle() was called */
+    char host[256];      /* a name (as host_name_normalise() makes it) or an address */
+    char path[2048];
+};
+/** up_http_url_parse() - http and https, without a login; a fragment is cut off. Return: 0; -EINVAL, @out is then of no use */
+int up_http_url_parse(const char *url, struct up_http_url *out);
+void up_http_url_settle(struct up_http_url *url); /* after it was copied: at.name points into it again */
+
+enum { UP_VALIDATOR_MAX = 160 };
+struct up_fetch_options {
+    struct upstream *up; /* a reference is taken */
+    const char *url;
+    struct tls_settings *tls; /* for https; a reference is taken */
+    size_t max_bytes;         /* of the body */
+    uint64_t silence_us;      /* without a byte; ten times that in total */
+    const char *validator;    /* up_fetched.validator of an earlier answer; NULL: none */
+};
+struct up_fetched {
+    int err;         /* 0; -ETIMEDOUT, -EFBIG, -EPROTO, ... */
+    char why[200];   /* then: a sentence about the host */
+    unsigned status; /* 200, or 304: nothing has changed */
+    char *body;      /* 200: whoever is told frees it; may be NULL if it is empty */
+    size_t len;
+    char validator[UP_VALIDATOR_MAX]; /* for the next time; "": none */
+};
+struct up_fetch;
+typedef void up_fetched_fn(void *arg, struct up_fetched *result);
+/** up_fetch_open() - GET one address; up to five redirects, none between http and https
+ * @fn: called once, never before this function has returned; the fetch is gone then. Return: 0; -errno, and @fn is not called. */
+int up_fetch_open(struct up_env *env, const struct up_fetch_options *opt, up_fetched_fn *fn, void *arg,
+                  struct up_fetch **out);
+void up_fetch_cancel(struct up_fetch *f); /* no call any more; NULL is fine */
+
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
 /* Why an opening or a stream ended. `err` is what the client shall see: -ECONNREFUSED refused (RST), -ENETUNREACH, -EHOSTUNREACH,

@@ -206,6 +206,7 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
     gateway_picks_open(g);
     if ((r = workers_start(g, err)) != 0 || (r = gateway_routes_open(g, err)) != 0)
         goto undo;
+    gateway_lists_open(g, setup->config);
     *out = g;
     return 0;
 undo:
@@ -218,6 +219,7 @@ void gateway_stop(struct gateway *g)
     if (!g)
         return;
     gateway_status_forget(g);
+    gateway_lists_close(g);
     loop_timer_stop(g->setup.loop, &g->drain_timer);
     gateway_routes_close(g); /* first: traffic goes its old way while our flows end */
     for (uint32_t i = 0; i < g->worker_count; i++)

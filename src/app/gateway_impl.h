@@ -44,6 +44,8 @@ struct gateway {
     uint32_t worker_count;
     uint64_t started_us;
     struct loop_timer drain_timer;
+    struct rule_list *lists; /* fetched by HTTP; gateway_lists.c */
+    size_t list_count;
     struct snapshot *snapshots; /* under way; gateway_status.c */
     struct ending *endings;     /* the same */
     struct pick *picks;         /* gateway_picks.c */
@@ -75,6 +77,9 @@ void gateway_shares(const struct config *c, uint32_t workers,
 /* ---- gateway_policy.c ---- */
 /** gateway_policy() - rules, targets and options of @c; the caller's reference. Return: 0 or -errno with a sentence */
 int gateway_policy(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err);
+/** gateway_set_policy() - new flows are decided by @p, whose reference is taken over, and new questions by @plan; NULL:
+ * as before. Return: 0; -ENOMEM: nobody was told */
+int gateway_set_policy(struct gateway *g, struct forward_policy *p, struct dns_plan *plan);
 
 /* ---- gateway_picks.c ---- */
 void gateway_picks_open(
@@ -83,6 +88,10 @@ void gateway_picks_again(struct gateway *g); /* a reload may have made groups an
 void gateway_picks_close(struct gateway *g);
 /** gateway_picks_decode() - the text of the file, NUL at [len]; changed by it. Return: 0; -EBADMSG: torn, and nothing is chosen */
 int gateway_picks_decode(struct gateway *g, char *text, size_t len);
+
+/* ---- gateway_lists.c ---- */
+void gateway_lists_open(struct gateway *g, const struct config *c); /* the workers run */
+void gateway_lists_close(struct gateway *g);
 
 /* ---- gateway_status.c ---- */
 void gateway_status_forget(struct gateway *g); /* answers that are still to come are thrown away */

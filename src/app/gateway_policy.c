@@ -79,6 +79,17 @@ static void on_drain(struct loop_timer *t)
         loop_timer_start(g->setup.loop, t, loop_now_us(g->setup.loop) + DRAIN_AGAIN_US, on_drain);
 }
 
+int gateway_set_policy(struct gateway *g, struct forward_policy *p, struct dns_plan *plan)
+{
+    int r = workers_set_policy(g->workers, g->worker_count, p, plan);
+
+    if (r != 0)
+        return r;
+    forward_policy_unref(g->policy);
+    g->policy = p;
+    return 0;
+}
+
 int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_ms, struct err *err)
 {
     struct forward_policy *policy;
@@ -89,17 +100,17 @@ int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_m
         return r;
     if ((r = gateway_names_plan(now, policy, &plan)) == 0) {
         gateway_names_use_fakes(g, plan);
-        r = workers_set_policy(g->workers, g->worker_count, policy, plan);
+        r = gateway_set_policy(g, policy, plan);
     }
     if (r != 0) {
         forward_policy_unref(policy);
         dns_plan_unref(plan);
         return err_set(err, r, "no memory to tell the workers");
     }
-    forward_policy_unref(g->policy);
-    g->policy = policy;
     gateway_picks_again(g);
     gateway_names_set_plan(g, plan);
+    gateway_lists_close(g);
+    gateway_lists_open(g, now);
     say_what_stays(g->setup.config, now);
     if ((r = log_init(&now->log)) != 0)
         log_warning("reload: log.output: %s: %s; lines go where they went", now->log.output, strerror(-r));

@@ -363,6 +363,7 @@ void worker_free(struct worker *w)
     w->stack = NULL;
     forward_stop(w->forward);
     worker_names_close(w);
+    worker_fetches_end(w);
     if (w->env)
         up_env_free(w->env);
     resolver_free(w->resolver);

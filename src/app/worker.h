@@ -58,9 +58,25 @@ void worker_device_back(struct worker *w); /* the TUN was made anew: read again 
 /** worker_set_socket_rules() - @rules replaces the old ones; the worker frees it (free()) when it is replaced in turn */
 void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules);
 
+/* A file for the main thread: a message that goes there and back. Whoever asks owns it again when `done` has been called, in the
+ * thread of `back`; exactly once, with -ECANCELED if the worker ends before. */
+struct worker_fetch {
+    struct loop_msg msg;
+    struct worker *worker;
+    struct worker_fetch *next;
+    struct up_fetch *under_way;
+    struct up_fetch_options options;  /* what it points to lives until then */
+    char validator[UP_VALIDATOR_MAX]; /* room for options.validator */
+    struct loop *back;
+    void (*done)(struct loop_msg *m); /* its `msg` */
+    struct up_fetched result;
+};
+void worker_fetch(struct worker *w, struct worker_fetch *f);
+
 /** worker_pick() - the group's member from now on (a `select`); @group: borrowed, @member: its name, copied */
 void worker_pick(struct worker *w, struct upstream *group, const char *member);
 /** workers_set_policy() - all of them decide new flows by @p and answer new questions by @dns; each takes references of its own
+ * @dns: NULL: as before
  * Return: 0; -ENOMEM: none of them has been told. */
 int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p,
                        struct dns_plan *dns);

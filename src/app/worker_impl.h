@@ -31,6 +31,7 @@ struct worker {
     struct forward_policy *policy; /* the first one, until its thread has begun */
     bool tun_is_default;
     uint64_t seed;
+    struct worker_fetch *fetches; /* under way */
     struct loop_io tun_io;
     struct loop_timer timer;
     struct loop_timer trim;
@@ -62,6 +63,8 @@ void worker_upstreams_report(struct worker *w, struct status_worker *out);
 void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its thread */
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
 void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);
+
+void worker_fetches_end(struct worker *w); /* worker_fetch.c: its thread has ended */
 
 void worker_read_again(struct worker *w); /* start reading the TUN queue; also after it was gone */
 

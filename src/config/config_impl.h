@@ -342,6 +342,8 @@ struct cfg_provider { /* what one entry of `rule-providers` fills */
     struct cfg_nodes payload;
     int type, behavior, format;
     uint32_t interval_ms;
+    uint64_t max_bytes;   /* 0: the default */
+    struct cfg_tls tls;   /* its authorities */
     struct rule_set *set; /* the configuration's; NULL: no memory */
 };
 #define CFG_FORMAT_AUTO 2 /* behind enum rule_format: by the first line */

@@ -5,7 +5,7 @@
 #include "config_impl.h"
 
 #include <stdio.h>
-#include <stdlib.h>
+
 #include <string.h>
 
 #define URL_BYTES_MAX 512
@@ -23,66 +23,24 @@ static void read_member(struct cfg_read *r, const struct cfg_key *k, const struc
         cfg_nodes_push(r, &g->members, v);
 }
 
-/* "http://name:port/path": host into *name, the rest into the group. */
-static bool split_url(const char *url, struct cfg_group *g, char host[256], const char **path)
-{
-    const char *at = strstr(url, "://"), *colon, *end;
-    size_t len;
-
-    g->secure = strncmp(url, "https://", 8) == 0;
-    if (!at || (!g->secure && strncmp(url, "http://", 7) != 0))
-        return false;
-    at += 3;
-    end = at + strcspn(at, "/?#");
-    *path = *end == '/' ? end : "/";
-    if (strpbrk(url, " \t@") != NULL)
-        return false;
-    if (*at == '[') {
-        colon = memchr(at, ']', (size_t)(end - at));
-        if (!colon)
-            return false;
-        len = (size_t)(colon - at) - 1;
-        at++;
-        colon++;
-    } else {
-        len = strcspn(at, ":/?#");
-        colon = at + len;
-    }
-    if (len == 0 || len > 255)
-        return false;
-    memcpy(host, at, len);
-    host[len] = '\0';
-    g->options.url.port = g->secure ? 443 : 80;
-    if (colon == end)
-        return true;
-    if (*colon != ':' || colon + 1 == end || colon + 1 + strspn(colon + 1, "0123456789") != end)
-        return false;
-    len = strtoul(colon + 1, NULL, 10);
-    g->options.url.port = (uint16_t)len;
-    return len >= 1 && len <= 65535;
-}
-
 static void read_url(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     struct cfg_group *g = to;
-    char host[256], name[256], quoted[CFG_QUOTED_MAX];
-    const char *path = "/";
-    bool good = v->count <= URL_BYTES_MAX && split_url(v->text, g, host, &path);
+    char quoted[CFG_QUOTED_MAX];
+    struct up_http_url url;
 
     (void)k;
-    if (good && ip_parse(host, &g->options.url.addr) != 0) {
-        good = host_name_normalise(host, strlen(host), name) == 0;
-        if (good)
-            g->options.url.name = cfg_keep_text(r, name, strlen(name));
-    }
-    if (!good) {
-        g->options.url = (struct host_port){ 0 };
+    if (v->count > URL_BYTES_MAX || up_http_url_parse(v->text, &url) != 0) {
         cfg_error(r, v, "%s cannot be fetched; http://HOST[:PORT]/PATH or https://... would work",
                   cfg_quote(v->text, quoted));
         return;
     }
+    g->secure = url.secure;
+    g->options.url = url.at;
+    if (url.at.name != NULL)
+        g->options.url.name = cfg_keep_text(r, url.host, strlen(url.host));
     g->url_at = v;
-    g->options.url_path = cfg_keep_text(r, path, strcspn(path, "#"));
+    g->options.url_path = cfg_keep_text(r, url.path, strlen(url.path));
 }
 
 static void read_strategy(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define PROVIDER_BYTES_MAX ((size_t)256 << 20)
-#define URL_BYTES_MAX      2048
+#define LIST_BYTES_DEFAULT ((uint64_t)32 << 20) /* schema_rules.c says so */
 
 struct cfg_providers {
     struct cfg_provider **list;
@@ -267,15 +267,19 @@ static struct rule_set *load(struct cfg_read *r, struct cfg_provider *p)
     return NULL;
 }
 
-static void check_url(struct cfg_read *r, const struct cfg_provider *p)
+static void finish_url(struct cfg_read *r, struct cfg_provider *p, struct config_provider *out)
 {
-    const char *url = p->url->text;
+    struct up_http_url url;
     char quoted[CFG_QUOTED_MAX];
 
-    if ((strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0) ||
-        p->url->count > URL_BYTES_MAX)
+    if (up_http_url_parse(p->url->text, &url) != 0)
         cfg_error(r, p->url, "%s is no address of a list; http://... or https://... would work",
-                  cfg_quote(url, quoted));
+                  cfg_quote(p->url->text, quoted));
+    else if (url.secure && r->messages->errors == 0) {
+        p->tls.options.resume = true;
+        out->tls = cfg_tls_client(r, &p->tls.options, p->url);
+    }
+    out->url = cfg_keep_text(r, p->url->text, p->url->count);
 }
 
 /* The way out for fetching; mihomo's rule of thumb: directly, unless told. */
@@ -321,12 +325,8 @@ static void finish_one(struct cfg_read *r, struct cfg_provider *p, struct config
     out->interval_ms = p->interval_ms;
     if (p->type != CONFIG_PROVIDER_HTTP || p->url == NULL)
         return;
-    check_url(r, p);
-    if (!out->fetched)
-        cfg_warning(r, p->url,
-                    "is not fetched by this version; until a copy of it is at %.200s the list is empty",
-                    copy_path(r, p));
-    out->url = cfg_keep_text(r, p->url->text, p->url->count);
+    finish_url(r, p, out);
+    out->max_bytes = p->max_bytes != 0 ? p->max_bytes : LIST_BYTES_DEFAULT;
     out->path = cfg_keep_text(r, copy_path(r, p), strlen(copy_path(r, p)));
     out->exit = exit_of(r, p);
 }

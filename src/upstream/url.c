@@ -232,3 +232,73 @@ int upstream_parse_url(const char *url, char storage[1024], struct upstream_opti
     *out = o;
     return 0;
 }
+
+/* ---- addresses of files ----------------------------------------------------------------------------------------------- */
+
+void up_http_url_settle(struct up_http_url *url)
+{
+    url->at.name = ip_is_none(&url->at.addr) ? url->host : NULL;
+}
+
+/* "name:port", "1.2.3.4" or "[v6]:port", @len bytes. */
+static bool parse_authority(const char *text, size_t len, struct up_http_url *out)
+{
+    const char *end = text + len, *colon;
+    size_t host_len;
+    char raw[256];
+    uint32_t port = 0;
+
+    if (text[0] == '[') {
+        colon = memchr(text, ']', len);
+        if (colon == NULL)
+            return false;
+        host_len = (size_t)(colon - ++text);
+        colon++;
+    } else {
+        colon = memchr(text, ':', len);
+        colon = colon != NULL ? colon : end;
+        host_len = (size_t)(colon - text);
+    }
+    if (host_len == 0 || host_len >= sizeof(raw))
+        return false;
+    memcpy(raw, text, host_len);
+    raw[host_len] = '\0';
+    if (ip_parse(raw, &out->at.addr) == 0)
+        ip_text(&out->at.addr, out->host);
+    else if (text[-1] == '[' || host_name_normalise(raw, host_len, out->host) != 0)
+        return false;
+    if (colon == end)
+        return true;
+    if (*colon != ':' || colon + 1 == end || end - colon > 6)
+        return false;
+    for (const char *d = colon + 1; d < end; d++) {
+        if (*d < '0' || *d > '9')
+            return false;
+        port = port * 10 + (uint32_t)(*d - '0');
+    }
+    out->at.port = (uint16_t)port;
+    return port >= 1 && port <= 65535;
+}
+
+int up_http_url_parse(const char *url, struct up_http_url *out)
+{
+    size_t scheme = strncmp(url, "https://", 8) == 0 ? 8 : strncmp(url, "http://", 7) == 0 ? 7 : 0;
+    size_t authority = strcspn(url + scheme, "/?#"), path;
+    const char *rest = url + scheme + authority;
+
+    for (const char *c = url; *c != '\0'; c++) {
+        if ((unsigned char)*c <= ' ' || (unsigned char)*c >= 0x7f) /* a line end would end the request, too */
+            return -EINVAL;
+    }
+    path = strcspn(rest, "#");
+    if (scheme == 0 || path + 1 >= sizeof(out->path) || memchr(url + scheme, '@', authority) != NULL)
+        return -EINVAL;
+    memset(out, 0, sizeof(*out));
+    out->secure = scheme == 8;
+    out->at.port = out->secure ? 443 : 80;
+    snprintf(out->path, sizeof(out->path), "%s%.*s", *rest == '/' ? "" : "/", (int)path, rest);
+    if (!parse_authority(url + scheme, authority, out))
+        return -EINVAL;
+    up_http_url_settle(out);
+    return 0;
+}

@@ -243,6 +243,32 @@ class Holder(Socks):
         super().__init__("holder", address, port, False, process=process)
 
 
+class Lists:
+    """Web servers of rule lists (lists.py), with and without TLS, that answer with the files of one folder."""
+
+    def __init__(self, lab, address=lab_addresses.PROXY[0], pem=None):
+        self.folder, self.address, self.port = lab.context.path("lists"), address, 8443 if pem else 8081
+        os.makedirs(self.folder, exist_ok=True)
+        self.process = Process(lab.context, lab.srv, ["/usr/bin/python3", os.path.join(HERE, "lists.py"), address, str(self.port),
+                                                      self.folder] + ([pem] if pem else []), "lists-%d" % self.port)
+        self.process.wait_line("^listening$", 10)
+        self.scheme = "https" if pem else "http"
+
+    def write(self, name, text):
+        """At one stroke, as the server may be reading it."""
+        path = os.path.join(self.folder, name)
+        with open(path + ".new", "w", encoding="utf-8") as f:
+            f.write(text)
+        os.replace(path + ".new", path)
+
+    def url(self, name):
+        return "%s://%s:%d/%s" % (self.scheme, self.address, self.port, name)
+
+    def asked(self):
+        """The answers so far, as "/path status"."""
+        return [x for x in self.process.lines if x.startswith("/")]
+
+
 class Services:
     """Our own program of small servers (services.py) on every target address; see there for the commands."""
     HTTP, LINE, ECHO = 8080, 7000, 7
