@@ -175,7 +175,7 @@ static void after_max_failures_new_flows_fail_at_once_until_a_test_succeeds(void
     (void)state;
     make(&s, &no, &plan_well,
          (struct group_options){
-             .kind = GROUP_FALLBACK, .members = one, .member_count = 1, .retry_after_ms = 1000 });
+             .kind = GROUP_FALLBACK, .members = one, .member_count = 1, .retry_after_ms = 4000 });
     for (size_t i = 0; i < ARRAY_LEN(logs); i++)
         stream_start(&s.rig, &logs[i], s.way[GROUP], &to, 2000);
     for (size_t i = 0; i < ARRAY_LEN(logs); i++) {
