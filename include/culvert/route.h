@@ -50,6 +50,7 @@ enum {
     ROUTE_METRIC_TUN = 100,
     ROUTE_EXCLUDES_MAX = 256, /* each is a rule that every lookup walks past */
     ROUTE_LOCALS_MAX = 64,
+    ROUTE_REFUSED_MAX = 8, /* to be told of; there may be more */
     ROUTE_MARKS_MAX = 16,
     ROUTE_NAMES_MAX = 16, /* interfaces, ranges of ids, cgroups: of each kind */
     ROUTE_CGROUP_MAX = 256
@@ -101,6 +102,9 @@ struct route_plan {
 struct route_surroundings {
     struct ip_prefix local[ROUTE_LOCALS_MAX]; /* strict: connected networks that stay reachable */
     size_t locals;
+    struct ip_prefix refused
+        [ROUTE_REFUSED_MAX]; /* strict: routes of others that would lead past the tunnel, not followed */
+    size_t refuseds;
     struct route_mark {
         uint32_t mark, mask;
     } mark[ROUTE_MARKS_MAX]; /* that rules of other programs know */

@@ -271,6 +271,7 @@ int route_apply(struct netlink *nl, const struct route_options *opt, struct rout
     if (taken > 0)
         log_info("auto-route: took over or removed %u routes and rules that an earlier culvert left", taken);
     say_what_is_left_alone(opt);
+    route_tell_refused(NULL, &rt->around);
     warn_of_strict_filter(rt, link.ifindex);
     *out = rt;
     return 0;

@@ -43,6 +43,8 @@ int route_missing(struct route *r, unsigned *count);
 int route_adopt(struct route *r, unsigned *taken, struct err *err);
 /** route_follow() - look around again, and change the rules where that changes the plan */
 int route_follow(struct route *r);
+/* A line for each route that is not followed and was not there @before (NULL: at the start). */
+void route_tell_refused(const struct route_surroundings *before, const struct route_surroundings *now);
 enum { ROUTE_HOLD_AT = 8 }; /* from the first of our priorities on: on-exit says keep or block */
 #define ROUTE_NFT_TABLE "culvert"
 /** route_nft_load() - our table, made or made anew in one transaction

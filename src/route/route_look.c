@@ -57,18 +57,33 @@ static bool is_connected(const struct looker *l, const struct nl_route *r)
            r->ifindex != l->tun_ifindex && ip_is_none(&r->gateway) && r->dst.len > (r->v6 ? 0 : 96);
 }
 
+static bool has(const struct ip_prefix *list, size_t count, const struct ip_prefix *net)
+{
+    for (size_t i = 0; i < count; i++)
+        if (same_prefix(&list[i], net))
+            return true;
+    return false;
+}
+
+/* Ordinary routes that would take something from the tunnel; a default takes nothing, and a host's own addresses are no routes. */
+static bool would_lead_past(const struct looker *l, const struct nl_route *r)
+{
+    return r->type == RTN_UNICAST && r->ifindex != 0 && r->ifindex != l->tun_ifindex &&
+           r->dst.len > (r->v6 ? 0 : 96);
+}
+
 static int take_network(void *arg, const struct nl_route *r)
 {
     struct looker *l = arg;
     struct route_surroundings *out = l->out;
 
-    if (!is_connected(l, r) || out->locals == ARRAY_LEN(out->local))
-        return 0;
-    for (size_t i = 0; i < out->locals; i++)
-        if (same_prefix(&out->local[i], &r->dst))
-            return 0;
-    if (is_private(&r->dst) || is_included(l, r->ifindex))
-        out->local[out->locals++] = r->dst;
+    if (is_connected(l, r) && (is_private(&r->dst) || is_included(l, r->ifindex))) {
+        if (out->locals < ARRAY_LEN(out->local) && !has(out->local, out->locals, &r->dst))
+            out->local[out->locals++] = r->dst;
+    } else if (would_lead_past(l, r) && out->refuseds < ARRAY_LEN(out->refused) &&
+               !has(out->refused, out->refuseds, &r->dst)) {
+        out->refused[out->refuseds++] = r->dst;
+    }
     return 0;
 }
 

@@ -284,6 +284,28 @@ static int change_rules(struct route *rt, const struct route_plan *now)
     return result;
 }
 
+static bool was_refused(const struct route_surroundings *before, const struct ip_prefix *net)
+{
+    for (size_t i = 0; before != NULL && i < before->refuseds; i++)
+        if (same_prefix(&before->refused[i], net))
+            return true;
+    return false;
+}
+
+void route_tell_refused(const struct route_surroundings *before, const struct route_surroundings *now)
+{
+    char text[IP_TEXT_MAX];
+
+    for (size_t i = 0; i < now->refuseds; i++) {
+        const struct ip_prefix *net = &now->refused[i];
+
+        if (!was_refused(before, net))
+            log_warning("strict-route: a route to %s/%u would lead past the tunnel and is not followed; "
+                        "tun.route-exclude-address allows it",
+                        ip_text(&net->addr, text), ip_is4(&net->addr) ? net->len - 96u : net->len);
+    }
+}
+
 int route_follow(struct route *rt)
 {
     struct route_surroundings around;
@@ -297,6 +319,7 @@ int route_follow(struct route *rt)
         return 0;
     if ((r = route_plan_make(&rt->opt, &around, link.ifindex, &now, NULL)) != 0)
         return r;
+    route_tell_refused(&rt->around, &around);
     r = change_rules(rt, &now);
     free(rt->plan.rules); /* the routes do not depend on the surroundings */
     rt->plan.rules = now.rules;

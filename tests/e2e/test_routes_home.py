@@ -69,6 +69,7 @@ def _(t):
     # A DHCP server's option 121, and router advertisements with more specific routes.
     lab.gw.ip(*["route add %s via %s proto dhcp" % (n, at.PROXY[":" in n])
                 for n in ("10.77.9.0/24", "0.0.0.0/1", "fd77:9::/64", "::/1")])
+    gw.says(r"strict-route: a route to 10\.77\.9\.0/24 would lead past the tunnel and is not followed", 5)
     # A LAN that claims to be part of the internet.
     lab.gw.ip("addr add 203.0.113.1/24 dev lan0", "addr add 2001:db8:7::1/64 dev lan0 nodad")
     works(lab)

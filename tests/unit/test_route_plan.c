@@ -258,11 +258,82 @@ static void options_that_cannot_work_are_refused_with_a_sentence(void **state)
     }
 }
 
+static char *nft_text(const struct route_options *opt)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    assert_non_null(f);
+    route_nft_text(opt, f);
+    assert_int_equal(fclose(f), 0);
+    return text;
+}
+
+#define SAME4 "meta nfproto ipv4 ip saddr != { 198.18.0.1 } "
+#define NFT_START                                                                                            \
+    "table inet culvert {\n  chain prerouting {\n"                                                           \
+    "    type filter hook prerouting priority mangle; policy accept;\n"                                      \
+    "    iifname \"tun0\" return\n"                                                                          \
+    "    ip daddr { 198.18.0.1 } fib saddr type != local drop\n"                                             \
+    "    meta mark != 0 return\n"                                                                            \
+    "    ct direction reply meta mark set 0x1b6 return\n"                                                    \
+    "    ct status snat ct reply ip daddr != { 198.18.0.1 } meta mark set 0x1b6 return\n  }\n"
+#define NFT_OUTPUT                                                                                           \
+    "  chain output {\n    type route hook output priority mangle; policy accept;\n"                         \
+    "    meta mark != 0 return\n    oifname \"lo\" return\n"                                                 \
+    "    ct direction reply meta mark set 0x1b6 return\n"
+#define NFT_EARLIER                                                                                          \
+    "    meta mark != 0 return\n"                                                                            \
+    "    " SAME4 "tcp flags & (syn | ack) == syn ct mark set ct mark | 0x20000000\n"                         \
+    "    " SAME4 "meta l4proto tcp ct mark & 0x20000000 == 0 meta mark set 0x1b6 return\n"                   \
+    "    meta nfproto ipv6  tcp flags & (syn | ack) == syn ct mark set ct mark | 0x20000000\n"               \
+    "    meta nfproto ipv6  meta l4proto tcp ct mark & 0x20000000 == 0 meta mark set 0x1b6 return\n  }\n"
+
+static void the_table_of_nftables_is_what_the_options_say(void **state) /* faults.md E6, E7 */
+{
+    const struct route_choice in = { .gid = { { 5, 5 }, { 10, 20 } },
+                                     .gids = 2,
+                                     .cgroup = { "system.slice/tor.service", "user.slice" },
+                                     .cgroups = 2 };
+    const struct route_choice left = { .gid = { { 7, 7 } }, .gids = 1, .cgroup = { "a" }, .cgroups = 1 };
+    struct route_options plain = { "tun0", .v4 = true, .mark = 0x1b6, .address = { { .len = 126 } },
+                                   .addresses = 1 };
+    struct route_options chosen;
+    char *text;
+
+    (void)state;
+    assert_int_equal(ip_parse("198.18.0.1", &plain.address[0].addr), 0);
+    chosen = plain;
+    chosen.include = &in;
+    chosen.leave_out = &left;
+    assert_false(route_needs_nft(&plain));
+    assert_true(route_needs_nft(&chosen));
+    text = nft_text(&plain);
+    assert_string_equal(text, NFT_START NFT_OUTPUT NFT_EARLIER "}\n");
+    free(text);
+    text = nft_text(&chosen);
+    assert_string_equal(text, NFT_START
+                        "  chain cgroups {\n"
+                        "    socket cgroupv2 level 2 \"system.slice/tor.service\" return\n"
+                        "    socket cgroupv2 level 1 \"user.slice\" return\n"
+                        "    meta mark set 0x1b6\n  }\n" NFT_OUTPUT
+                        "    meta skgid { 7-7 } meta mark set 0x1b6 return\n"
+                        "    meta skgid != { 5-5, 10-20 } meta mark set 0x1b6 return\n"
+                        "    socket cgroupv2 level 1 \"a\" meta mark set 0x1b6 return\n"
+                        "    jump cgroups\n" NFT_EARLIER "  chain postrouting {\n"
+                        "    type nat hook postrouting priority srcnat; policy accept;\n"
+                        "    oifname != \"tun0\" meta nfproto ipv4 ip saddr { 198.18.0.1 } masquerade\n"
+                        "    oifname != \"tun0\" meta nfproto ipv6 accept\n  }\n}\n");
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plan_is_what_the_options_say),
         cmocka_unit_test(every_route_and_rule_carries_our_number_and_the_worst_route_is_unreachable),
+        cmocka_unit_test(the_table_of_nftables_is_what_the_options_say),
         cmocka_unit_test(options_that_cannot_work_are_refused_with_a_sentence),
     };
 
