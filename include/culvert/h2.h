@@ -167,6 +167,10 @@ int h2_datagrams(struct h2_stream *s, const struct h2_datagram_options *opt);
  * @deadline_us: dropped when it has not left by then. Return: 0; -EMSGSIZE over 65,575 bytes (the largest IPv6 packet); -EPIPE */
 int h2_datagram_send(struct h2_stream *s, uint64_t context, const struct iovec *iov, int iovcnt,
                      uint64_t deadline_us);
+/** h2_cork() - what is sent until h2_uncork() leaves together, capsules side by side in a frame and a record: for a batch of
+ * datagrams. Nothing but sending may be done meanwhile; no callback runs. */
+void h2_cork(struct h2_stream *s);
+void h2_uncork(struct h2_stream *s);
 /** h2_capsule_send() - another capsule, behind the datagrams that wait; never dropped by age. Return: as above, -EAGAIN no room */
 int h2_capsule_send(struct h2_stream *s, uint64_t type, const void *value, size_t len);
 

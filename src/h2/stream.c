@@ -239,6 +239,19 @@ void stream_resume(struct h2_stream *s)
     h2_kick(s->h);
 }
 
+void h2_cork(struct h2_stream *s)
+{
+    s->h->depth++;
+}
+
+void h2_uncork(struct h2_stream *s)
+{
+    struct h2 *h = s->h;
+
+    h->depth--;
+    h2_kick(h);
+}
+
 ssize_t h2_sendv(struct h2_stream *s, const struct iovec *iov, int iovcnt)
 {
     size_t limit = send_limit(s), taken = 0;

@@ -173,6 +173,16 @@ int h2_datagram_send(struct h2_stream *s, uint64_t context, const struct iovec *
     return -ENOTSUP;
 }
 
+void h2_cork(struct h2_stream *s)
+{
+    (void)s;
+}
+
+void h2_uncork(struct h2_stream *s)
+{
+    (void)s;
+}
+
 int h2_capsule_send(struct h2_stream *s, uint64_t type, const void *value, size_t len)
 {
     (void)s;

@@ -22,12 +22,6 @@ struct http_target {
 /** http_read_authority() - "name:port", "192.0.2.1:443" or "[2001:db8::1]:443"; the port must be there, 1 to 65535
  * Return: false and @out is unusable. */
 bool http_read_authority(struct span text, struct http_target *out);
-/** http_read_udp_path() - "/.well-known/masque/udp/{target_host}/{target_port}/" (RFC 9298 section 3.1), percent-decoded */
-bool http_read_udp_path(struct span path, struct http_target *out);
-/** http_read_ip_path() - "/.well-known/masque/ip/{target}/{ipproto}/" (RFC 9484 section 3); "*" is a wildcard for either
- * @any_target: set when the target is "*"; else @out has an address or a name, port 0. A prefix is not supported: false.
- * @proto: 0..255, -1 for "*". */
-bool http_read_ip_path(struct span path, struct http_target *out, bool *any_target, int *proto);
 
 /* ---- logins ---- */
 

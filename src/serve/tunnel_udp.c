@@ -82,6 +82,7 @@ static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
     struct tunnel *t = arg;
     uint64_t now_us = loop_now_us(t->g->m->loop);
 
+    h2_cork(t->stream);
     for (size_t i = 0; i < n; i++) {
         struct iovec data = { (void *)(uintptr_t)d[i].data, d[i].len };
 
@@ -90,17 +91,24 @@ static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
         MASQUE_COUNT(t->g->m, datagrams_down);
         (void)h2_datagram_send(t->stream, 0, &data, 1, now_us + DEADLINE_US);
     }
+    h2_uncork(t->stream);
 }
 
 static void on_error(void *arg, const struct ip_port *target, const struct ip_addr *offender, int type,
                      int code, uint32_t mtu)
 {
     struct tunnel *t = arg;
-    bool closed_port = ip_is4(&t->target.addr) ? type == 3 && code == 3 : type == 1 && code == 4;
+    bool v4 = ip_is4(&t->target.addr), unreachable = type == (v4 ? 3 : 1) && !(v4 && code == 4);
 
     (void)offender, (void)mtu;
-    if (closed_port && ip_port_equal(target, &t->target))
-        tunnel_end(t, H2_CONNECT_ERROR);
+    if (!unreachable || !ip_port_equal(target, &t->target))
+        return; /* too big is what a client finds out by itself (RFC 8899); others pass */
+    if (code == (v4 ? 3 : 4)) {
+        tunnel_end(t, H2_CONNECT_ERROR); /* nobody listens there: their client tells it as that */
+    } else { /* RFC 9298 section 3.1: whatever it is, the stream is to be closed */
+        h2_shutdown(t->stream);
+        tunnel_end(t, H2_NO_ERROR);
+    }
 }
 
 static void on_udp_open(void *arg)

@@ -128,19 +128,22 @@ static void without_udp(struct masque_udp *mu, unsigned status)
     die(mu, &why);
 }
 
-/* As a router on the way would say it. */
-static void tell_target(struct masque_target *t, bool prohibited)
+enum told { TOLD_HOST, TOLD_PROHIBITED, TOLD_PORT };
+
+/* As a router on the way would say it, or the target. */
+static void tell_target(struct masque_target *t, enum told what)
 {
+    static const int codes[][2] = {
+        [TOLD_HOST] = { 1, 3 }, [TOLD_PROHIBITED] = { 13, 1 }, [TOLD_PORT] = { 3, 4 }
+    };
+
     struct up_udp *u = t->mu->u;
     struct ip_port target = { t->to.addr, t->to.port };
     bool v4 = ip_is4(&t->to.addr);
 
     if (t->to.name || !u->events->on_error)
         return;
-    if (v4)
-        u->events->on_error(u->arg, &target, NULL, 3, prohibited ? 13 : 1, 0);
-    else
-        u->events->on_error(u->arg, &target, NULL, 1, prohibited ? 1 : 3, 0);
+    u->events->on_error(u->arg, &target, NULL, v4 ? 3 : 1, codes[what][v4 ? 0 : 1], 0);
 }
 
 static void on_response(void *arg, const struct h2_head *head)
@@ -160,7 +163,7 @@ static void on_response(void *arg, const struct h2_head *head)
         h2_stream_close(t->h2, H2_CANCEL);
         t->h2 = NULL;
         t->refused_until_us = env_now_us(mu->m->env) + TARGET_REFUSED_US;
-        tell_target(t, head->status == 403);
+        tell_target(t, head->status == 403 ? TOLD_PROHIBITED : TOLD_HOST);
     }
 }
 
@@ -210,9 +213,18 @@ static void on_closed(void *arg, int err, uint32_t code)
 {
     struct masque_target *t = arg;
 
-    (void)err, (void)code; /* the next datagram asks again */
+    struct masque_udp *mu = t->mu;
+
+    (void)err;
     t->h2 = NULL;
-    drop_target(t);
+    if (code == H2_CONNECT_ERROR && t->answered) {
+        mu->u->env->running = mu->u; /* its owner may close it when it hears that */
+        tell_target(t, TOLD_PORT);
+        if (mu->u->env->running != mu->u)
+            return;
+        mu->u->env->running = NULL;
+    }
+    drop_target(t); /* the next datagram asks again */
 }
 
 static const struct h2_stream_events target_events = { on_response, on_readable, NULL, on_closed };
@@ -287,6 +299,7 @@ int masque_udp_send(struct masque_udp *mu, const struct host_port *target, const
         return 0;
     }
     t->used_us = now_us;
+    h2_cork(t->h2);
     for (size_t i = 0; i < o->ranges && r == 0; i++) {
         const uint8_t *data = o->data[i].iov_base;
 
@@ -301,6 +314,7 @@ int masque_udp_send(struct masque_udp *mu, const struct host_port *target, const
             }
         }
     }
+    h2_uncork(t->h2);
     return r == -EMSGSIZE ? r : 0;
 }
 

@@ -295,3 +295,35 @@ def _(t):
     times = sorted(float(x) for x in re.findall(r"time=([\d.]+)", r.stdout))
     check_equal(len(times), 100, r.stdout[-1000:])
     t.note("ping under load: p50 %.1f ms, p99 %.1f ms" % (times[50], times[98]))
+
+
+@test("type masque through another proxy, plain and inside TLS (TLS in TLS): TCP, datagrams and pings", limit=90,
+      cases={"SOCKS5": ({},), "SOCKS5 inside TLS": ({"tls": True},)})
+def _(t, more):
+    lab, pki, far = start(t)
+    lab.services()
+    outer = servers.microsocks(lab)
+    entry = outer.proxy("outer")
+    if more:
+        fronts.stunnel(lab, outer, {4443: ["cert = " + pki.path("server.pem")]})
+        entry = dict(outer.proxy("outer"), port=4443, tls={"ca": pki.ca, "sni": "proxy.test"})
+    lab.gateway(proxies=[entry, far.proxy(**{"dialer-proxy": "outer"})], rules=["MATCH,up"])
+    for target in at.TARGET:
+        client.curl_bytes(lab.cli, target, 2000000)
+        client.upload(lab.cli, target, 500000)
+        check_equal(client.ask(lab.cli, target, servers.Services.ECHO, b"q" * 1200), b"q" * 1200)
+        check_equal(client.ping(lab.cli, target, 3)[0], 3)
+
+
+@test("url-test fetches its url through a member of type masque", limit=60)
+def _(t):
+    lab, pki, far = start(t)
+    lab.services()
+    far2 = fronts.masque(lab, pki, port=8444, password="other")
+    url = servers.Services.url(at.TARGET[0], "bytes/1")
+    gw = lab.gateway(proxies=[far.proxy("a", password="wrong"), far2.proxy("b")], rules=["MATCH,g"],
+                     **{"proxy-groups": [{"name": "g", "type": "url-test", "proxies": ["a", "b"], "url": url, "interval": "1s"}]})
+    client.curl_bytes(lab.cli, at.TARGET[0], 1000)
+    within(t.slow(10), lambda: gw.status()["groups"]["g"]["members"]["b"].get("delay-ms", 0) is not None and
+           gw.counter("group.tests") >= 2 and gw.status()["groups"]["g"]["now"] == "b", "the member that works is taken")
+    t.note(str(gw.status()["groups"]["g"]))

@@ -233,6 +233,46 @@ static void datagrams_of_every_size_arrive_whole(void **state) /* icmp.md T1 */
     h2_rig_fini(&r);
 }
 
+/* DATA frames that wait at the server's end, not read yet. */
+static unsigned frames_waiting(const struct h2_rig *r)
+{
+    static uint8_t bytes[65536];
+    ssize_t len = recv(r->server.fd, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT), at = 0;
+    unsigned n = 0;
+
+    while (at + 9 <= len) {
+        n += bytes[at + 3] == 0; /* RFC 9113 section 4.1: length, type */
+        at += 9 + (ssize_t)(get_be16(bytes + at + 1) + ((size_t)bytes[at] << 16));
+    }
+    return n;
+}
+
+static void a_batch_of_datagrams_leaves_in_one_frame(void **state)
+{
+    static uint8_t data[1200];
+    struct h2_rig r;
+    struct stream_side *c;
+    struct count n;
+
+    (void)state;
+    h2_rig_init(&r);
+    c = datagram_pair(&r, 128, false);
+    rig_run_ms(&r.rig, 5);
+    h2_cork(c->s);
+    for (int i = 0; i < 10; i++)
+        send_one(c, data, sizeof(data), UINT64_MAX);
+    assert_int_equal(frames_waiting(&r), 0);
+    h2_uncork(c->s);
+    assert_int_equal(frames_waiting(&r), 1);
+    n = (struct count){ &r.server.streams[0], 10 };
+    rig_until(&r.rig, counted, &n);
+    assert_int_equal(n.s->last_len, sizeof(data) + 1);
+    for (int i = 0; i < 3; i++)
+        send_one(c, data, sizeof(data), UINT64_MAX);
+    assert_int_equal(frames_waiting(&r), 3); /* on its own a datagram waits for nobody */
+    h2_rig_fini(&r);
+}
+
 static void block(struct h2_rig *r, struct stream_side *bulk)
 {
     static const char data[16384];
@@ -469,6 +509,7 @@ int main(void)
         cmocka_unit_test(a_drained_connection_ends_with_its_last_stream),
         cmocka_unit_test(extended_connect_is_known_from_settings),
         cmocka_unit_test(datagrams_of_every_size_arrive_whole),
+        cmocka_unit_test(a_batch_of_datagrams_leaves_in_one_frame),
         cmocka_unit_test(a_full_queue_drops_the_oldest_and_the_late_ones),
         cmocka_unit_test(an_urgent_datagram_waits_for_one_frame_of_bulk_at_most),
         cmocka_unit_test(unknown_capsules_are_skipped_and_cut_ones_are_an_error),

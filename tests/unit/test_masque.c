@@ -449,7 +449,30 @@ static void a_forbidden_target_is_told_once(void **state)
     mq_lab_fini(&l);
 }
 
-/* ---- pings ------------------------------------------------------------------------------------------------------------- */
+static void a_closed_port_is_told_and_asked_for_again(void **state) /* RFC 9298 section 3.1 */
+{
+    struct udp_log log;
+    struct mq_lab l;
+
+    (void)state;
+    mq_lab_init(&l, H2_ALPN);
+    for (int v6 = 0; v6 < 2; v6++) {
+        const char *host = v6 ? "2001:db8::1" : "192.0.2.1";
+
+        open_udp(&l, &log);
+        send_udp(&log, host, 53, "one", 3);
+        rig_until(&l.rig, udp_got, &log);
+        assert_int_equal(log.errors, 0);
+        h2_stream_close(l.server.streams[v6].s, H2_CONNECT_ERROR);
+        log.got = 0;
+        rig_until(&l.rig, udp_got, &log);
+        assert_int_equal(log.errors, 1);
+        assert_int_equal(log.icmp_type, v6 ? 1 : 3);
+        assert_int_equal(log.icmp_code, v6 ? 4 : 3);
+        up_udp_close(log.u);
+    }
+    mq_lab_fini(&l);
+}
 
 int main(void)
 {
@@ -467,6 +490,7 @@ int main(void)
         cmocka_unit_test(an_association_outlives_its_connection),
         cmocka_unit_test(what_the_server_lacks_is_remembered),
         cmocka_unit_test(a_forbidden_target_is_told_once),
+        cmocka_unit_test(a_closed_port_is_told_and_asked_for_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
