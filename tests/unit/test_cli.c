@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "app/cli.h"
+#include "app/confirm.h"
 
 enum { WORDS_MAX = 16 };
 
@@ -182,9 +183,29 @@ static void help_names_every_command_and_its_options(void **state)
     free(text);
 }
 
+static void the_time_to_confirm_is_seconds_or_minutes(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t us; /* 0: refused */
+    } times[] = { { "60s", 60000000 }, { "60", 60000000 }, { "2m", 120000000 }, { "0s", 0 },   { "1h", 0 },
+                  { "s", 0 },          { "", 0 },          { "-5", 0 },         { "90000", 0 } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(times); i++) {
+        struct err err = { "" };
+        uint64_t us = 0;
+
+        assert_int_equal(confirm_parse(times[i].text, &us, &err), times[i].us != 0 ? 0 : -EINVAL);
+        assert_int_equal(us, times[i].us);
+        assert_int_equal(err.text[0] != '\0', times[i].us == 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_time_to_confirm_is_seconds_or_minutes),
         cmocka_unit_test(every_line_is_taken_or_refused_with_its_sentence),
         cmocka_unit_test(values_land_in_their_fields),
         cmocka_unit_test(an_argument_of_64_kib_makes_a_short_sentence),

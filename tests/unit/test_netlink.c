@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "culvert/loop.h"
 #include "netns.h"
@@ -442,6 +443,101 @@ static void events_that_the_kernel_dropped_are_told_as_lost(void **state) /* fau
     loop_free(loop);
 }
 
+static bool nft_told(void *arg)
+{
+    return ((const struct told *)arg)->of[NETLINK_NFT_CHANGED] > 0;
+}
+
+static void a_table_of_nftables_is_counted_watched_and_removed(void **state) /* faults.md E7 */
+{
+    static const char make[] = "printf 'table inet lab {\\n chain a {\\n counter\\n counter\\n }\\n}\\n"
+                               "table inet other {\\n chain a {\\n counter\\n }\\n}\\n' | nft -f -";
+    struct netlink_watch *watch;
+    struct told told = { 0 };
+    struct loop_wait wait;
+    struct netlink *nft;
+    struct loop *loop;
+    unsigned count = 99;
+
+    (void)need_netns(state);
+    if (system("command -v nft >/dev/null") != 0) {
+        print_message("skipped: nft is not installed\n");
+        skip();
+    }
+    assert_int_equal(netlink_open_nft(&nft, NULL), 0);
+    assert_int_equal(loop_new(&loop), 0);
+    loop_wait_init(&wait, loop);
+    assert_int_equal(netlink_watch_open_nft(loop, on_event, &told, &watch), 0);
+    assert_int_equal(netlink_nft_rules(nft, "lab", &count), -ENOENT);
+    assert_int_equal(netlink_nft_remove(nft, "lab"), -ENOENT);
+    assert_int_equal(count, 99);
+    assert_int_equal(system(make), 0);
+    assert_true(loop_wait_until(&wait, 2000, nft_told, &told));
+    assert_int_equal(netlink_nft_rules(nft, "lab", &count), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(netlink_nft_remove(nft, "lab"), 0);
+    assert_int_equal(netlink_nft_rules(nft, "lab", &count), -ENOENT);
+    assert_int_equal(netlink_nft_rules(nft, "other", &count), 0); /* nobody else's is touched */
+    assert_int_equal(count, 1);
+    assert_int_equal(netlink_nft_remove(nft, "other"), 0);
+    netlink_watch_close(watch);
+    loop_free(loop);
+    netlink_close(nft);
+}
+
+static int udp_on(const char *addr, uint32_t mark)
+{
+    struct ip_port at = { .port = 0 }, to = { .port = 9 };
+    struct sockaddr_storage ss;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ip_parse(addr, &at.addr), 0);
+    assert_int_equal(ip_parse("127.0.0.1", &to.addr), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&ss, ip_to_sockaddr(&at, &ss)), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&ss, ip_to_sockaddr(&to, &ss)), 0);
+    return fd;
+}
+
+static int error_of(int fd)
+{
+    int error = -1;
+    socklen_t len = sizeof(error);
+
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+    close(fd);
+    return error;
+}
+
+static void only_sockets_with_the_address_and_the_mark_are_ended(void **state) /* faults.md E3 */
+{
+    struct ip_addr gone;
+    struct netlink *diag;
+    unsigned count = 99;
+    int ours, other_mark, other_address, r;
+
+    (void)need_netns(state);
+    assert_int_equal(netlink_open_diag(&diag, NULL), 0);
+    assert_int_equal(ip_parse("127.0.0.7", &gone), 0);
+    ours = udp_on("127.0.0.7", 5);
+    other_mark = udp_on("127.0.0.7", 6);
+    other_address = udp_on("127.0.0.8", 5);
+    r = netlink_destroy_sockets(diag, &gone, 5, &count);
+    if (r == -EOPNOTSUPP) {
+        print_message("skipped: this kernel has no SOCK_DESTROY\n");
+        skip();
+    }
+    assert_int_equal(r, 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(error_of(ours), ECONNABORTED);
+    assert_int_equal(error_of(other_mark), 0);
+    assert_int_equal(error_of(other_address), 0);
+    assert_int_equal(netlink_destroy_sockets(diag, &gone, 0, &count), 0); /* no mark: none is known as ours */
+    assert_int_equal(count, 0);
+    netlink_close(diag);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +553,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(rules_of_every_kind_come_back_as_they_were_given, setup, teardown),
         cmocka_unit_test_setup_teardown(every_kind_of_change_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_table_of_nftables_is_counted_watched_and_removed, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_sockets_with_the_address_and_the_mark_are_ended, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(events_that_the_kernel_dropped_are_told_as_lost, setup, teardown),
     };
 
