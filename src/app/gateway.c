@@ -204,7 +204,8 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
     if ((r = workers_open(g, err)) != 0)
         goto undo;
     gateway_picks_open(g);
-    if ((r = workers_start(g, err)) != 0 || (r = gateway_routes_open(g, err)) != 0)
+    if ((r = gateway_device_watch(g, err)) != 0 || (r = workers_start(g, err)) != 0 ||
+        (r = gateway_routes_open(g, err)) != 0)
         goto undo;
     gateway_lists_open(g, setup->config);
     *out = g;

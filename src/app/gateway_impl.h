@@ -66,6 +66,8 @@ struct ip_prefix gateway_network_of(const struct ip_prefix *address); /* without
 void gateway_socket_rules(struct gateway *g, struct up_socket_rules *out);
 void gateway_socket_rules_again(
     struct gateway *g); /* what they follow from has changed: workers hear of it */
+/** gateway_device_watch() - before the workers start: they report a lost device to it */
+int gateway_device_watch(struct gateway *g, struct err *err);
 int gateway_routes_open(struct gateway *g,
                         struct err *err); /* auto-route, and watching the TUN and the uplink */
 void gateway_routes_close(struct gateway *g);

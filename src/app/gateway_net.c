@@ -303,13 +303,18 @@ static void restore_system_dns(struct gateway *g)
     g->dns_is_set = false;
 }
 
+int gateway_device_watch(struct gateway *g, struct err *err)
+{
+    int r = tun_watch(g->tun, g->setup.loop, g->setup.netlink, &device_events, g);
+
+    return r == 0 ? 0 : err_set(err, r, "the TUN cannot be watched: %s", strerror(-r));
+}
+
 int gateway_routes_open(struct gateway *g, struct err *err)
 {
     const struct config *c = g->setup.config;
     int r;
 
-    if ((r = tun_watch(g->tun, g->setup.loop, g->setup.netlink, &device_events, g)) != 0)
-        return err_set(err, r, "the TUN cannot be watched: %s", strerror(-r));
     if (!g->setup.netlink)
         return 0;
     if (c->route.auto_route && (r = auto_route(g, err)) != 0)

@@ -3,6 +3,7 @@
 #define CULVERT_APP_WORKER_IMPL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "culvert/echo.h"
 #include "worker.h"
@@ -11,6 +12,18 @@ struct worker_counters {
     counter turns; /* of its loop: each has waited once (epoll_wait) */
 };
 extern const struct counter_desc worker_counter_descs[]; /* ends with name NULL */
+
+/* What main tells a worker. The messages are the worker's own, so none is lost for want of memory; what is told again before it
+ * was heard replaces what was told before. */
+struct worker_orders {
+    struct worker_order {
+        struct loop_msg msg;
+        struct worker *worker;
+        atomic_bool posted;
+    } mtu, device_back, socket_rules;
+    _Atomic uint32_t mtu_bytes;
+    _Atomic(struct up_socket_rules *) next_rules; /* NULL: taken */
+};
 
 struct worker {
     uint32_t index, count;
@@ -26,7 +39,8 @@ struct worker {
     struct forward *forward;
     const struct up_socket_rules *socket_rules; /* those in force */
     struct up_socket_rules *own_rules;          /* replaced at run time; freed by us */
-    struct echo_proxy *echo;                    /* NULL: no rule wants it */
+    struct worker_orders orders;
+    struct echo_proxy *echo; /* NULL: no rule wants it */
     struct echo_guard *echo_guard;
     struct forward_policy *policy; /* the first one, until its thread has begun */
     bool tun_is_default;

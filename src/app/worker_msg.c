@@ -7,72 +7,74 @@
 
 /* ---- orders -------------------------------------------------------------------------------------------------------- */
 
-struct order {
-    struct loop_msg msg;
-    struct worker *worker;
-    uint32_t mtu;
-    struct up_socket_rules *rules;
-};
-
-static void post_order(struct worker *w, struct order order)
+static void post_order(struct worker *w, struct worker_order *o, void (*fn)(struct loop_msg *m))
 {
-    struct order *o = malloc(sizeof(*o));
-
-    if (!o)
-        return; /* the event that caused it comes again, or the old value stays good */
-    *o = order;
+    if (atomic_exchange(&o->posted, true))
+        return; /* on its way, and it looks at what is there when it is heard */
     o->worker = w;
+    o->msg.fn = fn;
     loop_post(w->loop, &o->msg);
+}
+
+/* Whose order it is; from now on it may be posted again. */
+static struct worker *order_heard(struct loop_msg *m)
+{
+    struct worker_order *o = CONTAINER_OF(m, struct worker_order, msg);
+    struct worker *w = o->worker;
+
+    atomic_store(&o->posted, false);
+    return w;
 }
 
 static void do_mtu(struct loop_msg *m)
 {
-    struct order *o = CONTAINER_OF(m, struct order, msg);
+    struct worker *w = order_heard(m);
 
-    if (o->worker->stack)
-        stack_set_mtu(o->worker->stack, o->mtu);
-    free(o);
+    if (w->stack)
+        stack_set_mtu(w->stack, atomic_load(&w->orders.mtu_bytes));
 }
 
 void worker_set_mtu(struct worker *w, uint32_t mtu)
 {
-    post_order(w, (struct order){ .msg.fn = do_mtu, .mtu = mtu });
+    atomic_store(&w->orders.mtu_bytes, mtu);
+    post_order(w, &w->orders.mtu, do_mtu);
 }
 
 static void do_device_back(struct loop_msg *m)
 {
-    struct order *o = CONTAINER_OF(m, struct order, msg);
+    struct worker *w = order_heard(m);
 
-    if (o->worker->stack)
-        worker_read_again(o->worker);
-    free(o);
+    if (w->stack)
+        worker_read_again(w);
 }
 
 void worker_device_back(struct worker *w)
 {
-    post_order(w, (struct order){ .msg.fn = do_device_back });
+    post_order(w, &w->orders.device_back, do_device_back);
 }
 
 static void do_socket_rules(struct loop_msg *m)
 {
-    struct order *o = CONTAINER_OF(m, struct order, msg);
-    struct worker *w = o->worker;
+    struct worker *w = order_heard(m);
+    struct up_socket_rules *rules = atomic_exchange(&w->orders.next_rules, NULL);
 
+    if (!rules)
+        return;
     if (w->stack) {
-        up_env_set_rules(w->env, o->rules);
+        up_env_set_rules(w->env, rules);
         free(w->own_rules);
-        w->socket_rules = w->own_rules = o->rules;
+        w->socket_rules = w->own_rules = rules;
         if (w->echo)
             echo_proxy_uplink_changed(w->echo);
     } else {
-        free(o->rules);
+        free(rules);
     }
-    free(o);
 }
 
 void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules)
 {
-    post_order(w, (struct order){ .msg.fn = do_socket_rules, .rules = rules });
+    free(atomic_exchange(&w->orders.next_rules, rules));
+    post_order(w, &w->orders.socket_rules, do_socket_rules);
 }
 
 /* ---- orders to all: one allocation, so that either all of them are told or none ------------------------------------------ */
