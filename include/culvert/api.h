@@ -25,6 +25,7 @@ struct status_flow {
     uint32_t rule;
     const char *rule_text; /* as it was when it took the flow */
     bool left;             /* its way out is not in the configuration any more (faults.md C11) */
+    const char *host;      /* the name behind the destination's address; NULL: none is known */
     uint64_t age_ms, bytes_up, bytes_down;
 };
 #define STATUS_NAME_MAX 132

@@ -175,6 +175,7 @@ struct flow_info {
     uint64_t started_us, bytes_up, bytes_down;
     const char *state; /* "opening", "open", "closing" */
     bool left;         /* today's policy does not have its way out any more */
+    const char *name;  /* behind the target's address, by an answer of ours; "": none is known */
 };
 typedef void flow_fn(void *arg, const struct flow_info *info);
 void forward_flows(struct forward *f, flow_fn *fn, void *arg);

@@ -111,13 +111,13 @@ static json_t *json_flow(const struct status_flow *f)
     struct ip_port c = { f->key.client, f->key.client_port }, t = { f->key.target, f->key.target_port };
 
     snprintf(id, sizeof(id), "%016" PRIx64, f->id);
-    return json_pack("{ss, ss, ss, ss, ss, ss, sI, ss, sb, sI, so, so, so}", "id", id, "network",
+    return json_pack("{ss, ss, ss, ss, ss, ss, ss, sI, ss, sb, sI, so, so, so}", "id", id, "network",
                      proto_text(f->key.proto), "source", ip_port_text(&c, client), "destination",
-                     ip_port_text(&t, target), "upstream", f->upstream != NULL ? f->upstream : "", "state",
-                     f->state != NULL ? f->state : "", "rule", (json_int_t)f->rule, "rule-text",
-                     f->rule_text != NULL ? f->rule_text : "", "left", f->left, "worker",
-                     (json_int_t)f->worker, "age-ms", json_count(f->age_ms), "up", json_count(f->bytes_up),
-                     "down", json_count(f->bytes_down));
+                     ip_port_text(&t, target), "host", f->host != NULL ? f->host : "", "upstream",
+                     f->upstream != NULL ? f->upstream : "", "state", f->state != NULL ? f->state : "",
+                     "rule", (json_int_t)f->rule, "rule-text", f->rule_text != NULL ? f->rule_text : "",
+                     "left", f->left, "worker", (json_int_t)f->worker, "age-ms", json_count(f->age_ms), "up",
+                     json_count(f->bytes_up), "down", json_count(f->bytes_down));
 }
 
 /* Workers name the same counters, so the sums take the first one's order. */

@@ -37,10 +37,12 @@ static void put_flow(FILE *f, const struct status_flow *flow)
     struct ip_port t = { flow->key.target, flow->key.target_port };
     char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX], up[32], down[32], age[32];
 
-    fprintf(f, "%016" PRIx64 " %-3s %-8s %7s %7s %7s  %s -> %s via %s%s by %s\n", flow->id,
+    fprintf(f, "%016" PRIx64 " %-3s %-8s %7s %7s %7s  %s -> %s%s%s%s via %s%s by %s\n", flow->id,
             flow->key.proto == IP_PROTO_TCP ? "tcp" : "udp", flow->state != NULL ? flow->state : "",
             age_text(flow->age_ms, age), bytes_text(flow->bytes_up, up), bytes_text(flow->bytes_down, down),
-            ip_port_text(&c, client), ip_port_text(&t, target), flow->upstream != NULL ? flow->upstream : "",
+            ip_port_text(&c, client), ip_port_text(&t, target), flow->host != NULL ? " (" : "",
+            flow->host != NULL ? flow->host : "", flow->host != NULL ? ")" : "",
+            flow->upstream != NULL ? flow->upstream : "",
             flow->left ? " (not in the configuration any more)" : "",
             flow->rule_text != NULL ? flow->rule_text : "");
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "worker_impl.h"
 
@@ -218,6 +219,7 @@ static void put_flow(void *arg, const struct flow_info *info)
         .bytes_up = info->bytes_up,
         .bytes_down = info->bytes_down,
         .left = info->left,
+        .host = info->name[0] ? strdup(info->name) : NULL, /* none without memory */
     };
 }
 
@@ -343,6 +345,8 @@ void worker_report_free(struct worker_report *r)
     for (size_t i = 0; i < r->policy_count; i++)
         forward_policy_unref(r->policies[i]);
     free((void *)r->policies);
+    for (size_t i = 0; i < r->flow_count; i++)
+        free((void *)(uintptr_t)r->flows[i].host);
     free(r->flows);
     free((void *)(uintptr_t)r->status.counters);
     free((void *)(uintptr_t)r->status.pools);

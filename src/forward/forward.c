@@ -162,18 +162,19 @@ void log_flow(struct forward *f, const struct flow_key *key, const struct ways *
     enum log_level level = why ? LOG_INFO : LOG_DEBUG;
     enum log_cause cause = why ? LOG_FLOW_FAILED : LOG_FLOW_ENDED;
     struct ip_port from = { key->client, key->client_port }, to = { key->target, key->target_port };
-    char from_text[IP_PORT_TEXT_MAX], to_text[IP_PORT_TEXT_MAX], more[48] = "";
+    char from_text[IP_PORT_TEXT_MAX], to_text[IP_PORT_TEXT_MAX], more[48] = "", name[256];
     uint32_t held;
 
     if (!log_enabled(level) || !log_limit_pass(&f->limits[cause], loop_now_us(f->loop), 10, &held))
         return;
     if (held)
         snprintf(more, sizeof(more), " (%u more lines like this held back)", held);
-    log_line(level, "%s %s -> %s via %s by %s: %s; up %llu down %llu bytes in %u.%03u s%s",
+    flow_name_shown(f, &key->target, name);
+    log_line(level, "%s %s -> %s%s%s%s via %s by %s: %s; up %llu down %llu bytes in %u.%03u s%s",
              key->proto == IP_PROTO_TCP ? "tcp" : "udp", ip_port_text(&from, from_text),
-             ip_port_text(&to, to_text), upstream_name(w->target[target]), rules_name(w->rules, rule),
-             why ? why : "ended", (unsigned long long)up, (unsigned long long)down, age_ms / 1000,
-             age_ms % 1000, more);
+             ip_port_text(&to, to_text), name[0] ? " (" : "", name, name[0] ? ")" : "",
+             upstream_name(w->target[target]), rules_name(w->rules, rule), why ? why : "ended",
+             (unsigned long long)up, (unsigned long long)down, age_ms / 1000, age_ms % 1000, more);
 }
 
 /* faults.md U5: at the limit the idlest of a few drawn at random makes room. */
@@ -401,6 +402,7 @@ static uint64_t flow_id(const struct forward *f, bool udp, uint32_t slot, uint32
 void forward_flows(struct forward *f, flow_fn *fn, void *arg)
 {
     uint32_t now_ms = forward_now_ms(f);
+    char name[256];
 
     for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
         struct tcp_flow *t = slab_at(&f->tcp_flows, i);
@@ -417,7 +419,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
         fn(arg, &(struct flow_info){ flow_id(f, false, i, t->started_ms), key, way, t->ways->policy, t->rule,
                                      loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
                                      info.bytes_up, info.bytes_down, tcp_state_text(t->state),
-                                     has_left(f, t->ways, way) });
+                                     has_left(f, t->ways, way), flow_name_shown(f, &key.target, name) });
     }
     for (uint32_t i = 0; i < f->udp_flows.touched; i++) {
         struct udp_flow *u = slab_at(&f->udp_flows, i);
@@ -434,7 +436,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
            &(struct flow_info){ flow_id(f, true, i, u->started_ms), key, way, u->ways->policy, u->rule,
                                 loop_now_us(f->loop) - (uint64_t)(now_ms - u->started_ms) * 1000, u->bytes_up,
                                 u->bytes_down, u->state == UDP_FLOW_OPENING ? "opening" : "open",
-                                has_left(f, u->ways, way) });
+                                has_left(f, u->ways, way), flow_name_shown(f, &key.target, name) });
     }
 }
 

@@ -162,6 +162,8 @@ void flow_name_find(struct forward *f, const struct ip_addr *addr, struct flow_n
 void flow_name_release(struct forward *f, const struct ip_addr *addr);
 /** flow_name_unknown() - counts and tells of a flow to a fake address that is nobody's (faults.md D8) */
 void flow_name_unknown(struct forward *f, const struct flow_key *key);
+/** flow_name_shown() - the name beside @addr in lines and lists; "": there is none */
+const char *flow_name_shown(struct forward *f, const struct ip_addr *addr, char name[256]);
 /** flow_name_target() - the target for rules and for dialling: a fake address is only its name, a real one has both
  * The name is borrowed from @n. */
 struct host_port flow_name_target(const struct flow_name *n, const struct ip_port *dst);

@@ -9,6 +9,17 @@ void flow_name_find(struct forward *f, const struct ip_addr *addr, struct flow_n
         out->known = name_book_find(f->book, addr, loop_now_us(f->loop), out->text, true);
 }
 
+const char *flow_name_shown(struct forward *f, const struct ip_addr *addr, char name[256])
+{
+    enum name_known known = NAME_UNKNOWN;
+
+    if (f->book)
+        known = name_book_find(f->book, addr, loop_now_us(f->loop), name, false);
+    if (known != NAME_FAKE && known != NAME_REAL)
+        name[0] = 0;
+    return name;
+}
+
 void flow_name_release(struct forward *f, const struct ip_addr *addr)
 {
     name_book_release(f->book, addr);
