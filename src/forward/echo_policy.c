@@ -365,13 +365,18 @@ static void act(struct forward *f, struct ping *p, uint32_t target, struct upstr
     }
 }
 
+/* A ping has no socket that could be asked for, and says no name. */
+#define PING_SETTLED (RULE_NEEDS_UID | RULE_NEEDS_PROCESS | RULE_NEEDS_NAME)
+
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
 {
     struct forward *f = arg;
     bool v6 = !ip_is4(&r->dst);
     struct rule_flow asked = { .client.addr = r->src,
                                .target.addr = r->dst,
-                               .proto = v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP };
+                               .proto = v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP,
+                               .in_name = f->opt.in_name[0] != '\0' ? f->opt.in_name : NULL,
+                               .settled = PING_SETTLED };
     struct rule_verdict verdict;
     struct choice c;
     struct upstream *by, *up;
@@ -400,7 +405,7 @@ enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r)
             (void)has_address(f, &p); /* it waits, and is seen again */
             return ECHO_CONSUMED;
         }
-        asked.settled = RULE_NEEDS_ADDRESS;
+        asked.settled |= RULE_NEEDS_ADDRESS;
         asked.target.addr = p.alias.real;
         rules_match(f->ways->rules, &asked, &verdict);
     }

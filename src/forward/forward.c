@@ -374,8 +374,11 @@ uint32_t forward_udp_count(const struct forward *f)
 
 static const char *tcp_state_text(uint8_t state)
 {
-    static const char *const text[] = { "free", "opening", "opening", "opening",
-                                        "open", "closing", "opening", "open" };
+    static const char *const text[] = {
+        [TCP_FLOW_FREE] = "free",       [TCP_FLOW_OPENING] = "opening", [TCP_FLOW_ACCEPT] = "opening",
+        [TCP_FLOW_DIALING] = "opening", [TCP_FLOW_OPEN] = "open",       [TCP_FLOW_DRAIN] = "closing",
+        [TCP_FLOW_SNIFF] = "opening",   [TCP_FLOW_ASK] = "opening",     [TCP_FLOW_DNS] = "open",
+    };
 
     return text[state];
 }
@@ -384,6 +387,13 @@ static const char *tcp_state_text(uint8_t state)
 static const struct upstream *way_of(const struct ways *w, uint32_t target, const struct upstream *way)
 {
     return way ? way : w->target[target];
+}
+
+static const struct upstream *way_of_tcp(const struct tcp_flow *t)
+{
+    bool dialled = t->state != TCP_FLOW_DNS && t->state != TCP_FLOW_ASK && t->up;
+
+    return way_of(t->ways, t->target, dialled ? up_stream_way(t->up) : NULL);
 }
 
 static bool has_left(const struct forward *f, const struct ways *w, const struct upstream *way)
@@ -415,7 +425,7 @@ void forward_flows(struct forward *f, flow_fn *fn, void *arg)
         tcp_flow_key(t, &key);
         if (t->state != TCP_FLOW_OPENING)
             tcp_conn_info(t->conn, &info);
-        way = way_of(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL);
+        way = way_of_tcp(t);
         fn(arg, &(struct flow_info){ flow_id(f, false, i, t->started_ms), key, way, t->ways->policy, t->rule,
                                      loop_now_us(f->loop) - (uint64_t)(now_ms - t->started_ms) * 1000,
                                      info.bytes_up, info.bytes_down, tcp_state_text(t->state),
@@ -479,8 +489,7 @@ uint32_t forward_drain(struct forward *f)
     for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
         struct tcp_flow *t = slab_at(&f->tcp_flows, i);
 
-        if (t->state == TCP_FLOW_FREE ||
-            !has_left(f, t->ways, way_of(t->ways, t->target, t->up ? up_stream_way(t->up) : NULL)))
+        if (t->state == TCP_FLOW_FREE || !has_left(f, t->ways, way_of_tcp(t)))
             continue;
         n++;
         tcp_flow_cut(t, why);

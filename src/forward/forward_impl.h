@@ -43,6 +43,7 @@ enum tcp_flow_state {
     TCP_FLOW_OPEN,
     TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
     TCP_FLOW_SNIFF, /* accepted early: the client's first bytes may tell a name, which decides */
+    TCP_FLOW_ASK,   /* then: what it said is known, and the rules wait for who opened it */
     TCP_FLOW_DNS,   /* its messages are answered here; there is no upstream */
 };
 
@@ -62,6 +63,7 @@ struct tcp_flow {
     union {
         struct up_stream *up;    /* NULL once closed */
         struct dns_session *dns; /* TCP_FLOW_DNS */
+        struct owner *owner;     /* TCP_FLOW_ASK */
     };
     struct source *source;
     struct wheel_timer timer; /* idle and half-close time-outs, and the poll of DRAIN */
@@ -346,17 +348,19 @@ void dns_session_on_readable(struct dns_session *s);
 void dns_session_on_writable(struct dns_session *s);
 void dns_session_idle(struct dns_session *s); /* nothing has come for long */
 
-/* What of RULE_NEEDS_* a forwarder does not fetch: a rule that wants it does not match. */
-#define FLOW_SETTLED (RULE_NEEDS_ADDRESS | RULE_NEEDS_UID | RULE_NEEDS_PROCESS)
 bool sniff_port(const struct sniff_ports *ports, uint16_t port);
 /** sniff_may() - may a name be found in the first bytes of a TCP flow to this port, which has none by its address? */
 bool sniff_may(const struct forward *f, const struct flow_name *name, uint16_t port);
 void tcp_flow_sniff_start(struct tcp_flow *t);
 void tcp_flow_sniff(struct tcp_flow *t, bool last); /* bytes came; @last: no more are waited for */
 void tcp_flow_dial(struct tcp_flow *t);
-/** sniff_first_datagram() - rules still need a name: if QUIC tells one, ask them again. @name must live as long as @asked */
-void sniff_first_datagram(struct forward *f, const struct ways *w, const struct udp_datagram *d,
-                          struct rule_flow *asked, struct rule_verdict *verdict, char name[256]);
+void tcp_flow_sniffed(struct tcp_flow *t); /* who opened it is known, or cannot be */
+/** udp_decide() - the rules' verdict on one target of a client's port (udp_rules.c)
+ * @owner: NULL: not asked; @d: a datagram to it, which may tell a name; @wait: does the verdict lack what owner_ask() may get?
+ * Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
+bool udp_decide(struct forward *f, const struct ways *w, const struct ip_port *client,
+                const struct ip_port *target, const struct owner *owner, const struct udp_datagram *d,
+                struct flow_name *name, struct rule_verdict *out, bool *wait);
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
 void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */

@@ -48,31 +48,55 @@ static enum sniffed look(const struct sniff_options *o, uint16_t port, struct sp
     return http == SNIFF_NONE ? tls : http;
 }
 
-/* @name: NULL: there is none. */
-static void decide(struct tcp_flow *t, const struct flow_key *key, const char *name)
+/* The rules have decided. */
+static void take(struct tcp_flow *t, const struct rule_verdict *verdict)
 {
     struct forward *f = t->ways->f;
-    struct rule_flow asked = { .client = { key->client, key->client_port },
-                               .target = { name, key->target, key->target_port },
-                               .proto = IP_PROTO_TCP,
-                               .settled = FLOW_SETTLED | RULE_NEEDS_NAME };
-    struct rule_verdict verdict;
-    enum upstream_kind kind;
+    enum upstream_kind kind = upstream_kind(forward_way(f, t->ways, verdict->target));
 
-    rules_match(t->ways->rules, &asked, &verdict);
-    ways_hit(t->ways, verdict.rule);
-    t->rule = verdict.rule;
-    t->target = (uint16_t)verdict.target;
-    kind = upstream_kind(forward_way(f, t->ways, verdict.target));
+    t->rule = verdict->rule;
+    t->target = (uint16_t)verdict->target;
+    wheel_cancel(f->wheel, &t->timer);
+    t->state = TCP_FLOW_DIALING;
+    t->up = NULL;
     if (kind == UPSTREAM_REJECT ||
         kind == UPSTREAM_REJECT_DROP) { /* it was answered: silence would be a lie */
         FCOUNT(f, rejected);
         tcp_abort(t->conn);
         return;
     }
-    wheel_cancel(f->wheel, &t->timer);
-    t->state = TCP_FLOW_DIALING;
     tcp_flow_dial(t);
+}
+
+/* @name: NULL: there is none. @owner: NULL: not asked. */
+static void decide(struct tcp_flow *t, const struct flow_key *key, const char *name, struct owner *owner)
+{
+    struct forward *f = t->ways->f;
+    struct rule_flow asked = { .client = { key->client, key->client_port },
+                               .target = { name, key->target, key->target_port },
+                               .proto = IP_PROTO_TCP,
+                               .settled = RULE_NEEDS_ADDRESS | RULE_NEEDS_NAME };
+    struct rule_verdict verdict;
+
+    if (owner_match(f, t->ways, &asked, owner, &verdict) && !owner &&
+        owner_ask(f, &owner, key, NULL, verdict.needs, t)) {
+        strcpy(owner->name, name ? name : "");
+        wheel_cancel(f->wheel, &t->timer);
+        t->owner = owner;
+        t->state = TCP_FLOW_ASK;
+        return;
+    }
+    owner_leave(owner);
+    take(t, &verdict);
+}
+
+void tcp_flow_sniffed(struct tcp_flow *t)
+{
+    struct owner *owner = t->owner;
+    struct flow_key key;
+
+    tcp_flow_key(t, &key);
+    decide(t, &key, owner->name[0] != '\0' ? owner->name : NULL, owner);
 }
 
 void tcp_flow_sniff(struct tcp_flow *t, bool last)
@@ -90,7 +114,7 @@ void tcp_flow_sniff(struct tcp_flow *t, bool last)
         return;
     if (found == SNIFF_NAME)
         FCOUNT(f, sniffed);
-    decide(t, &key, found == SNIFF_NAME ? name : NULL);
+    decide(t, &key, found == SNIFF_NAME ? name : NULL, NULL);
 }
 
 void tcp_flow_sniff_start(struct tcp_flow *t)
@@ -99,21 +123,4 @@ void tcp_flow_sniff_start(struct tcp_flow *t)
 
     t->state = TCP_FLOW_SNIFF;
     wheel_set(f->wheel, &t->timer, loop_now_us(f->loop) + (uint64_t)f->opt.sniff.timeout_ms * 1000);
-}
-
-void sniff_first_datagram(struct forward *f, const struct ways *w, const struct udp_datagram *d,
-                          struct rule_flow *asked, struct rule_verdict *verdict, char name[256])
-{
-    struct span first;
-
-    first = (struct span){ d->data[0].iov_base, d->data[0].iov_len };
-    if (d->gso_size > 0 && first.len > d->gso_size)
-        first.len = d->gso_size;
-    asked->settled |= FLOW_SETTLED | RULE_NEEDS_NAME;
-    if (sniff_quic(first, name) == SNIFF_NAME) {
-        FCOUNT(f, sniffed);
-        asked->target.name = name;
-        rules_match(w->rules, asked, verdict);
-    }
-    ways_hit(w, verdict->rule);
 }

@@ -52,6 +52,8 @@ static void flow_end(struct tcp_flow *t, const char *why)
     source_leave(f, t->source);
     if (t->state == TCP_FLOW_DNS)
         dns_session_free(t->dns);
+    if (t->state == TCP_FLOW_ASK)
+        owner_leave(t->owner);
     if (t->fake)
         flow_name_release(f, &key.target);
     ways_unref(t->ways);
@@ -537,6 +539,10 @@ void tcp_flow_on_owner(struct tcp_flow *t)
     struct rule_verdict verdict;
     struct flow_name name;
 
+    if (t->state == TCP_FLOW_ASK) {
+        tcp_flow_sniffed(t);
+        return;
+    }
     flow_name_find(f, &t->opening->key.target, &name);
     if (name.known == NAME_FAKE) /* the flow has its hold on it already */
         flow_name_release(f, &t->opening->key.target);
@@ -628,7 +634,7 @@ void tcp_flow_on_closed(void *user, int err)
     struct tcp_flow *t = user;
     bool drained = t->state == TCP_FLOW_DRAIN;
 
-    if (t->state != TCP_FLOW_DNS && t->up) {
+    if (t->state != TCP_FLOW_DNS && t->state != TCP_FLOW_ASK && t->up) {
         if (err == 0)
             up_stream_close(t->up);
         else

@@ -367,31 +367,6 @@ static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target, const st
     return a;
 }
 
-/* @owner: NULL: not asked; @wait: does the verdict depend on it?
- * Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
-static bool decide(struct forward *f, const struct ways *w, const struct ip_port *client,
-                   const struct ip_port *target, const struct owner *owner, const struct udp_datagram *d,
-                   struct flow_name *name, struct rule_verdict *out, bool *wait)
-{
-    struct rule_flow asked = { .client = *client, .proto = IP_PROTO_UDP };
-    char sniffed[256];
-
-    flow_name_find(f, &target->addr, name);
-    if (name->known == NAME_FAKE_UNKNOWN) {
-        flow_name_unknown(f,
-                          &(struct flow_key){
-                              client->addr, target->addr, client->port, target->port, IP_PROTO_UDP, { 0 } });
-        return false;
-    }
-    asked.target = flow_name_target(name, target);
-    if (!d || name->known != NAME_UNKNOWN || !sniff_port(&f->opt.sniff.quic, target->port))
-        asked.settled = RULE_NEEDS_NAME;
-    *wait = owner_match(f, w, &asked, owner, out);
-    if (!*wait && (out->needs & RULE_NEEDS_NAME) != 0)
-        sniff_first_datagram(f, w, d, &asked, out, sniffed);
-    return true;
-}
-
 static struct udp_assoc *assoc_by_verdict(struct udp_flow *u, uint32_t target, const struct ip_port *dst,
                                           const struct flow_name *name)
 {
@@ -431,7 +406,7 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
     if (d->target.port != 53)
         u->dns_only = false;
     if (!a || !ip_port_equal(&u->last_decided, &target)) {
-        if (!decide(f, u->ways, &u->client, &target, u->owner, d, &name, &verdict, &wait)) {
+        if (!udp_decide(f, u->ways, &u->client, &target, u->owner, d, &name, &verdict, &wait)) {
             udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
             return;
         }
@@ -623,7 +598,7 @@ void udp_flow_on_owner(struct udp_flow *u)
     bool wait;
 
     udp_request_first(u->request, &d);
-    if (!decide(f, u->ways, &u->client, &target, u->owner, NULL, &name, &verdict, &wait)) {
+    if (!udp_decide(f, u->ways, &u->client, &target, u->owner, &d, &name, &verdict, &wait)) {
         request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
         return;
     }
@@ -667,7 +642,7 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
         return;
     }
     target = forward_target(f, &d.target);
-    if (!decide(f, f->ways, &d.client, &target, NULL, &d, &name, &verdict, &wait)) {
+    if (!udp_decide(f, f->ways, &d.client, &target, NULL, &d, &name, &verdict, &wait)) {
         udp_request_reject(r, REJECT_PORT_UNREACH);
         return;
     }

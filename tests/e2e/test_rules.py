@@ -88,3 +88,54 @@ def _(t, option, wanted):
         check_equal(client.ask(lab.cli, fake["four.test"], services.ECHO, b"hello"), b"hello")
     check_equal(client.ask(lab.cli, fake["other.test"], services.ECHO, b"other"), b"other")
     gw.check_alive()
+
+
+GET = r"exec 3<>/dev/tcp/%s/8080 && printf 'GET /peer HTTP/1.1\r\nHost: %s\r\n\r\n' >&3 && read -t 15 -u 3 line && echo \"$line\""
+TWO_TARGETS = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(15)
+s.sendto(b"one", ("%s", 7))
+print("first", s.recvfrom(100)[0].decode())
+s.connect(("%s", 7001))
+s.send(b"two")
+try:
+    print("second", "answered" if s.recv(100) else "empty")
+except ConnectionRefusedError:
+    print("second refused")
+"""
+
+
+def as_user(lab, uid, *argv):
+    r = lab.gw.result(["setpriv", "--reuid", str(uid), "--clear-groups", *argv], timeout=60)
+    return (r.stdout + r.stderr).strip()
+
+
+@test("UID rules below a rule about names: asked after the sniff, and for every target of a UDP socket", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    lab.direct_route()
+    gw = lab.gateway(rules=["DOMAIN-SUFFIX,blocked.test,REJECT", "DST-PORT,7,DIRECT", "UID,4000,REJECT", "MATCH,DIRECT"],
+                     tun={"auto-route": True}, route=False, stack={"tcp": {"accept": "auto"}}, sniffer={"http": [8080]})
+    wrong = []
+    for uid, name, wanted in ((4000, "other.test", False), (5000, "other.test", True), (5000, "a.blocked.test", False)):
+        said = as_user(lab, uid, "/bin/bash", "-c", GET % (at.TARGET[0], name))
+        if ("200" in said) != wanted:
+            wrong.append("%d to %s: %s" % (uid, name, said))
+    for uid, wanted in ((4000, "refused"), (5000, "answered")):
+        said = as_user(lab, uid, "/usr/bin/python3", "-c", TWO_TARGETS % (at.TARGET[0], at.TARGET[0]))
+        if said.splitlines() != ["first one", "second " + wanted]:
+            wrong.append("UDP of %d: %s" % (uid, said))
+    check_table(wrong)
+    check_equal(gw.counter("flow.sniffed"), 3)
+
+
+@test("a ping is taken by IN-NAME, and neither by UID nor by a name that it does not say", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.direct_route()
+    lab.gateway(rules=["UID,0,REJECT-DROP", "DOMAIN-KEYWORD,e,REJECT-DROP", "AND,((NETWORK,icmp),(IN-NAME,tun1)),REJECT-DROP",
+                       "AND,((NETWORK,icmp),(IN-NAME,tun0)),REJECT", "MATCH,DIRECT"])
+    said = lab.cli.result(["ping", "-n", "-c", "1", "-W", "5", at.TARGET[0]], timeout=20).stdout
+    check("Packet filtered" in said, said)
