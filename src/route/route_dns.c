@@ -106,7 +106,7 @@ static int put(const char *path, const struct names *n, const char *text)
 int route_dns_set(const char *path, const struct ip_addr server[2])
 {
     char text[512] = OURS, address[IP_TEXT_MAX];
-    struct names n;
+    struct names n = { .saved = "" };
     int r = names_of(path, &n);
 
     for (size_t i = 0; i < 2; i++) {
@@ -132,7 +132,7 @@ static bool was_nothing(const struct names *n)
 
 int route_dns_restore(const char *path)
 {
-    struct names n;
+    struct names n = { .saved = "" };
     struct stat st;
     int r = names_of(path, &n);
 

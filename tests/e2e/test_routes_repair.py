@@ -80,6 +80,35 @@ def _(t):
     gw.check_alive()
 
 
+@test("the uplink's address leaves and is back at once, as when DHCP renews: connections go on", rows=["E3"])
+def _(t):
+    lab = prepared(t)
+    gw, proxy = start(lab)
+    with client.tcp(lab.cli, at.TARGET[0], 7) as s:
+        s.settimeout(5)
+        for i in range(5):
+            lab.gw.ip("addr del %s/24 dev wan0" % at.GW_SRV[0], "addr add %s/24 dev wan0" % at.GW_SRV[0],
+                      "route replace default via " + at.PROXY[0])
+            s.sendall(b"%d" % i)
+            check_equal(client.receive(s, 1), b"%d" % i)
+    check("is gone: ended" not in gw.log, "an address that was back was taken for gone")
+    works(lab)
+    gw.check_alive()
+
+
+@test("an uplink that filters strictly by reverse path: one line names the fix, and the fix works", rows=["E11"])
+def _(t):
+    lab = prepared(t)
+    lab.gw.sysctl("net/ipv4/conf/wan0/rp_filter", 1)
+    gw = lab.gateway(rules=["MATCH,DIRECT"], tun={"auto-route": True}, route=False)
+    line = gw.says("filters strictly by reverse path", 5)
+    check("sysctl net.ipv4.conf.wan0.rp_filter=2" in line, line)
+    check_equal(client.outcome(lab.gw, at.TARGET[0], 8080, timeout=1.5)[0] == "open", False, "open without the fix")
+    lab.gw.sysctl("net/ipv4/conf/wan0/rp_filter", 2)
+    within(5, lambda: client.outcome(lab.gw, at.TARGET[0], 8080, timeout=2)[0] == "open", "the fix works", every=0.1)
+    gw.check_alive()
+
+
 @test("started without a network: ready at once, and works when it comes", rows=["X12"], limit=60)
 def _(t):
     lab = t.lab()
