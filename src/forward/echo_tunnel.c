@@ -217,7 +217,7 @@ static void send_request(struct forward *f, struct echo_req *r, struct upstream 
                                        .seq = r->seq,
                                        .ttl = ttl,
                                        .tos = r->tos,
-                                       .df = r->df,
+                                       .df = ip_is4(&r->dst) ? r->df : !(r->flags & ECHO_REASSEMBLED),
                                        .payload = r->payload,
                                        .payload_len = r->payload_len,
                                        .cookie = (uint64_t)(uintptr_t)w };

@@ -1,7 +1,8 @@
 /* icmp_wire.c - IP packets with ICMP inside.
  *
  * Left out. Fragments: a tunnel has no MTU that would make them, and reassembly belongs to the client's side (icmp.md 2.6).
- * Extension headers of IPv6: a ping socket could not carry them. */
+ * Extension headers of IPv6: a ping socket could not carry them. One is read: a fragment header that cuts nothing (RFC 6946) says that the
+ * packet came in pieces to whoever sent it here, and may leave in pieces again. So does a length that fits no link. */
 #include "icmp_wire.h"
 
 #include <string.h>
@@ -9,6 +10,9 @@
 enum {
     HEAD4 = 20,
     HEAD6 = 40,
+    FRAGMENT_HEAD = 8, /* RFC 8200 section 4.5 */
+    NEXT_FRAGMENT = 44,
+    LINK_MAX = 65535,
     ICMP_HEAD = 8,
     TTL_OURS = 64,
     ECHO_REQUEST4 = 8,
@@ -19,39 +23,13 @@ enum {
     ERROR_MAX6 = 1280,
 };
 
-/* ---- checksums (RFC 1071) ---- */
-
-/* @sum goes on from earlier pieces, which all had even lengths. */
-static uint32_t sum_add(uint32_t sum, const uint8_t *data, size_t len)
-{
-    uint64_t wide = sum;
-
-    for (; len > 1; data += 2, len -= 2)
-        wide += get_be16(data);
-    if (len == 1)
-        wide += (uint32_t)data[0] << 8;
-    while (wide >> 16)
-        wide = (wide & 0xffff) + (wide >> 16);
-    return (uint32_t)wide;
-}
-
-/* RFC 4443 section 2.3: addresses, length, next header. */
-static uint32_t sum_pseudo6(const struct ip_addr *source, const struct ip_addr *target, size_t len)
-{
-    uint8_t tail[8] = { 0 };
-
-    put_be32(tail, (uint32_t)len);
-    tail[7] = IP_PROTO_ICMPV6;
-    return sum_add(sum_add(sum_add(0, source->b, 16), target->b, 16), tail, sizeof(tail));
-}
-
 /* ---- reading ---- */
 
 static enum icmp_wire read_icmp(struct span icmp, bool v6, struct echo_proxy_request *out)
 {
-    uint32_t sum = v6 ? sum_pseudo6(&out->client, &out->target, icmp.len) : 0;
+    uint32_t sum = v6 ? csum_pseudo(&out->client, &out->target, IP_PROTO_ICMPV6, (uint32_t)icmp.len) : 0;
 
-    if (icmp.len < ICMP_HEAD || sum_add(sum, icmp.data, icmp.len) != 0xffff)
+    if (icmp.len < ICMP_HEAD || csum_fold(csum_add(sum, icmp.data, icmp.len)) != 0xffff)
         return ICMP_WIRE_BROKEN;
     if (icmp.data[0] != (v6 ? ECHO_REQUEST6 : ECHO_REQUEST4))
         return ICMP_WIRE_OTHER;
@@ -68,7 +46,7 @@ static enum icmp_wire read4(struct span p, struct echo_proxy_request *out)
 {
     size_t head = p.len >= HEAD4 ? (size_t)(p.data[0] & 15) * 4 : 0, total;
 
-    if (head < HEAD4 || p.data[0] >> 4 != 4 || head > p.len || sum_add(0, p.data, head) != 0xffff)
+    if (head < HEAD4 || p.data[0] >> 4 != 4 || head > p.len || csum_fold(csum_add(0, p.data, head)) != 0xffff)
         return ICMP_WIRE_BROKEN;
     total = get_be16(p.data + 2);
     if (total < head || total > p.len)
@@ -88,14 +66,17 @@ static enum icmp_wire read4(struct span p, struct echo_proxy_request *out)
 
 static enum icmp_wire read6(struct span p, struct echo_proxy_request *out)
 {
-    size_t len;
+    size_t len, head = HEAD6;
 
     if (p.len < HEAD6 || p.data[0] >> 4 != 6)
         return ICMP_WIRE_BROKEN;
     len = get_be16(p.data + 4);
     if (len > p.len - HEAD6)
         return ICMP_WIRE_BROKEN;
-    if (p.data[6] != IP_PROTO_ICMPV6)
+    if (p.data[6] == NEXT_FRAGMENT && len >= FRAGMENT_HEAD && p.data[HEAD6] == IP_PROTO_ICMPV6 &&
+        (get_be16(p.data + HEAD6 + 2) & 0xfff9) == 0)
+        head += FRAGMENT_HEAD;
+    else if (p.data[6] != IP_PROTO_ICMPV6)
         return ICMP_WIRE_OTHER;
     out->client = ip_from6(p.data + 8);
     out->target = ip_from6(p.data + 24);
@@ -103,10 +84,10 @@ static enum icmp_wire read6(struct span p, struct echo_proxy_request *out)
         return ICMP_WIRE_BROKEN;
     out->tos = (uint8_t)(p.data[0] << 4 | p.data[1] >> 4);
     out->ttl = p.data[7];
-    out->df = true;
+    out->df = head == HEAD6 && HEAD6 + len <= LINK_MAX;
     out->ip_header = p.data;
-    out->ip_header_len = HEAD6;
-    return read_icmp((struct span){ p.data + HEAD6, len }, true, out);
+    out->ip_header_len = (uint16_t)head;
+    return read_icmp((struct span){ p.data + head, HEAD6 + len - head }, true, out);
 }
 
 enum icmp_wire icmp_wire_read(struct span packet, bool v6, struct echo_proxy_request *out)
@@ -116,6 +97,14 @@ enum icmp_wire icmp_wire_read(struct span packet, bool v6, struct echo_proxy_req
 }
 
 /* ---- writing ---- */
+
+/* Kept in memory order, as it goes into the packet. */
+static void put_sum(uint8_t *at, uint32_t sum)
+{
+    uint16_t folded = (uint16_t)~csum_fold(sum);
+
+    memcpy(at, &folded, sizeof(folded));
+}
 
 struct ip_fields {
     const struct ip_addr *source, *target;
@@ -134,7 +123,7 @@ static size_t put_ip(uint8_t *to, const struct ip_fields *f)
         to[9] = IP_PROTO_ICMP;
         memcpy(to + 12, f->source->b + 12, 4);
         memcpy(to + 16, f->target->b + 12, 4);
-        put_be16(to + 10, (uint16_t)~sum_add(0, to, HEAD4));
+        put_sum(to + 10, csum_add(0, to, HEAD4));
         return HEAD4;
     }
     put_be32(to, 6u << 28 | (uint32_t)f->tos << 20);
@@ -149,9 +138,10 @@ static size_t put_ip(uint8_t *to, const struct ip_fields *f)
 /* @icmp: its head, checksum zero; @rest: what follows it. */
 static void put_checksum(uint8_t *icmp, const struct ip_fields *f, const uint8_t *rest, size_t rest_len)
 {
-    uint32_t sum = ip_is4(f->target) ? 0 : sum_pseudo6(f->source, f->target, ICMP_HEAD + rest_len);
+    uint32_t len = (uint32_t)(ICMP_HEAD + rest_len);
+    uint32_t sum = ip_is4(f->target) ? 0 : csum_pseudo(f->source, f->target, IP_PROTO_ICMPV6, len);
 
-    put_be16(icmp + 2, (uint16_t)~sum_add(sum_add(sum, icmp, ICMP_HEAD), rest, rest_len));
+    put_sum(icmp + 2, csum_add(csum_add(sum, icmp, ICMP_HEAD), rest, rest_len));
 }
 
 size_t icmp_wire_put_reply(const struct echo_proxy_answer *a, uint8_t head[ICMP_WIRE_HEAD_MAX])

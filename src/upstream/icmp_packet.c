@@ -7,6 +7,8 @@
 enum {
     IP4_HEAD = 20,
     IP6_HEAD = 40,
+    FRAGMENT_HEAD = 8, /* RFC 8200 section 4.5 */
+    NEXT_FRAGMENT = 44,
     ICMP_HEAD = 8,
     ICMP4_REQUEST = 8,
     ICMP4_REPLY = 0,
@@ -37,30 +39,43 @@ static void put_ip4(uint8_t *p, const struct up_echo_request *r, const struct ip
     put_sum(p + 10, csum_add(0, p, IP4_HEAD));
 }
 
-static void put_ip6(uint8_t *p, const struct up_echo_request *r, const struct ip_addr *source)
+/* IPv6 has no DF. What may leave in pieces says so by a fragment header that cuts nothing (RFC 6946), if there is room for one: the
+ * longest packets leave in pieces anyhow. Return: bytes of the headers. */
+static size_t put_ip6(uint8_t *p, const struct up_echo_request *r, const struct ip_addr *source,
+                      uint16_t ip_id)
 {
+    bool pieces = !r->df && FRAGMENT_HEAD + ICMP_HEAD + r->payload_len <= 65535;
+    size_t more = pieces ? FRAGMENT_HEAD : 0;
+
     put_be32(p, 0x60000000u | (uint32_t)r->tos << 20);
-    put_be16(p + 4, (uint16_t)(ICMP_HEAD + r->payload_len));
-    p[6] = IP_PROTO_ICMPV6;
+    put_be16(p + 4, (uint16_t)(more + ICMP_HEAD + r->payload_len));
+    p[6] = pieces ? NEXT_FRAGMENT : IP_PROTO_ICMPV6;
     p[7] = r->ttl;
     memcpy(p + 8, source->b, 16);
     memcpy(p + 24, r->target.b, 16);
+    if (pieces) {
+        memset(p + IP6_HEAD, 0, FRAGMENT_HEAD);
+        p[IP6_HEAD] = IP_PROTO_ICMPV6;
+        put_be32(p + IP6_HEAD + 4, ip_id);
+    }
+    return IP6_HEAD + more;
 }
 
 size_t icmp_packet_put(const struct up_echo_request *r, const struct ip_addr *source, uint16_t ip_id,
                        uint8_t head[ICMP_PACKET_HEAD])
 {
     bool v6 = !ip_is4(&r->target);
-    size_t ip = v6 ? IP6_HEAD : IP4_HEAD;
-    uint8_t *icmp = head + ip;
+    size_t ip = IP4_HEAD;
     uint32_t sum = 0;
+    uint8_t *icmp;
 
     if (v6) {
-        put_ip6(head, r, source);
+        ip = put_ip6(head, r, source, ip_id);
         sum = csum_pseudo(source, &r->target, IP_PROTO_ICMPV6, ICMP_HEAD + r->payload_len);
     } else {
         put_ip4(head, r, source, ip_id);
     }
+    icmp = head + ip;
     memset(icmp, 0, ICMP_HEAD);
     icmp[0] = v6 ? ICMP6_REQUEST : ICMP4_REQUEST;
     put_be16(icmp + 4, r->id);
@@ -101,19 +116,25 @@ static bool get_ip4(struct span in, bool quoted, struct packet *out)
 
 static bool get_ip6(struct span in, bool quoted, struct packet *out)
 {
-    size_t len;
+    size_t len, head = IP6_HEAD;
 
-    if (in.len < IP6_HEAD || in.data[0] >> 4 != 6 || in.data[6] != IP_PROTO_ICMPV6)
+    if (in.len < IP6_HEAD || in.data[0] >> 4 != 6)
         return false;
     len = get_be16(in.data + 4);
     if (!quoted && len > in.len - IP6_HEAD)
+        return false;
+    len = IP6_HEAD + len < in.len ? IP6_HEAD + len : in.len;
+    if (quoted && in.data[6] == NEXT_FRAGMENT && len >= IP6_HEAD + FRAGMENT_HEAD &&
+        in.data[IP6_HEAD] == IP_PROTO_ICMPV6) /* ours: it cuts nothing */
+        head += FRAGMENT_HEAD;
+    else if (in.data[6] != IP_PROTO_ICMPV6)
         return false;
     *out = (struct packet){ .source = ip_from6(in.data + 8), .target = ip_from6(in.data + 24) };
     if (ip_is4(&out->source) || ip_is4(&out->target)) /* a mapped address in a real packet (icmp.md V11) */
         return false;
     out->ttl = in.data[7];
     out->tos = (uint8_t)(get_be16(in.data) >> 4);
-    out->body = (struct span){ in.data + IP6_HEAD, len < in.len - IP6_HEAD ? len : in.len - IP6_HEAD };
+    out->body = (struct span){ in.data + head, len - head };
     return true;
 }
 

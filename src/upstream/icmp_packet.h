@@ -5,7 +5,7 @@
 
 #include "culvert/upstream.h"
 
-enum { ICMP_PACKET_HEAD = 40 + 8 };
+enum { ICMP_PACKET_HEAD = 40 + 8 + 8 };
 /** icmp_packet_put() - IP and ICMP headers of an echo request from @source; the payload follows. Return: their bytes
  * A payload over 65,507 bytes (IPv6: 65,527) fits no packet: the caller's promise. */
 size_t icmp_packet_put(const struct up_echo_request *r, const struct ip_addr *source, uint16_t ip_id,

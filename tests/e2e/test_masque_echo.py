@@ -1,5 +1,11 @@
 """Pings through type masque to our own far end (icmp.md 5): answered by the target itself, or not at all."""
+import re
+import socket
+import struct
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from harness import check, check_equal, client, fronts, servers, test, within
 from harness import lab as at
@@ -143,3 +149,89 @@ def _(t, rule):
         r = lab.cli.result([servers.need("ping"), "-n", "-c", "1", "-W", "3", fake_of(lab, "missing.test", kind)], timeout=20)
         check("unreachable" in r.stdout.lower() and ", 0 received" in r.stdout, r.stdout)
     check_equal(gw.counter("flow.echo_rejected"), 4)
+
+
+@test("the longest pings of all: 65,507 bytes by IPv4, 65,527 by IPv6, back byte for byte", rows=["icmp T1"], limit=60)
+def _(t):
+    lab, _, far = start(t)
+    lab.cli.sysctl("net/ipv4/ping_group_range", "0 2147483647")
+    lab.gateway(proxies=[far])
+    for v6, size in ((False, 65507), (True, 65527)):
+        target = at.TARGET[1 if v6 else 0]
+        check_equal(client.ping(lab.cli, target, 1, 56)[0], 1)
+        payload = bytes((i * 7 + i // 256) & 255 for i in range(size))
+        with lab.cli.entered():
+            family, proto, kind = (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128) if v6 else (socket.AF_INET, socket.IPPROTO_ICMP, 8)
+            s = socket.socket(family, socket.SOCK_DGRAM, proto)
+        with s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            s.settimeout(t.slow(5))
+            s.sendto(struct.pack(">BBHHH", kind, 0, 0, 0, 7) + payload, (target, 0))
+            answer = s.recv(70000)
+        check_equal((answer[0], len(answer) - 8, answer[8:] == payload), (129 if v6 else 0, size, True))
+
+
+def bulk(lab, size, until):
+    """TCP both ways, again and again; how many rounds were whole. One that the cut has hit is not counted."""
+    whole = 0
+    while not until.is_set():
+        try:
+            client.curl_bytes(lab.cli, at.TARGET[0], size)
+            client.upload(lab.cli, at.TARGET[1], size)
+            whole += 1
+        except Exception:           # the cut, in whatever it was doing
+            time.sleep(0.2)
+    return whole
+
+
+@test("reconnect in the middle of all of it: TCP both ways, datagrams and pings at once", rows=["icmp T5", "icmp T12"], limit=180)
+def _(t):
+    lab, pki, far = start(t)
+    lab.services()
+    gw = lab.gateway(proxies=[far])
+    rounds, seconds = (10, 20) if t.options.long else (2, 3)
+    stop = threading.Event()
+    run = subprocess.Popen(lab.cli.argv([servers.need("ping"), "-n", "-i", "0.1", at.TARGET[0]]), stdout=subprocess.PIPE, text=True)
+    with ThreadPoolExecutor(2) as pool:
+        bulks = [pool.submit(bulk, lab, 3000000, stop) for _ in range(2)]
+        try:
+            with client.udp(lab.cli, at.TARGET[0], servers.Services.ECHO) as s:
+                s.settimeout(0.5)
+                for turn in range(rounds):
+                    ends = time.monotonic() + t.slow(seconds)
+                    asked(s, t.slow(20))
+                    before = gw.counter("icmp_tunnel.rtt_sum_us")
+                    within(t.slow(10), lambda: gw.counter("icmp_tunnel.rtt_sum_us") > before, "pings are answered")
+                    while time.monotonic() < ends:
+                        asked(s, t.slow(20))
+                    if turn % 2 == 0:           # the whole server dies
+                        far.process.signal(9)
+                        far.process.wait(10)
+                        far = fronts.masque(lab, pki)
+                    else:                       # only the connections do
+                        lab.srv.result(["ss", "-K", "sport", "=", str(far.port)])
+                asked(s, t.slow(20))
+                before = gw.counter("icmp_tunnel.rtt_sum_us")
+                within(t.slow(20), lambda: gw.counter("icmp_tunnel.rtt_sum_us") > before, "pings go on after the last cut")
+        finally:
+            stop.set()
+            run.terminate()
+    seen = [int(x) for x in re.findall(r"icmp_seq=(\d+) ttl", run.communicate()[0])]
+    whole = sum(b.result() for b in bulks)
+    check(whole >= 2, "%d rounds of TCP were whole" % whole)
+    check_equal(len(seen), len(set(seen)), "pings answered twice")
+    client.curl_bytes(lab.cli, at.TARGET[0], 3000000)
+    t.note("%d cuts; %d TCP rounds of 6 MB whole, %d pings answered" % (rounds, whole, len(seen)))
+
+
+def asked(s, seconds):
+    """A datagram comes back; those that a cut swallows are asked for again, as anybody who uses UDP does."""
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            s.send(b"datagram")
+            check_equal(s.recv(100), b"datagram")
+            return
+        except (TimeoutError, ConnectionRefusedError, OSError):
+            check(time.monotonic() < ends, "no datagram in %d s" % seconds)

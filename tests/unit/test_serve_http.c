@@ -10,6 +10,7 @@
 
 #include "serve/http_request.h"
 #include "serve/icmp_wire.h"
+#include "upstream/icmp_packet.h"
 
 #define LINE "CONNECT target.test:443 HTTP/1.1\r\n"
 #define HOST "Host: target.test:443\r\n"
@@ -245,6 +246,46 @@ static void what_is_written_reads_back(void **state) /* icmp.md T1, T2, T4 */
     free(packet);
 }
 
+/* RFC 6946, RFC 8200 section 5: what came to the other end in pieces may leave in pieces; nothing else of IPv6 may. */
+static void a_packet_of_ipv6_says_whether_it_may_leave_in_pieces(void **state) /* icmp.md T1, T4 */
+{
+    static uint8_t payload[65527], packet[66000];
+    static const struct {
+        uint32_t len;
+        bool whole, df;
+    } rows[] = { { 56, true, true },     { 56, false, false },    { 8000, true, true },
+                 { 8000, false, false }, { 65519, false, false }, { 65520, false, false },
+                 { 65527, false, false } };
+    struct ip_addr source = addr("fd00::2");
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct up_echo_request r = { .target = addr("2001:db8::1"),
+                                     .id = 3,
+                                     .seq = 4,
+                                     .ttl = 60,
+                                     .tos = 8,
+                                     .df = rows[i].whole,
+                                     .payload = payload,
+                                     .payload_len = rows[i].len };
+        size_t n = icmp_packet_put(&r, &source, 1, packet);
+        struct echo_proxy_request read;
+
+        memcpy(packet + n, payload, r.payload_len);
+        assert_int_equal(icmp_wire_read((struct span){ packet, n + r.payload_len }, true, &read),
+                         ICMP_WIRE_ECHO);
+        assert_int_equal(read.df, rows[i].df);
+        assert_int_equal(read.payload_len, rows[i].len);
+        assert_int_equal(read.ip_header_len, n - 8);
+        assert_int_equal(read.tos, 8);
+        if (n > 48) { /* a piece of something is none */
+            packet[42] |= 1 << 3;
+            assert_int_equal(icmp_wire_read((struct span){ packet, n + r.payload_len }, true, &read),
+                             ICMP_WIRE_OTHER);
+        }
+    }
+}
+
 static void an_error_fits_into_what_everybody_takes(void **state) /* icmp.md U7 */
 {
     uint8_t head[ICMP_WIRE_HEAD_MAX], quoted[2000] = { 0x45 };
@@ -275,6 +316,7 @@ int main(void)
         cmocka_unit_test(a_login_is_basic_or_a_bearer_token),
         cmocka_unit_test(an_answer_says_what_a_client_needs),
         cmocka_unit_test(what_is_written_reads_back),
+        cmocka_unit_test(a_packet_of_ipv6_says_whether_it_may_leave_in_pieces),
         cmocka_unit_test(an_error_fits_into_what_everybody_takes),
     };
 
