@@ -85,6 +85,8 @@ struct config_provider { /* one of `rule-providers` */
 /* Targets of rules are indices of `upstreams`; the first three are always there. */
 enum { CONFIG_TARGET_DIRECT, CONFIG_TARGET_REJECT, CONFIG_TARGET_REJECT_DROP, CONFIG_TARGET_FIRST_PROXY };
 
+enum config_sandbox { CONFIG_SANDBOX_ON, CONFIG_SANDBOX_OFF, CONFIG_SANDBOX_REQUIRE };
+
 struct config {
     uint32_t workers; /* 0: auto, one for each usable core */
     struct config_limits limits;
@@ -96,8 +98,10 @@ struct config {
     struct stack_config stack;
     /* `stack` as policy; max_tcp, max_udp and per_source come from config_shares(). */
     struct forward_options forward;
-    struct dns_settings dns; /* `dns` and `hosts`; points into this configuration */
-    const char *state_dir;   /* folder of what outlives a restart */
+    struct dns_settings dns;     /* `dns` and `hosts`; points into this configuration */
+    const char *user;            /* to become; NULL: stay who we are */
+    enum config_sandbox sandbox; /* what is given up before the first packet */
+    const char *state_dir;       /* folder of what outlives a restart */
     const struct upstream_options *upstreams;
     size_t upstream_count;
     struct config_provider *providers;

@@ -124,6 +124,18 @@ struct nl_rule { /* a policy routing rule */
 int netlink_open(struct netlink **out, struct err *err);
 /** netlink_open_diag() - a socket for netlink_socket_owner() and netlink_destroy_sockets() only */
 int netlink_open_diag(struct netlink **out, struct err *err);
+/* ---- changes made by another process, which has the privilege (netlink_change.c) ---- */
+#define NETLINK_CHANGE_MAX 1024
+typedef int netlink_change_fn(void *arg, const void *request, size_t len);
+/** netlink_delegate() - from now on @fn carries out what changes links, addresses, routes and rules; reading stays here
+ * @fn: gets the request as the kernel would, at most NETLINK_CHANGE_MAX bytes, borrowed; 0 or -errno is the answer. */
+void netlink_delegate(struct netlink *nl, netlink_change_fn *fn, void *arg);
+/** netlink_change_is_ours() - is this one whole change that a gateway makes? Pure; the bytes may be anything.
+ * Routes and rules that carry @proto; addresses of the link @ifindex, and its being up, MTU, queue length and address mode. */
+bool netlink_change_is_ours(const void *request, size_t len, uint8_t proto, int ifindex);
+/** netlink_change() - carry it out, on the other side. Return: 0 or -errno of the kernel */
+int netlink_change(struct netlink *nl, const void *request, size_t len);
+
 struct nl_owner {
     uint32_t uid, inode;
 };

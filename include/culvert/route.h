@@ -130,6 +130,21 @@ bool route_needs_nft(const struct route_options *opt); /* groups or cgroups are 
 
 struct route;
 
+/* Another process that has the privilege, and how it is asked about our table of nftables. Each returns 0 or -errno. */
+struct route_agent {
+    int (*load)(
+        void *
+            arg); /* the text of route_nft_whole(), which it was given while we had the privilege ourselves */
+    int (*rules)(void *arg, unsigned *count); /* as netlink_nft_rules() */
+    int (*remove)(void *arg);
+    void *arg;
+};
+/** route_nft_whole() - the transaction that makes our table, as text; the caller's (free()); NULL: nftables is not in use */
+char *route_nft_whole(const struct route *r);
+/** route_nft_run() - [the other process] let libnftables do it. Return: 0; -errno with a sentence */
+int route_nft_run(const char *text, struct err *err);
+void route_delegate(struct route *r, const struct route_agent *agent); /* copied; until route_undo() */
+
 /** route_apply() - make it so, removing first what a dead predecessor left
  * @nl: borrowed until route_undo()
  * Return: 0; -EBUSY: another live instance has this table, nothing was touched; -EEXIST: our table or priorities hold routes or
@@ -163,5 +178,8 @@ bool route_is_held(struct netlink *nl);
  * @table, @priority: only those of this table and from this priority on; both 0: all of ours, wherever they are
  * @removed: how many, or NULL. Return: 0 or the first -errno; it goes on after one. */
 int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigned *removed);
+int route_nft_remove(void); /* our table of nftables alone. 0; -ENOENT: was not there; -errno */
+/** route_nft_rules() - how many rules it has. 0; -ENOENT; -errno */
+int route_nft_rules(unsigned *count);
 
 #endif

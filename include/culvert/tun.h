@@ -32,6 +32,9 @@ struct tun_options {
     uint32_t more_fds_count;
     struct ip_prefix address[TUN_ADDRESSES_MAX]; /* with host bits; len counted as in struct ip_prefix */
     size_t addresses;
+    /* TUNSETIFF on a queue of ours when the device is made again, for who has given up the privilege; NULL: we do. 0 or -errno */
+    int (*attach)(void *arg, int fd, const char *name, short flags);
+    void *attach_arg;
     uint32_t mtu;    /* default (0) 1500; 576..65535 */
     uint32_t queues; /* 0 = one per worker; at most TUN_QUEUES_MAX */
     enum tun_offload offload;

@@ -13,6 +13,7 @@
 #include "confirm.h"
 #include "gateway.h"
 #include "process.h"
+#include "stages.h"
 
 struct run {
     const struct cli *cli;
@@ -21,6 +22,7 @@ struct run {
     struct netlink *netlink;
     struct gateway *gateway;
     struct api *api;
+    struct stages stages;
     struct confirm confirm;
     uint64_t confirm_us; /* 0: nobody has to */
     bool alone;          /* no other culvert has our device, as far as we know */
@@ -190,17 +192,43 @@ static void restore_dead_ones_dns(const struct run *run)
 
 static int start_gateway(struct run *run)
 {
-    struct gateway_setup setup = {
-        .config = &run->config, .loop = run->loop, .netlink = run->netlink, .on_fatal = on_fatal, .arg = run
-    };
+    struct gateway_setup setup = { .config = &run->config,
+                                   .loop = run->loop,
+                                   .netlink = run->netlink,
+                                   .helper = run->stages.helper,
+                                   .before_threads = stages_confine,
+                                   .before_arg = &run->stages,
+                                   .on_fatal = on_fatal,
+                                   .arg = run };
     struct err err = { "" };
     int r;
 
     restore_dead_ones_dns(run);
+    if (setup.helper != NULL) {
+        run->config.tun.attach = helper_attach;
+        run->config.tun.attach_arg = setup.helper;
+    }
     r = gateway_start(&setup, &run->gateway, &err);
 
     if (r == -EBUSY && another_runs(run))
         return complain(EXIT_FAILED, "another culvert is running: %s", err.text);
+    return r == 0 ? EXIT_FINE : complain(status_of(r), "%s", err.text);
+}
+
+static int begin_stages(struct run *run)
+{
+    bool named = run->config.api_unix_set;
+    struct err err = { "" };
+    int r;
+
+    run->stages = (struct stages){ .config = &run->config,
+                                   .config_path = load_path(run->cli),
+                                   .api_path = named ? run->config.api_unix : API_PATH_DEFAULT,
+                                   .netlink = run->netlink,
+                                   .loop = run->loop,
+                                   .on_fatal = on_fatal,
+                                   .arg = run };
+    r = stages_begin(&run->stages, &err);
     return r == 0 ? EXIT_FINE : complain(status_of(r), "%s", err.text);
 }
 
@@ -227,6 +255,7 @@ static void finish(struct run *run)
     confirm_end(&run->confirm);
     api_close(run->api);
     gateway_stop(run->gateway);
+    stages_end(&run->stages);
     netlink_close(run->netlink);
     loop_free(run->loop);
 }
@@ -298,7 +327,7 @@ static int run_with(struct run *run)
 
     run->alone = run->config.tun.name[0] == '\0' || process_claim(run->config.tun.name);
     if (status == EXIT_FINE && (status = open_api(run)) == EXIT_FINE &&
-        (status = start_gateway(run)) == EXIT_FINE)
+        (status = begin_stages(run)) == EXIT_FINE && (status = start_gateway(run)) == EXIT_FINE)
         status = serve_until_signal(run);
     finish(run);
     return status;

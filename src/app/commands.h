@@ -27,6 +27,8 @@ int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 
 /** load_config() - what -c, --proxy or the default places say, with all messages on stderr
  * Return: EXIT_FINE and *out, the caller's; otherwise the exit status. */
 int load_config(const struct cli *cli, struct config **out);
+/* The file that load_config() reads; NULL: --proxy, or there is none. */
+const char *load_path(const struct cli *cli);
 /** load_file() - the same for one file */
 int load_file(const char *path, struct config **out);
 /** load_url() - the same for one URL */

@@ -168,14 +168,30 @@ static int workers_start(struct gateway *g, struct err *err)
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
-/* Without it, rules about users and programs match nothing, and that is said. */
+/* Without it, rules about users and programs match nothing, and that is said. Its thread runs once privileges are gone. */
 static void owners_open(struct gateway *g)
 {
     struct err err = { "" };
     uint8_t needs = rules_needs(g->setup.config->rules);
 
-    if (owners_new(&g->owners, &err) != 0 && (needs & (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)))
+    if (owners_new(g->setup.helper, &g->owners, &err) != 0 && (needs & (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)))
         log_warning("rules with UID and PROCESS-* match nothing: %s", err.text);
+}
+
+static int threads_start(struct gateway *g, struct err *err)
+{
+    int r = g->owners != NULL ? owners_start(g->owners) : 0;
+
+    if (r != 0)
+        return err_set(err, r, "no thread for look-ups of programs: %s", strerror(-r));
+    return workers_start(g, err);
+}
+
+static int confine(struct gateway *g, struct err *err)
+{
+    if (g->setup.before_threads == NULL)
+        return 0;
+    return g->setup.before_threads(g->setup.before_arg, tun_name(g->tun), g->route, err);
 }
 
 int gateway_start(const struct gateway_setup *setup, struct gateway **out, struct err *err)
@@ -197,15 +213,17 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
         err_set(err, r, "the guard against loops cannot be set up: %s", strerror(-r));
         goto undo;
     }
-    owners_open(g);
     g->names.fakes = setup->config->dns.mode == DNS_MODE_FAKE_IP;
+    owners_open(g);
     gateway_socket_rules(g, &g->rules);
     g->first_rules = g->rules;
     if ((r = workers_open(g, err)) != 0)
         goto undo;
     gateway_picks_open(g);
-    if ((r = gateway_device_watch(g, err)) != 0 || (r = workers_start(g, err)) != 0 ||
-        (r = gateway_routes_open(g, err)) != 0)
+    if ((r = gateway_device_watch(g, err)) != 0 || (r = gateway_routes_open(g, err)) != 0 ||
+        (r = confine(g, err)) != 0)
+        goto undo;
+    if ((r = threads_start(g, err)) != 0)
         goto undo;
     gateway_lists_open(g, setup->config);
     *out = g;

@@ -13,6 +13,8 @@
     0x1b6 /* SO_MARK of our sockets with auto-route, when tun.routing-mark says nothing */
 
 struct gateway;
+struct helper;
+struct route;
 
 struct gateway_setup {
     const struct config *config; /* borrowed until gateway_free(); all that the file or --proxy said */
@@ -23,6 +25,10 @@ struct gateway_setup {
     size_t tun_fd_count;
     struct ip_addr dns_address[2]; /* forward.h: queries to these, port 53, go to dns_server; none: off */
     struct ip_port dns_server;
+    struct helper *helper; /* looks programs up; NULL: we do. Until gateway_stop() */
+    /* Everything is open and routes are made, no thread runs: privileges go now. NULL: they stay. 0 or -errno with a sentence */
+    int (*before_threads)(void *arg, const char *tun_name, struct route *route, struct err *err);
+    void *before_arg;
     /* The gateway cannot go on (device lost for good): the caller ends with status 1. [main] */
     void (*on_fatal)(void *arg, const char *why);
     void *arg;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "gateway_impl.h"
+#include "helper.h"
 
 #define UPLINK_SETTLE_US 50000 /* one look for a burst of netlink events */
 
@@ -143,7 +144,8 @@ static void end_sockets_on(struct gateway *g, const struct ip_addr *gone)
 {
     char text[IP_TEXT_MAX];
     unsigned count = 0;
-    int r = netlink_destroy_sockets(g->diag, gone, g->rules.mark, &count);
+    int r = g->setup.helper != NULL ? helper_end_sockets(g->setup.helper, gone, &count)
+                                    : netlink_destroy_sockets(g->diag, gone, g->rules.mark, &count);
 
     if (r != 0 && r != -EOPNOTSUPP)
         log_debug("sockets on %s cannot be ended: %s", ip_text(gone, text), strerror(-r));
@@ -295,7 +297,10 @@ static void set_system_dns(struct gateway *g)
 
 static void restore_system_dns(struct gateway *g)
 {
-    int r = g->dns_is_set ? route_dns_restore(ROUTE_DNS_FILE) : 0;
+    int r = 0;
+
+    if (g->dns_is_set)
+        r = g->setup.helper != NULL ? helper_dns_restore(g->setup.helper) : route_dns_restore(ROUTE_DNS_FILE);
 
     if (r != 0)
         log_error("%s cannot be put back: %s; it is %s%s", ROUTE_DNS_FILE, strerror(-r), ROUTE_DNS_FILE,

@@ -48,17 +48,26 @@ int load_url(const char *url, struct config **out)
     return report(r, "--proxy", &m);
 }
 
+/* A file that is there and cannot be read is an error, not a reason to take the next one. */
+const char *load_path(const struct cli *cli)
+{
+    if (cli->proxy != NULL || cli->config != NULL)
+        return cli->proxy != NULL ? NULL : cli->config;
+    for (size_t i = 0; i < ARRAY_LEN(default_places); i++) {
+        if (access(default_places[i], F_OK) == 0)
+            return default_places[i];
+    }
+    return NULL;
+}
+
 int load_config(const struct cli *cli, struct config **out)
 {
+    const char *path = load_path(cli);
+
     if (cli->proxy != NULL)
         return load_url(cli->proxy, out);
-    if (cli->config != NULL)
-        return load_file(cli->config, out);
-    for (size_t i = 0; i < ARRAY_LEN(default_places); i++) {
-        /* A file that is there and cannot be read is an error, not a reason to take the next one. */
-        if (access(default_places[i], F_OK) == 0)
-            return load_file(default_places[i], out);
-    }
+    if (path != NULL)
+        return load_file(path, out);
     return complain(EXIT_USAGE,
                     "nothing is configured: neither ./%s nor %s exists; give -c FILE or --proxy "
                     "socks5://HOST:PORT",

@@ -6,8 +6,13 @@
 #include "culvert/loop.h"
 
 struct owners;
+struct helper;
 
-int owners_new(struct owners **out, struct err *err); /* the thread runs; 0 or -errno with a sentence */
+/** owners_new() - ready to be asked; it answers when its thread runs
+ * @helper: sees the programs of all users, until owners_free(); NULL: we look with what we may
+ * Return: 0 or -errno with a sentence. */
+int owners_new(struct helper *helper, struct owners **out, struct err *err);
+int owners_start(struct owners *o); /* the thread, once: 0 or -errno */
 /** owners_ask() - forward's owner_ask_fn, with the struct owners as @arg [worker] */
 void owners_ask(void *arg, struct flow_owner_ask *ask);
 /** owners_free() - end the thread. After the workers' threads have ended, and before their loops are freed: what was asked and not

@@ -314,7 +314,10 @@ void worker_read_again(struct worker *w)
 static void *run(void *arg)
 {
     struct worker *w = arg;
+    char name[16];
 
+    snprintf(name, sizeof(name), "worker-%u", w->index);
+    pthread_setname_np(pthread_self(), name); /* of another thread it would be a write into /proc */
     worker_groups_start(w, w->policy);
     forward_policy_unref(w->policy);
     w->policy = NULL;
@@ -328,14 +331,9 @@ static void *run(void *arg)
 int worker_start(struct worker *w)
 {
     int r = -pthread_create(&w->thread, NULL, run, w);
-    char name[16];
 
-    if (r != 0)
-        return r;
-    w->started = true;
-    snprintf(name, sizeof(name), "worker-%u", w->index);
-    pthread_setname_np(w->thread, name);
-    return 0;
+    w->started = r == 0;
+    return r;
 }
 
 void worker_stop(struct worker *w)

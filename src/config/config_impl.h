@@ -222,7 +222,7 @@ void cfg_fixed_default(struct cfg_read *r, const struct cfg_key *k);
 extern const struct cfg_type cfg_section_type, cfg_bool, cfg_uint, cfg_auto_uint, cfg_none_uint, cfg_port,
     cfg_mtu, cfg_choice, cfg_choice_only, cfg_duration, cfg_duration_ms, cfg_duration_or_off, cfg_auto_size,
     cfg_rate, cfg_auto_mark, cfg_version, cfg_fd, cfg_output, cfg_output_dir, cfg_socket_path,
-    cfg_metrics_path, cfg_true_only, cfg_ignored; /* value.c */
+    cfg_metrics_path, cfg_true_only, cfg_account, cfg_ignored; /* value.c */
 extern const struct cfg_type cfg_interface, cfg_auto_interface, cfg_detect_interface, cfg_tun_addresses,
     cfg_excludes, cfg_allow, cfg_listen, cfg_api_listen, cfg_host;      /* address.c */
 bool cfg_interface_valid(struct cfg_read *r, const struct cfg_node *v); /* reported if not (address.c) */

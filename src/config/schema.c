@@ -12,12 +12,21 @@
 #define FLOWS_MAX  16777216
 
 /* Choices are stored as int. */
-_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum tun_offload) == sizeof(int), "enum size");
+_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum tun_offload) == sizeof(int) &&
+                   sizeof(enum config_sandbox) == sizeof(int),
+               "enum size");
 _Static_assert(sizeof(enum echo_mode) == sizeof(int) && sizeof(enum upstream_udp) == sizeof(int) &&
                    sizeof(enum upstream_pipelining) == sizeof(int),
                "enum size");
 
 /* ---- runtime, limits, log ------------------------------------------------------------------------------------------ */
+
+static const struct cfg_choice sandboxes[] = {
+    { "true", CONFIG_SANDBOX_ON, CFG_HERE },
+    { "false", CONFIG_SANDBOX_OFF, CFG_HERE },
+    { "require", CONFIG_SANDBOX_REQUIRE, CFG_HERE },
+    { .text = NULL },
+};
 
 static const struct cfg_key runtime_keys[] = {
     { .name = "workers",
@@ -28,8 +37,20 @@ static const struct cfg_key runtime_keys[] = {
       .max = 64,
       .help = "threads, each with its own loop, TUN queue and stack shard; "
               "`auto`: one for each usable core" },
-    LATER("user", cfg_later_text, "run as this user once everything is set up"),
-    LATER("sandbox", cfg_later_bool, "give up what the program does not need; `require`: or do not start"),
+    { .name = "user",
+      .fixed = true,
+      .type = &cfg_account,
+      AT(user),
+      .shown = "unset: stay",
+      .help = "become this user once everything is open; its files must be readable for a reload" },
+    { .name = "sandbox",
+      .fixed = true,
+      .type = &cfg_choice,
+      AT(sandbox),
+      .fallback = "true",
+      .choices = sandboxes,
+      .help = "give up privileges, system calls and files that are not needed; `require`: where the kernel "
+              "cannot do all of it, do not start" },
     { .name = "state-dir",
       .type = &cfg_output_dir,
       .fixed = true,

@@ -422,6 +422,17 @@ static void read_output_dir(struct cfg_read *r, const struct cfg_key *k, const s
         cfg_error(r, v, "%s is no absolute path; /var/lib/culvert would work", cfg_quote(v->text, quoted));
 }
 
+/* Whether this machine has the account is asked when it is needed: a file may be checked elsewhere. */
+static void read_account(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    char quoted[CFG_QUOTED_MAX];
+
+    if (v->text[0] != '\0' && v->count <= 32 && strpbrk(v->text, ":/ \t\n") == NULL)
+        store_text(k, to, cfg_keep_text(r, v->text, v->count));
+    else
+        cfg_error(r, v, "%s is no name of a user; culvert would work", cfg_quote(v->text, quoted));
+}
+
 static void read_socket_path(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     char quoted[CFG_QUOTED_MAX];
@@ -500,6 +511,7 @@ SCALAR_TYPE(cfg_output, "`stderr`, `stdout`, path", "stderr, stdout or an absolu
 SCALAR_TYPE(cfg_metrics_path, "path", "a path of a URL, as in /metrics", read_metrics_path);
 SCALAR_TYPE(cfg_output_dir, "path", "an absolute path", read_output_dir);
 SCALAR_TYPE(cfg_socket_path, "path, `none`", "an absolute path or none", read_socket_path);
+SCALAR_TYPE(cfg_account, "user", "the name of a user", read_account);
 SCALAR_TYPE(cfg_true_only, "`true`", "true", read_true_only);
 const struct cfg_type cfg_ignored = {
     .name = "any", .expects = "a value", .kind = CFG_SCALAR, .mixed = true, .read = read_ignored

@@ -126,6 +126,8 @@ static int send_and_receive(struct netlink *nl, struct nlmsghdr *req, nl_parse_f
 int nl_talk(struct netlink *nl, struct nlmsghdr *req, nl_parse_fn *parse, void *arg)
 {
     req->nlmsg_flags |= NLM_F_ACK;
+    if (nl->change != NULL && parse == NULL) /* a request without an answer changes something */
+        return nl->change(nl->change_arg, req, req->nlmsg_len);
     return send_and_receive(nl, req, parse, arg);
 }
 

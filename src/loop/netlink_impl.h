@@ -16,6 +16,8 @@ struct netlink {
     struct mnl_socket *sock;
     uint32_t seq;
     uint32_t portid;
+    netlink_change_fn *change; /* makes the changes in our place; NULL: we do */
+    void *change_arg;
     _Alignas(8) char request[NL_REQUEST_MAX];
     _Alignas(8) char answer[NL_ANSWER_MAX];
 };

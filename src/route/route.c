@@ -148,17 +148,23 @@ static int remove_route(void *arg, const struct nl_route *r)
     return 0;
 }
 
-int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigned *removed)
+static int cleanup(struct netlink *nl, uint32_t table, uint32_t priority, const struct route_agent *agent,
+                   unsigned *removed)
 {
     struct cleaner c = { .nl = nl, .priority = priority };
     int r = netlink_rules(nl, remove_rule, &c);
 
     if (r == 0)
         r = netlink_routes(nl, table, remove_route, &c);
-    count_removal(&c, route_nft_remove());
+    count_removal(&c, agent->remove != NULL ? agent->remove(agent->arg) : route_nft_remove());
     if (removed != NULL)
         *removed = c.removed;
     return r != 0 ? r : c.result;
+}
+
+int route_cleanup(struct netlink *nl, uint32_t table, uint32_t priority, unsigned *removed)
+{
+    return cleanup(nl, table, priority, &(struct route_agent){ .remove = NULL }, removed);
 }
 
 /* ---- adding ---- */
@@ -277,6 +283,11 @@ int route_apply(struct netlink *nl, const struct route_options *opt, struct rout
     return 0;
 }
 
+void route_delegate(struct route *rt, const struct route_agent *agent)
+{
+    rt->agent = *agent;
+}
+
 void route_forget_on_exit(struct route *rt)
 {
     rt->opt.on_exit = ROUTE_RESTORE;
@@ -288,7 +299,7 @@ void route_undo(struct route *rt)
         return;
     route_watch_end(rt);
     if (rt->opt.on_exit == ROUTE_RESTORE)
-        (void)route_cleanup(rt->nl, rt->table, rt->priority, NULL);
+        (void)cleanup(rt->nl, rt->table, rt->priority, &rt->agent, NULL);
     else if (rt->opt.on_exit == ROUTE_BLOCK)
         remove_tun_routes(rt);
     route_free(rt);

@@ -24,8 +24,9 @@ struct route {
     struct route_plan plan;
     char tun_name[16];
     uint32_t table, priority;
-    struct netlink *nft; /* NULL: the table of nftables could not be made */
-    unsigned nft_rules;  /* that it has when whole */
+    struct netlink *nft;      /* NULL: the table of nftables could not be made */
+    unsigned nft_rules;       /* that it has when whole */
+    struct route_agent agent; /* all NULL: we have the privilege */
     struct route_watcher watch;
 };
 
@@ -51,7 +52,6 @@ enum { ROUTE_HOLD_AT = 8 }; /* from the first of our priorities on: on-exit says
  * Without nftables that is one warning. Return: 0; -errno with a sentence where the options need it. */
 int route_nft_load(struct route *r, struct err *err);
 bool route_nft_missing(struct route *r); /* gone, or not whole any more */
-int route_nft_remove(void);              /* 0; -ENOENT: was not there; -errno */
 
 void route_watch_end(struct route *r);
 

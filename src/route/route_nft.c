@@ -224,6 +224,27 @@ static int run(const struct nftables *n, const char *text, struct err *err)
     return r;
 }
 
+int route_nft_run(const char *text, struct err *err)
+{
+    struct nftables n = { 0 };
+    int r;
+
+    if (open_library(&n))
+        r = run(&n, text, err);
+    else
+        r = err_set(err, -ENOTSUP, "libnftables.so.1 is not there; install nftables");
+    if (n.library != NULL)
+        dlclose(n.library);
+    return r;
+}
+#else
+int route_nft_run(const char *text, struct err *err)
+{
+    (void)text;
+    return err_set(err, -ENOTSUP, "this program was built without it (WITH_NFT=OFF)");
+}
+#endif
+
 static char *whole_text(const struct route_options *opt)
 {
     char *text = NULL;
@@ -240,40 +261,43 @@ static char *whole_text(const struct route_options *opt)
     return NULL;
 }
 
-static int load(const struct route_options *opt, struct err *err)
+char *route_nft_whole(const struct route *rt)
 {
-    struct nftables n = { 0 };
-    char *text = whole_text(opt);
+    return rt->nft != NULL ? whole_text(&rt->opt) : NULL;
+}
+
+static int load(struct route *rt, struct err *err)
+{
+    char *text;
     int r;
 
-    if (text == NULL)
+    if (rt->agent.load != NULL) {
+        r = rt->agent.load(rt->agent.arg);
+        return r == 0 ? 0 : err_set(err, r, "the helper process cannot make our table: %s", strerror(-r));
+    }
+    if ((text = whole_text(&rt->opt)) == NULL)
         return err_set(err, -ENOMEM, "out of memory");
-    if (open_library(&n))
-        r = run(&n, text, err);
-    else
-        r = err_set(err, -ENOTSUP, "libnftables.so.1 is not there; install nftables");
-    if (n.library != NULL)
-        dlclose(n.library);
+    r = route_nft_run(text, err);
     free(text);
     return r;
 }
-#else
-static int load(const struct route_options *opt, struct err *err)
+
+static int count_rules(struct route *rt, unsigned *count)
 {
-    (void)opt;
-    return err_set(err, -ENOTSUP, "this program was built without it (WITH_NFT=OFF)");
+    if (rt->agent.rules != NULL)
+        return rt->agent.rules(rt->agent.arg, count);
+    return netlink_nft_rules(rt->nft, ROUTE_NFT_TABLE, count);
 }
-#endif
 
 int route_nft_load(struct route *rt, struct err *err)
 {
     struct err why = { "" };
-    int r = load(&rt->opt, &why);
+    int r = load(rt, &why);
 
     if (r == 0 && rt->nft == NULL)
         r = netlink_open_nft(&rt->nft, &why);
     if (r == 0)
-        r = netlink_nft_rules(rt->nft, ROUTE_NFT_TABLE, &rt->nft_rules);
+        r = count_rules(rt, &rt->nft_rules);
     if (r == 0)
         return 0;
     if (route_needs_nft(&rt->opt))
@@ -292,7 +316,7 @@ bool route_nft_missing(struct route *rt)
 
     if (rt->nft == NULL)
         return false;
-    r = netlink_nft_rules(rt->nft, ROUTE_NFT_TABLE, &count);
+    r = count_rules(rt, &count);
     return r == -ENOENT || (r == 0 && count != rt->nft_rules);
 }
 
@@ -304,6 +328,18 @@ int route_nft_remove(void)
     if (r != 0)
         return -ENOENT; /* a kernel without it has no table of ours */
     r = netlink_nft_remove(nl, ROUTE_NFT_TABLE);
+    netlink_close(nl);
+    return r;
+}
+
+int route_nft_rules(unsigned *count)
+{
+    struct netlink *nl;
+    int r = netlink_open_nft(&nl, NULL);
+
+    if (r != 0)
+        return r;
+    r = netlink_nft_rules(nl, ROUTE_NFT_TABLE, count);
     netlink_close(nl);
     return r;
 }

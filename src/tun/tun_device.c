@@ -322,6 +322,13 @@ int tun_device_adopt(struct tun *t, struct err *err)
 
 /* ---- again, and the end ---- */
 
+static int attach_again(struct tun *t, int fd)
+{
+    if (t->opt.attach != NULL)
+        return t->opt.attach(t->opt.attach_arg, fd, t->name, t->mode_flags);
+    return attach(fd, t->name, t->mode_flags, NULL);
+}
+
 int tun_device_again(struct tun *t, struct err *err)
 {
     struct nl_link link;
@@ -333,7 +340,7 @@ int tun_device_again(struct tun *t, struct err *err)
     for (uint32_t i = 0; i < t->queues; i++) {
         if (tun_device_is_attached(t->queue[i].fd))
             continue;
-        if ((r = attach(t->queue[i].fd, t->name, t->mode_flags, NULL)) != 0)
+        if ((r = attach_again(t, t->queue[i].fd)) != 0)
             return attach_error(err, r, t->name);
     }
     if ((t->mode_flags & IFF_VNET_HDR) == 0)

@@ -16,16 +16,19 @@ FILE_LINES_MAX = 700
 # A library's header and the folder that alone opens it. Folders that do not exist yet are named already.
 LIBRARY_HOMES = [
     (r"ev\.h|ev\+\+\.h|libev/.*", {"loop"}),
-    (r"libmnl/.*|linux/netlink\.h", {"loop"}),
+    (r"libmnl/.*", {"loop"}),
+    (r"linux/netlink\.h", {"loop", "app"}),                # app: which protocols the sandbox lets through
     # Constants only: whoever asks netlink through culvert/loop.h speaks of RTN_UNICAST and the like.
     (r"linux/(rtnetlink|if_link|if_addr|fib_rules)\.h", {"loop", "tun", "route", "app"}),
-    (r"nftables/.*|libnftnl/.*|linux/netfilter.*", {"route"}),
+    (r"linux/netfilter(/.*)?\.h", {"loop", "route"}),
+    (r"nftables/.*|libnftnl/.*", {"route"}),
     (r"yaml\.h", {"config"}),
     (r"mbedtls/.*|psa/.*", {"tls"}),
     (r"nghttp2/.*", {"h2"}),
     (r"jansson.*|microhttpd\.h|wslay/.*", {"api"}),
     (r"pcre2\.h|maxminddb.*", {"rules"}),
-    (r"linux/(if_tun|virtio_net)\.h", {"tun"}),
+    (r"linux/virtio_net\.h", {"tun"}),
+    (r"linux/if_tun\.h", {"tun", "app"}),                  # app: the helper attaches a queue again; the sandbox's list
     (r"cap-ng\.h|seccomp\.h|sys/capability\.h|linux/landlock\.h", {"app"}),
     (r"cmocka\.h", set()),
 ]

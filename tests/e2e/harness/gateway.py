@@ -14,6 +14,7 @@ ROUTING_MARK = 0x1b6            # spared by the rules that lead packets of gw in
 SECRET = "s3cr3t-never-print"      # the tests' password; no output may contain it
 # The leak checker stops its own process with ptrace, which now and then fails; that says nothing about culvert.
 LEAK_CHECK_BROKE = "LeakSanitizer has encountered a fatal error"
+REFUSED = "sandbox: the system call"      # every test runs inside the sandbox, and nothing in it may need more (faults.md X9)
 SANITIZER_NOISE = re.compile(r"runtime error:|(Address|Leak|Thread|UndefinedBehavior)Sanitizer|Assertion .* failed|"
                              r"stack smashing detected|double free|corrupted")
 
@@ -140,6 +141,8 @@ class Gateway:
         at = self.log.find(noise[0]) if noise else 0
         check(not noise, "sanitizer or assertion:\n" + self.log[at:at + 3000])
         check(SECRET not in self.log, "the password is in the log (G7)")
+        refused = [x for x in self.process.lines if REFUSED in x]
+        check(not refused, "the sandbox refused what is needed (X9): %s" % " ".join(refused))
 
     def finish(self):
         """At the end of every test: still alive, ends cleanly, and said nothing that it should not."""
