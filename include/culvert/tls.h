@@ -90,7 +90,7 @@ enum tls_step {
     TLS_DONE,
     TLS_WANT_READ,
     TLS_WANT_WRITE,
-    TLS_LATER,  /* a costly step was taken in this turn already: call again in the next one (faults.md L13) */
+    TLS_LATER, /* this turn has had its costly step, or its 16 handshakes: call again in the next one (faults.md L13) */
     TLS_QUEUED, /* four full handshakes of this context are under way: wake() comes */
     TLS_BROKEN,
 };

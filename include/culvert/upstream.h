@@ -387,7 +387,8 @@ int up_group_info(struct up_env *env, struct upstream *group,
 struct up_counters {
     counter streams_opened, streams_failed, udp_opened, udp_failed, bytes_up, bytes_down, datagrams_up,
         datagrams_down;
-    counter tls_failed, tls_timeout, tls_truncated;
+    counter tls_full, tls_resumed, tls_failed, tls_timeout,
+        tls_truncated; /* full and resumed: handshakes that went through */
     counter echo_malformed, socks_udp_malformed, socks_timeout, no_sockets, loop_refused, datagrams_unsent,
         datagrams_held;
     counter send_calls, recv_calls;

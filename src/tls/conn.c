@@ -366,12 +366,24 @@ static bool admitted(struct tls *t)
     return true;
 }
 
+/* Resumed handshakes are cheap, but when the first session is there, hundreds go on at once: they too share the turns. */
+static bool has_turn(struct tls_worker *w, uint64_t turn)
+{
+    if (w->turn != turn) {
+        w->turn = turn;
+        w->turn_calls = 0;
+    }
+    return w->turn_calls++ < TLS_TURN_CALLS_MAX;
+}
+
 enum tls_step tls_handshake(struct tls *t, uint64_t turn)
 {
     struct tls_worker *w = t->context->worker;
 
     if (t->state != TLS_STATE_OPENING)
         return t->state == TLS_STATE_OPEN ? TLS_DONE : TLS_BROKEN;
+    if (!has_turn(w, turn))
+        return TLS_LATER;
     if (!admitted(t))
         return TLS_QUEUED;
     while (state_of(t) != MBEDTLS_SSL_HANDSHAKE_OVER) {

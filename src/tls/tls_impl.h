@@ -33,8 +33,10 @@
 #endif
 
 enum {
-    TLS_RECORD_MAX = 16384,       /* plain bytes of one (RFC 5246 section 6.2.1) */
-    TLS_FULL_MAX = 4,             /* full handshakes of a context at once (faults.md L13) */
+    TLS_RECORD_MAX = 16384, /* plain bytes of one (RFC 5246 section 6.2.1) */
+    TLS_FULL_MAX = 4,       /* full handshakes of a context at once (faults.md L13) */
+    TLS_TURN_CALLS_MAX =
+        16, /* handshakes of a worker that go on in one turn: about 0.2 ms each (faults.md L13) */
     TLS_IDLE_RECORDS_MAX = 16,    /* without data in between (faults.md L8) */
     TLS_OPENING_RECORDS_MAX = 64, /* in a handshake (faults.md L7) */
     TLS_SESSION_S =
@@ -64,6 +66,8 @@ struct tls_settings {
 
 struct tls_worker {
     mbedtls_ctr_drbg_context random;
+    uint64_t turn;        /* the latest one */
+    uint32_t turn_calls;  /* of tls_handshake() in it */
     uint64_t costly_turn; /* in which the last costly step was taken; UINT64_MAX none */
     uint8_t gather[TLS_RECORD_MAX];
 };

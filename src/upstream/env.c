@@ -43,6 +43,8 @@ const struct counter_desc up_counter_descs[] = {
     UP_COUNTER("group.switches", group_switches),
     UP_COUNTER("group.tests", group_tests),
     UP_COUNTER("group.refused", group_refused),
+    UP_COUNTER("tls.full", tls_full),
+    UP_COUNTER("tls.resumed", tls_resumed),
     UP_COUNTER("tls.failed", tls_failed),
     UP_COUNTER("tls.timeout", tls_timeout),
     UP_COUNTER("tls.truncated", tls_truncated),

@@ -350,6 +350,10 @@ void handshake_secure_step(struct handshake *h)
     }
     switch (tls_handshake(h->secure->tls, env_now_us(h->env))) {
     case TLS_DONE:
+        if (tls_resumed(h->secure->tls))
+            UP_COUNT(h->env, tls_resumed);
+        else
+            UP_COUNT(h->env, tls_full);
         start_talk(h);
         break;
     case TLS_WANT_READ:

@@ -66,6 +66,23 @@ def _(t, kind):
     check(client.outcome(lab.cli, at.TARGET[1], 7)[0] in ("ENETUNREACH", "EHOSTUNREACH"), "IPv6 through SOCKS4")
 
 
+@test("SOCKS5 by ssh -D: exact bytes both ways, 50 at once, a refusal is a failure at once", rows=["S8"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.ssh_dynamic(lab)])
+    for target in at.TARGET:
+        client.curl_bytes(lab.cli, target, 2000000)
+    client.upload(lab.cli, at.TARGET[0], 1000000)
+    for i, s in enumerate(client.open_many(lab.cli, (at.TARGET[0], 7), 50)):
+        s.sendall(b"%05d" % i)
+        check_equal(client.receive(s, 5), b"%05d" % i)
+        s.close()
+    # OpenSSH answers only after the far side has dialled, and ends the connection without a SOCKS reply when that failed.
+    check(client.outcome(lab.cli, at.TARGET[0], 4)[0] in FAILED, "a refused target")
+    gw.wait_no_flows()
+
+
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
 ANSWERS = {             # what a proxy says, what the client sees, a word of the log
     "200": (OK, {"open"}, None),

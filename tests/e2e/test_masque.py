@@ -7,7 +7,7 @@ import time
 from harness import check, check_equal, client, fronts, servers, test, within
 from harness import gateway
 from harness import lab as at
-from harness.core import check_table
+from harness.core import Skip, check_table
 from harness.fronts import Pki
 from harness.gateway import SECRET
 from harness.proc import Process, wait_port
@@ -41,6 +41,24 @@ def _(t):
     far.process.signal(15)
     check_equal(far.process.wait(t.slow(5)), 0)
     check(not gateway.SANITIZER_NOISE.search(far.process.text), far.process.text)
+
+
+@test("curl --proxy-http2 through culvert serve: CONNECT over HTTP/2, exact bytes; a wrong login is told", limit=60)
+def _(t):
+    lab, _, far = start(t)
+    lab.services()
+    if b"--proxy-http2" not in client.curl(lab.gw, "all", "--help"):
+        raise Skip("this curl cannot speak HTTP/2 to a proxy; that of Debian 13 can (tests/debian13)")
+    for target in at.TARGET:
+        client.curl_bytes(lab.gw, target, 2000000, *far.curl(), "--proxy-http2")
+    url = servers.Services.url(at.TARGET[0], "bytes/10")
+    answer = client.curl(lab.gw, url, *far.curl("alice:wrong@"), "--proxy-http2", "-o", "/dev/null", "-w", "%{http_connect}",
+                         expect=56)
+    check_equal(answer, b"407")
+    log = t.path("curl.log")
+    client.curl(lab.gw, url, *far.curl(), "--proxy-http2", "-v", "--stderr", log)
+    with open(log) as f:
+        check("server accepted h2" in f.read(), "curl did not agree on HTTP/2 with its proxy")
 
 
 @test("it is no open proxy: no login, a wrong one, own and private addresses; a refusal is told as one", rows=["G7"], limit=60)

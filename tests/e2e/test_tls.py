@@ -1,6 +1,8 @@
 """TLS to a proxy, against real servers: whom we trust, whom we do not, and how a connection ends."""
 import re
 import socket
+import threading
+import time
 
 from harness import check, check_equal, client, fronts, gateway, servers, test
 from harness import lab as at
@@ -41,6 +43,19 @@ def _(t):
     client.curl_bytes(lab.cli, at.TARGET[0], 1000000)
 
 
+@test("SOCKS5 inside TLS by nginx: curl both ways, exact bytes", rows=["L2"], limit=40)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    behind = servers.dante(lab)
+    pki = Pki(t)
+    fronts.nginx(lab, behind, TLS_PORT, pki.server())
+    lab.gateway(proxies=[Front(behind, TLS_PORT, {"ca": pki.ca})])
+    for target in at.TARGET:
+        client.curl_bytes(lab.cli, target, 2000000)
+    client.download(lab.cli, at.TARGET[0], 2000000)
+
+
 # stunnel 5.68 ends such an answer after 66 KiB with a proper close_notify, so nobody can tell; short ones it passes (upload above).
 @test("half close over TLS: the client ends, the answer comes afterwards", rows=["L12", "CLS-1"])
 def _(t):
@@ -71,6 +86,45 @@ def _(t):
     for s in opened:
         s.close()
     gw.wait_no_flows()
+
+
+def talk(lab, s, stop, waits):
+    """A byte there and back again and again on a flow that is open; how long each took."""
+    while not stop.is_set():
+        start = time.monotonic()
+        s.sendall(b"x")
+        client.receive(s, 1)
+        waits.append(time.monotonic() - start)
+
+
+@test("500 new flows at once to a TLS upstream: four full handshakes, the others resume; what a neighbour waits is reported",
+      rows=["L13", "L9"], limit=90)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    behind = servers.microsocks(lab)
+    pki = Pki(t)
+    fronts.haproxy(lab, behind, TLS_PORT, pki.server())
+    gw = lab.gateway(proxies=[Front(behind, TLS_PORT, {"ca": pki.ca}), behind.proxy("plain")], workers=1,
+                     rules=["IP-CIDR,%s/32,up" % at.TARGET[0], "MATCH,plain"], stack={"tcp": {"connect-timeout": "30s"}})
+    neighbour = client.tcp(lab.cli, at.TARGET2[0], 7)
+    stop, waits = threading.Event(), []
+    thread = threading.Thread(target=talk, args=(lab, neighbour, stop, waits))
+    thread.start()
+    start = time.monotonic()
+    opened = client.open_many(lab.cli, (at.TARGET[0], 7), 500, at_once=500, timeout=t.slow(20))
+    took = time.monotonic() - start
+    stop.set()
+    thread.join()
+    for s in opened + [neighbour]:
+        s.close()
+    gw.wait_no_flows()
+    full, resumed = gw.counter("tls.full"), gw.counter("tls.resumed")
+    waits.sort()
+    t.note("open after %.2f s; %d full, %d resumed; a neighbour's byte: median %.1f ms, 99th of 100 %.1f ms, longest %.1f ms of %d" % (
+        took, full, resumed, waits[len(waits) // 2] * 1e3, waits[len(waits) * 99 // 100] * 1e3, waits[-1] * 1e3, len(waits)))
+    check(500 <= full + resumed <= 520, "%d handshakes for 500 flows" % (full + resumed))
+    check(full <= 4, "%d full handshakes of 500" % full)
 
 
 def bad_certificates(pki):

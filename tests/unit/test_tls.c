@@ -321,6 +321,30 @@ static void one_costly_step_a_turn(void **state) /* faults.md L13 */
     tls_lab_fini(&lab);
 }
 
+static void sixteen_handshakes_go_on_in_one_turn(void **state) /* faults.md L13 */
+{
+    struct tls_options opt = { .resume = true };
+    struct tls_pair p[20];
+    struct tls_lab lab;
+    char in;
+
+    (void)state;
+    tls_lab_init(&lab, &opt, "localhost", pki_server(), true);
+    tls_pair_open(&lab, &p[0]);
+    assert_true(tls_pair_handshake(&p[0]));
+    (void)tls_recv(p[0].client.tls, &in,
+                   1); /* now all others resume, and none of them has to wait for another */
+    tls_pair_free(&p[0]);
+    for (int i = 0; i < 20; i++)
+        tls_pair_open(&lab, &p[i]);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(tls_handshake(p[i].client.tls, 777000), i < 16 ? TLS_WANT_READ : TLS_LATER);
+    assert_int_equal(tls_handshake(p[19].client.tls, 777001), TLS_WANT_READ);
+    for (int i = 0; i < 20; i++)
+        tls_pair_free(&p[i]);
+    tls_lab_fini(&lab);
+}
+
 static void four_full_handshakes_at_once_and_the_others_resume(void **state) /* faults.md L13, L9 */
 {
     struct tls_options opt = { .resume = true };
@@ -530,6 +554,7 @@ int main(void)
         cmocka_unit_test(alpn_is_agreed),
         cmocka_unit_test(what_is_no_certificate_or_key_is_named),
         cmocka_unit_test(one_costly_step_a_turn),
+        cmocka_unit_test(sixteen_handshakes_go_on_in_one_turn),
         cmocka_unit_test(four_full_handshakes_at_once_and_the_others_resume),
         cmocka_unit_test(without_sessions_the_queue_moves_one_by_one),
         cmocka_unit_test(a_session_that_the_server_does_not_know_costs_a_full_handshake),

@@ -117,6 +117,32 @@ def haproxy(lab, behind, port, pem, more="alpn http/1.1"):
     return p
 
 
+NGINX = """\
+load_module %(module)s;
+daemon off; master_process off; pid %(dir)s/nginx-front.pid; error_log stderr warn;
+events { worker_connections 4096; }
+stream {
+  server {
+    listen %(address)s:%(port)d ssl;
+    ssl_certificate %(pem)s; ssl_certificate_key %(pem)s; ssl_protocols %(protocols)s;
+    proxy_pass %(to)s:%(to_port)d;
+  }
+}
+"""
+
+
+def nginx(lab, behind, port, pem, protocols="TLSv1.2 TLSv1.3"):
+    program, module = need("nginx"), "/usr/lib/nginx/modules/ngx_stream_module.so"
+    if not os.access(module, os.R_OK):
+        raise Skip("nginx's stream module is not installed")
+    text = NGINX % {"module": module, "dir": lab.context.dir, "address": ADDRESS, "port": port, "pem": pem, "protocols": protocols,
+                    "to": behind.address, "to_port": behind.port}
+    p = Process(lab.context, lab.srv, [program, "-p", lab.context.dir, "-c", lab.context.write("nginx-front.conf", text)],
+                "nginx-front")
+    wait_port(lab.srv, ADDRESS, port, process=p)
+    return p
+
+
 SQUID = """\
 http_port %(address)s:%(port)d
 https_port %(address)s:%(tls_port)d tls-cert=%(pki)s/server.crt tls-key=%(pki)s/server.key

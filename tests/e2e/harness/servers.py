@@ -1,5 +1,6 @@
 """servers.py - real servers in the srv namespace (test-servers.md), each started with files of its own and waited for."""
 import os
+import subprocess
 
 from . import lab as lab_addresses
 from .core import Skip
@@ -98,6 +99,38 @@ def culvert_serve(lab, address=lab_addresses.PROXY[0], port=1082, username=None,
     p = Process(lab.context, lab.srv, argv, "culvert-serve-%d" % port, env=gateway.sanitizer_env())
     wait_port(lab.srv, address, port, seconds=lab.context.slow(10), process=p)
     return Socks("culvert serve", address, port, True, username, password, process=p)
+
+
+SSHD = """\
+Port %(port)d
+ListenAddress %(address)s
+HostKey %(dir)s/host
+AuthorizedKeysFile %(dir)s/user.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin yes
+AllowTcpForwarding yes
+MaxSessions 1000
+"""
+
+
+def ssh_dynamic(lab, address=lab_addresses.PROXY[0], port=1084, sshd_port=2222):
+    """SOCKS5 by `ssh -D`: the client listens in srv and the server, in srv too, dials. Keys are made for the test."""
+    directory = lab.context.path("ssh")
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    for name in ("host", "user"):
+        subprocess.run([need("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", os.path.join(directory, name)], check=True)
+    conf = lab.context.write("sshd.conf", SSHD % {"port": sshd_port, "address": address, "dir": directory})
+    server = Process(lab.context, lab.srv, [need("sshd"), "-D", "-e", "-f", conf], "sshd")
+    wait_port(lab.srv, address, sshd_port, process=server)
+    options = ["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes",
+               "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-i", os.path.join(directory, "user"), "-p", str(sshd_port)]
+    p = Process(lab.context, lab.srv, [need("ssh"), *options, "-N", "-D", "%s:%d" % (address, port), "root@" + address], "ssh")
+    wait_port(lab.srv, address, port, seconds=lab.context.slow(10), process=p)
+    return Socks("ssh -D", address, port, "auto", process=p)
 
 
 HEV_SERVER = """\
