@@ -101,9 +101,8 @@ static void put_key(FILE *to, const struct cfg_key *k)
 
 static void put_section(FILE *to, const struct cfg_section *s)
 {
-    fputs("\n## ", to);
-    put_text(to, s->where[0] == '\0' ? "TOP LEVEL" : s->where);
-    fputs("\n\n", to);
+    fprintf(to, "\n## %s\n\n",
+            s->where[0] == '\0' ? "TOP LEVEL" : s->where); /* scdoc takes headings as they are */
     put_text(to, s->help);
     putc('\n', to);
     for (const struct cfg_key *k = s->keys; k->name != NULL; k++)
