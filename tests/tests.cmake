@@ -46,6 +46,10 @@ foreach(source IN LISTS tree_tests)
     set_tests_properties(${name} PROPERTIES TIMEOUT 120 LABELS unit SKIP_RETURN_CODE 77 ENVIRONMENT "BUILD_DIR=${CMAKE_BINARY_DIR}")
 endforeach()
 
+# What lists of rules cost (docs/performance.md); built only when asked for.
+add_executable(bench_rules EXCLUDE_FROM_ALL tests/bench/rules.c)
+target_link_libraries(bench_rules PRIVATE rules base)
+
 # A fuzz target is LLVMFuzzerTestOneInput in one file. Without libFuzzer it is linked to a small main that replays its corpus.
 file(GLOB fuzz_targets CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
 foreach(source IN LISTS fuzz_targets)
