@@ -120,6 +120,29 @@ def _(t):
     check_equal(len(slow.connections), before, "connections of the slower member")
 
 
+@test("url-test over HTTPS: the address is fetched through the member, and believed if the system's authorities say so", rows=[], limit=60,
+      cases={"trusted": True, "strange": False})
+def _(t, trusted):
+    lab = t.lab()
+    lab.services()
+    pki = Pki(t)
+    web = servers.Lists(lab, pem=pki.server())
+    web.write("generate_204", "")
+    b = servers.microsocks(lab)
+    bind = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/ssl/certs/ca-certificates.crt && exec "$@"', pki.ca]
+    gw = gateway(lab, [{"name": "a", "type": "socks5", "server": at.PROXY[0], "port": 9}, b.proxy("b")],
+                 [group(kind="url-test", url=web.url("generate_204"), interval="60s")], prefix=bind if trusted else ())
+    within(t.slow(10), lambda: gw.counter("group.tests") >= 2, "both members are tested")
+    if trusted:
+        within(t.slow(10), lambda: gw.counter("group.switches") >= 1, "the one through which the address can be fetched")
+        client.curl_bytes(lab.cli, at.TARGET[0], 10000)
+    else:
+        b.process.wait_line("connected to .*:8443", t.slow(10))
+        within(t.slow(10), lambda: all(m["failures"] > 0 for m in gw.status()["groups"]["g"]["members"].values()), "both have failed")
+        check_equal([m["delay-ms"] for m in gw.status()["groups"]["g"]["members"].values()], [0, 0], "what was measured")
+    check_equal(web.asked(), ["/generate_204 200"] if trusted else [])
+
+
 @test("load-balance: round-robin spreads, a hash stays", rows=[], limit=60, cases={x: x for x in ("round-robin", "consistent-hash", "sticky")})
 def _(t, strategy):
     lab = t.lab()

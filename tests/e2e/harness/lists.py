@@ -26,8 +26,12 @@ class Lists(http.server.BaseHTTPRequestHandler):
         if "Transfer_Encoding" not in headers and "Content_Length" not in headers and status != 304:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command == "GET":
+            self.wfile.write(body)
         self.close_connection = True
+
+    def do_HEAD(self):
+        self.do_GET()
 
     def do_GET(self):
         try:
