@@ -10,8 +10,8 @@ from harness.proc import Process
 from routelab import peer, soon_works, works
 
 
-def start(lab, name="culvert", **tun):
-    proxy = servers.culvert_serve(lab)
+def start(lab, name="culvert", proxy=None, **tun):
+    proxy = proxy or servers.culvert_serve(lab)
     return lab.gateway(proxies=[proxy], tun=dict({"auto-route": True}, **tun), route=False, name=name), proxy
 
 
@@ -201,9 +201,9 @@ def _(t):
     check("removed" in said, said)
     gateway.check_network(lab.gw, before)
     check_equal(cleanup(t, lab), (0, "nothing to remove"))
-    second, _ = start(lab, "second")
+    second, _ = start(lab, "second", proxy)
     kill(second)
-    third, proxy = start(lab, "third", **{"strict-route": True, "route-exclude-address": ["192.0.2.0/24"]})
+    third, _ = start(lab, "third", proxy, **{"strict-route": True, "route-exclude-address": ["192.0.2.0/24"]})
     third.says("an earlier culvert left")
     works(lab)
     check_equal(third.terminate(), 0)
@@ -227,7 +227,7 @@ def _(t, how, end):
     check_equal(cleanup(t, lab, "--stopped")[0], 0)
     both_are_out(lab)
     only.check_nothing()
-    again, _ = start(lab, "again", **{"on-exit": how})
+    again, _ = start(lab, "again", proxy, **{"on-exit": how})
     works(lab)
     check_equal(again.terminate(), 0)
     both_are_out(lab)
