@@ -202,7 +202,7 @@ struct up_fetch_options {
 struct up_fetched {
     int err;         /* 0; -ETIMEDOUT, -EFBIG, -EPROTO, ... */
     char why[200];   /* then: a sentence about the host */
-    unsigned status; /* 200, or 304: nothing has changed */
+    unsigned status; /* 200, or 304: nothing has changed; with an error any that came, 0: none */
     char *body;      /* 200: whoever is told frees it; may be NULL if it is empty */
     size_t len;
     char validator[UP_VALIDATOR_MAX]; /* for the next time; "": none */

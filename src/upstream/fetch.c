@@ -73,8 +73,8 @@ static void finish(struct up_fetch *f, struct up_fetched *result)
     up_fetched_fn *fn = f->fn;
     void *arg = f->arg;
 
+    result->status = f->reply.status;
     if (result->err == 0) {
-        result->status = f->reply.status;
         result->body = f->body;
         result->len = f->len;
         f->body = NULL;

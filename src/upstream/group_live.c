@@ -10,11 +10,15 @@
 #include "group.h"
 #include "upstream_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+enum { TEST_BODY_MAX = 1024 * 1024 };
 
 struct member_test {
     struct group_live *live;
     struct handshake *handshake; /* NULL: none is under way */
+    struct up_fetch *fetch;      /* or this: through a way out that no handshake goes through */
     uint64_t started_us;
 };
 
@@ -87,6 +91,8 @@ void group_live_stop(struct up_env *env, struct up_memory *m)
     for (uint32_t i = 0; i < m->live->g.count; i++) {
         handshake_cancel(m->live->test[i].handshake);
         m->live->test[i].handshake = NULL;
+        up_fetch_cancel(m->live->test[i].fetch);
+        m->live->test[i].fetch = NULL;
     }
 }
 
@@ -279,26 +285,65 @@ static void tested(struct group_live *l, uint32_t i, uint32_t delay_us)
     arm(l);
 }
 
-static void on_tested(void *arg, const struct handshake_result *result)
+static void test_over(struct member_test *t, bool well)
 {
-    struct member_test *t = arg;
     struct group_live *l = t->live;
     struct up_env *env = l->env;
     uint64_t took_us = clock_now_us() - t->started_us;
     uint32_t i = (uint32_t)(t - l->test);
-    uint32_t delay_us = result->why            ? 0
-                        : took_us == 0         ? 1
-                        : took_us < UINT32_MAX ? (uint32_t)took_us
-                                               : UINT32_MAX;
+    uint32_t delay_us = !well ? 0 : took_us == 0 ? 1 : took_us < UINT32_MAX ? (uint32_t)took_us : UINT32_MAX;
 
-    t->handshake = NULL;
     l->running--;
-    secure_free(result->secure);
-    if (result->fd >= 0)
-        socket_close(env, result->fd, result->guard);
     tested(l, i, delay_us);
     if (l->rounds && env->opt.on_group_tested)
         env->opt.on_group_tested(env->opt.group_arg, l->memory->up, i, delay_us);
+}
+
+static void on_tested(void *arg, const struct handshake_result *result)
+{
+    struct member_test *t = arg;
+
+    t->handshake = NULL;
+    secure_free(result->secure);
+    if (result->fd >= 0)
+        socket_close(t->live->env, result->fd, result->guard);
+    test_over(t, !result->why);
+}
+
+/* An answer is an answer, whatever its status and however long. */
+static void on_fetched(void *arg, struct up_fetched *result)
+{
+    struct member_test *t = arg;
+    uint64_t timeout_us = (uint64_t)t->live->memory->up->group.timeout_ms * 1000;
+
+    t->fetch = NULL;
+    free(result->body);
+    test_over(t, result->status != 0 && clock_now_us() - t->started_us <= timeout_us);
+}
+
+/* The streams of such a way out carry no other hop: the url is fetched through one of them. */
+static bool may_be_masque(const struct upstream *up)
+{
+    bool may = up->kind == UPSTREAM_MASQUE;
+
+    for (uint32_t i = 0; up->kind == UPSTREAM_GROUP && i < up->group.member_count; i++)
+        may = may || may_be_masque(up->members[i]);
+    return may;
+}
+
+static int start_fetch(struct group_live *l, uint32_t i, const struct upstream *test)
+{
+    struct upstream *up = l->memory->up;
+    char url[4096], authority[HTTP_AUTHORITY_MAX];
+    struct up_fetch_options opt = { .up = up->members[i],
+                                    .url = url,
+                                    .tls = test->tls,
+                                    .max_bytes = TEST_BODY_MAX,
+                                    .silence_us = (uint64_t)up->group.timeout_ms * 1000 };
+
+    http_authority(&test->server, authority);
+    snprintf(url, sizeof(url), "%s://%s%s", test->tls ? "https" : "http", authority, test->head_path);
+    return up_fetch_open(l->env, &opt, on_fetched, &l->test[i], &l->test[i].fetch);
 }
 
 static void start_test(struct group_live *l, uint32_t i)
@@ -308,12 +353,14 @@ static void start_test(struct group_live *l, uint32_t i)
     struct member_test *t = &l->test[i];
     uint64_t timeout_us = (uint64_t)up->group.timeout_ms * 1000;
 
-    if (t->handshake || !m)
+    if (t->handshake || t->fetch || !m)
         return;
     l->g.member[i].retry_us = env_now_us(l->env) + 2 * timeout_us; /* its answer sets it anew */
     t->started_us = clock_now_us();
     UP_COUNT(l->env, group_tests);
-    if (handshake_open(l->env, m, SOCKS5_HELLO, NULL, timeout_us, on_tested, t, &t->handshake) == 0)
+    if (up->tests && may_be_masque(up->members[i])
+            ? start_fetch(l, i, way) == 0
+            : handshake_open(l->env, m, SOCKS5_HELLO, NULL, timeout_us, on_tested, t, &t->handshake) == 0)
         l->running++;
 }
 

@@ -159,16 +159,6 @@ static struct upstream *ref_at(struct making *m, size_t i, int *r)
     return *r == 0 ? upstream_ref(m->out[i]) : NULL;
 }
 
-/* Its streams carry no other hop, so whatever may come out at one is tested by a handshake. */
-static bool may_be_masque(const struct upstream *up)
-{
-    bool may = up->kind == UPSTREAM_MASQUE;
-
-    for (uint32_t i = 0; up->kind == UPSTREAM_GROUP && i < up->group.member_count; i++)
-        may = may || may_be_masque(up->members[i]);
-    return may;
-}
-
 /* What a test of @member fetches: an upstream of its own, reached through the member. */
 static int make_test(const struct upstream *group, struct upstream *member, struct upstream **out)
 {
@@ -179,10 +169,6 @@ static int make_test(const struct upstream *group, struct upstream *member, stru
                                     .tls = group->group.tls };
     int r;
 
-    if (may_be_masque(member)) {
-        *out = upstream_ref(member);
-        return 0;
-    }
     r = make(&opt, out);
     if (r != 0)
         return r;
