@@ -77,6 +77,13 @@ struct status_snapshot {
     size_t rule_count;
 };
 
+struct status_ended { /* a flow that has ended */
+    struct flow_key key;
+    char upstream[STATUS_NAME_MAX], rule[132], reason[132];
+    uint64_t up, down;
+    uint32_t age_ms;
+};
+
 struct api;
 struct api_answer; /* one request under way */
 /* What a snapshot has beside counters, pools, groups and upstreams. */
@@ -97,6 +104,8 @@ struct api_options {
     void (*on_end_flow)(void *arg, uint64_t id, struct api_answer *a);
     /* POST reload: read the file again. @drain_ms: API_NO_DRAIN: none. Return: 0; -errno with a sentence, nothing has changed */
     int (*on_reload)(void *arg, uint32_t drain_ms, struct err *err);
+    /* GET events: the first one listens (true), the last one has left (false). NULL: nobody may */
+    void (*on_watch)(void *arg, bool on);
 };
 /** api_open() - listen; what a callback needs must be there once the loop runs
  * Return: 0; -errno with a sentence: -EINVAL for what is wrong in the options, others are the machine's. */
@@ -104,6 +113,9 @@ int api_open(const struct api_options *opt, struct loop *l, struct api **out, st
 void api_close(struct api *a); /* unanswered requests are dropped; removes the socket file; NULL is fine */
 void api_answer_status(struct api_answer *a, const struct status_snapshot *s); /* NULL: no memory for one */
 void api_answer_ended(struct api_answer *a, bool found); /* true: there was such a flow, and it is ended */
+/* To all that listen; NULL is fine for either. A listener that does not read loses updates (faults.md A5). */
+void api_tell_ended(struct api *a, const struct status_ended *e);
+void api_tell_counters(struct api *a, const struct status_snapshot *s);
 
 /** api_ask() - the client side: one request to a unix socket, blocking, at most @timeout_ms; the body of a good answer goes to @out
  * @method: "GET", "PUT", ...; @body: JSON, or NULL. Works without WITH_API too.

@@ -162,6 +162,18 @@ typedef void owner_ask_fn(void *arg, struct flow_owner_ask *ask);
 /** forward_attach_owners() - before the first packet; without it such rules match nothing */
 void forward_attach_owners(struct forward *f, owner_ask_fn *ask, void *arg);
 
+struct flow_end { /* borrowed */
+    struct flow_key key;
+    const struct upstream *way; /* what its rule says, perhaps a group */
+    struct forward_policy *policy;
+    uint32_t rule, age_ms;
+    uint64_t bytes_up, bytes_down;
+    const char *why; /* NULL: an orderly end */
+};
+typedef void flow_end_fn(void *arg, const struct flow_end *e);
+/** forward_watch_ends() - @fn is called for each flow that ends, in the middle of its ending; NULL: not any more */
+void forward_watch_ends(struct forward *f, flow_end_fn *fn, void *arg);
+
 bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */

@@ -134,4 +134,9 @@ int tls_aes128_block(const uint8_t key[16], const uint8_t in[16], uint8_t out[16
 int tls_aes128_gcm_open(const uint8_t key[16], const uint8_t nonce[12], struct span header,
                         struct span sealed, uint8_t *out);
 
+enum { TLS_WEBSOCKET_ACCEPT_BYTES = 29 };
+/** tls_websocket_accept() - what answers a Sec-WebSocket-Key (RFC 6455 section 4.2.2), NUL included; proves nothing, so SHA-1
+ * @key: at most 64 bytes. Return: 0, -EINVAL. [any] */
+int tls_websocket_accept(const char *key, char out[TLS_WEBSOCKET_ACCEPT_BYTES]);
+
 #endif

@@ -6,6 +6,7 @@
 #include <sys/un.h>
 
 #include "culvert/api.h"
+#include "culvert/tls.h"
 
 #define API_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1) /* 107 bytes on Linux */
 
@@ -24,6 +25,9 @@ char *api_json_groups(const struct status_snapshot *s);
 char *api_json_group(const struct status_snapshot *s, const char *name); /* NULL as well: there is none */
 char *api_json_upstreams(const struct status_snapshot *s);
 char *api_json_rules(const struct status_snapshot *s);
+char *api_json_ended(const struct status_ended *e); /* one line, as the next */
+/** api_json_counters() - flows and the sums of counters; @lost: messages that this listener did not get */
+char *api_json_counters(const struct status_snapshot *s, uint64_t lost);
 /** api_json_error() - {"error": @sentence}, with the place in the caller's text when @line > 0 */
 char *api_json_error(const char *sentence, int line, int column);
 
@@ -84,7 +88,8 @@ enum api_about {
     API_RULES,
     API_METRICS,
     API_END_FLOW,
-    API_RELOAD
+    API_RELOAD,
+    API_EVENTS
 };
 
 /* One connection, as long as it is open: what bounds the time that a request may take to come. */
@@ -128,6 +133,7 @@ struct api {
     struct loop_timer sweep;     /* looks for connections that are silent for too long */
     struct api_peer *peers;
     struct api_answer *waiting;
+    struct api_watcher *watchers;
     bool running; /* inside MHD_run(), which must not be entered again from a callback */
 };
 
@@ -136,7 +142,13 @@ enum MHD_Result api_on_request(void *cls, struct MHD_Connection *c, const char *
 void api_on_completed(void *cls, struct MHD_Connection *c, void **request,
                       enum MHD_RequestTerminationCode why);
 void api_answers_drop(struct api *api); /* those that wait: MHD must not be stopped with suspended ones */
-void api_wake(struct api *api);         /* MHD_run() in the loop's next turn */
+/* ---- events.c ---- */
+bool api_events_wanted(struct MHD_Connection *c,
+                       char accept[TLS_WEBSOCKET_ACCEPT_BYTES]); /* is this a websocket's handshake? */
+enum MHD_Result api_events_open(struct api *api, struct MHD_Connection *c); /* MHD_NO: not now, close it */
+void api_events_close(struct api *api);
+
+void api_wake(struct api *api); /* MHD_run() in the loop's next turn */
 #endif
 
 #endif

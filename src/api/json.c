@@ -264,6 +264,33 @@ char *api_json_rules(const struct status_snapshot *s)
     return text_of(json_pack("{so}", "rules", rules));
 }
 
+/* One line: a message of a websocket. */
+static char *line_of(json_t *o)
+{
+    char *text = o != NULL ? json_dumps(o, JSON_COMPACT) : NULL;
+
+    json_decref(o);
+    return text;
+}
+
+char *api_json_ended(const struct status_ended *e)
+{
+    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX];
+    struct ip_port c = { e->key.client, e->key.client_port }, t = { e->key.target, e->key.target_port };
+
+    return line_of(json_pack("{ss, ss, ss, ss, ss, ss, ss, so, so, sI}", "event", "ended", "network",
+                             proto_text(e->key.proto), "source", ip_port_text(&c, client), "destination",
+                             ip_port_text(&t, target), "upstream", e->upstream, "rule", e->rule, "reason",
+                             e->reason, "up", json_count(e->up), "down", json_count(e->down), "age-ms",
+                             (json_int_t)e->age_ms));
+}
+
+char *api_json_counters(const struct status_snapshot *s, uint64_t lost)
+{
+    return line_of(json_pack("{ss, so, so, so}", "event", "counters", "lost", json_count(lost), "flows",
+                             json_flow_counts(s), "counters", json_sums(s)));
+}
+
 char *api_json_error(const char *sentence, int line, int column)
 {
     json_t *o = json_pack("{ss}", "error", sentence);

@@ -149,6 +149,7 @@ static char *render(const struct api_answer *a, const struct status_snapshot *s)
         return api_metrics(s);
     case API_END_FLOW:
     case API_RELOAD:
+    case API_EVENTS:
         break; /* these show no snapshot */
     }
     return NULL;
@@ -281,19 +282,26 @@ static enum MHD_Result post_reload(struct api_answer *a, const char *rest)
     return send_text(a->connection, MHD_HTTP_OK, "application/json", strdup("{\"reloaded\": true}\n"));
 }
 
+static enum MHD_Result get_events(struct api_answer *a, const char *rest)
+{
+    char accept[TLS_WEBSOCKET_ACCEPT_BYTES];
+
+    (void)rest;
+    if (!api_events_wanted(a->connection, accept))
+        return send_error(a->connection, MHD_HTTP_UPGRADE_REQUIRED, "this path is a websocket, version 13");
+    return api_events_open(a->api, a->connection);
+}
+
 struct route {
     const char *method, *path; /* a path that ends in '/' takes what follows, which must not be empty */
     enum api_about about;
     enum MHD_Result (*answer)(struct api_answer *a, const char *rest);
 };
 static const struct route routes[] = {
-    { "GET", "/v1/status", API_STATUS, get_status },
-    { "GET", "/v1/flows", API_FLOWS, get_flows },
-    { "GET", "/v1/groups", API_GROUPS, get_plain },
-    { "GET", "/v1/upstreams", API_UPSTREAMS, get_plain },
-    { "GET", "/v1/rules", API_RULES, get_rules },
-    { "PUT", "/v1/groups/", API_GROUP, put_group },
-    { "DELETE", "/v1/flows/", API_END_FLOW, delete_flow },
+    { "GET", "/v1/status", API_STATUS, get_status },   { "GET", "/v1/flows", API_FLOWS, get_flows },
+    { "GET", "/v1/groups", API_GROUPS, get_plain },    { "GET", "/v1/upstreams", API_UPSTREAMS, get_plain },
+    { "GET", "/v1/rules", API_RULES, get_rules },      { "GET", "/v1/events", API_EVENTS, get_events },
+    { "PUT", "/v1/groups/", API_GROUP, put_group },    { "DELETE", "/v1/flows/", API_END_FLOW, delete_flow },
     { "POST", "/v1/reload", API_RELOAD, post_reload },
 };
 

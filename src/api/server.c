@@ -219,6 +219,7 @@ void api_close(struct api *api)
         loop_timer_stop(api->loop, &api->listener[i].again);
         api_socket_close(&api->listener[i].socket);
     }
+    api_events_close(api);
     api_answers_drop(api);
     if (api->mhd != NULL)
         MHD_stop_daemon(api->mhd);

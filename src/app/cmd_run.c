@@ -127,6 +127,28 @@ static void on_end_flow(void *arg, uint64_t id, struct api_answer *a)
     gateway_end_flow(run->gateway, id, on_flow_ended, a);
 }
 
+static void on_ended(void *arg, const struct status_ended *e)
+{
+    struct run *run = arg;
+
+    api_tell_ended(run->api, e);
+}
+
+static void on_counters(void *arg, const struct status_snapshot *s)
+{
+    struct run *run = arg;
+
+    api_tell_counters(run->api, s);
+}
+
+static void on_watch(void *arg, bool on)
+{
+    static const struct gateway_events events = { on_ended, on_counters };
+    struct run *run = arg;
+
+    gateway_watch(run->gateway, on ? &events : NULL, run);
+}
+
 /* Sockets that the file names must work; the default one is used where it can be. Opened before anything is touched, and asked
  * by nobody before the loop runs, when the gateway is there. */
 static int open_api(struct run *run)
@@ -141,7 +163,8 @@ static int open_api(struct run *run)
                                .on_status = on_status,
                                .on_pick = on_pick,
                                .on_end_flow = on_end_flow,
-                               .on_reload = on_reload };
+                               .on_reload = on_reload,
+                               .on_watch = on_watch };
     struct err err = { "" };
     int r = 0;
 

@@ -238,6 +238,7 @@ void gateway_stop(struct gateway *g)
     if (!g)
         return;
     gateway_status_forget(g);
+    gateway_watch_end(g);
     gateway_lists_close(g);
     loop_timer_stop(g->setup.loop, &g->drain_timer);
     gateway_routes_close(g); /* first: traffic goes its old way while our flows end */

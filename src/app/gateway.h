@@ -54,6 +54,13 @@ const char *gateway_ready_line(const struct gateway *g, char *out, size_t cap);
 void gateway_status(struct gateway *g, unsigned parts,
                     void (*done)(void *arg, const struct status_snapshot *s), void *arg);
 
+struct gateway_events { /* static */
+    void (*on_ended)(void *arg, const struct status_ended *e);
+    void (*on_counters)(void *arg,
+                        const struct status_snapshot *s); /* once a second; NULL: no memory for one */
+};
+/** gateway_watch() - begin to tell of ended flows and counters; NULL: end it. Called in the main loop, as what it tells */
+void gateway_watch(struct gateway *g, const struct gateway_events *events, void *arg);
 /** gateway_end_flow() - end one live flow by its id (status_flow), then call @done in the main loop, once: was there one? */
 void gateway_end_flow(struct gateway *g, uint64_t id, void (*done)(void *arg, bool found), void *arg);
 /** gateway_pick() - this member of a `select` group takes new flows, from now on and after a restart

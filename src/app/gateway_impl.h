@@ -46,9 +46,13 @@ struct gateway {
     struct loop_timer drain_timer;
     struct rule_list *lists; /* fetched by HTTP; gateway_lists.c */
     size_t list_count;
-    struct snapshot *snapshots; /* under way; gateway_status.c */
-    struct ending *endings;     /* the same */
-    struct pick *picks;         /* gateway_picks.c */
+    struct snapshot *snapshots;                /* under way; gateway_status.c */
+    struct ending *endings;                    /* the same */
+    const struct gateway_events *watch_events; /* gateway_events.c; NULL: nobody listens */
+    void *watch_arg;
+    struct loop_timer watch_timer;
+    uint32_t watch_turns;
+    struct pick *picks; /* gateway_picks.c */
     size_t pick_count;
 };
 
@@ -82,6 +86,9 @@ int gateway_policy(struct gateway *g, const struct config *c, struct forward_pol
 /** gateway_set_policy() - new flows are decided by @p, whose reference is taken over, and new questions by @plan; NULL:
  * as before. Return: 0; -ENOMEM: nobody was told */
 int gateway_set_policy(struct gateway *g, struct forward_policy *p, struct dns_plan *plan);
+
+/* ---- gateway_events.c ---- */
+void gateway_watch_end(struct gateway *g); /* the workers are told nothing: they end as well */
 
 /* ---- gateway_picks.c ---- */
 void gateway_picks_open(

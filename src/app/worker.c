@@ -378,6 +378,7 @@ void worker_free(struct worker *w)
     }
     forward_policy_unref(w->policy); /* of a worker that never ran */
     free(w->own_rules);
+    free(w->ended);
     free(w);
 }
 

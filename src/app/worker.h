@@ -95,6 +95,10 @@ struct worker_report {
 /** worker_report() - ask; @fn runs in the worker's thread with the filled report, and hands it on by itself */
 typedef void worker_report_fn(void *arg, uint32_t worker, struct worker_report *report);
 int worker_report(struct worker *w, bool flows, worker_report_fn *fn, void *arg); /* 0 or -ENOMEM */
+/** worker_watch() - begin or end to tell of flows that end, for worker_next_ended(), until worker_free() [main] */
+void worker_watch(struct worker *w, bool on);
+/** worker_next_ended() - the oldest that nobody has seen. Return: false: there is none [main] */
+bool worker_next_ended(struct worker *w, struct status_ended *out);
 /** worker_end_flow() - end this flow, if it lives; @fn runs in the worker's thread, as above */
 int worker_end_flow(struct worker *w, uint64_t id, void (*fn)(void *arg, bool found), void *arg);
 void worker_report_free(struct worker_report *r);

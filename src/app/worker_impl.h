@@ -55,6 +55,7 @@ struct worker {
     struct worker *peer[WORKERS_MAX];
     struct ring *inbox[WORKERS_MAX]; /* from each other worker */
     bool ring_bell[WORKERS_MAX];     /* we put something there during this turn */
+    struct worker_ended *ended;      /* worker_ended.c; NULL: nobody has listened yet */
     pthread_t thread;
     bool started;
 };

@@ -165,6 +165,9 @@ void log_flow(struct forward *f, const struct flow_key *key, const struct ways *
     char from_text[IP_PORT_TEXT_MAX], to_text[IP_PORT_TEXT_MAX], more[48] = "", name[256];
     uint32_t held;
 
+    if (f->on_end)
+        f->on_end(f->end_arg,
+                  &(struct flow_end){ *key, w->target[target], w->policy, rule, age_ms, up, down, why });
     if (!log_enabled(level) || !log_limit_pass(&f->limits[cause], loop_now_us(f->loop), 10, &held))
         return;
     if (held)
@@ -175,6 +178,12 @@ void log_flow(struct forward *f, const struct flow_key *key, const struct ways *
              ip_port_text(&to, to_text), name[0] ? " (" : "", name, name[0] ? ")" : "",
              upstream_name(w->target[target]), rules_name(w->rules, rule), why ? why : "ended",
              (unsigned long long)up, (unsigned long long)down, age_ms / 1000, age_ms % 1000, more);
+}
+
+void forward_watch_ends(struct forward *f, flow_end_fn *fn, void *arg)
+{
+    f->on_end = fn;
+    f->end_arg = arg;
 }
 
 /* faults.md U5: at the limit the idlest of a few drawn at random makes room. */

@@ -266,6 +266,8 @@ struct forward {
     struct hash_key source_key;
     struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, pending, sessions, echoes,
         probes;
+    flow_end_fn *on_end; /* NULL: nobody listens */
+    void *end_arg;
     owner_ask_fn *owner_ask; /* NULL: nobody can be asked */
     void *owner_arg;
     struct slab owners;

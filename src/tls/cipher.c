@@ -1,4 +1,7 @@
 /* cipher.c - the few ciphers that a sniffer needs, by mbedTLS: what opens QUIC's Initial packets (RFC 9001 section 5). */
+#include <stdio.h>
+#include <string.h>
+#include <mbedtls/base64.h>
 #include <mbedtls/aes.h>
 #include <mbedtls/gcm.h>
 #include <mbedtls/hkdf.h>
@@ -54,4 +57,23 @@ int tls_aes128_gcm_open(const uint8_t key[16], const uint8_t nonce[12], struct s
                                      TLS_GCM_TAG_BYTES, sealed.data, out);
     mbedtls_gcm_free(&gcm);
     return r == 0 ? 0 : r == MBEDTLS_ERR_GCM_AUTH_FAILED ? -EBADMSG : -ENOMEM;
+}
+
+int tls_websocket_accept(const char *key, char out[TLS_WEBSOCKET_ACCEPT_BYTES])
+{
+    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    const mbedtls_md_info_t *sha1 = mbedtls_md_info_from_type(MBEDTLS_MD_SHA1);
+    char text[64 + sizeof(guid)];
+    uint8_t digest[20];
+    size_t len;
+
+    if (sha1 == NULL || strlen(key) > 64)
+        return -EINVAL;
+    snprintf(text, sizeof(text), "%s%s", key, guid);
+    if (mbedtls_md(sha1, (const uint8_t *)text, strlen(text), digest) != 0)
+        return -EINVAL;
+    return mbedtls_base64_encode((uint8_t *)out, TLS_WEBSOCKET_ACCEPT_BYTES, &len, digest, sizeof(digest)) ==
+                   0
+               ? 0
+               : -EINVAL;
 }
