@@ -186,6 +186,7 @@ int dns_service_start(struct dns_services *all, uint32_t index, const struct dns
 /** dns_service_set_plan() - new questions are answered by @p (a reference is taken); what was cached is forgotten; cannot fail
  * The size of the cache stays. */
 void dns_service_set_plan(struct dns_service *s, struct dns_plan *p);
+bool dns_service_trim(struct dns_service *s); /* as slab_trim(), for all that it holds */
 /** dns_service_stop() - closes what it has open; open questions are never answered. NULL is fine */
 void dns_service_stop(struct dns_service *s);
 

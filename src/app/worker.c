@@ -64,6 +64,7 @@ static void on_trim(struct loop_timer *t)
 
     more = forward_trim(w->forward) || more;
     more = up_env_trim(w->env) || more;
+    more = dns_service_trim(w->dns) || more;
     more = (w->echo && echo_proxy_trim(w->echo)) || more;
     if (more)
         loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);

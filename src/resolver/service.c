@@ -464,6 +464,13 @@ void dns_service_set_plan(struct dns_service *s, struct dns_plan *p)
     dns_plan_unref(old);
 }
 
+bool dns_service_trim(struct dns_service *s)
+{
+    bool more = slab_trim(&s->asks, NULL, NULL);
+
+    return slab_trim(&s->jobs, NULL, NULL) || more;
+}
+
 bool dns_service_knows(const struct dns_service *s, const char *name)
 {
     return s->settings->mode != DNS_MODE_OFF && s->settings->nameservers.n > 0 &&
