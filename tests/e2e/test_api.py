@@ -1,5 +1,7 @@
 """The control socket: what it shows and changes, who may ask, and that nobody who asks badly does harm (faults.md section 10)."""
 import json
+import os
+import shlex
 import socket
 import threading
 import time
@@ -292,3 +294,17 @@ def _(t):
             check_equal(said["column"], column, "column of %.40s: %s" % (body, text))
     check_equal(ask(gw, "POST", "/v1/reload", '{"drain-ms": -1}')[0], 400)
     check_equal(ask(gw, "POST", "/v1/reload")[0], 200)
+
+
+@test("every command of docs/api.md works")
+def _(t):
+    lab = t.lab()
+    gw = start(lab, api={"metrics": "/metrics"})
+    path = os.path.join(gateway.REPOSITORY, "docs", "api.md")
+    with open(path, encoding="utf-8") as f:
+        commands = [line.strip() for line in f if line.startswith("curl ")]
+    check(len(commands) >= 9, "commands: %d" % len(commands))
+    for line in commands:
+        argv = shlex.split(line.replace("/run/culvert/api.sock", gw.api))
+        r = gw.namespace.result(argv + ["-f"])
+        check_equal(r.returncode, 0, "%s: %s" % (line, r.stderr))
