@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "process.h"
+
 enum { WALKS_MAX = 1000 };
 
 static bool in_namespace(const char *pid, const struct cell *c)
@@ -54,7 +56,7 @@ static void keep_only(int pipe)
     }
     if (dup2(pipe, 3) < 0)
         _exit(1);
-    close_range(4, ~0u, 0);
+    process_close_from(4);
 }
 
 static _Noreturn void guard_life(int pipe, const struct cell *c)

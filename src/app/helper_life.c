@@ -18,6 +18,7 @@
 
 #include "culvert/route.h"
 #include "privilege.h"
+#include "process.h"
 #include "program.h"
 #include "sandbox.h"
 
@@ -146,7 +147,7 @@ static void keep_only(int sock)
     for (int fd = 0; fd < SOCK_FD; fd++)
         if (dup2(null, fd) < 0)
             _exit(1);
-    close_range(SOCK_FD + 1, ~0u, 0);
+    process_close_from(SOCK_FD + 1);
 }
 
 /* At most one descriptor fits the room that there is; the kernel closes others. */

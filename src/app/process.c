@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -23,6 +24,11 @@ void process_fill_stdio(void)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
             (void)open("/dev/null", O_RDWR | O_CLOEXEC); /* the lowest free number, which is fd */
     }
+}
+
+void process_close_from(int first)
+{
+    syscall(SYS_close_range, (unsigned)first, ~0u, 0u); /* musl 1.2.3 has no function for it; Linux 5.9 */
 }
 
 /* Where there are many, limits.tcp keeps flows from taking them all; where there are few, some stay above the soft limit. */

@@ -7,6 +7,7 @@
 /** process_fill_stdio() - put /dev/null in place of closed descriptors 0 to 2, so that no socket of ours lands there
  * They are close-on-exec: a command that we start finds them closed, as it would without us. */
 void process_fill_stdio(void);
+void process_close_from(int first); /* close all descriptors from @first on */
 
 /** process_raise_fd_limit() - soft limit of descriptors up to the hard one (faults.md R1)
  * A small limit is said in a log line, and a few stay between the two for the control socket, which must answer when flows have

@@ -12,6 +12,7 @@
  * Left out: binding to the uplink's source address as the last means of X35, which keeps nothing out of the TUN by itself. */
 #include "culvert/echo.h"
 
+#include <time.h> /* linux/errqueue.h wants struct timespec */
 #include <linux/errqueue.h>
 #include <net/if.h>
 #include <stdlib.h>

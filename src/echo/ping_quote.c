@@ -6,6 +6,7 @@
  * from ours to the client's by incremental update (RFC 1624), which is exact because only known words differ. */
 #include "ping_impl.h"
 
+#include <time.h> /* linux/errqueue.h wants struct timespec */
 #include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <sys/socket.h>

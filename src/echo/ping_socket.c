@@ -14,6 +14,7 @@
  * the path takes (WANT), or it would hear "too big" for ever about pieces that it never made. */
 #include "ping_impl.h"
 
+#include <time.h> /* linux/errqueue.h wants struct timespec */
 #include <linux/errqueue.h>
 #include <linux/filter.h>
 #include <netinet/icmp6.h>
@@ -21,7 +22,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SHARED_RCVBUF (1 << 20)

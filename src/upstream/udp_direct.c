@@ -5,6 +5,7 @@
  * A target by name is resolved once a minute; the latest 16 datagrams of an association wait for it, in order. */
 #include "udp_impl.h"
 
+#include <time.h> /* linux/errqueue.h wants struct timespec */
 #include <linux/errqueue.h>
 #include <sys/socket.h>
 

@@ -6,6 +6,7 @@
  * The buffers are the environment's and live until the next up_rows_receive(). */
 #include "udp_impl.h"
 
+#include <time.h> /* linux/errqueue.h wants struct timespec */
 #include <linux/errqueue.h>
 #include <stdlib.h>
 #include <sys/mman.h>
