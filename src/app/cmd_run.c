@@ -11,6 +11,7 @@
 #include "culvert/loop.h"
 #include "culvert/route.h"
 #include "confirm.h"
+#include "crash.h"
 #include "gateway.h"
 #include "process.h"
 #include "stages.h"
@@ -260,6 +261,7 @@ static int prepare(struct run *run)
     struct err err = { "" };
     int r;
 
+    crash_banner();
     process_raise_fd_limit();
     if ((r = loop_new(&run->loop)) != 0)
         return complain(EXIT_FAILED, "no event loop: %s", strerror(-r));

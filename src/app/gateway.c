@@ -11,6 +11,7 @@
 #include "gateway_impl.h"
 #include "owner.h"
 #include "process.h"
+#include "watchdog.h"
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
@@ -178,13 +179,24 @@ static void owners_open(struct gateway *g)
         log_warning("rules with UID and PROCESS-* match nothing: %s", err.text);
 }
 
+static void on_wake(void *arg, uint64_t slept_us)
+{
+    struct gateway *g = arg;
+
+    (void)slept_us;
+    workers_probe(g->workers, g->worker_count);
+}
+
 static int threads_start(struct gateway *g, struct err *err)
 {
     int r = g->owners != NULL ? owners_start(g->owners) : 0;
 
     if (r != 0)
         return err_set(err, r, "no thread for look-ups of programs: %s", strerror(-r));
-    return workers_start(g, err);
+    if ((r = workers_start(g, err)) != 0)
+        return r;
+    r = watchdog_start(g->setup.loop, g->workers, g->worker_count, on_wake, g, &g->watchdog);
+    return r == 0 ? 0 : err_set(err, r, "no memory");
 }
 
 static int confine(struct gateway *g, struct err *err)
@@ -239,6 +251,7 @@ void gateway_stop(struct gateway *g)
         return;
     gateway_status_forget(g);
     gateway_watch_end(g);
+    watchdog_stop(g->watchdog);
     gateway_lists_close(g);
     loop_timer_stop(g->setup.loop, &g->drain_timer);
     gateway_routes_close(g); /* first: traffic goes its old way while our flows end */
@@ -248,6 +261,7 @@ void gateway_stop(struct gateway *g)
         g->owners); /* what it still has to say goes to the workers' loops, which worker_free() empties */
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_free(g->workers[i]);
+    watchdog_free(g->watchdog);
     gateway_names_close(g);
     gateway_picks_close(g);
     if (g->tun)

@@ -53,6 +53,7 @@ struct gateway {
     struct loop_timer watch_timer;
     uint32_t watch_turns;
     struct pick *picks; /* gateway_picks.c */
+    struct watchdog *watchdog;
     size_t pick_count;
 };
 

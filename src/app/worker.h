@@ -55,6 +55,8 @@ struct loop *worker_loop(struct worker *w);
 /* Messages to the worker [main]. */
 void worker_set_mtu(struct worker *w, uint32_t mtu);
 void worker_device_back(struct worker *w); /* the TUN was made anew: read again */
+/** workers_probe() - all ways out are tried now, each worker's own connections first (faults.md X7) */
+void workers_probe(struct worker *const *all, uint32_t count);
 /** worker_set_socket_rules() - @rules replaces the old ones; the worker frees it (free()) when it is replaced in turn */
 void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules);
 

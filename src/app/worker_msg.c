@@ -6,6 +6,8 @@
 
 #include "worker_impl.h"
 
+#define PROBE_US 5000000 /* after a sleep the network may need a moment, too */
+
 /* ---- orders -------------------------------------------------------------------------------------------------------- */
 
 static void post_order(struct worker *w, struct worker_order *o, void (*fn)(struct loop_msg *m))
@@ -135,6 +137,30 @@ int workers_set_policy(struct worker *const *all, uint32_t count, struct forward
                        struct dns_plan *dns)
 {
     return post_to_all(all, count, do_policy, p, dns);
+}
+
+static void on_probed(void *arg, int err)
+{
+    (void)arg; /* a way out that is down is marked so by the probe itself */
+    (void)err;
+}
+
+static void do_probe(struct loop_msg *m)
+{
+    struct part *p = CONTAINER_OF(m, struct part, msg);
+    struct worker *w = p->worker;
+    struct upstream *const *targets;
+    size_t n = 0;
+
+    targets = w->stack ? forward_policy_targets(forward_policy_now(w->forward), &n) : NULL;
+    for (size_t i = 0; i < n; i++)
+        (void)up_probe(w->env, targets[i], PROBE_US, on_probed, NULL);
+    common_done(p->common);
+}
+
+void workers_probe(struct worker *const *all, uint32_t count)
+{
+    (void)post_to_all(all, count, do_probe, NULL, NULL);
 }
 
 static void do_drain(struct loop_msg *m)
