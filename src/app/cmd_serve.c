@@ -12,7 +12,7 @@
 #include "far_end.h"
 #include "process.h"
 
-enum { THREADS_MAX = 64, OWN_MAX = 256 };
+enum { THREADS_MAX = 64, OWN_MAX = 256, LEDGERS_MAX = 64 };
 
 struct server {
     const struct cli *cli;
@@ -20,6 +20,8 @@ struct server {
     struct masque_options masque;
     bool has_socks5, has_masque;
     struct serve_ledger *ledgers[2];
+    struct serve_ledger *old[LEDGERS_MAX]; /* of earlier readings of the file: flows still count in them */
+    size_t olds;
     struct netlink *netlink;
     struct netlink_watch *watch;
     struct ip_addr own[OWN_MAX];
@@ -178,22 +180,45 @@ static void on_signal(void *arg, int signo)
     loop_stop(s->loop);
 }
 
-/* The file is read whole, and what is wrong in it is said; of what it says only the certificate is taken. */
+/* Limits are counted anew for those who come from now on; those of before keep to theirs. Return: false: nothing was changed. */
+static bool take_access(struct server *s, const struct masque_options *o)
+{
+    struct masque_options access = *o;
+
+    access.ledger = NULL;
+    if (s->olds == LEDGERS_MAX || make_ledger(&o->per_user, o->user_count, &access.ledger) != 0)
+        return false;
+    s->old[s->olds++] = s->ledgers[1];
+    s->ledgers[1] = access.ledger;
+    for (uint32_t i = 0; i < s->threads; i++) {
+        if (far_end_set_access(s->thread[i], &access) != 0)
+            log_warning("no memory to tell thread %u of the new users and certificate", i);
+    }
+    return true;
+}
+
+/* The file is read whole, and what is wrong in it is said; of what it says the certificate, users, `allow` and limits of MASQUE are
+ * taken. */
 static void on_reload(void *arg, int signo)
 {
     struct server *s = arg;
     struct config *config = NULL;
 
     if (!s->has_masque) {
-        log_info("signal %d: there is no certificate to read again", signo);
+        log_info("signal %d: there is nothing to read again: no serve.masque", signo);
         return;
     }
     if (load_file(s->cli->config, &config) != EXIT_FINE || !config->has_masque) {
-        log_error("signal %d: %s is not taken; the old certificate stays", signo, s->cli->config);
+        log_error("signal %d: %s is not taken; the old certificate stays, and users and limits as well",
+                  signo, s->cli->config);
+    } else if (config->masque.user_count == 0 && !ip_is_loopback(&s->masque.listen.addr)) {
+        log_error("signal %d: %s is not taken: a MASQUE server that others reach needs serve.masque.users",
+                  signo, s->cli->config);
+    } else if (take_access(s, &config->masque)) {
+        log_info("signal %d: certificate, users, allow and limits are now as %s says", signo, s->cli->config);
     } else {
-        for (uint32_t i = 0; i < s->threads; i++)
-            (void)far_end_set_tls(s->thread[i], config->masque.tls);
-        log_info("signal %d: new connections get the certificate as it is in %s now", signo, s->cli->config);
+        log_error("signal %d: %s was read too often, or there is no memory; restart to take it", signo,
+                  s->cli->config);
     }
     config_free(config);
 }
@@ -236,6 +261,8 @@ static void clean_up(struct server *s)
         far_end_free(s->thread[i]);
     for (size_t i = 0; i < ARRAY_LEN(s->ledgers); i++)
         serve_ledger_free(s->ledgers[i]);
+    for (size_t i = 0; i < s->olds; i++)
+        serve_ledger_free(s->old[i]);
     netlink_watch_close(s->watch);
     netlink_close(s->netlink);
     loop_free(s->loop);

@@ -132,7 +132,7 @@ uint16_t far_end_masque_port(const struct far_end *f)
 struct news {
     struct loop_msg msg;
     struct far_end *far_end;
-    struct tls_settings *tls; /* NULL: it is about addresses */
+    struct masque_access *access; /* NULL: it is about addresses */
     size_t owns;
     struct ip_addr own[];
 };
@@ -142,25 +142,30 @@ static void on_news(struct loop_msg *m)
     struct news *n = CONTAINER_OF(m, struct news, msg);
     struct far_end *f = n->far_end;
 
-    if (n->tls == NULL && f->env != NULL) {
+    if (n->access == NULL && f->env != NULL) {
         take_own(f, n->own, n->owns);
         up_env_set_rules(f->env, &f->rules);
-    } else if (n->tls != NULL && f->masque != NULL && masque_set_tls(f->masque, n->tls) != 0) {
-        log_warning("no memory for the new certificate; the old one stays");
+    } else if (n->access != NULL && f->masque != NULL) {
+        if (masque_set_access(f->masque, n->access) != 0)
+            log_warning("no memory for the new certificate and users; the old ones stay");
+        n->access = NULL;
     }
-    tls_settings_unref(n->tls);
+    masque_access_free(n->access);
     free(n);
 }
 
-static int tell(struct far_end *f, struct tls_settings *tls, const struct ip_addr *own, size_t owns)
+/* @access: taken */
+static int tell(struct far_end *f, struct masque_access *access, const struct ip_addr *own, size_t owns)
 {
     struct news *n = calloc(1, sizeof(*n) + owns * sizeof(*own));
 
-    if (n == NULL)
+    if (n == NULL) {
+        masque_access_free(access);
         return -ENOMEM;
+    }
     n->msg.fn = on_news;
     n->far_end = f;
-    n->tls = tls != NULL ? tls_settings_ref(tls) : NULL;
+    n->access = access;
     n->owns = owns;
     if (owns > 0)
         memcpy(n->own, own, owns * sizeof(*own));
@@ -168,9 +173,11 @@ static int tell(struct far_end *f, struct tls_settings *tls, const struct ip_add
     return 0;
 }
 
-int far_end_set_tls(struct far_end *f, struct tls_settings *tls)
+int far_end_set_access(struct far_end *f, const struct masque_options *o)
 {
-    return tell(f, tls, NULL, 0);
+    struct masque_access *a = masque_access_new(o);
+
+    return a != NULL ? tell(f, a, NULL, 0) : -ENOMEM;
 }
 
 int far_end_set_own(struct far_end *f, const struct ip_addr *own, size_t owns)

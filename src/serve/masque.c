@@ -32,54 +32,15 @@ static int door_new(struct masque *m, struct tls_settings *tls, struct door **ou
     return 0;
 }
 
-int masque_set_tls(struct masque *m, struct tls_settings *tls)
-{
-    struct door *d;
-    int r = door_new(m, tls, &d);
+/* ---- who may do what ---- */
 
-    if (r != 0)
-        return r;
-    door_leave(m->door);
-    m->door = d;
-    return 0;
-}
-
-/* ---- logins ---- */
-
-bool masque_login(struct masque *m, struct span value, struct ledger_user **user)
-{
-    int who = 0;
-
-    if (m->opt.user_count > 0) {
-        if (!value.data)
-            return false; /* most clients ask once without */
-        who = http_login(m->opt.users, m->opt.user_count, value);
-        if (who < 0) {
-            MASQUE_COUNT(m, login_failed);
-            return false;
-        }
-    }
-    *user = ledger_user(m->opt.ledger, (size_t)who);
-    return true;
-}
-
-bool masque_lists(const struct masque *m, const struct ip_addr *a)
-{
-    for (size_t i = 0; i < m->opt.allows; i++)
-        if (ip_in_prefix(a, &m->opt.allow[i]))
-            return true;
-    return false;
-}
-
-void masque_attach_echo(struct masque *m, struct echo_proxy *echo, const struct ip_addr *exit4,
-                        const struct ip_addr *exit6)
-{
-    m->echo = echo;
-    m->exit_addr[0] = *exit4;
-    m->exit_addr[1] = *exit6;
-}
-
-/* ---- opening ---- */
+struct masque_access {
+    struct tls_settings *tls; /* a reference */
+    struct serve_ledger *ledger;
+    struct ip_prefix allow[ARRAY_LEN(((struct masque_options *)0)->allow)];
+    size_t allows, user_count, bytes; /* of all that follows */
+    struct serve_user users[];        /* and their strings */
+};
 
 static size_t users_bytes(const struct masque_options *opt)
 {
@@ -99,30 +60,112 @@ static const char *put_text(char **cursor, const char *text)
     return at;
 }
 
-static void copy_options(struct masque *m, const struct masque_options *opt)
+struct masque_access *masque_access_new(const struct masque_options *opt)
 {
-    struct serve_user *users = (struct serve_user *)(m + 1);
-    char *cursor = (char *)(users + opt->user_count);
+    size_t bytes = users_bytes(opt);
+    struct masque_access *a = calloc(1, sizeof(*a) + bytes);
+    char *cursor;
 
-    m->opt = *opt;
-    m->opt.users = users;
+    if (!a)
+        return NULL;
+    a->tls = tls_settings_ref(opt->tls);
+    a->ledger = opt->ledger;
+    memcpy(a->allow, opt->allow, sizeof(a->allow));
+    a->allows = opt->allows;
+    a->user_count = opt->user_count;
+    a->bytes = bytes;
+    cursor = (char *)(a->users + a->user_count);
     for (size_t i = 0; i < opt->user_count; i++) {
-        users[i].name = put_text(&cursor, opt->users[i].name);
-        users[i].password = put_text(&cursor, opt->users[i].password);
+        a->users[i].name = put_text(&cursor, opt->users[i].name);
+        a->users[i].password = put_text(&cursor, opt->users[i].password);
     }
+    return a;
+}
+
+void masque_access_free(struct masque_access *a)
+{
+    if (!a)
+        return;
+    tls_settings_unref(a->tls);
+    explicit_bzero(a->users, a->bytes);
+    free(a);
+}
+
+static int make_direct(const struct masque_access *a, struct upstream **out)
+{
+    struct upstream_options direct = { .name = "DIRECT", .kind = UPSTREAM_DIRECT, .public_only = true };
+
+    direct.allow = a->allow;
+    direct.allows = a->allows;
+    return upstream_new(&direct, out);
+}
+
+int masque_set_access(struct masque *m, struct masque_access *a)
+{
+    struct upstream *direct = NULL;
+    struct door *d = NULL;
+    int r = make_direct(a, &direct);
+
+    if (r == 0)
+        r = door_new(m, a->tls, &d);
+    if (r != 0) {
+        upstream_unref(direct);
+        masque_access_free(a);
+        return r;
+    }
+    door_leave(m->door);
+    upstream_unref(m->direct);
+    masque_access_free(m->access);
+    m->door = d;
+    m->direct = direct;
+    m->access = a;
+    return 0;
+}
+
+/* ---- logins ---- */
+
+bool masque_login(struct masque *m, struct span value, struct ledger_user **user)
+{
+    int who = 0;
+
+    if (m->access->user_count > 0) {
+        if (!value.data)
+            return false; /* most clients ask once without */
+        who = http_login(m->access->users, m->access->user_count, value);
+        if (who < 0) {
+            MASQUE_COUNT(m, login_failed);
+            return false;
+        }
+    }
+    *user = ledger_user(m->access->ledger, (size_t)who);
+    return true;
+}
+
+bool masque_lists(const struct masque *m, const struct ip_addr *a)
+{
+    for (size_t i = 0; i < m->access->allows; i++)
+        if (ip_in_prefix(a, &m->access->allow[i]))
+            return true;
+    return false;
+}
+
+void masque_attach_echo(struct masque *m, struct echo_proxy *echo, const struct ip_addr *exit4,
+                        const struct ip_addr *exit6)
+{
+    m->echo = echo;
+    m->exit_addr[0] = *exit4;
+    m->exit_addr[1] = *exit6;
+}
+
+/* ---- opening ---- */
+
+static void set_options(struct masque *m, const struct masque_options *opt)
+{
+    m->opt = *opt;
     if (m->opt.max_streams == 0)
         m->opt.max_streams = SERVE_STREAMS_DEFAULT;
     if (m->opt.connect_timeout_ms == 0)
         m->opt.connect_timeout_ms = CONNECT_TIMEOUT_MS;
-}
-
-static int make_direct(struct masque *m)
-{
-    struct upstream_options direct = { .name = "DIRECT", .kind = UPSTREAM_DIRECT, .public_only = true };
-
-    direct.allow = m->opt.allow;
-    direct.allows = m->opt.allows;
-    return upstream_new(&direct, &m->direct);
 }
 
 static int init_pools(struct masque *m)
@@ -164,15 +207,24 @@ static void set_members(struct masque *m, struct up_env *env)
 
 int masque_open(const struct masque_options *opt, struct up_env *env, struct masque **out, struct err *err)
 {
-    struct masque *m = calloc(1, sizeof(*m) + users_bytes(opt));
+    struct masque *m = calloc(1, sizeof(*m));
+    struct masque_access *a = m ? masque_access_new(opt) : NULL;
     int r;
 
-    if (!m)
+    if (!a) {
+        free(m);
         return err_set(err, -ENOMEM, "no memory for a server");
-    copy_options(m, opt);
+    }
+    set_options(m, opt);
     set_members(m, env);
-    if ((r = tls_worker_new(&m->tls)) != 0 || (r = make_direct(m)) != 0 || (r = init_pools(m)) != 0 ||
-        (r = masque_set_tls(m, opt->tls)) != 0)
+    r = tls_worker_new(&m->tls);
+    if (r == 0)
+        r = masque_set_access(m, a); /* it has it now, whatever it says */
+    else
+        masque_access_free(a);
+    if (r == 0)
+        r = init_pools(m);
+    if (r != 0)
         err_set(err, r, "the MASQUE server cannot be set up: %s", strerror(-r));
     else
         r = listener_open(&m->listener, &m->opt.listen, err);
@@ -191,8 +243,6 @@ uint16_t masque_port(const struct masque *m)
 
 void masque_close(struct masque *m)
 {
-    size_t secrets;
-
     if (!m)
         return;
     listener_close(&m->listener);
@@ -206,8 +256,7 @@ void masque_close(struct masque *m)
     door_leave(m->door);
     tls_worker_free(m->tls);
     upstream_unref(m->direct);
-    secrets = users_bytes(&m->opt);
-    explicit_bzero(m + 1, secrets);
+    masque_access_free(m->access);
     free(m);
 }
 

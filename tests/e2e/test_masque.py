@@ -143,6 +143,43 @@ def _(t):
     running.close()
 
 
+@test("SIGHUP: users, allow and limits are taken as the file says now, and what runs is not cut", limit=60)
+def _(t):
+    lab, pki, far = start(t)
+    lab.services()
+    url = servers.Services.url(at.TARGET[0], "bytes/10")
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.check_hostname = False
+    running = context.wrap_socket(client.tcp(lab.gw, far.address, far.port, timeout=10))
+    running.sendall(b"CONNECT %s:7 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer sesame\r\n\r\n" % at.TARGET[0].encode())
+    check(running.recv(1000).startswith(b"HTTP/1.1 200 "), "CONNECT")
+
+    def change(**keys):
+        entry = {"listen": "%s:%d" % (far.address, far.port), "certificate": pki.path("server.crt"), "private-key": pki.path("server.key"),
+                 "users": {"alice": "sesame"}, "allow": ["10.77.0.0/16", "fd77::/16"], **keys}
+        text = gateway.config_text({"log": {"level": "debug"}, "runtime": {"workers": 2}, "serve": {"masque": entry}})
+        t.write("masque-%d.yaml" % far.port, text, 0o600)
+        far.process.signal(1)
+    check_equal(len(client.curl(lab.gw, url, *far.curl())), 10)
+    change(users={"bob": "other"})
+    within(t.slow(5), lambda: refused(lab, far, url) == 407, "alice is no user any more")
+    check_equal(len(client.curl(lab.gw, url, *far.curl("bob:other@"))), 10)
+    running.sendall(b"one")
+    check_equal(running.recv(10), b"one")
+    change(allow=[at.TARGET[1]])
+    within(t.slow(5), lambda: refused(lab, far, url) == 403, "the target is not allowed any more")
+    change(**{"per-user": {"flows": 1}})
+    within(t.slow(5), lambda: len(client.curl(lab.gw, url, *far.curl())) == 10, "and is again")
+    second = context.wrap_socket(client.tcp(lab.gw, far.address, far.port, timeout=10))
+    second.sendall(b"CONNECT %s:7 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer sesame\r\n\r\n" % at.TARGET[0].encode())
+    check(second.recv(1000).startswith(b"HTTP/1.1 200 "), "CONNECT")
+    check_equal(refused(lab, far, url), 429)
+    change(users={})
+    far.process.wait_line("is not taken", t.slow(5))
+    running.sendall(b"two")
+    check_equal(running.recv(10), b"two")
+
+
 @test("users keep to their limits: flows at a time", limit=60)
 def _(t):
     lab, pki, far = start(t, **{"per-user": {"flows": 2}})

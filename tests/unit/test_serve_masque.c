@@ -469,7 +469,7 @@ static void a_new_certificate_is_for_new_connections(void **state)
 {
     static const struct plan_step steps[] = { { 4, "pong", 4, false } };
     struct plan plan = { steps, 1, PLAN_HANG, 0 };
-    struct tls_settings *fresh = server_settings();
+    struct masque_options fresh = options();
     struct lab *lab = *state;
     struct plan_server target;
     struct stream_side *s;
@@ -477,8 +477,9 @@ static void a_new_certificate_is_for_new_connections(void **state)
     lab_start(lab);
     plan_open(&target, &lab->h2.rig, &plan);
     s = ask(lab, "127.0.0.1", target.port);
-    assert_int_equal(masque_set_tls(lab->masque, fresh), 0);
-    tls_settings_unref(fresh);
+    fresh.tls = server_settings();
+    assert_int_equal(masque_set_access(lab->masque, masque_access_new(&fresh)), 0);
+    tls_settings_unref(fresh.tls);
     tls_settings_unref(lab->server_tls); /* the old session is all that holds the old certificate now */
     lab->server_tls = NULL;
     h2_put(s, "ping", 4);
