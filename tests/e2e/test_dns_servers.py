@@ -87,3 +87,25 @@ def _(t):
         only.check_nothing()
         only.stop()
         check_equal(gw.terminate(seconds=4), 0)
+
+
+@test("DNS over TLS and HTTPS through a MASQUE tunnel: HTTP/2 in HTTP/2, and nothing beside the tunnel", rows=["G5"], limit=60)
+def _(t):
+    lab = t.lab()
+    pki = fronts.Pki(t)
+    servers.unbound(lab, pem=pki.make("dns", "IP:" + at.TARGET[0]),
+                    more=["a%d.test. 60 IN A 10.55.0.%d" % (i, i) for i in range(1, 20)])
+    pki.server()
+    far = fronts.masque(lab, pki, allow=[at.TARGET[0]])
+    only = lab.only("host %s and tcp port %d" % (at.PROXY[0], far.port))
+    for i, url in enumerate(("tls://%s#up", "https://%s/dns-query#up")):
+        gw = lab.gateway(proxies=[far.proxy("up")], rules=["MATCH,up"], route=i == 0,
+                         **dns(t, "real", nameserver=[url % at.TARGET[0]], ca=pki.ca))
+        if i > 0:
+            lab.gw.ip("route replace default dev tun0 metric 10 table 20")
+        for n in range(1, 20):
+            check_equal(dig(lab.cli, at.TARGET2[0], "a%d.test" % n), ["10.55.0.%d" % n], url)
+        check_equal(len(dig(lab.cli, at.TARGET2[0], "big.test", "TXT")), 6, "a long answer")
+        check_equal(gw.counter("dns.failed"), 0)
+        check_equal(gw.terminate(seconds=4), 0)
+    only.check_nothing()
