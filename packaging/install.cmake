@@ -40,7 +40,7 @@ if(SYSTEMD_UNIT_DIR)
 endif()
 install(FILES config/desktop.yaml config/router.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 if(DEFAULT_CONFIG)
-    install(FILES config/culvert.yaml DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/culvert
+    install(FILES config/culvert.yaml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/culvert
         PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ)
 endif()
 
