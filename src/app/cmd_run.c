@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -261,6 +262,8 @@ static int prepare(struct run *run)
     struct err err = { "" };
     int r;
 
+    if ((r = process_wait_for_entropy(getrandom, ENTROPY_WAIT_MS)) != 0)
+        return complain(EXIT_FAILED, "no random numbers from the kernel: %s", strerror(-r));
     crash_banner();
     process_raise_fd_limit();
     if ((r = loop_new(&run->loop)) != 0)

@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { FEW_DESCRIPTORS = 4096 }; /* below that, some thousand flows do not fit: worth a line */
@@ -50,6 +52,25 @@ void process_raise_fd_limit(void)
             "only %llu descriptors are allowed, and every flow needs one or two; raise the limit (ulimit -n, "
             "LimitNOFILE=)",
             (unsigned long long)files.rlim_cur);
+}
+
+int process_wait_for_entropy(ssize_t (*get)(void *out, size_t len, unsigned flags), unsigned most_ms)
+{
+    const unsigned step_ms = 100;
+    uint8_t byte;
+
+    for (unsigned waited_ms = 0;; waited_ms += step_ms) {
+        if (get(&byte, 1, GRND_NONBLOCK) == 1)
+            return 0;
+        if (errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (waited_ms == 0)
+            log_warning("the kernel has no random numbers yet; waiting for them, %u s at most",
+                        most_ms / 1000);
+        if (waited_ms >= most_ms)
+            return -EAGAIN;
+        nanosleep(&(struct timespec){ .tv_nsec = step_ms * 1000000L }, NULL);
+    }
 }
 
 uint32_t process_usable_cores(void)

@@ -2,6 +2,8 @@
 #ifndef CULVERT_APP_PROCESS_H
 #define CULVERT_APP_PROCESS_H
 
+#include <sys/types.h>
+
 #include "culvert/base.h"
 
 /** process_fill_stdio() - put /dev/null in place of closed descriptors 0 to 2, so that no socket of ours lands there
@@ -13,6 +15,11 @@ void process_close_from(int first); /* close all descriptors from @first on */
  * A small limit is said in a log line, and a few stay between the two for the control socket, which must answer when flows have
  * taken all others (G1). */
 void process_raise_fd_limit(void);
+
+/** process_wait_for_entropy() - at boot the kernel may have no random numbers yet: wait for them, with one line (faults.md R11)
+ * @get: getrandom(2), or a test's. @most_ms: ENTROPY_WAIT_MS. Return: 0; -EAGAIN: still none; another -errno. */
+enum { ENTROPY_WAIT_MS = 10000 };
+int process_wait_for_entropy(ssize_t (*get)(void *out, size_t len, unsigned flags), unsigned most_ms);
 
 uint32_t process_usable_cores(void); /* those that the affinity mask leaves; >= 1 */
 

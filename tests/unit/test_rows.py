@@ -25,6 +25,7 @@ FINISHED = {
     + span("R", 4, 6) + ["X1", "X4", "E1"],
     "D": ["S12", "S13", "S20", "S22"] + span("L", 1, 17),
     "E, names": span("D", 1, 13),
+    "F, process life": span("X", 5, 11) + ["R7", "R8", "R11"],
     "F, operations": span("A", 1, 8) + ["D14", "E11"],
     "E, lists and reload": ["C6"] + span("C", 9, 11),
 }

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "../../src/app/privilege.h"
+#include "../../src/app/process.h"
 #include "../../src/app/sandbox.h"
 #include "../../src/app/watchdog.h"
 
@@ -211,7 +212,8 @@ static int becomes(int unused)
     (void)unused;
     if (privilege_account_find("nobody", &a, &err) != 0)
         return CANNOT;
-    if (privilege_become(&a, &err) != 0 || privilege_keep(0, &err) != 0) /* capabilities stay until the second */
+    if (privilege_become(&a, &err) != 0 ||
+        privilege_keep(0, &err) != 0) /* capabilities stay until the second */
         return 1;
     if (getuid() != a.uid || geteuid() != a.uid || getegid() != a.gid || setuid(0) == 0)
         return getuid() == 0 ? 2 : 3;
@@ -252,6 +254,41 @@ static void only_a_sleep_of_the_machine_counts_as_one(void **state) /* faults.md
     assert_int_equal(clock_slept_us(&gap, 2000, 9000), 6999);
 }
 
+/* ---- entropy ---- */
+
+static int tries_left; /* of a source that is not ready */
+
+static ssize_t slow_source(void *out, size_t len, unsigned flags)
+{
+    (void)flags;
+    if (tries_left-- > 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    memset(out, 0, len);
+    return (ssize_t)len;
+}
+
+static ssize_t no_source(void *out, size_t len, unsigned flags)
+{
+    (void)out;
+    (void)len;
+    (void)flags;
+    errno = ENOSYS;
+    return -1;
+}
+
+static void random_numbers_are_waited_for_and_never_made_up(void **state) /* faults.md R11 */
+{
+    (void)state;
+    tries_left = 2;
+    assert_int_equal(process_wait_for_entropy(slow_source, 1000), 0);
+    tries_left = 1000;
+    assert_int_equal(process_wait_for_entropy(slow_source, 300), -EAGAIN);
+    assert_int_equal(tries_left, 1000 - 4);
+    assert_int_equal(process_wait_for_entropy(no_source, 1000), -ENOSYS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +298,7 @@ int main(void)
         cmocka_unit_test(a_refused_call_is_one_line),
         cmocka_unit_test(only_what_is_kept_is_left),
         cmocka_unit_test(a_user_is_become_for_good),
+        cmocka_unit_test(random_numbers_are_waited_for_and_never_made_up),
         cmocka_unit_test(only_a_sleep_of_the_machine_counts_as_one),
     };
 
