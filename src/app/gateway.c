@@ -237,7 +237,7 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
         goto undo;
     if ((r = threads_start(g, err)) != 0)
         goto undo;
-    gateway_lists_open(g, setup->config);
+    gateway_lists_open(g, setup->config, 0);
     *out = g;
     return 0;
 undo:

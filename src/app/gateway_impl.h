@@ -85,7 +85,7 @@ void gateway_shares(const struct config *c, uint32_t workers,
 /** gateway_policy() - rules, targets and options of @c; the caller's reference. Return: 0 or -errno with a sentence */
 int gateway_policy(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err);
 /** gateway_set_policy() - new flows are decided by @p, whose reference is taken over, and new questions by @plan; NULL:
- * as before. Return: 0; -ENOMEM: nobody was told */
+ * nothing but a list of the rules has changed. Return: 0; -ENOMEM: nobody was told */
 int gateway_set_policy(struct gateway *g, struct forward_policy *p, struct dns_plan *plan);
 
 /* ---- gateway_events.c ---- */
@@ -100,7 +100,8 @@ void gateway_picks_close(struct gateway *g);
 int gateway_picks_decode(struct gateway *g, char *text, size_t len);
 
 /* ---- gateway_lists.c ---- */
-void gateway_lists_open(struct gateway *g, const struct config *c); /* the workers run */
+/* The workers run. @wait_us: before the first fetch, so that a row of reloads does not become one of fetches */
+void gateway_lists_open(struct gateway *g, const struct config *c, uint64_t wait_us);
 void gateway_lists_close(struct gateway *g);
 
 /* ---- gateway_status.c ---- */

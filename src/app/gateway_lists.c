@@ -281,7 +281,8 @@ static void list_free(struct rule_list *l)
     free((void *)l->of.path);
 }
 
-static int list_open(struct gateway *g, const struct config_provider *p, struct rule_list *l)
+static int list_open(struct gateway *g, const struct config_provider *p, uint64_t wait_us,
+                     struct rule_list *l)
 {
     uint64_t due_us = first_due_us(p), seed = 0;
 
@@ -298,16 +299,16 @@ static int list_open(struct gateway *g, const struct config_provider *p, struct 
         return -ENOMEM;
     }
     if (due_us != UINT64_MAX)
-        due_in(l, due_us);
+        due_in(l, due_us > wait_us ? due_us : wait_us);
     return 0;
 }
 
-void gateway_lists_open(struct gateway *g, const struct config *c)
+void gateway_lists_open(struct gateway *g, const struct config *c, uint64_t wait_us)
 {
     g->lists = calloc(c->provider_count + 1, sizeof(*g->lists));
     for (size_t i = 0; g->lists != NULL && i < c->provider_count; i++) {
         if (c->providers[i].type == CONFIG_PROVIDER_HTTP &&
-            list_open(g, &c->providers[i], &g->lists[g->list_count]) == 0)
+            list_open(g, &c->providers[i], wait_us, &g->lists[g->list_count]) == 0)
             g->list_count++;
     }
 }

@@ -11,6 +11,7 @@
 #include "gateway_impl.h"
 
 #define DRAIN_AGAIN_US 1000000 /* when memory was out */
+#define LISTS_AGAIN_US 1000000
 
 /* ---- building ------------------------------------------------------------------------------------------------------ */
 
@@ -110,7 +111,7 @@ int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_m
     gateway_picks_again(g);
     gateway_names_set_plan(g, plan);
     gateway_lists_close(g);
-    gateway_lists_open(g, now);
+    gateway_lists_open(g, now, LISTS_AGAIN_US);
     say_what_stays(g->setup.config, now);
     if ((r = log_init(&now->log)) != 0)
         log_warning("reload: log.output: %s: %s; lines go where they went", now->log.output, strerror(-r));

@@ -78,7 +78,7 @@ void worker_fetch(struct worker *w, struct worker_fetch *f);
 /** worker_pick() - the group's member from now on (a `select`); @group: borrowed, @member: its name, copied */
 void worker_pick(struct worker *w, struct upstream *group, const char *member);
 /** workers_set_policy() - all of them decide new flows by @p and answer new questions by @dns; each takes references of its own
- * @dns: NULL: as before
+ * @dns: NULL: nothing but a list of the rules has changed
  * Return: 0; -ENOMEM: none of them has been told. */
 int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p,
                        struct dns_plan *dns);

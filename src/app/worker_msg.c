@@ -125,10 +125,11 @@ static void do_policy(struct loop_msg *m)
 
     if (p->worker->stack) {
         forward_set_policy(p->worker->forward, p->common->policy);
-        if (p->common->dns)
+        if (p->common->dns) {
             worker_names_plan(p->worker, p->common->dns);
-        worker_groups_start(p->worker, p->common->policy);
-        worker_echo_again(p->worker, forward_policy_options(p->common->policy));
+            worker_groups_start(p->worker, p->common->policy);
+            worker_echo_again(p->worker, forward_policy_options(p->common->policy));
+        }
     }
     common_done(p->common);
 }
