@@ -102,6 +102,8 @@ static const struct {
     { "renameat2", OF_BOTH, "the same" },
     { "unlink", OF_BOTH, "the control socket at the end" },
     { "unlinkat", OF_BOTH, "the same" },
+    { "utimensat", OF_GATEWAY, "a list of rules that has not changed is as good as new" },
+    { "utimensat_time64", OF_GATEWAY, "the same" },
     { "mkdir", OF_GATEWAY, "the state folder" },
     { "mkdirat", OF_GATEWAY, "the same" },
     { "fchmod", OF_BOTH, "a file of the state folder is nobody else's" },

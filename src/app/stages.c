@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -130,6 +131,10 @@ static int confine_files(const struct stages *s, struct err *err)
         .abstract_sockets = notify != NULL && notify[0] == '@',
     };
 
+    for (size_t i = 0; i < s->config->provider_count; i++) {
+        if (s->config->providers[i].type == CONFIG_PROVIDER_HTTP)
+            (void)mkdir(s->config->state_dir, 0700); /* later it could not be made */
+    }
     return sandbox_files(&f, SANDBOX_ABI_ASK, err);
 }
 
