@@ -681,7 +681,8 @@ static void a_key_of_mihomo_that_we_lack_names_the_nearest_thing(void **state) /
 static void every_key_that_the_specification_names_is_known(void **state)
 {
     static const char *const paths[] = {
-        "proxies.fingerprint: x", "rate-limits: x",
+        "proxies.fingerprint: x",
+        "rate-limits: x",
     };
     int wrong = 0;
 
