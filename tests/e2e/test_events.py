@@ -115,7 +115,7 @@ WRONG = {
     "an opcode that is none": (frame(3, b"x"), 1002),
     "a reserved bit": (bytes([0xC1]) + frame(TEXT, b"x")[1:], 1002),
     "2^63 bytes": (frame(TEXT, b"", length=1 << 63), 1002),
-    "2^62 bytes": (frame(TEXT, b"", length=1 << 62), 1009),
+    "2^62 bytes": (frame(TEXT, b"x", length=1 << 62), 1009),
     "2,000 bytes": (frame(TEXT, b"x" * 2000), 1009),
     "a piece without a first": (frame(0, b"x"), 1002),
 }
