@@ -107,6 +107,8 @@ static const struct {
     { "mkdir", OF_GATEWAY, "the state folder" },
     { "mkdirat", OF_GATEWAY, "the same" },
     { "fchmod", OF_BOTH, "a file of the state folder is nobody else's" },
+    { "utimensat", OF_GATEWAY, "when was a list of rules fetched" },
+    { "utimensat_time64", OF_GATEWAY, "the same" },
     { "umask", OF_GATEWAY, "the same" },
     { "flock", OF_GATEWAY, "one writer at a time" },
     { "dup", OF_GATEWAY, "stdio" },
