@@ -28,6 +28,13 @@ static const struct cfg_choice sandboxes[] = {
     { .text = NULL },
 };
 
+#ifdef WITH_SECCOMP
+#define NEEDS_SECCOMP
+#else
+#define NEEDS_SECCOMP                                                                                        \
+    .state = CFG_LEFT_OUT, .instead = "this program was built to keep its privileges (WITH_SECCOMP=OFF)",
+#endif
+
 static const struct cfg_key runtime_keys[] = {
     { .name = "workers",
       .type = &cfg_auto_uint,
@@ -39,7 +46,7 @@ static const struct cfg_key runtime_keys[] = {
               "`auto`: one for each usable core" },
     { .name = "user",
       .fixed = true,
-      .type = &cfg_account,
+      NEEDS_SECCOMP.type = &cfg_account,
       AT(user),
       .shown = "unset: stay",
       .help = "become this user once everything is open; its files must be readable for a reload" },
