@@ -9,7 +9,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint8_t *request = malloc(size > 0 ? size : 1); /* exactly as long, so that a look beyond it is seen, and aligned */
+    uint8_t *request =
+        malloc(size > 0 ? size : 1); /* exactly as long, so that a look beyond it is seen, and aligned */
 
     if (request == NULL)
         return 0;
