@@ -132,8 +132,10 @@ static void sent(struct h2 *h, size_t n)
     h->out_off += small;
     if (h->out_off == h->out_len)
         h->out_off = h->out_len = 0;
-    h->frame += n - small;
-    h->frame_len -= n - small;
+    if (n > small) {
+        h->frame += n - small;
+        h->frame_len -= n - small;
+    }
 }
 
 static bool tls_holds(const struct h2 *h)
