@@ -26,7 +26,7 @@ struct owner {
 struct fuzz {
     struct h2 *h;
     bool over;
-    bool asked; /* for a tunnel of packets: a client does it once */
+    bool asked;       /* for a tunnel of packets: a client does it once */
     uint8_t patience; /* events until an owner closes its stream */
     struct owner owners[OWNERS];
 };
