@@ -150,7 +150,8 @@ int nl_dump(struct netlink *nl, struct nlmsghdr *req, nl_parse_fn *parse, struct
     int r = -EINTR;
 
     req->nlmsg_flags |= NLM_F_DUMP;
-    for (int i = 0; i < DUMP_TRIES && r == -EINTR; i++) {
+    /* Without memory for the list once more as well: what is read here may be what puts the machine back. */
+    for (int i = 0; i < DUMP_TRIES && (r == -EINTR || r == -ENOMEM); i++) {
         list->count = 0;
         r = send_and_receive(nl, req, parse, list);
     }

@@ -325,6 +325,8 @@ int route_nft_remove(void)
     struct netlink *nl;
     int r = netlink_open_nft(&nl, NULL);
 
+    if (r == -ENOMEM) /* once more: this puts the machine back */
+        r = netlink_open_nft(&nl, NULL);
     if (r != 0)
         return -ENOENT; /* a kernel without it has no table of ours */
     r = netlink_nft_remove(nl, ROUTE_NFT_TABLE);

@@ -282,7 +282,7 @@ def _(t):
     check_equal(gw.counter("socks.udp_malformed"), 0)
 
 
-@test("UDP over TCP: hev-socks5-tunnel through our server", rows=[], limit=60, culvert=False)
+@test("UDP over TCP: hev-socks5-tunnel through our server", rows=[], limit=60)
 def _(t):
     lab = t.lab()
     lab.services()

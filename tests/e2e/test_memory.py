@@ -109,6 +109,9 @@ def start_and_end(lab, server, memory):
     except AssertionError:
         status = gw.process.wait(5)
         gw.check_log()
+        if status == 2 and any("Memory allocation failure" in x for x in gw.process.lines):
+            lab.gw.run([gateway.program(lab.context), "cleanup"])    # libnftables ends the process by itself: as after kill -9
+            return "ended by libnftables, refused"
         if status == 1 and any(x.startswith("culvert: ") for x in gw.process.lines):
             return "refused"
         return "exit status %s: %s" % (status, gw.log)
