@@ -6,6 +6,7 @@ file(GLOB support CONFIGURE_DEPENDS tests/support/*.c)
 if(support)
     add_library(test_support STATIC ${support})
     target_include_directories(test_support PUBLIC tests/support PRIVATE src)
+    target_compile_definitions(test_support PRIVATE SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     target_link_libraries(test_support PUBLIC ${FOLDERS} PkgConfig::CMOCKA)
 endif()
 
