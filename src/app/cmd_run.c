@@ -223,6 +223,7 @@ static int start_gateway(struct run *run)
                                    .helper = run->stages.helper,
                                    .before_threads = stages_confine,
                                    .before_arg = &run->stages,
+                                   .keeps_state = true,
                                    .on_fatal = on_fatal,
                                    .arg = run };
     struct err err = { "" };

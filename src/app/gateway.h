@@ -29,6 +29,8 @@ struct gateway_setup {
     /* Everything is open and routes are made, no thread runs: privileges go now. NULL: they stay. 0 or -errno with a sentence */
     int (*before_threads)(void *arg, const char *tun_name, struct route *route, struct err *err);
     void *before_arg;
+    bool
+        keeps_state; /* what is in state_dir is read, and written: `run`, not what lives as long as a command does */
     /* The gateway cannot go on (device lost for good): the caller ends with status 1. [main] */
     void (*on_fatal)(void *arg, const char *why);
     void *arg;

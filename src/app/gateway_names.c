@@ -23,7 +23,7 @@ static const struct dns_settings *settings_of(const struct gateway *g)
 
 static bool stored(const struct gateway *g)
 {
-    return g->names.fakes && g->names.plan != NULL && settings_of(g)->fake_store;
+    return g->setup.keeps_state && g->names.fakes && g->names.plan != NULL && settings_of(g)->fake_store;
 }
 
 /* ---- reading ---- */

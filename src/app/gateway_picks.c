@@ -98,7 +98,7 @@ static void load(struct gateway *g)
 {
     const char *dir = g->setup.config->state_dir;
     uint8_t *bytes = NULL;
-    ssize_t n = state_file_read(dir, FILE_NAME, FILE_MAX, &bytes);
+    ssize_t n = g->setup.keeps_state ? state_file_read(dir, FILE_NAME, FILE_MAX, &bytes) : 0;
 
     if (n > 0 && gateway_picks_decode(g, (char *)bytes, (size_t)n) != 0)
         log_warning("select: %s/%s is broken or of another version; groups begin with their first members",
@@ -115,9 +115,12 @@ static void save(const struct gateway *g)
     const char *dir = g->setup.config->state_dir;
     char *text = NULL;
     size_t len = 0;
-    FILE *f = open_memstream(&text, &len);
+    FILE *f;
     int r = -ENOMEM;
 
+    if (!g->setup.keeps_state)
+        return;
+    f = open_memstream(&text, &len);
     if (f) {
         fputs(HEAD, f);
         for (const struct pick *p = g->picks; p; p = p->next)

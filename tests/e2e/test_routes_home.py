@@ -210,10 +210,11 @@ def _(t):
         return [client.outcome(lab.srv, a, p, timeout=1)[0] for a in tun for p in (1, SSH)] + \
                [client.ping(lab.srv, a, 1)[0] for a in tun]
     EchoServer(t, lab.gw, SSH)
-    plain = lab.gateway(proxies=[servers.culvert_serve(lab)], route=False, name="plain")
+    proxy = servers.culvert_serve(lab)
+    plain = lab.gateway(proxies=[proxy], route=False, name="plain")
     check_equal(probes(), ["ECONNREFUSED", "open"] * 2 + [1, 1], "what a probe shows without auto-route")
     check_equal(plain.terminate(), 0)
-    gw, proxy = start(t, lab)
+    gw, _ = start(t, lab, proxy)
     only = lab.only("host %s or dst host %s or dst host %s" % (proxy.address, *tun))
     seen = probes()
     check(not any(x in ("ECONNREFUSED", "open", 1) for x in seen), "a probe was answered: %s" % seen)
