@@ -9,6 +9,7 @@
 #include "book.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,7 +17,8 @@
 #define FAKES_DEFAULT 65536
 #define REALS_DEFAULT 4096
 #define REUSE_STEPS   256  /* entries looked at for one new name */
-#define READ_TRIES    1000 /* a write takes well under a microsecond; then the reader takes it for unknown */
+#define READ_SPINS    1000 /* a write takes well under a microsecond, */
+#define READ_YIELDS   1000 /* unless its thread has lost the CPU; then the reader takes it for unknown */
 
 /* ---- one name, written by one and read by many ---- */
 
@@ -68,9 +70,11 @@ static bool read_was_whole(const struct shared_name *n, uint32_t seq)
 
 bool shared_name_read(const struct shared_name *n, char out[256])
 {
-    for (int i = 0; i < READ_TRIES; i++) {
+    for (int i = 0; i < READ_SPINS + READ_YIELDS; i++) {
         uint32_t seq = atomic_load_explicit(&n->seq, memory_order_seq_cst);
 
+        if (i >= READ_SPINS)
+            sched_yield();
         if ((seq & 1) != 0)
             continue;
         copy_words(n, out);
@@ -301,11 +305,14 @@ static uint32_t take_oldest(struct name_book *b, uint32_t shard, const char *nam
 
         if (now_us - atomic_load_explicit(&e->given_us, memory_order_relaxed) < NAME_BOOK_KEEP_US)
             return NO_ENTRY; /* and all others are younger */
-        write_begin(&e->name);
-        used = atomic_load_explicit(&e->uses, memory_order_seq_cst) != 0;
-        if (!used)
-            rename_entry(b, shard, i, name);
-        write_end(&e->name);
+        used = atomic_load_explicit(&e->uses, memory_order_relaxed) != 0;
+        if (!used) { /* asked again inside: a reader holds first and reads then */
+            write_begin(&e->name);
+            used = atomic_load_explicit(&e->uses, memory_order_seq_cst) != 0;
+            if (!used)
+                rename_entry(b, shard, i, name);
+            write_end(&e->name);
+        }
         age_renew(b, s, i, now_us);
         if (!used)
             return i;
