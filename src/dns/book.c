@@ -442,7 +442,7 @@ void name_book_learn(struct name_book *b, uint32_t shard, const struct ip_addr *
 static bool read_real(const struct real *r, const uint64_t words[2], uint64_t now_us, uint64_t *latest_us,
                       char name[256])
 {
-    for (int i = 0; i < READ_TRIES; i++) {
+    for (int i = 0; i < READ_SPINS; i++) {
         uint32_t seq = atomic_load_explicit(&r->name.seq, memory_order_acquire);
         uint64_t learned_us = atomic_load_explicit(&r->learned_us, memory_order_acquire);
         bool good = real_is(r, words) && now_us < atomic_load_explicit(&r->until_us, memory_order_acquire) &&
