@@ -1,4 +1,5 @@
 """A new configuration while flows live (faults.md C9 to C11): what is wrong changes nothing, what is right cuts nothing."""
+import json
 import os
 import signal
 import threading
@@ -7,8 +8,6 @@ import time
 from harness import check, check_equal, client, gateway, servers, test, within
 from harness import lab as at
 from harness.reloading import reload, reloads, sections_of, write
-
-TWO = {"rules": ["DST-PORT,7000,first", "MATCH,REJECT"]}
 
 
 class Talk:
@@ -73,6 +72,42 @@ def _(t):
     check_equal(gw.status()["mtu"], 1500, "mtu")
     reload(gw, sections_of(gw, [], ["MATCH,REJECT"]))
     check_equal(gw.log.count("tun.mtu stays"), 1, "warnings about what is as it was at the start")
+
+
+@test("reloads beside iperf3 and 500 idle connections cut nothing", rows=["C10"], limit=90)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    servers.iperf3(lab)
+    server = servers.culvert_serve(lab)
+    gw = lab.gateway(proxies=[server])
+    idle = client.open_many(lab.cli, (at.TARGET[0], 7), 500)
+    for s in idle:
+        t.own(s, "close")
+    results = []
+
+    def iperf3():
+        results.append(lab.cli.result(["iperf3", "-c", at.TARGET[0], "-t", "3", "-P", "4", "--json"], timeout=60))
+
+    worker = threading.Thread(target=iperf3)
+    worker.start()
+    n = 0
+    while worker.is_alive():
+        n += 1
+        reload(gw, sections_of(gw, [server.proxy("n%d" % (n % 2))], ["MATCH,n%d" % (n % 2)]), seconds=10)
+    worker.join()
+    check_equal(results[0].returncode, 0, "iperf3: " + results[0].stderr)
+    lost = []
+    for i, s in enumerate(idle):
+        try:
+            s.sendall(b"still here")
+            if client.receive(s, 10) != b"still here":
+                lost.append("%d: other bytes" % i)
+        except OSError as e:
+            lost.append("%d: %s" % (i, e))
+    check_equal(lost, [], "idle connections that were cut")
+    check(n >= 3, "only %d reloads" % n)
+    t.note("%d reloads; iperf3 %.1f Gbit/s meanwhile" % (n, json.loads(results[0].stdout)["end"]["sum_received"]["bits_per_second"] / 1e9))
 
 
 @test("a hundred reloads under load lose no flow and no memory", rows=["C10", "G4"], limit=120,
