@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "gateway_impl.h"
+#include "state_file.h"
 
 #define SECOND_US  UINT64_C(1000000)
 #define SILENCE_US (30 * SECOND_US)
@@ -75,21 +76,6 @@ static void succeeded(struct rule_list *l)
 
 /* ---- the copy ----------------------------------------------------------------------------------------------------------- */
 
-static int write_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        if (n > 0) {
-            data += n;
-            len -= (size_t)n;
-        }
-    }
-    return fsync(fd) == 0 ? 0 : -errno;
-}
-
 /* The folder of @path, and the one above it. */
 static void make_folders(const char *path)
 {
@@ -119,7 +105,7 @@ static int keep_copy(const char *path, const char *data, size_t len)
     fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return -errno;
-    r = write_all(fd, data, len);
+    r = state_file_fill(fd, data, len);
     close(fd);
     if (r == 0 && rename(fresh, path) != 0)
         r = -errno;

@@ -51,15 +51,17 @@ ssize_t state_file_read(const char *dir, const char *name, size_t max, uint8_t *
     return r;
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t len)
+int state_file_fill(int fd, const void *bytes, size_t len)
 {
+    const uint8_t *at = bytes;
+
     while (len > 0) {
-        ssize_t n = write(fd, bytes, len);
+        ssize_t n = write(fd, at, len);
 
         if (n < 0 && errno != EINTR)
             return -errno;
         if (n > 0) {
-            bytes += n;
+            at += n;
             len -= (size_t)n;
         }
     }
@@ -78,7 +80,7 @@ int state_file_write(const char *dir, const char *name, const void *bytes, size_
     fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
-    r = write_all(fd, bytes, len);
+    r = state_file_fill(fd, bytes, len);
     close(fd);
     if (r == 0 && rename(fresh, path) != 0)
         r = -errno;

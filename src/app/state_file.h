@@ -12,5 +12,7 @@ ssize_t state_file_read(const char *dir, const char *name, size_t max, uint8_t *
 /** state_file_write() - written beside the old one, synced and moved over it: a reader finds the one or the other (faults.md D9)
  * Makes @dir when it is missing. Return: 0 or -errno. */
 int state_file_write(const char *dir, const char *name, const void *bytes, size_t len);
+/** state_file_fill() - all of it into an open file, and synced. Return: 0 or -errno */
+int state_file_fill(int fd, const void *bytes, size_t len);
 
 #endif
