@@ -124,7 +124,9 @@ def _(t):
     t.note("open after %.2f s; %d full, %d resumed; a neighbour's byte: median %.1f ms, 99th of 100 %.1f ms, longest %.1f ms of %d" % (
         took, full, resumed, waits[len(waits) // 2] * 1e3, waits[len(waits) * 99 // 100] * 1e3, waits[-1] * 1e3, len(waits)))
     check(500 <= full + resumed <= 520, "%d handshakes for 500 flows" % (full + resumed))
-    check(full <= 4, "%d full handshakes of 500" % full)
+    # At most four run at a time. With TLS 1.3 the session comes after the handshake (L10), so a second four, or a third, begin before it.
+    most = 4 if "libmbedtls.so.14" in lab.gw.result(["ldd", gateway.program(t)]).stdout else 12
+    check(full <= most, "%d full handshakes of 500, at most %d" % (full, most))
 
 
 def bad_certificates(pki):
