@@ -28,7 +28,7 @@ int privilege_account_find(const char *name, struct privilege_account *out, stru
 /** privilege_hand_over() - a folder of ours, and the files right in it, become the account's where they are root's now
  * What is missing, somebody else's, linked twice or a symbolic link is left alone. */
 void privilege_hand_over(const char *folder, const struct privilege_account *a);
-/** privilege_become() - change user, group and supplementary groups for good; capabilities stay for now
+/** privilege_become() - change user, group and supplementary groups for good; capabilities stay until privilege_keep(), which the next stages need
  * Return: 0, also when there is none to become or we are it; -EPERM or another -errno with a sentence. */
 int privilege_become(const struct privilege_account *a, struct err *err);
 /** privilege_keep() - all capabilities but those of @keep are gone, from the bounding set as well, and no program that is executed
