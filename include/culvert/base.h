@@ -73,6 +73,7 @@ bool ip_is_martian(const struct ip_addr *a);
 bool ip_is_public(const struct ip_addr *a);
 /* A prefix shorter than 96 holds no IPv4 address: ::/0 is all of IPv6, 0.0.0.0/0 (len 96) all of IPv4. */
 bool ip_in_prefix(const struct ip_addr *a, const struct ip_prefix *p);
+bool ip_prefix_equal(const struct ip_prefix *a, const struct ip_prefix *b);
 bool ip_port_equal(const struct ip_port *a, const struct ip_port *b);
 bool flow_key_equal(const struct flow_key *a, const struct flow_key *b);
 

@@ -139,6 +139,11 @@ bool ip_in_prefix(const struct ip_addr *a, const struct ip_prefix *p)
     return bits == 0 || ((a->b[bytes] ^ p->addr.b[bytes]) >> (8 - bits)) == 0;
 }
 
+bool ip_prefix_equal(const struct ip_prefix *a, const struct ip_prefix *b)
+{
+    return a->len == b->len && ip_equal(&a->addr, &b->addr);
+}
+
 bool ip_port_equal(const struct ip_port *a, const struct ip_port *b)
 {
     return a->port == b->port && ip_equal(&a->addr, &b->addr);

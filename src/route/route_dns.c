@@ -55,11 +55,15 @@ static bool is_ours(const char *path)
 static int write_file(const char *path, int flags, const char *text, size_t len)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | flags, 0644), r = 0;
+    ssize_t n;
 
     if (fd < 0)
         return -errno;
-    if (write(fd, text, len) != (ssize_t)len || fchmod(fd, 0644) != 0 || fsync(fd) != 0)
-        r = errno != 0 ? -errno : -EIO;
+    n = write(fd, text, len);
+    if (n != (ssize_t)len) /* a disk that is nearly full takes a part */
+        r = n < 0 ? -errno : -ENOSPC;
+    else if (fchmod(fd, 0644) != 0 || fsync(fd) != 0)
+        r = -errno;
     close(fd);
     return r;
 }

@@ -45,11 +45,6 @@ static bool is_included(const struct looker *l, int ifindex)
     return false;
 }
 
-static bool same_prefix(const struct ip_prefix *a, const struct ip_prefix *b)
-{
-    return a->len == b->len && ip_equal(&a->addr, &b->addr);
-}
-
 /* Made by the kernel for an address of an interface; what a DHCP server sends has another origin, or a gateway. */
 static bool is_connected(const struct looker *l, const struct nl_route *r)
 {
@@ -60,7 +55,7 @@ static bool is_connected(const struct looker *l, const struct nl_route *r)
 static bool has(const struct ip_prefix *list, size_t count, const struct ip_prefix *net)
 {
     for (size_t i = 0; i < count; i++)
-        if (same_prefix(&list[i], net))
+        if (ip_prefix_equal(&list[i], net))
             return true;
     return false;
 }

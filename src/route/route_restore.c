@@ -7,15 +7,10 @@
 
 #include <linux/rtnetlink.h>
 
-static bool same_prefix(const struct ip_prefix *a, const struct ip_prefix *b)
-{
-    return a->len == b->len && ip_equal(&a->addr, &b->addr);
-}
-
 static bool same_route(const struct nl_route *a, const struct nl_route *b)
 {
     return a->v6 == b->v6 && a->type == b->type && a->proto == b->proto && a->table == b->table &&
-           a->metric == b->metric && a->ifindex == b->ifindex && same_prefix(&a->dst, &b->dst);
+           a->metric == b->metric && a->ifindex == b->ifindex && ip_prefix_equal(&a->dst, &b->dst);
 }
 
 static bool same_rule(const struct nl_rule *a, const struct nl_rule *b)
@@ -26,8 +21,8 @@ static bool same_rule(const struct nl_rule *a, const struct nl_rule *b)
            a->suppress_prefixlen_plus1 == b->suppress_prefixlen_plus1 && a->has_uid == b->has_uid &&
            a->uid_first == b->uid_first && a->uid_last == b->uid_last && a->ip_proto == b->ip_proto &&
            a->dport_first == b->dport_first && a->dport_last == b->dport_last &&
-           strcmp(a->iif, b->iif) == 0 && strcmp(a->oif, b->oif) == 0 && same_prefix(&a->src, &b->src) &&
-           same_prefix(&a->dst, &b->dst);
+           strcmp(a->iif, b->iif) == 0 && strcmp(a->oif, b->oif) == 0 && ip_prefix_equal(&a->src, &b->src) &&
+           ip_prefix_equal(&a->dst, &b->dst);
 }
 
 struct presence {
@@ -287,7 +282,7 @@ static int change_rules(struct route *rt, const struct route_plan *now)
 static bool was_refused(const struct route_surroundings *before, const struct ip_prefix *net)
 {
     for (size_t i = 0; before != NULL && i < before->refuseds; i++)
-        if (same_prefix(&before->refused[i], net))
+        if (ip_prefix_equal(&before->refused[i], net))
             return true;
     return false;
 }
