@@ -3,13 +3,17 @@
 #define CULVERT_TEST_NETNS_H
 
 #include "culvert/loop.h"
+#include "skip.h"
 
 /** netns_enter() - move this process into a fresh network namespace with "lo" up; call it before any thread
  * Without root it takes a user namespace as well. The namespace goes away with the process.
  * Return: NULL; or a sentence that says why this machine does not allow it, to be printed after "skipped: ". */
 const char *netns_enter(void);
-/** netns_tun_missing() - NULL when /dev/net/tun can be used here, or the sentence for "skipped: " */
-const char *netns_tun_missing(void);
+/** netns_enter_for_pings() - netns_enter(), and there ping sockets for everybody, 192.0.2.1 and 2001:db8::1 on "lo"
+ * @mtu: of "lo", bytes. Return: as netns_enter(). */
+const char *netns_enter_for_pings(uint32_t mtu);
+/** netns_enter_with_tun() - netns_enter(), where /dev/net/tun can be used. Return: as netns_enter(). */
+const char *netns_enter_with_tun(void);
 
 /* Runs a loop until something is true. One object a loop, made once, since it takes one of the loop's hooks. */
 struct loop_wait {

@@ -21,6 +21,21 @@ void tun_lab_fini(struct tun_lab *lab)
     netlink_close(lab->nl);
 }
 
+int tun_lab_setup(void **state)
+{
+    struct tun_lab *lab = calloc(1, sizeof(*lab));
+
+    *state = lab;
+    return lab != NULL && tun_lab_init(lab) ? 0 : -1;
+}
+
+int tun_lab_teardown(void **state)
+{
+    tun_lab_fini(*state);
+    free(*state);
+    return 0;
+}
+
 struct tun_options tun_lab_options(void)
 {
     struct tun_options opt = { .name = "tun0", .fd = -1, .addresses = 2 };

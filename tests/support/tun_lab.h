@@ -17,6 +17,8 @@ struct tun_lab {
 
 bool tun_lab_init(struct tun_lab *lab); /* a route socket and a loop; no device yet */
 void tun_lab_fini(struct tun_lab *lab);
+int tun_lab_setup(void **state); /* of a test whose state is a lab and no more */
+int tun_lab_teardown(void **state);
 struct tun_options tun_lab_options(
     void); /* "tun0", 198.18.0.1/30, fdfe:dcba:9876::1/126, offload as good as there is */
 int tun_lab_watch(struct tun_lab *lab); /* tun_watch() with events that are counted in @lab */

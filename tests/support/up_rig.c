@@ -134,6 +134,23 @@ void rig_fini(struct up_rig *rig)
     loop_free(rig->loop);
 }
 
+int up_rig_setup(void **state)
+{
+    struct up_rig *rig = calloc(1, sizeof(*rig));
+
+    assert_non_null(rig);
+    rig_init(rig);
+    *state = rig;
+    return 0;
+}
+
+int up_rig_teardown(void **state)
+{
+    rig_fini(*state);
+    free(*state);
+    return 0;
+}
+
 struct upstream *rig_direct(void)
 {
     struct upstream_options o = { .name = "DIRECT", .kind = UPSTREAM_DIRECT };
@@ -404,6 +421,13 @@ void stream_start(struct up_rig *rig, struct stream_log *log, struct upstream *u
     assert_int_equal(up_stream_open(rig->env, up, dst, (uint64_t)timeout_ms * 1000, &events, log, &log->s),
                      0);
     assert_false(log->opened || log->closed);
+}
+
+void stream_settle(struct up_rig *rig, struct stream_log *log, struct upstream *up,
+                   const struct host_port *dst, unsigned timeout_ms)
+{
+    stream_start(rig, log, up, dst, timeout_ms);
+    rig_until(rig, stream_is_settled, log);
 }
 
 bool stream_is_settled(void *arg)

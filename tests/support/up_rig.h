@@ -39,6 +39,8 @@ struct up_rig {
 
 void rig_init(struct up_rig *rig); /* asserts that it works */
 void rig_fini(struct up_rig *rig);
+int up_rig_setup(void **state); /* of a test whose state is a rig and no more */
+int up_rig_teardown(void **state);
 #define RIG_WAIT_MS 10000
 /* Runs until @done; a failed assertion after RIG_WAIT_MS, naming what it waited for. */
 #define rig_until(rig, done, arg) assert_true(loop_wait_until(&(rig)->wait, RIG_WAIT_MS, done, arg))
@@ -113,6 +115,9 @@ struct stream_log {
 };
 void stream_start(struct up_rig *rig, struct stream_log *log, struct upstream *up,
                   const struct host_port *dst, unsigned timeout_ms);
+/* stream_start(), and until it is open or has failed */
+void stream_settle(struct up_rig *rig, struct stream_log *log, struct upstream *up,
+                   const struct host_port *dst, unsigned timeout_ms);
 bool stream_is_settled(void *log); /* opened or closed */
 bool stream_is_over(void *log);    /* closed, broke or at its end */
 void stream_forget(struct stream_log *log);

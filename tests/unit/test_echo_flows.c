@@ -16,7 +16,7 @@
 
 static void flows_of_two_clients_have_kernel_ids_of_their_own(void **state) /* icmp.md X6, X7 */
 {
-    RIG(g);
+    struct echo_rig *g = *state;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     g->ask.client = echo_rig_addr("10.9.9.8");
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
@@ -33,7 +33,7 @@ static void flows_of_two_clients_have_kernel_ids_of_their_own(void **state) /* i
 static void an_idle_flow_ends_between_its_time_and_a_second_more(void **state) /* icmp.md X11 */
 {
     uint64_t last_us;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 1);
@@ -49,7 +49,7 @@ static void an_idle_flow_ends_between_its_time_and_a_second_more(void **state) /
 static void a_new_responder_gets_the_flow_with_its_socket(void **state) /* icmp.md X14 */
 {
     uint16_t wire_id;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     wire_id = ((struct ping_flow *)slab_at(&g->proxy->table.flows, 0))->wire_id;
@@ -65,7 +65,7 @@ static void a_new_responder_gets_the_flow_with_its_socket(void **state) /* icmp.
 
 static void a_responder_that_is_gone_takes_its_flows_with_it(void **state) /* icmp.md X15 */
 {
-    RIG(g);
+    struct echo_rig *g = *state;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     g->ask.client = echo_rig_addr("10.9.9.8");
     g->ask.responder = 2;
@@ -82,7 +82,7 @@ static void a_responder_that_is_gone_takes_its_flows_with_it(void **state) /* ic
 static void no_descriptor_or_id_means_a_second_of_rest_and_nothing_else(void **state) /* icmp.md X13, M17 */
 {
     static const int errors[] = { -EMFILE, -ENFILE, -EADDRINUSE, -EAGAIN };
-    RIG(g);
+    struct echo_rig *g = *state;
 
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     for (size_t i = 0; i < ARRAY_LEN(errors); i++) {
@@ -105,7 +105,7 @@ static void no_descriptor_or_id_means_a_second_of_rest_and_nothing_else(void **s
 static void many_flows_share_few_sockets_and_never_mix(void **state) /* icmp.md X17 */
 {
     struct echo_proxy_options o;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     rig_options(g, &o);
     o.pool_after = 2;
@@ -136,7 +136,7 @@ static void many_flows_share_few_sockets_and_never_mix(void **state) /* icmp.md 
 static void a_reply_to_a_flow_that_is_gone_is_dropped(void **state) /* icmp.md X16, X17 */
 {
     struct echo_proxy_options o;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     rig_options(g, &o);
     o.pool_after = 0;
@@ -158,7 +158,7 @@ static void a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses(void **
     struct echo_proxy_options o;
     struct ping_flow *f;
     int null;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     rig_options(g, &o);
     o.pool_after = 1;
@@ -190,7 +190,7 @@ static void a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses(void **
 
 static void without_the_right_the_mode_is_off_until_it_comes_back(void **state) /* icmp.md X1, X3, X4 */
 {
-    RIG(g);
+    struct echo_rig *g = *state;
     assert_int_equal(echo_proxy_mode(g->proxy, false), ECHO_PROXY_MODE_PING);
     g->make_result = -EACCES;
     assert_int_equal(rig_ask(g), ECHO_PROXY_OFF);
@@ -208,17 +208,15 @@ static void without_the_right_the_mode_is_off_until_it_comes_back(void **state) 
 static void raw_sockets_do_the_same_with_ids_of_ours(void **state) /* icmp.md 4.8 */
 {
     struct echo_proxy_options o;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     rig_options(g, &o);
     o.prefer_raw = true;
     o.share = 1;
     o.shares = 4;
     rig_start(g, &o);
-    if (echo_proxy_mode(g->proxy, false) != ECHO_PROXY_MODE_RAW) {
-        print_message("skipped: a raw socket needs CAP_NET_RAW\n");
-        skip();
-    }
+    if (echo_proxy_mode(g->proxy, false) != ECHO_PROXY_MODE_RAW)
+        SKIP("a raw socket needs CAP_NET_RAW");
     for (unsigned i = 0; i < 40; i++) {
         uint8_t c[4] = { 10, 9, 8, (uint8_t)i };
 
@@ -244,7 +242,7 @@ static void raw_sockets_do_the_same_with_ids_of_ours(void **state) /* icmp.md 4.
 static void nothing_starts_that_would_come_back_through_the_tun(void **state) /* icmp.md X35 */
 {
     struct echo_proxy_options o;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     rig_options(g, &o);
     o.guard_needed = true;
@@ -258,7 +256,7 @@ static void nothing_starts_that_would_come_back_through_the_tun(void **state) /*
 
 static void a_prefix_that_must_not_be_dialled_is_not_pinged(void **state) /* icmp.md X8, X35 */
 {
-    RIG(g);
+    struct echo_rig *g = *state;
     g->ifindex = -ELOOP;
     assert_int_equal(rig_ask(g), ECHO_PROXY_DROPPED);
     g->ifindex = -EACCES;
@@ -267,7 +265,7 @@ static void a_prefix_that_must_not_be_dialled_is_not_pinged(void **state) /* icm
 
 static void flows_of_a_vanished_uplink_are_closed(void **state) /* icmp.md X36 */
 {
-    RIG(g);
+    struct echo_rig *g = *state;
     g->ifindex = 1;
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     g->ifindex = 0;
@@ -284,7 +282,7 @@ static void our_own_request_that_comes_back_is_known_by_its_sender_too(void **st
 {
     struct ip_addr stranger = echo_rig_addr("10.9.9.9"), own = echo_rig_addr("192.0.2.1");
     uint16_t wire_id;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 1);
@@ -301,7 +299,7 @@ static void our_own_request_that_comes_back_is_known_by_its_sender_too(void **st
 static void no_memory_is_taken_for_a_packet(void **state) /* echo.h: Memory */
 {
     uint32_t flows;
-    RIG(g);
+    struct echo_rig *g = *state;
 
     assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
     rig_answers(g, 1);
@@ -340,5 +338,5 @@ int main(void)
         TEST(no_memory_is_taken_for_a_packet),
     };
 
-    return cmocka_run_group_tests(tests, rig_enter, NULL);
+    return run_unless(rig_enter(), tests);
 }

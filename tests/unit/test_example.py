@@ -111,7 +111,7 @@ def main():
     if not shutil.which("unshare") or not shutil.which("ip") or not os.access("/dev/net/tun", os.R_OK | os.W_OK) or \
             subprocess.run([*private, "true"], capture_output=True).returncode != 0:
         print("skipped: needs a network namespace and /dev/net/tun")
-        return 0
+        return 77
     return subprocess.run([*private, sys.executable, os.path.abspath(__file__), "--inside"], env=os.environ).returncode
 
 

@@ -71,8 +71,8 @@ def in_order(text, parts):
 
 def main():
     if not CULVERT.exists():
-        print(f"skipped: {CULVERT} is not built")
-        return 0
+        print(f"{CULVERT} is not built")
+        return 1
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "t.yaml"

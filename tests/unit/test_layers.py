@@ -154,7 +154,7 @@ def main():
     checked = check_tree(uses)
     archive = os.path.join(os.environ.get("BUILD_DIR", "build/dev"), "libstack.a")
     if not os.path.exists(archive):
-        print(f"skipped: the symbols of the stack core, since {archive} is not built")
+        fault("src/stack", f"its symbols cannot be looked at, since {archive} is not built")
     elif shutil.which("nm") is None:
         print("skipped: the symbols of the stack core, since there is no nm (package binutils)")
     else:

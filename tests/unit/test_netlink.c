@@ -19,8 +19,6 @@
 
 enum { TABLE = 54321, PRIORITY = 7000, PROTO = 200 };
 
-static const char *why_skipped;
-
 struct lab {
     struct netlink *nl;
     int lo;
@@ -34,8 +32,6 @@ static int setup(void **state)
     *state = lab;
     if (lab == NULL)
         return -1;
-    if (why_skipped != NULL)
-        return 0;
     if (netlink_open(&lab->nl, NULL) != 0 || netlink_link_by_name(lab->nl, "lo", &link) != 0)
         return -1;
     lab->lo = link.ifindex;
@@ -49,15 +45,6 @@ static int teardown(void **state)
     netlink_close(lab->nl);
     free(lab);
     return 0;
-}
-
-static struct lab *need_netns(void **state)
-{
-    if (why_skipped != NULL) {
-        print_message("skipped: %s\n", why_skipped);
-        skip();
-    }
-    return *state;
 }
 
 static struct ip_prefix prefix(const char *text)
@@ -83,7 +70,7 @@ static struct ip_prefix host_prefix(const char *addr, uint8_t len)
 
 static void a_link_is_found_by_name_and_by_index_and_its_settings_change(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     struct nl_link link;
 
     assert_int_equal(netlink_link_by_name(lab->nl, "nosuch0", &link), -ENODEV);
@@ -132,7 +119,7 @@ static unsigned count_addr(struct lab *lab, int ifindex, const struct ip_prefix 
 
 static void addresses_of_both_families_are_added_listed_and_removed(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     struct ip_prefix addrs[] = { host_prefix("198.18.0.1", 30), host_prefix("fdfe:dcba:9876::1", 126) };
 
     for (size_t i = 0; i < ARRAY_LEN(addrs); i++) {
@@ -156,7 +143,7 @@ static int stop_at_first_addr(void *arg, const struct nl_addr *a)
 
 static void a_walk_stops_when_its_visitor_says_so(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     unsigned calls = 0;
 
     assert_int_equal(netlink_addrs(lab->nl, 0, stop_at_first_addr, &calls), 42);
@@ -203,7 +190,7 @@ static void assert_route_equal(const struct nl_route *a, const struct nl_route *
 
 static void routes_of_every_kind_come_back_as_they_were_given(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     const struct nl_route rows[] = {
         { .dst = prefix("0.0.0.0/0"), .type = RTN_UNICAST, .metric = 50, .ifindex = lab->lo },
         { .dst = prefix("0.0.0.0/0"), .type = RTN_UNREACHABLE, .metric = UINT32_MAX },
@@ -241,7 +228,7 @@ static int delete_route(void *arg, const struct nl_route *r)
 
 static void a_thousand_routes_are_one_dump_and_a_visitor_may_delete_them(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     struct nl_route r = {
         .dst = prefix("10.0.0.0/32"), .type = RTN_UNREACHABLE, .table = TABLE, .proto = PROTO
     };
@@ -262,7 +249,7 @@ static void a_thousand_routes_are_one_dump_and_a_visitor_may_delete_them(void **
 
 static void the_default_link_is_the_best_default_route_that_is_not_ours(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     int ifindex = -1;
 
     for (int v6 = 0; v6 < 2; v6++) {
@@ -331,7 +318,7 @@ static void assert_rule_equal(const struct nl_rule *a, const struct nl_rule *b)
 
 static void rules_of_every_kind_come_back_as_they_were_given(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     const struct nl_rule rows[] = {
         { .table = TABLE },
         { .table = RT_TABLE_MAIN, .fwmark = 0x1b6, .fwmask = UINT32_MAX },
@@ -392,7 +379,7 @@ static bool all_kinds_told(void *arg)
 
 static void every_kind_of_change_is_told(void **state)
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     struct ip_prefix addr = host_prefix("198.18.0.1", 32);
     struct nl_rule rule = { .table = TABLE, .priority = PRIORITY, .action = FR_ACT_TO_TBL };
     struct netlink_watch *watch;
@@ -423,7 +410,7 @@ static bool loss_told(void *arg)
 
 static void events_that_the_kernel_dropped_are_told_as_lost(void **state) /* faults.md R4 */
 {
-    struct lab *lab = need_netns(state);
+    struct lab *lab = *state;
     struct ip_prefix addr = host_prefix("198.18.0.1", 32);
     struct netlink_watch *watch;
     struct told told = { 0 };
@@ -459,11 +446,9 @@ static void a_table_of_nftables_is_counted_watched_and_removed(void **state) /* 
     struct loop *loop;
     unsigned count = 99;
 
-    (void)need_netns(state);
-    if (system("command -v nft >/dev/null") != 0) {
-        print_message("skipped: nft is not installed\n");
-        skip();
-    }
+    (void)state;
+    if (system("command -v nft >/dev/null") != 0)
+        SKIP("nft is not installed");
     assert_int_equal(netlink_open_nft(&nft, NULL), 0);
     assert_int_equal(loop_new(&loop), 0);
     loop_wait_init(&wait, loop);
@@ -517,17 +502,15 @@ static void only_sockets_with_the_address_and_the_mark_are_ended(void **state) /
     unsigned count = 99;
     int ours, other_mark, other_address, r;
 
-    (void)need_netns(state);
+    (void)state;
     assert_int_equal(netlink_open_diag(&diag, NULL), 0);
     assert_int_equal(ip_parse("127.0.0.7", &gone), 0);
     ours = udp_on("127.0.0.7", 5);
     other_mark = udp_on("127.0.0.7", 6);
     other_address = udp_on("127.0.0.8", 5);
     r = netlink_destroy_sockets(diag, &gone, 5, &count);
-    if (r == -EOPNOTSUPP) {
-        print_message("skipped: this kernel has no SOCK_DESTROY\n");
-        skip();
-    }
+    if (r == -EOPNOTSUPP)
+        SKIP("this kernel has no SOCK_DESTROY");
     assert_int_equal(r, 0);
     assert_int_equal(count, 1);
     assert_int_equal(error_of(ours), ECONNABORTED);
@@ -559,6 +542,5 @@ int main(void)
         cmocka_unit_test_setup_teardown(events_that_the_kernel_dropped_are_told_as_lost, setup, teardown),
     };
 
-    why_skipped = netns_enter();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

@@ -20,8 +20,6 @@
 
 enum { MARK = 0x1b6, SOON_MS = 2000 };
 
-static const char *why_skipped;
-
 struct route_lab {
     struct tun_lab tun; /* tun.tun is "tun0" */
     struct tun *uplink;
@@ -55,8 +53,6 @@ static int setup(void **state)
     *state = lab;
     if (lab == NULL)
         return -1;
-    if (why_skipped != NULL)
-        return 0;
     if (!tun_lab_init(&lab->tun))
         return -1;
     lab->uplink = open_device(lab->tun.nl, "up0", "192.0.2.2", "2001:db8::2");
@@ -72,22 +68,11 @@ static int teardown(void **state)
 {
     struct route_lab *lab = *state;
 
-    if (why_skipped == NULL) {
-        route_undo(lab->route);
-        tun_close(lab->uplink);
-        tun_lab_fini(&lab->tun);
-    }
+    route_undo(lab->route);
+    tun_close(lab->uplink);
+    tun_lab_fini(&lab->tun);
     free(lab);
     return 0;
-}
-
-static struct route_lab *need_tun(void **state)
-{
-    if (why_skipped != NULL) {
-        print_message("skipped: %s\n", why_skipped);
-        skip();
-    }
-    return *state;
 }
 
 static struct route_options options(void)
@@ -211,7 +196,7 @@ static void everything_enters_the_tun_but_what_is_ours_local_or_connected(void *
         { "the machine itself", UPLINK4, 53, 0, UPLINK4 },
         { "multicast", "239.255.255.250", 1900, 0, UPLINK4 },
     };
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
 
     apply(lab, &opt);
@@ -231,7 +216,7 @@ static void captured_dns_enters_the_tun_from_connected_and_excluded_networks_too
         { "excluded, other port", "198.51.100.53", 443, 0, UPLINK4 },
         { "excluded, IPv6", "2001:db8:5::1", 443, 0, UPLINK6 },
     };
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     struct ip_prefix exclude[2];
 
@@ -251,7 +236,7 @@ static void a_family_that_the_tun_does_not_carry_is_left_alone(void **state) /* 
         { "IPv6", "2001:db8:1::5", 443, 0, UPLINK6 },
         { "IPv6 DNS", "2001:db8::9", 53, 0, UPLINK6 },
     };
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
 
     opt.v6 = false;
@@ -267,7 +252,7 @@ static void our_sockets_without_an_uplink_fail_and_never_enter_the_tun(void **st
         { "ours, IPv6", "2001:db8:1::5", 443, MARK, "unreachable" },
         { "others", "203.0.113.5", 443, 0, TUN4 },
     };
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
 
     apply(lab, &opt);
@@ -277,7 +262,7 @@ static void our_sockets_without_an_uplink_fail_and_never_enter_the_tun(void **st
 
 static void undo_leaves_every_rule_and_route_as_it_was(void **state)
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     char *before = everything();
     struct ip_prefix exclude[2];
@@ -295,7 +280,7 @@ static void undo_leaves_every_rule_and_route_as_it_was(void **state)
 
 static void the_printed_plan_does_by_hand_what_apply_does(void **state)
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     struct route_plan plan;
     char *applied;
@@ -318,7 +303,7 @@ static void the_printed_plan_does_by_hand_what_apply_does(void **state)
 
 static void a_failure_half_way_leaves_nothing_behind(void **state)
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     struct err err = { "" };
     char *before;
@@ -339,7 +324,7 @@ static void a_failure_half_way_leaves_nothing_behind(void **state)
 
 static void a_second_instance_is_refused_and_touches_nothing(void **state) /* faults.md X4 */
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options(), second = options();
     struct tun *other = open_device(lab->tun.nl, "tun1", "198.18.9.1", NULL);
     struct route *route = NULL;
@@ -397,7 +382,7 @@ static void what_a_killed_instance_left_keeps_traffic_in_until_the_next_one_take
         { "others, IPv6", "2001:db8:1::5", 443, 0, "unreachable" },
         { "ours", "203.0.113.5", 443, MARK, UPLINK4 },
     };
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     char *before = everything();
     struct nl_link owner;
@@ -415,7 +400,7 @@ static void what_a_killed_instance_left_keeps_traffic_in_until_the_next_one_take
 
 static void cleanup_removes_what_a_killed_instance_left_and_nothing_else(void **state)
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     char *before;
     unsigned removed;
 
@@ -437,7 +422,7 @@ static void cleanup_removes_what_a_killed_instance_left_and_nothing_else(void **
 
 static void a_table_or_priorities_of_another_program_are_not_taken(void **state)
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     struct err err = { "" };
 
@@ -472,7 +457,7 @@ static void while_the_device_is_down_nothing_leaks_and_routes_come_back_with_it(
         { "ours", "203.0.113.5", 443, MARK, UPLINK4 },
         { "connected", "192.0.2.9", 443, 0, UPLINK4 },
     };
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     char *before;
 
@@ -491,7 +476,7 @@ static void while_the_device_is_down_nothing_leaks_and_routes_come_back_with_it(
 
 static void a_device_that_was_made_anew_gets_its_routes_back(void **state) /* faults.md V4 */
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     char text[IP_TEXT_MAX];
 
@@ -508,7 +493,7 @@ static void a_device_that_was_made_anew_gets_its_routes_back(void **state) /* fa
 static void a_removed_rule_or_route_comes_back_once_and_is_left_when_removed_again(
     void **state) /* faults.md V12 */
 {
-    struct route_lab *lab = need_tun(state);
+    struct route_lab *lab = *state;
     struct route_options opt = options();
     char *before;
 
@@ -550,8 +535,5 @@ int main(void)
             a_removed_rule_or_route_comes_back_once_and_is_left_when_removed_again, setup, teardown),
     };
 
-    why_skipped = netns_enter();
-    if (why_skipped == NULL)
-        why_skipped = netns_tun_missing();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter_with_tun(), tests);
 }

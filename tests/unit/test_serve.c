@@ -1,90 +1,41 @@
 /* test_serve.c - our SOCKS5 client against our SOCKS5 server, in one loop over loopback: streams. */
 #include <errno.h>
-#include <poll.h>
 #include <netinet/in.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "culvert/serve.h"
-#include "up_rig.h"
+#include "serve_lab.h"
 
 #define BYTES(s) s, sizeof(s) - 1
 
 static const struct serve_user users[] = { { "alice", "sesame" }, { "bob", "builder" } };
-
-struct lab {
-    struct up_rig rig;
-    struct serve *serve;
-    struct upstream *up; /* through it, without a login */
-};
-
-static void lab_serve(struct lab *lab, const struct serve_options *opt, const char *username,
-                      const char *password)
-{
-    struct err err = { "" };
-
-    if (serve_open(opt, lab->rig.env, &lab->serve, &err) != 0)
-        fail_msg("%s", err.text);
-    lab->up = rig_socks(serve_port(lab->serve), username, password);
-}
-
-static struct serve_options options(void)
-{
-    struct serve_options o = { .udp = true, .connect_timeout_ms = 2000, .max_streams = 64 };
-
-    o.listen.addr = rig_addr("127.0.0.1");
-    return o;
-}
-
-static int setup(void **state)
-{
-    struct lab *lab = calloc(1, sizeof(*lab));
-
-    rig_init(&lab->rig);
-    *state = lab;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct lab *lab = *state;
-
-    upstream_unref(lab->up);
-    serve_close(lab->serve);
-    rig_fini(&lab->rig);
-    free(lab);
-    return 0;
-}
-
-/* ---- streams ---- */
 
 static void a_stream_goes_through_by_address_and_by_name(void **state)
 {
     static const char *const hosts[] = { "127.0.0.1", "target.test" };
     static const struct plan_step steps[] = { { 4, BYTES("pong"), false } };
     struct plan plan = { steps, 1, PLAN_CLOSE, 0 };
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct rig_name *name = rig_name(&lab->rig, "target.test", RIG_LATER);
     struct plan_server target;
     struct stream_log log;
 
     name->addrs[name->n++] = rig_addr("::1"); /* nobody there: the next one at once */
     name->addrs[name->n++] = rig_addr("127.0.0.1");
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     for (size_t i = 0; i < ARRAY_LEN(hosts); i++) {
         struct host_port to;
 
         plan_open(&target, &lab->rig, &plan);
         to = rig_to(hosts[i], target.port);
-        stream_start(&lab->rig, &log, lab->up, &to, 2000);
-        rig_until(&lab->rig, stream_is_settled, &log);
+        stream_settle(&lab->rig, &log, lab->up, &to, 2000);
         assert_true(log.opened);
         stream_send(&log, "ping", 4);
         rig_until(&lab->rig, stream_is_over, &log);
@@ -100,22 +51,16 @@ static void a_stream_goes_through_by_address_and_by_name(void **state)
 static void a_server_on_ipv6_serves(void **state)
 {
     struct plan plan = { NULL, 0, PLAN_HANG, 0 };
-    struct upstream_options uo = { .name = "six", .kind = UPSTREAM_SOCKS5 };
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    struct err err = { "" };
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("::1");
     struct plan_server target;
     struct stream_log log;
     struct host_port to;
 
-    o.listen.addr = rig_addr("::1");
-    assert_int_equal(serve_open(&o, lab->rig.env, &lab->serve, &err), 0);
-    uo.server = rig_to("::1", serve_port(lab->serve));
-    assert_int_equal(upstream_new(&uo, &lab->up), 0);
+    serve_lab_open(lab, &o);
     plan_open(&target, &lab->rig, &plan);
     to = rig_to("127.0.0.1", target.port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     assert_true(log.opened);
     stream_forget(&log);
     plan_close(&target);
@@ -135,21 +80,20 @@ static void a_login_opens_or_does_not(void **state)
         { NULL, NULL, false, "set username and password" },
     };
     struct plan plan = { NULL, 0, PLAN_HANG, 0 };
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct plan_server target;
 
     o.users = users;
     o.user_count = ARRAY_LEN(users);
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     plan_open(&target, &lab->rig, &plan);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct upstream *up = rig_socks(serve_port(lab->serve), rows[i].username, rows[i].password);
         struct host_port to = rig_to("127.0.0.1", target.port);
         struct stream_log log;
 
-        stream_start(&lab->rig, &log, up, &to, 2000);
-        rig_until(&lab->rig, stream_is_settled, &log);
+        stream_settle(&lab->rig, &log, up, &to, 2000);
         assert_int_equal(log.opened, rows[i].opens);
         assert_non_null(strstr(log.why.text, rows[i].says));
         stream_forget(&log);
@@ -161,8 +105,8 @@ static void a_login_opens_or_does_not(void **state)
 
 static void a_failed_dial_is_told_as_it_was(void **state) /* RFC 1928 section 6 */
 {
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct stream_log log;
     struct host_port to;
     struct silence silent;
@@ -173,32 +117,27 @@ static void a_failed_dial_is_told_as_it_was(void **state) /* RFC 1928 section 6 
     assert_int_equal(ip_prefix_parse("198.18.0.0/16", &o.allow[o.allows++]), 0);
     assert_int_equal(ip_prefix_parse("2001:db8::/32", &o.allow[o.allows++]), 0);
     o.connect_timeout_ms = 100;
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
 
     to = rig_to("127.0.0.1", port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     assert_int_equal(log.why.err, -ECONNREFUSED);
 
     to = rig_to("192.0.2.1", port); /* not among the allowed */
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     assert_int_equal(log.why.err, -EACCES);
 
     to = rig_to("198.18.0.1", port); /* this namespace has no route but loopback */
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     assert_int_equal(log.why.err, -ENETUNREACH);
 
     to = rig_to("missing.test", port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
 
     silence_open(&silent, "127.0.0.9", port);
     to = rig_to("127.0.0.9", port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     assert_int_equal(log.why.err, -ETIMEDOUT);
     silence_close(&silent);
     close(fd);
@@ -266,17 +205,16 @@ static void late_close(struct late_target *t)
 
 static void a_half_close_is_kept(void **state) /* faults.md T13 */
 {
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct late_target target;
     struct stream_log log;
     struct host_port to;
 
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     late_open(&target, &lab->rig);
     to = rig_to("127.0.0.1", target.port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     stream_send(&log, "question", 8);
     up_stream_shutdown(log.s);
     rig_until(&lab->rig, stream_is_over, &log);
@@ -292,17 +230,16 @@ static void a_reset_of_the_target_comes_after_its_bytes(void **state) /* faults.
 {
     static const struct plan_step steps[] = { { 1, BYTES("last words"), false } };
     struct plan plan = { steps, 1, PLAN_RESET, 0 };
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct plan_server target;
     struct stream_log log;
     struct host_port to;
 
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     plan_open(&target, &lab->rig, &plan);
     to = rig_to("127.0.0.1", target.port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     stream_send(&log, "x", 1);
     rig_until(&lab->rig, stream_is_over, &log);
     assert_true(log.broke && !log.eof);
@@ -321,17 +258,16 @@ static bool target_saw_reset(void *arg)
 static void a_reset_of_the_client_reaches_the_target(void **state) /* faults.md T14 */
 {
     struct plan plan = { NULL, 0, PLAN_HANG, 0 };
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct plan_server target;
     struct stream_log log;
     struct host_port to;
 
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     plan_open(&target, &lab->rig, &plan);
     to = rig_to("127.0.0.1", target.port);
-    stream_start(&lab->rig, &log, lab->up, &to, 2000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 2000);
     up_stream_reset(log.s);
     log.s = NULL;
     rig_until(&lab->rig, target_saw_reset, &target);
@@ -342,8 +278,8 @@ static void a_reset_of_the_client_reaches_the_target(void **state) /* faults.md 
 
 static void a_client_that_goes_away_while_we_dial_ends_the_dial(void **state)
 {
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     uint64_t failed;
     struct silence silent;
     struct stream_log log;
@@ -353,7 +289,7 @@ static void a_client_that_goes_away_while_we_dial_ends_the_dial(void **state)
 
     rig_name(&lab->rig, "slow.test", RIG_NEVER);
     silence_open(&silent, "127.0.0.9", port);
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     to = rig_to("slow.test", port);
     stream_start(&lab->rig, &log, lab->up, &to, 2000);
     while (lab->rig.asked == 0)
@@ -492,14 +428,14 @@ static void many_bytes_go_both_ways_exactly_past_stalled_readers(void **state) /
 {
     static const struct up_stream_events events = { client_on_open, client_on_readable, client_on_writable,
                                                     NULL };
-    struct lab *lab = *state;
-    struct serve_options o = options();
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct bulk target = { .rig = &lab->rig, .pause_at = BIG / 3 };
     struct bulk_client client = { .pause_at = BIG / 2 };
     struct host_port to;
     int fd = closed_port(&target.port);
 
-    lab_serve(lab, &o, NULL, NULL);
+    serve_lab_open(lab, &o);
     assert_int_equal(listen(fd, 4), 0);
     loop_io_start(lab->rig.loop, &target.listener, fd, LOOP_READ, bulk_on_listener);
     to = rig_to("127.0.0.1", target.port);
@@ -526,183 +462,9 @@ static void many_bytes_go_both_ways_exactly_past_stalled_readers(void **state) /
     close(fd);
 }
 
-/* ---- clients that do not behave ---- */
-
-static int raw_client(const struct lab *lab, const void *data, size_t len)
-{
-    struct sockaddr_in at = { .sin_family = AF_INET,
-                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                              .sin_port = htons(serve_port(lab->serve)) };
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-    assert_int_equal(send(fd, data, len, MSG_NOSIGNAL), (ssize_t)len);
-    return fd;
-}
-
-/* What the server says until it ends the connection, or until @want bytes have come. */
-static ssize_t raw_read(struct lab *lab, int fd, char *out, size_t want)
-{
-    size_t got = 0;
-
-    for (;;) {
-        ssize_t n;
-
-        rig_run_ms(&lab->rig, 1);
-        n = recv(fd, out + got, want - got, MSG_DONTWAIT);
-        if (n < 0 && errno == EAGAIN)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : (ssize_t)got;
-        got += (size_t)n;
-        if (got == want)
-            return (ssize_t)got;
-    }
-}
-
-/* What a client leaves behind that resets while its target takes nothing: the kernel's memory of both (faults.md G4). */
-static void a_client_that_resets_while_its_target_stalls_is_noticed(void **state)
-{
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    struct linger at_once = { 1, 0 };
-    char request[] = "\5\1\0\5\1\0\1\x7f\0\0\1..", answer[12], piece[PIECE] = { 0 };
-    uint16_t port;
-    int listener = closed_port(&port), fd, target;
-    struct pollfd p;
-
-    lab_serve(lab, &o, NULL, NULL);
-    assert_int_equal(listen(listener, 4), 0);
-    put_be16((uint8_t *)request + 11, port);
-    fd = raw_client(lab, request, 13);
-    assert_int_equal(raw_read(lab, fd, answer, sizeof(answer)), sizeof(answer));
-    target = accept(listener, NULL, NULL);
-    assert_true(target >= 0);
-    for (int full = 0; full < 20;) { /* until nothing has moved for a while */
-        full = send(fd, piece, sizeof(piece), MSG_DONTWAIT | MSG_NOSIGNAL) > 0 ? 0 : full + 1;
-        rig_run_ms(&lab->rig, 1);
-    }
-    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
-    close(fd);
-    p = (struct pollfd){ .fd = target };
-    for (int ms = 0; ms < 3000 && poll(&p, 1, 0) == 0; ms += 10)
-        rig_run_ms(&lab->rig, 10);
-    assert_true((p.revents & POLLERR) != 0); /* the target was reset, too */
-    close(target);
-    close(listener);
-}
-
-static void a_request_sent_all_at_once_with_data_works(void **state) /* faults.md S4 */
-{
-    static const struct plan_step steps[] = { { 5, BYTES("yes"), false } };
-    struct plan plan = { steps, 1, PLAN_HANG, 0 };
-    char hello[] = "\5\1\0\5\1\0\1\177\0\0\1\0\0early", out[64];
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    struct plan_server target;
-    int fd;
-
-    lab_serve(lab, &o, NULL, NULL);
-    plan_open(&target, &lab->rig, &plan);
-    put_be16((uint8_t *)hello + 11, target.port);
-    fd = raw_client(lab, hello, sizeof(hello) - 1);
-    assert_int_equal(raw_read(lab, fd, out, 15), 15);
-    assert_memory_equal(out, "\5\0\5\0\0\1\0\0\0\0\0\0yes", 15);
-    assert_memory_equal(target.conns[0].in, "early", 5);
-    close(fd);
-    while (target.closed == 0)
-        rig_run_ms(&lab->rig, 1);
-    plan_close(&target);
-}
-
-static void a_refusal_arrives_even_if_unread_bytes_are_left(void **state)
-{
-    char out[64], hello[4096] = "\5\1\0\5\2\0\1\177\0\0\1\0\1"; /* BIND, and a lot behind it */
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    int fd;
-
-    lab_serve(lab, &o, NULL, NULL);
-    fd = raw_client(lab, hello, sizeof(hello));
-    assert_int_equal(raw_read(lab, fd, out, sizeof(out)), 12);
-    assert_memory_equal(out, "\5\0\5\7\0\1\0\0\0\0\0\0", 12);
-    close(fd);
-    assert_int_equal(serve_counters(lab->serve)->bad_requests, 1);
-}
-
-static void a_client_that_says_nothing_is_sent_away_in_time(void **state) /* faults.md T12 */
-{
-    char out[8];
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    int fd;
-
-    o.connect_timeout_ms = 30;
-    lab_serve(lab, &o, NULL, NULL);
-    fd = raw_client(lab, "\5", 1);
-    assert_int_equal(raw_read(lab, fd, out, sizeof(out)), 0);
-    close(fd);
-}
-
-static void a_connection_beyond_the_limit_is_reset(void **state) /* faults.md R1 */
-{
-    int fds[3];
-    char out[8];
-    struct lab *lab = *state;
-    struct serve_options o = options();
-
-    o.max_streams = 2;
-    lab_serve(lab, &o, NULL, NULL);
-    for (size_t i = 0; i < 3; i++)
-        fds[i] = raw_client(lab, "\5\1\0", 3);
-    assert_int_equal(raw_read(lab, fds[0], out, 2), 2);
-    assert_int_equal(raw_read(lab, fds[1], out, 2), 2);
-    assert_int_equal(raw_read(lab, fds[2], out, 2), -ECONNRESET);
-    assert_int_equal(serve_counters(lab->serve)->refused, 1);
-    for (size_t i = 0; i < 3; i++)
-        close(fds[i]);
-}
-
-static void without_descriptors_the_listener_rests_and_goes_on(void **state) /* faults.md R1 */
-{
-    char out[8];
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    struct rlimit old, low;
-    int fd;
-
-    lab_serve(lab, &o, NULL, NULL);
-    fd = raw_client(lab, "\5\1\0", 3);
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
-    low = old;
-    low.rlim_cur = (rlim_t)fd + 1;
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-    rig_run_ms(&lab->rig, 50);
-    assert_int_equal(serve_counters(lab->serve)->refused, 1); /* asked once, not in every turn */
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-    assert_int_equal(raw_read(lab, fd, out, 2), 2);
-    close(fd);
-}
-
-static void a_port_that_is_taken_is_said(void **state) /* faults.md C8 */
-{
-    struct lab *lab = *state;
-    struct serve_options o = options();
-    struct err err = { "" };
-    int fd = closed_port(&o.listen.port);
-
-    assert_int_equal(serve_open(&o, lab->rig.env, &lab->serve, &err), -EADDRINUSE);
-    assert_non_null(strstr(err.text, "is in use by another program"));
-    close(fd);
-    o.listen.addr = rig_addr("192.0.2.1");
-    assert_int_equal(serve_open(&o, lab->rig.env, &lab->serve, &err), -EADDRNOTAVAIL);
-    assert_non_null(strstr(err.text, "no address of this machine"));
-    assert_null(lab->serve);
-}
-
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, serve_lab_setup, serve_lab_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(a_stream_goes_through_by_address_and_by_name),
         TEST(a_server_on_ipv6_serves),
@@ -713,19 +475,7 @@ int main(void)
         TEST(a_reset_of_the_client_reaches_the_target),
         TEST(a_client_that_goes_away_while_we_dial_ends_the_dial),
         TEST(many_bytes_go_both_ways_exactly_past_stalled_readers),
-        TEST(a_client_that_resets_while_its_target_stalls_is_noticed),
-        TEST(a_request_sent_all_at_once_with_data_works),
-        TEST(a_refusal_arrives_even_if_unread_bytes_are_left),
-        TEST(a_client_that_says_nothing_is_sent_away_in_time),
-        TEST(a_connection_beyond_the_limit_is_reset),
-        TEST(without_descriptors_the_listener_rests_and_goes_on),
-        TEST(a_port_that_is_taken_is_said),
     };
-    const char *refused = netns_enter(); /* ports, routes and limits of our own */
 
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

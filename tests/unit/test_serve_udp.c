@@ -9,69 +9,24 @@
 
 #include <cmocka.h>
 
-#include "culvert/serve.h"
+#include "serve_lab.h"
 #include "udp_rig.h"
 
 #define BYTES(s) s, sizeof(s) - 1
-
-struct lab {
-    struct up_rig rig;
-    struct serve *serve;
-    struct upstream *up;
-};
-
-static struct serve_options options(const char *listen)
-{
-    struct serve_options o = { .udp = true, .connect_timeout_ms = 2000, .max_streams = 16 };
-
-    o.listen.addr = rig_addr(listen);
-    return o;
-}
-
-static void lab_serve(struct lab *lab, const struct serve_options *opt)
-{
-    struct upstream_options o = { .name = "far end", .kind = UPSTREAM_SOCKS5 };
-    struct err err = { "" };
-
-    if (serve_open(opt, lab->rig.env, &lab->serve, &err) != 0)
-        fail_msg("%s", err.text);
-    o.server = (struct host_port){ NULL, opt->listen.addr, serve_port(lab->serve) };
-    assert_int_equal(upstream_new(&o, &lab->up), 0);
-}
-
-static int setup(void **state)
-{
-    struct lab *lab = calloc(1, sizeof(*lab));
-
-    rig_init(&lab->rig);
-    *state = lab;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct lab *lab = *state;
-
-    upstream_unref(lab->up);
-    serve_close(lab->serve);
-    rig_fini(&lab->rig);
-    free(lab);
-    return 0;
-}
 
 static void datagrams_of_any_size_go_and_come_back(void **state) /* faults.md U3, U4 */
 {
     static const size_t sizes[] = { 0, 1, 1400, 9000, 65000 };
     static const char *const listen[] = { "127.0.0.1", "::1" }, *const targets[] = { "::1", "127.0.0.1" };
     static uint8_t data[65000];
-    struct lab *lab = *state;
+    struct serve_lab *lab = *state;
 
     for (size_t family = 0; family < 2; family++) {
-        struct serve_options o = options(listen[family]);
+        struct serve_options o = serve_lab_options(listen[family]);
         struct udp_log log;
         struct peer peer;
 
-        lab_serve(lab, &o);
+        serve_lab_open(lab, &o);
         peer_open(&peer, &lab->rig, targets[family], true);
         udp_start(&lab->rig, &log, lab->up);
         assert_true(log.opened);
@@ -87,25 +42,22 @@ static void datagrams_of_any_size_go_and_come_back(void **state) /* faults.md U3
         assert_int_equal(serve_counters(lab->serve)->datagrams_down, ARRAY_LEN(sizes));
         up_udp_close(log.u);
         peer_close(&peer);
-        upstream_unref(lab->up);
-        serve_close(lab->serve);
-        lab->up = NULL;
-        lab->serve = NULL;
+        serve_lab_close(lab);
     }
 }
 
 static void a_row_stays_a_row_on_the_whole_way(void **state)
 {
     static uint8_t data[40 * 1000];
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct udp_log log;
     struct peer peer;
     uint64_t calls;
 
     for (size_t i = 0; i < sizeof(data); i++)
         data[i] = (uint8_t)(i / 1000);
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     peer_open(&peer, &lab->rig, "127.0.0.1", false);
     udp_start(&lab->rig, &log, lab->up);
     calls = up_counters(lab->rig.env)->send_calls;
@@ -122,12 +74,12 @@ static void a_row_stays_a_row_on_the_whole_way(void **state)
 
 static void every_target_sees_one_port_and_anyone_may_answer(void **state) /* RFC 4787 REQ-1, REQ-8 */
 {
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct peer a, b;
     struct udp_log log;
 
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     peer_open(&a, &lab->rig, "127.0.0.1", false);
     peer_open(&b, &lab->rig, "127.0.0.2", false);
     udp_start(&lab->rig, &log, lab->up);
@@ -146,14 +98,14 @@ static void every_target_sees_one_port_and_anyone_may_answer(void **state) /* RF
 
 static void a_target_by_name_is_resolved_there(void **state)
 {
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct rig_name *name = rig_name(&lab->rig, "target.test", RIG_LATER);
     struct host_port to = { .name = "target.test" };
     struct udp_log log;
     struct peer peer;
 
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     peer_open(&peer, &lab->rig, "127.0.0.1", true);
     name->addrs[name->n++] = peer.at.addr;
     to.port = peer.at.port;
@@ -167,13 +119,13 @@ static void a_target_by_name_is_resolved_there(void **state)
 
 static void what_is_not_allowed_is_dropped(void **state)
 {
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct peer good, bad;
     struct udp_log log;
 
     assert_int_equal(ip_prefix_parse("127.0.0.1", &o.allow[o.allows++]), 0);
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     peer_open(&good, &lab->rig, "127.0.0.1", false);
     peer_open(&bad, &lab->rig, "127.0.0.2", false);
     udp_start(&lab->rig, &log, lab->up);
@@ -189,12 +141,12 @@ static void what_is_not_allowed_is_dropped(void **state)
 
 static void without_udp_it_says_so(void **state) /* faults.md U6 */
 {
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct udp_log log;
 
     o.udp = false;
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     udp_start(&lab->rig, &log, lab->up);
     assert_true(log.closed);
     assert_int_equal(log.why.err, -EOPNOTSUPP);
@@ -203,16 +155,16 @@ static void without_udp_it_says_so(void **state) /* faults.md U6 */
 
 static bool no_associations(void *arg)
 {
-    return ((struct lab *)arg)->rig.wheel.pending == 0;
+    return ((struct serve_lab *)arg)->rig.wheel.pending == 0;
 }
 
 static void an_association_ends_with_its_connection(void **state) /* faults.md U7, G4 */
 {
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct udp_log log;
 
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     udp_start(&lab->rig, &log, lab->up);
     up_udp_close(log.u);
     rig_until(&lab->rig, no_associations, lab);
@@ -230,24 +182,12 @@ struct raw {
     struct peer first, second, stranger;
 };
 
-static void raw_open(struct raw *raw, struct lab *lab)
+static void raw_open(struct raw *raw, struct serve_lab *lab)
 {
-    struct sockaddr_in at = { .sin_family = AF_INET,
-                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                              .sin_port = htons(serve_port(lab->serve)) };
     uint8_t in[12];
-    size_t got = 0;
 
-    raw->control = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(raw->control, (struct sockaddr *)&at, sizeof(at)), 0);
-    assert_int_equal(send(raw->control, "\5\1\0\5\3\0\1\0\0\0\0\0\0", 13, 0), 13);
-    while (got < sizeof(in)) {
-        ssize_t n;
-
-        rig_run_ms(&lab->rig, 1);
-        n = recv(raw->control, in + got, sizeof(in) - got, MSG_DONTWAIT);
-        got += n > 0 ? (size_t)n : 0;
-    }
+    raw->control = serve_lab_client(lab, "\5\1\0\5\3\0\1\0\0\0\0\0\0", 13);
+    assert_int_equal(serve_lab_read(lab, raw->control, in, sizeof(in)), sizeof(in));
     assert_memory_equal(in, "\5\0\5\0\0\1\177\0\0\1", 10);
     raw->relay = (struct ip_port){ rig_addr("127.0.0.1"), get_be16(in + 10) };
     peer_open(&raw->first, &lab->rig, "127.0.0.1", false);
@@ -266,12 +206,12 @@ static void raw_close(struct raw *raw)
 static void only_the_clients_address_and_first_port_are_served(void **state) /* faults.md U8, U11 */
 {
     uint8_t data[] = { 0, 0, 0, 1, 127, 0, 0, 1, 0, 0, 'x' };
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct peer target;
     struct raw raw;
 
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     raw_open(&raw, lab);
     peer_open(&target, &lab->rig, "127.0.0.1", true);
     put_be16(data + 8, target.at.port);
@@ -305,12 +245,12 @@ static void malformed_datagrams_are_dropped(void **state) /* faults.md U9, from 
         { BYTES("\0\0\0\1\0\0\0\0\0\1to nowhere") },
     };
     uint8_t data[] = { 0, 0, 0, 1, 127, 0, 0, 1, 0, 0, 'x' };
-    struct lab *lab = *state;
-    struct serve_options o = options("127.0.0.1");
+    struct serve_lab *lab = *state;
+    struct serve_options o = serve_lab_options("127.0.0.1");
     struct peer target;
     struct raw raw;
 
-    lab_serve(lab, &o);
+    serve_lab_open(lab, &o);
     raw_open(&raw, lab);
     peer_open(&target, &lab->rig, "127.0.0.1", false);
     put_be16(data + 8, target.at.port);
@@ -325,7 +265,7 @@ static void malformed_datagrams_are_dropped(void **state) /* faults.md U9, from 
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, serve_lab_setup, serve_lab_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(datagrams_of_any_size_go_and_come_back),
         TEST(a_row_stays_a_row_on_the_whole_way),
@@ -337,11 +277,5 @@ int main(void)
         TEST(only_the_clients_address_and_first_port_are_served),
         TEST(malformed_datagrams_are_dropped),
     };
-    const char *refused = netns_enter(); /* ports of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

@@ -24,33 +24,6 @@
 
 #include "tun_lab.h"
 
-static const char *why_skipped;
-
-static int setup(void **state)
-{
-    struct tun_lab *lab = calloc(1, sizeof(*lab));
-
-    *state = lab;
-    return lab != NULL && (why_skipped != NULL || tun_lab_init(lab)) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    if (why_skipped == NULL)
-        tun_lab_fini(*state);
-    free(*state);
-    return 0;
-}
-
-static struct tun_lab *need_tun(void **state)
-{
-    if (why_skipped != NULL) {
-        print_message("skipped: %s\n", why_skipped);
-        skip();
-    }
-    return *state;
-}
-
 static void open_tun(struct tun_lab *lab, const struct tun_options *opt, uint32_t workers)
 {
     struct err err = { "" };
@@ -218,7 +191,7 @@ static void check_segmented_send(struct tun *t)
 
 static void each_rung_carries_packets_of_both_families_both_ways(void **state) /* VN-1, faults.md V8 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
 
     for (enum tun_rung rung = TUN_RUNG_USO; rung <= TUN_RUNG_PLAIN; rung++) {
         struct tun_options opt = tun_lab_options();
@@ -264,7 +237,7 @@ static int mistakes_counted(struct tun *t, const struct iovec *iov, int count)
 static void a_packet_in_too_many_pieces_is_counted_and_not_written(void **state) /* faults.md V2 */
 {
     static uint8_t packet[20] = { 0x45 };
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
     struct iovec iov[2 * TUN_WRITE_RANGES];
 
@@ -280,7 +253,7 @@ static void a_packet_in_too_many_pieces_is_counted_and_not_written(void **state)
 
 static void a_super_segment_of_datagrams_arrives_as_its_segments(void **state) /* VN-6 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
     static uint8_t packet[28 + 3 * 1200], chatter[65535];
     char got[1500];
@@ -314,7 +287,7 @@ static void a_super_segment_of_datagrams_arrives_as_its_segments(void **state) /
 
 static void a_device_has_the_queues_mtu_length_and_addresses_asked_for_and_is_gone_after_close(void **state)
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
 
     for (uint32_t queues = 1; queues <= 4; queues *= 2) {
         struct tun_options opt = tun_lab_options();
@@ -345,7 +318,7 @@ static void a_device_has_the_queues_mtu_length_and_addresses_asked_for_and_is_go
 
 static void without_a_name_the_kernel_chooses_and_without_queues_there_is_one_a_worker(void **state)
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
 
     opt.name[0] = '\0';
@@ -360,7 +333,7 @@ static void without_a_name_the_kernel_chooses_and_without_queues_there_is_one_a_
 
 static void offload_on_and_off_are_what_they_say(void **state)
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
     struct err err;
 
@@ -380,7 +353,7 @@ static void offload_on_and_off_are_what_they_say(void **state)
 
 static void a_device_made_for_one_queue_is_used_with_one_and_left_as_it_was(void **state) /* faults.md V7 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
 
     assert_true(tun_lab_sh("ip tuntap add dev tun0 mode tun"));
@@ -397,13 +370,11 @@ static void a_device_made_for_one_queue_is_used_with_one_and_left_as_it_was(void
 
 static void a_machine_with_ip6_switched_off_still_gets_its_device(void **state) /* faults.md E4 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
 
-    if (access("/proc/sys/net/ipv6/conf/default/disable_ipv6", W_OK) != 0) {
-        print_message("skipped: IPv6 cannot be switched off here\n");
-        skip();
-    }
+    if (access("/proc/sys/net/ipv6/conf/default/disable_ipv6", W_OK) != 0)
+        SKIP("IPv6 cannot be switched off here");
     assert_true(tun_lab_sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"));
     open_tun(lab, &opt, 1);
     assert_true(tun_lab_sh("echo 0 > /proc/sys/net/ipv6/conf/default/disable_ipv6"));
@@ -428,7 +399,7 @@ static void expect_refusal(struct tun_lab *lab, const struct tun_options *opt, i
 
 static void a_name_that_cannot_be_used_is_refused_with_a_sentence(void **state) /* faults.md V6 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     static const struct {
         const char *name;
         int r;
@@ -457,7 +428,7 @@ static void a_name_that_cannot_be_used_is_refused_with_a_sentence(void **state) 
 static void a_name_that_another_program_holds_is_refused_and_that_program_is_not_disturbed(
     void **state) /* V6, X4 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options(), second = tun_lab_options();
 
     open_tun(lab, &opt, 2);
@@ -472,7 +443,7 @@ static void a_name_that_another_program_holds_is_refused_and_that_program_is_not
 
 static void numbers_out_of_range_are_refused_with_a_sentence(void **state)
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
 
     opt.mtu = 575;
@@ -499,7 +470,7 @@ static int raw_tun(const char *name, short flags)
 
 static void an_adopted_descriptor_carries_packets_and_nothing_else_is_configured(void **state)
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
 
     for (int header = 0; header < 2; header++) {
         struct tun_options opt = tun_lab_options();
@@ -523,7 +494,7 @@ static void an_adopted_descriptor_carries_packets_and_nothing_else_is_configured
 
 static void several_descriptors_of_one_device_are_its_queues(void **state)
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
     short flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
 
@@ -539,7 +510,7 @@ static void several_descriptors_of_one_device_are_its_queues(void **state)
 
 static void a_descriptor_that_is_not_ours_to_use_is_refused_and_named(void **state) /* faults.md V5 */
 {
-    struct tun_lab *lab = need_tun(state);
+    struct tun_lab *lab = *state;
     struct tun_options opt = tun_lab_options();
     int size = 12, other;
 
@@ -572,37 +543,23 @@ static void a_descriptor_that_is_not_ours_to_use_is_refused_and_named(void **sta
 
 int main(void)
 {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, tun_lab_setup, tun_lab_teardown)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(each_rung_carries_packets_of_both_families_both_ways, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(a_packet_in_too_many_pieces_is_counted_and_not_written, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(a_super_segment_of_datagrams_arrives_as_its_segments, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(
-            a_device_has_the_queues_mtu_length_and_addresses_asked_for_and_is_gone_after_close, setup,
-            teardown),
-        cmocka_unit_test_setup_teardown(
-            without_a_name_the_kernel_chooses_and_without_queues_there_is_one_a_worker, setup, teardown),
-        cmocka_unit_test_setup_teardown(offload_on_and_off_are_what_they_say, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_device_made_for_one_queue_is_used_with_one_and_left_as_it_was,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(a_machine_with_ip6_switched_off_still_gets_its_device, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(a_name_that_cannot_be_used_is_refused_with_a_sentence, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(
-            a_name_that_another_program_holds_is_refused_and_that_program_is_not_disturbed, setup, teardown),
-        cmocka_unit_test_setup_teardown(numbers_out_of_range_are_refused_with_a_sentence, setup, teardown),
-        cmocka_unit_test_setup_teardown(an_adopted_descriptor_carries_packets_and_nothing_else_is_configured,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(several_descriptors_of_one_device_are_its_queues, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_descriptor_that_is_not_ours_to_use_is_refused_and_named, setup,
-                                        teardown),
+        TEST(each_rung_carries_packets_of_both_families_both_ways),
+        TEST(a_packet_in_too_many_pieces_is_counted_and_not_written),
+        TEST(a_super_segment_of_datagrams_arrives_as_its_segments),
+        TEST(a_device_has_the_queues_mtu_length_and_addresses_asked_for_and_is_gone_after_close),
+        TEST(without_a_name_the_kernel_chooses_and_without_queues_there_is_one_a_worker),
+        TEST(offload_on_and_off_are_what_they_say),
+        TEST(a_device_made_for_one_queue_is_used_with_one_and_left_as_it_was),
+        TEST(a_machine_with_ip6_switched_off_still_gets_its_device),
+        TEST(a_name_that_cannot_be_used_is_refused_with_a_sentence),
+        TEST(a_name_that_another_program_holds_is_refused_and_that_program_is_not_disturbed),
+        TEST(numbers_out_of_range_are_refused_with_a_sentence),
+        TEST(an_adopted_descriptor_carries_packets_and_nothing_else_is_configured),
+        TEST(several_descriptors_of_one_device_are_its_queues),
+        TEST(a_descriptor_that_is_not_ours_to_use_is_refused_and_named),
     };
 
-    why_skipped = netns_enter();
-    if (why_skipped == NULL)
-        why_skipped = netns_tun_missing();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter_with_tun(), tests);
 }

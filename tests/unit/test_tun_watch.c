@@ -23,34 +23,12 @@
 
 enum { SOON_MS = 2000 };
 
-static const char *why_skipped;
-
-static int setup(void **state)
-{
-    struct tun_lab *lab = calloc(1, sizeof(*lab));
-
-    *state = lab;
-    return lab != NULL && (why_skipped != NULL || tun_lab_init(lab)) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    if (why_skipped == NULL)
-        tun_lab_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static struct tun_lab *watched(void **state, const struct tun_options *opt)
 {
     struct tun_lab *lab = *state;
     struct err err = { "" };
     int r;
 
-    if (why_skipped != NULL) {
-        print_message("skipped: %s\n", why_skipped);
-        skip();
-    }
     r = tun_open(opt, 2, lab->nl, &lab->tun, &err);
     if (r != 0)
         print_error("%s\n", err.text);
@@ -193,10 +171,8 @@ static void an_adopted_device_that_is_deleted_is_lost_at_once(void **state) /* f
     struct tun_options opt = tun_lab_options();
     struct tun_lab *lab;
 
-    if (why_skipped == NULL) {
-        opt.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-        assert_int_equal(ioctl(opt.fd, TUNSETIFF, &ifr), 0);
-    }
+    opt.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    assert_int_equal(ioctl(opt.fd, TUNSETIFF, &ifr), 0);
     lab = watched(state, &opt);
     assert_true(tun_lab_sh("ip link del given0"));
     assert_true(loop_wait_until(&lab->wait, SOON_MS, is_lost, lab));
@@ -303,26 +279,18 @@ static void addresses_of_others_are_not_touched(void **state)
 
 int main(void)
 {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, tun_lab_setup, tun_lab_teardown)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_device_set_down_is_told_and_its_ip6_address_is_back_when_it_is_up,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(a_deleted_device_is_made_anew_on_the_same_descriptors, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(reports_of_workers_are_acted_on_once_and_harmless_when_all_is_well,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(a_device_that_cannot_be_made_anew_is_lost_after_ten_tries, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(an_adopted_device_that_is_deleted_is_lost_at_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_device_that_goes_to_another_namespace_is_not_lost, setup, teardown),
-        cmocka_unit_test_setup_teardown(
-            a_changed_mtu_is_followed_and_ip6_ends_below_1280_and_comes_back_above, setup, teardown),
-        cmocka_unit_test_setup_teardown(
-            a_removed_address_comes_back_once_and_is_left_alone_when_removed_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(addresses_of_others_are_not_touched, setup, teardown),
+        TEST(a_device_set_down_is_told_and_its_ip6_address_is_back_when_it_is_up),
+        TEST(a_deleted_device_is_made_anew_on_the_same_descriptors),
+        TEST(reports_of_workers_are_acted_on_once_and_harmless_when_all_is_well),
+        TEST(a_device_that_cannot_be_made_anew_is_lost_after_ten_tries),
+        TEST(an_adopted_device_that_is_deleted_is_lost_at_once),
+        TEST(a_device_that_goes_to_another_namespace_is_not_lost),
+        TEST(a_changed_mtu_is_followed_and_ip6_ends_below_1280_and_comes_back_above),
+        TEST(a_removed_address_comes_back_once_and_is_left_alone_when_removed_again),
+        TEST(addresses_of_others_are_not_touched),
     };
 
-    why_skipped = netns_enter();
-    if (why_skipped == NULL)
-        why_skipped = netns_tun_missing();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter_with_tun(), tests);
 }

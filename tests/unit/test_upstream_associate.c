@@ -12,22 +12,6 @@
 
 #define BYTES(s) s, sizeof(s) - 1
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 /* ---- SOCKS5 ---- */
 
 /* A control connection's plan that announces @relay; the caller keeps @reply. */
@@ -320,7 +304,7 @@ static void a_relay_without_a_port_is_refused(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(datagrams_carry_their_header_both_ways),
         TEST(each_datagram_of_a_row_has_its_header_and_the_row_one_system_call),
@@ -333,11 +317,5 @@ int main(void)
         TEST(udp_false_is_never_tried),
         TEST(a_relay_without_a_port_is_refused),
     };
-    const char *refused = netns_enter(); /* ports of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

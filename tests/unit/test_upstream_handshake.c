@@ -15,22 +15,6 @@
 
 #define BYTES(s) s, sizeof(s) - 1
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static void a_name_is_checked_before_anything_is_dialled(void **state) /* faults.md S10 */
 {
     static const char *const bad[] = {
@@ -185,8 +169,7 @@ static void every_fault_at_every_byte(struct up_rig *rig, enum plan_end end, uns
         plan_open(&server, rig, &plan);
         up = rig_socks(server.port, "alice", "sesame");
         up_health_get(rig->env, up, &before);
-        stream_start(rig, &log, up, &to, timeout_ms);
-        rig_until(rig, stream_is_settled, &log);
+        stream_settle(rig, &log, up, &to, timeout_ms);
         up_health_get(rig->env, up, &after);
         /* silence after our request may be the target's, see handshake.c */
         blamed = !(end == PLAN_HANG && k == 4);
@@ -238,8 +221,7 @@ static void slow_progress_does_not_stretch_the_deadline(void **state) /* faults.
 
     plan_open(&server, rig, &plan);
     up = rig_socks(server.port, NULL, NULL);
-    stream_start(rig, &log, up, &to, 60);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 60);
     assert_true(log.closed);
     assert_string_equal(log.why.stage, "request");
     assert_true(log.why.proxy_fault);
@@ -271,8 +253,7 @@ static void what_listens_there_is_named(void **state) /* faults.md S5 */
 
         plan_open(&server, rig, &plan);
         up = rig_socks(server.port, NULL, NULL);
-        stream_start(rig, &log, up, &to, 3000);
-        rig_until(rig, stream_is_settled, &log);
+        stream_settle(rig, &log, up, &to, 3000);
         assert_int_equal(log.why.err, -EHOSTUNREACH);
         assert_non_null(strstr(log.why.text, rows[i].text));
         assert_non_null(strstr(log.why.text, "office (127.0.0.1:"));
@@ -294,8 +275,7 @@ static void a_refused_login_is_not_hammered(void **state) /* faults.md S6 */
     plan_open(&server, rig, &plan);
     up = rig_socks(server.port, NULL, NULL);
     for (int i = 0; i < 20; i++) {
-        stream_start(rig, &log, up, &to, 3000);
-        rig_until(rig, stream_is_settled, &log);
+        stream_settle(rig, &log, up, &to, 3000);
         assert_int_equal(log.why.err, -EHOSTUNREACH);
         assert_non_null(strstr(log.why.text, "set username and password"));
     }
@@ -315,8 +295,7 @@ static void a_server_that_talks_without_end_fails(void **state) /* faults.md S11
 
     plan_open(&server, rig, &plan); /* 1 MiB before our request */
     up = rig_socks(server.port, NULL, NULL);
-    stream_start(rig, &log, up, &to, 3000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 3000);
     assert_true(log.closed);
     assert_string_equal(log.why.stage, "method");
     plan_close(&server);
@@ -343,8 +322,7 @@ static void the_target_of_a_proxy_fails_without_blame_for_the_proxy(void **state
 
         plan_open(&server, rig, &plan);
         up = rig_socks(server.port, NULL, NULL);
-        stream_start(rig, &log, up, &to, 3000);
-        rig_until(rig, stream_is_settled, &log);
+        stream_settle(rig, &log, up, &to, 3000);
         assert_int_equal(log.why.err, errs[code]);
         assert_false(log.why.proxy_fault);
         up_health_get(rig->env, up, &health);
@@ -367,8 +345,7 @@ static void an_absent_or_silent_proxy_is_an_unreachable_host(void **state) /* fa
     int fd = closed_port(&port);
 
     up = rig_socks(port, NULL, NULL);
-    stream_start(rig, &log, up, &to, 3000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 3000);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
     assert_true(log.why.proxy_fault);
     up_health_get(rig->env, up, &health);
@@ -378,15 +355,13 @@ static void an_absent_or_silent_proxy_is_an_unreachable_host(void **state) /* fa
 
     silence_open(&silent, "127.0.0.1", port);
     up = rig_socks(port, NULL, NULL);
-    stream_start(rig, &log, up, &to, 50);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 50);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
     assert_string_equal(log.why.stage, "connect");
     upstream_unref(up);
     up = rig_direct(); /* the same silence of a target itself is a time-out */
     to = rig_to("127.0.0.1", port);
-    stream_start(rig, &log, up, &to, 50);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 50);
     assert_int_equal(log.why.err, -ETIMEDOUT);
     silence_close(&silent);
     upstream_unref(up);
@@ -405,10 +380,8 @@ static void local_ports_that_run_out_are_named(void **state) /* faults.md S23 */
     uint16_t port;
     int taken;
 
-    if (!f) {
-        print_message("skipped: needs root\n");
-        return;
-    }
+    if (!f)
+        SKIP("needs root");
     plan_open(&server, rig, &plan);
     taken = closed_port(&port); /* the one port of the range is in use */
     assert_non_null(fgets(range, sizeof(range), f));
@@ -416,8 +389,7 @@ static void local_ports_that_run_out_are_named(void **state) /* faults.md S23 */
     fprintf(f, "%u %u\n", port, port);
     fclose(f);
     up = rig_socks(server.port, NULL, NULL);
-    stream_start(rig, &log, up, &to, 2000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 2000);
     f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "w");
     fputs(range, f);
     fclose(f);
@@ -518,7 +490,7 @@ static void probes_at_the_same_time_are_one_and_ask_for_no_target(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(a_name_is_checked_before_anything_is_dialled),
         TEST(a_name_goes_to_the_proxy_and_an_address_as_one),
@@ -536,11 +508,5 @@ int main(void)
         TEST(an_opening_may_be_given_up_at_any_moment),
         TEST(probes_at_the_same_time_are_one_and_ask_for_no_target),
     };
-    const char *refused = netns_enter(); /* ports and limits of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

@@ -26,22 +26,6 @@ static const struct plan_step with_login[] = { { 3, BYTES("\5\2"), false },
                                                { 14, BYTES("\1\0"), false },
                                                { 10, BYTES(REPLY), false } };
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static struct upstream *office(uint16_t port, enum upstream_pipelining how, const char *user)
 {
     struct upstream_options o = { .name = "office",
@@ -63,8 +47,7 @@ static int open_once(struct up_rig *rig, struct upstream *up)
     struct stream_log log;
     int err;
 
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     err = log.opened ? 0 : log.why.err;
     stream_forget(&log);
     return err;
@@ -246,8 +229,7 @@ static void a_target_that_is_silent_costs_the_server_its_proof_and_no_more(void 
     assert_int_equal(open_once(rig, up), 0);
     rig_until(rig, all_ended, &server);
     server.plan = (struct plan){ .steps = mute, .count = 1, .end = PLAN_HANG };
-    stream_start(rig, &log, up, &to, 100);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 100);
     assert_true(log.closed);
     stream_forget(&log);
     assert_int_equal(up_counters(rig->env)->started_over, 0);
@@ -350,15 +332,14 @@ static void with_a_cookie_everything_leaves_with_the_first_packet(void **state) 
     int queue = 16, closed;
 
     if (!allow_fast_open())
-        skip();
+        SKIP("TCP Fast Open cannot be switched on here");
     plan_open(&server, rig, &plan);
     assert_int_equal(
         setsockopt(loop_io_fd(&server.listener), IPPROTO_TCP, TCP_FASTOPEN, &queue, sizeof(queue)), 0);
     o.server = rig_to("127.0.0.1", server.port);
     assert_int_equal(upstream_new(&o, &up), 0);
     for (int i = 0; i < 3; i++) {
-        stream_start(rig, &log, up, &to, 5000);
-        rig_until(rig, stream_is_settled, &log);
+        stream_settle(rig, &log, up, &to, 5000);
         assert_true(log.opened);
         assert_true(said_with_the_syn(&log) == (i > 0));
         stream_forget(&log);
@@ -369,8 +350,7 @@ static void with_a_cookie_everything_leaves_with_the_first_packet(void **state) 
     closed = closed_port(
         &o.server.port); /* the cookie is the address's: its refusal comes after the first words */
     assert_int_equal(upstream_new(&o, &up), 0);
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     assert_string_equal(log.why.stage, "connect");
     assert_non_null(strstr(log.why.text, "refuses connections"));
     assert_int_equal(log.why.err, -EHOSTUNREACH);
@@ -381,7 +361,7 @@ static void with_a_cookie_everything_leaves_with_the_first_packet(void **state) 
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(a_server_that_takes_it_is_told_all_at_once_from_then_on),
         TEST(a_refusal_proves_as_much_as_a_success),
@@ -394,11 +374,5 @@ int main(void)
         TEST(a_reply_that_is_shorter_than_the_last_one_costs_no_byte_of_the_target),
         TEST(with_a_cookie_everything_leaves_with_the_first_packet),
     };
-    const char *refused = netns_enter(); /* ports of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

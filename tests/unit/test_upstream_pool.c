@@ -83,8 +83,7 @@ static int open_once(struct lab *lab)
     struct stream_log log;
     int err;
 
-    stream_start(&lab->rig, &log, lab->up, &to, 5000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 5000);
     err = log.opened ? 0 : log.why.err;
     stream_forget(&log);
     return err;
@@ -127,8 +126,7 @@ static void one_that_waits_is_only_asked_for_the_target(void **state)
     bool asked = false;
 
     fill(lab);
-    stream_start(&lab->rig, &log, lab->up, &to, 5000);
-    rig_until(&lab->rig, stream_is_settled, &log);
+    stream_settle(&lab->rig, &log, lab->up, &to, 5000);
     for (size_t i = 0; i < PLAN_CONNS; i++) {
         const struct plan_conn *c = &lab->server.conns[i];
 
@@ -265,11 +263,5 @@ int main(void)
         TEST(a_server_that_fails_is_not_dialled_for_nothing),
         TEST(a_new_uplink_empties_the_pool),
     };
-    const char *refused = netns_enter(); /* ports of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

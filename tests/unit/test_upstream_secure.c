@@ -240,22 +240,6 @@ static struct upstream *sealed(uint16_t port, unsigned half_close_delay_ms)
     return up;
 }
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 /* ---- */
 
 static void data_arrives_whole_and_each_end_is_what_it_was(void **state) /* faults.md L11, S16, S17, G8 */
@@ -309,8 +293,7 @@ static void what_is_sent_comes_back(void **state)
         data[i] = (char)pattern(i);
     server_open(&server, rig, ECHO);
     up = sealed(server.port, 0);
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
     up_stream_want(log.s, LOOP_READ);
     stream_send(&log, data, sizeof(data));
@@ -332,8 +315,7 @@ static void our_end_is_held_until_the_reply_was_silent(void **state) /* faults.m
 
     server_open(&server, rig, ANSWER_AFTER_END);
     up = sealed(server.port, 80);
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     up_stream_want(log.s, LOOP_READ);
     shut_us = clock_now_us();
     up_stream_shutdown(log.s);
@@ -358,8 +340,7 @@ static void a_silent_server_meets_the_deadline_and_is_blamed(void **state) /* fa
     server_open(&server, rig, ECHO);
     server.mute = true;
     up = sealed(server.port, 0);
-    stream_start(rig, &log, up, &to, 60);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 60);
     assert_true(log.closed && log.why.proxy_fault);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
     assert_string_equal(log.why.stage, "tls");
@@ -394,7 +375,7 @@ static void an_opening_inside_tls_may_be_given_up_at_any_moment(void **state) /*
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(data_arrives_whole_and_each_end_is_what_it_was),
         TEST(what_is_sent_comes_back),
@@ -402,11 +383,5 @@ int main(void)
         TEST(a_silent_server_meets_the_deadline_and_is_blamed),
         TEST(an_opening_inside_tls_may_be_given_up_at_any_moment),
     };
-    const char *refused = netns_enter();
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

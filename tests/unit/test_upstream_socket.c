@@ -14,22 +14,6 @@
 #include "udp_rig.h"
 #include "upstream/udp_impl.h"
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static int get_int(int fd, int level, int name)
 {
     int value = -1;
@@ -66,10 +50,8 @@ static void a_socket_is_marked_and_bound_as_the_rules_say(void **state) /* fault
     struct up_rig *rig = *state;
     int wrong = 0;
 
-    if (geteuid() != 0) {
-        print_message("skipped: needs root\n");
-        return;
-    }
+    if (geteuid() != 0)
+        SKIP("needs root");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct upstream_options o = { .name = "DIRECT",
                                       .kind = UPSTREAM_DIRECT,
@@ -105,8 +87,7 @@ static void an_uplink_that_has_just_gone_leaves_no_other_way(void **state) /* fa
     struct stream_log log;
 
     rig->rules.ifindex4 = 9999;
-    stream_start(rig, &log, up, &to, 2000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 2000);
     assert_true(log.closed);
     assert_int_equal(log.why.err, -ENETUNREACH);
     upstream_unref(up);
@@ -143,9 +124,8 @@ static void without_the_privilege_a_mark_is_left_out(void **state)
     int fd;
 
     if (geteuid() != 0 || seteuid(65534) != 0) {
-        print_message("skipped: needs root\n");
         upstream_unref(up);
-        return;
+        SKIP("needs root");
     }
     rig->rules.mark = 7;
     for (int i = 0; i < 3; i++) { /* one warning in all */
@@ -167,9 +147,8 @@ static void datagrams_leave_by_the_uplink_too(void **state) /* faults.md E1 */
 
     if (geteuid() != 0 ||
         system("ip address add 192.0.2.1/32 dev lo && ip address add 2001:db8::1/128 dev lo") != 0) {
-        print_message("skipped: needs root\n");
         upstream_unref(up);
-        return;
+        SKIP("needs root, and the program ip");
     }
     for (int v6 = 0; v6 < 2; v6++) {
         peer_open(&peer, rig, v6 ? "2001:db8::1" : "192.0.2.1", true);
@@ -360,7 +339,7 @@ static void an_idle_stream_is_small(void **state) /* tcp-stack.md PERF-9 */
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(a_socket_is_marked_and_bound_as_the_rules_say),
         TEST(an_uplink_that_has_just_gone_leaves_no_other_way),
@@ -374,11 +353,5 @@ int main(void)
         TEST(memories_of_upstreams_that_are_gone_are_swept),
         TEST(an_idle_stream_is_small),
     };
-    const char *refused = netns_enter(); /* interfaces and ports of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

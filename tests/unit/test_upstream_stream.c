@@ -15,22 +15,6 @@
 
 #define BYTES(s) s, sizeof(s) - 1
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 /* ---- DIRECT ---- */
 
 static void a_direct_stream_carries_both_ways_and_ends(void **state)
@@ -71,8 +55,7 @@ static void a_refused_target_is_refused_and_nobody_elses_fault(void **state) /* 
     struct host_port to = rig_to("127.0.0.1", 0);
     int fd = closed_port(&to.port);
 
-    stream_start(rig, &log, up, &to, 2000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 2000);
     assert_true(log.closed);
     assert_int_equal(log.why.err, -ECONNREFUSED);
     assert_string_equal(log.why.stage, "connect");
@@ -97,8 +80,7 @@ static void nothing_of_ours_is_dialled_back_into_the_tun(void **state) /* faults
         struct host_port to = rig_to(inside[i], 80);
         struct stream_log log;
 
-        stream_start(rig, &log, up, &to, 2000);
-        rig_until(rig, stream_is_settled, &log);
+        stream_settle(rig, &log, up, &to, 2000);
         assert_int_equal(log.why.err, -ELOOP);
         assert_non_null(strstr(log.why.text, "back into the gateway"));
     }
@@ -138,8 +120,7 @@ static void only_allowed_destinations_are_dialled(void **state)
     assert_int_equal(ip_prefix_parse("192.0.2.0/24", &allow), 0);
     assert_int_equal(upstream_new(&o, &up), 0);
     memset(&allow, 0, sizeof(allow)); /* it was copied */
-    stream_start(rig, &log, up, &to, 2000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 2000);
     assert_int_equal(log.why.err, -EACCES);
     upstream_unref(up);
 }
@@ -274,22 +255,19 @@ static void a_silent_address_gives_way_after_250_ms_and_the_winner_is_remembered
     assert_int_equal(upstream_new(&o, &up), 0);
 
     start_us = clock_now_us();
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
     assert_true(log.opened_us - start_us >= 750000); /* three of them had their 250 ms */
     stream_forget(&log);
 
     start_us = clock_now_us();
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
     assert_true(log.opened_us - start_us < 250000); /* the winner goes first */
     stream_forget(&log);
 
     name->answer = RIG_FAILS; /* the name disappears: its old addresses serve */
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
     stream_forget(&log);
     for (unsigned i = 0; i < 3; i++)
@@ -315,8 +293,7 @@ static void a_refusing_address_gives_way_at_once(void **state) /* faults.md S18 
     name->addrs[name->n++] = rig_addr("127.0.0.1");
     to = rig_to("target.test", server.port);
     start_us = clock_now_us();
-    stream_start(rig, &log, up, &to, 5000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
     assert_true(log.opened_us - start_us < 250000);
     stream_forget(&log);
@@ -331,16 +308,14 @@ static void a_name_that_fails_or_hangs_is_told_by_name(void **state)
     struct host_port to = rig_to("missing.test", 80);
     struct stream_log log;
 
-    stream_start(rig, &log, up, &to, 2000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 2000);
     assert_int_equal(log.why.err, -EHOSTUNREACH);
     assert_string_equal(log.why.stage, "resolve");
     assert_non_null(strstr(log.why.text, "missing.test cannot be resolved"));
 
     rig_name(rig, "slow.test", RIG_NEVER);
     to = rig_to("slow.test", 80);
-    stream_start(rig, &log, up, &to, 30);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 30);
     assert_string_equal(log.why.stage, "resolve");
     assert_int_equal(rig->cancelled, 1);
 
@@ -438,8 +413,7 @@ static void a_closed_stream_and_a_reset_one_look_so_to_the_other_side(void **sta
 
     plan_open(&server, rig, &plan);
     to = rig_to("127.0.0.1", server.port);
-    stream_start(rig, &log, up, &to, 2000);
-    rig_until(rig, stream_is_settled, &log);
+    stream_settle(rig, &log, up, &to, 2000);
     stream_send(&log, "bye", 3);
     up_stream_shutdown(log.s);
     rig_until(rig, plan_saw_close, &server);
@@ -455,7 +429,7 @@ static void a_closed_stream_and_a_reset_one_look_so_to_the_other_side(void **sta
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(a_direct_stream_carries_both_ways_and_ends),
         TEST(a_refused_target_is_refused_and_nobody_elses_fault),
@@ -473,11 +447,5 @@ int main(void)
         TEST(a_stream_that_broke_may_be_closed_at_once),
         TEST(a_closed_stream_and_a_reset_one_look_so_to_the_other_side),
     };
-    const char *refused = netns_enter(); /* ports and limits of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }

@@ -11,22 +11,6 @@
 
 #include "udp_rig.h"
 
-static int setup(void **state)
-{
-    struct up_rig *rig = calloc(1, sizeof(*rig));
-
-    rig_init(rig);
-    *state = rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    rig_fini(*state);
-    free(*state);
-    return 0;
-}
-
 /* ---- DIRECT ---- */
 
 static void datagrams_of_any_size_go_and_come_back(void **state) /* faults.md U3, U4 */
@@ -278,7 +262,7 @@ static void an_association_may_be_closed_while_it_delivers(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, up_rig_setup, up_rig_teardown)
     static const struct CMUnitTest tests[] = {
         TEST(datagrams_of_any_size_go_and_come_back),
         TEST(a_row_leaves_by_one_system_call_as_equal_datagrams),
@@ -290,11 +274,5 @@ int main(void)
         TEST(our_own_datagrams_are_known),
         TEST(an_association_may_be_closed_while_it_delivers),
     };
-    const char *refused = netns_enter(); /* ports of our own */
-
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }
