@@ -141,7 +141,7 @@ static const struct cfg_key sniffer_keys[] = {
       .type = &cfg_sniff_ports,
       AT(forward.sniff.quic),
       .fallback = "443",
-      .help = "UDP ports where QUIC's first datagram is opened" },
+      .help = "UDP ports where QUIC's first datagrams are opened" },
     END,
 };
 

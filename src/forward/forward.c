@@ -222,7 +222,8 @@ static int slabs_init(struct forward *f)
         (r = dns_sessions_init(&f->sessions)) != 0 ||
         (r = slab_init(&f->owners, sizeof(struct owner), FLOW_OWNERS_MAX)) != 0 ||
         (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0 ||
-        (r = slab_init(&f->probes, sizeof(struct echo_probe), ECHO_PROBES_MAX)) != 0)
+        (r = slab_init(&f->probes, sizeof(struct echo_probe), ECHO_PROBES_MAX)) != 0 ||
+        (r = udp_sniff_init(f)) != 0)
         return r;
     return 0;
 }
@@ -276,6 +277,8 @@ void forward_free(struct forward *f)
     slab_fini(&f->owners);
     slab_fini(&f->echoes);
     slab_fini(&f->probes);
+    slab_fini(&f->looks);
+    slab_fini(&f->waits);
     ways_unref(f->ways);
     free(f);
 }
@@ -299,9 +302,9 @@ struct forward_policy *forward_policy_now(const struct forward *f)
 
 bool forward_trim(struct forward *f)
 {
-    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,
-                                 &f->held,      &f->sources,  &f->queries,   &f->pending,
-                                 &f->sessions,  &f->echoes,   &f->probes };
+    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,   &f->held,
+                                 &f->sources,   &f->queries,  &f->pending,   &f->sessions, &f->echoes,
+                                 &f->probes,    &f->looks,    &f->waits };
     bool more = false;
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

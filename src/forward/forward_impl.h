@@ -78,20 +78,6 @@ static_assert(sizeof(void *) != 8 || sizeof(struct tcp_flow) <= 80, "an idle flo
 
 /* ---- a UDP mapping: one client port, one association for each way out that its datagrams take -------------------- */
 
-struct udp_assoc {
-    struct udp_flow *flow;
-    struct up_udp *up; /* NULL: not open (yet, or any more) */
-    struct udp_assoc *next;
-    struct held *held_first, *held_last; /* datagrams that wait for the opening, at most HELD_MAX */
-    uint8_t held;
-    uint16_t target; /* index into ways->target */
-    bool open, no_udp, alias;
-    bool
-        faked; /* its one target is a fake address: it has the association to itself, so that replies find back */
-    struct ip_port fake;
-    /* of the client's latest datagram; what a reply without source is taken to come from */
-    struct ip_port last_target;
-};
 #define HELD_MAX   16
 #define HELD_BYTES 2048
 
@@ -102,7 +88,36 @@ struct held { /* one datagram, copied */
     uint8_t ttl, tos;
     uint8_t data[];
 };
+struct held_list { /* in the client's order (udp_held.c) */
+    struct held *first, *last;
+    uint8_t count; /* at most HELD_MAX */
+};
+/** held_add() - copy one datagram of @d to the end; the oldest makes room (faults.md U7)
+ * Return: false: it is too long to wait, or there is no memory for it. */
+bool held_add(struct forward *f, struct held_list *l, const struct udp_datagram *d, const struct iovec *data);
+struct held *held_take(struct held_list *l); /* the oldest; the caller gives it back to f->held. NULL: none */
+void held_drop(struct forward *f, struct held_list *l);
 
+struct udp_walk { /* the datagrams of a row, one by one */
+    const struct udp_datagram *row;
+    int range;
+    size_t at; /* in that range */
+};
+bool udp_walk_next(struct udp_walk *w, struct iovec *out);
+
+struct udp_assoc {
+    struct udp_flow *flow;
+    struct up_udp *up; /* NULL: not open (yet, or any more) */
+    struct udp_assoc *next;
+    struct held_list held; /* datagrams that wait for the opening */
+    uint16_t target;       /* index into ways->target */
+    bool open, no_udp, alias;
+    bool
+        faked; /* its one target is a fake address: it has the association to itself, so that replies find back */
+    struct ip_port fake;
+    /* of the client's latest datagram; what a reply without source is taken to come from */
+    struct ip_port last_target;
+};
 enum udp_flow_state { UDP_FLOW_FREE, UDP_FLOW_OPENING, UDP_FLOW_OPEN };
 
 struct udp_flow {
@@ -116,6 +131,7 @@ struct udp_flow {
     struct source *source;
     struct owner *owner; /* NULL: nobody asks for it */
     struct udp_assoc *assocs;
+    struct udp_look *looks;      /* targets that were, or are, looked at for a name */
     struct udp_assoc *last;      /* the one that the previous datagram used */
     struct ip_port last_decided; /* the target that `last` was chosen for */
     struct dns_carried *queries; /* DNS over TCP under way */
@@ -265,7 +281,7 @@ struct forward {
     struct prng prng;
     struct hash_key source_key;
     struct slab tcp_flows, openings, udp_flows, assocs, held, sources, queries, pending, sessions, echoes,
-        probes;
+        probes, looks, waits;
     flow_end_fn *on_end; /* NULL: nobody listens */
     void *end_arg;
     owner_ask_fn *owner_ask; /* NULL: nobody can be asked */
@@ -357,12 +373,48 @@ void tcp_flow_sniff_start(struct tcp_flow *t);
 void tcp_flow_sniff(struct tcp_flow *t, bool last); /* bytes came; @last: no more are waited for */
 void tcp_flow_dial(struct tcp_flow *t);
 void tcp_flow_sniffed(struct tcp_flow *t); /* who opened it is known, or cannot be */
-/** udp_decide() - the rules' verdict on one target of a client's port (udp_rules.c)
- * @owner: NULL: not asked; @d: a datagram to it, which may tell a name; @wait: does the verdict lack what owner_ask() may get?
- * Return: false: it is a fake address that is nobody's. With NAME_FAKE it is in use from now on. */
-bool udp_decide(struct forward *f, const struct ways *w, const struct ip_port *client,
-                const struct ip_port *target, const struct owner *owner, const struct udp_datagram *d,
-                struct flow_name *name, struct rule_verdict *out, bool *wait);
+/* One target of a client's port, as the rules are asked about it (udp_rules.c). */
+struct udp_case {
+    const struct ways *ways;
+    const struct ip_port *client, *target;
+    const struct owner *owner; /* NULL: not asked */
+    const char *sniffed;       /* NULL: its datagrams told no name */
+    bool looked;               /* no more is to be had from its datagrams */
+};
+struct udp_verdict {
+    struct rule_verdict rule;
+    struct flow_name name; /* with NAME_FAKE the address is in use from now on */
+};
+enum udp_decision {
+    UDP_DECIDED,
+    UDP_WANTS_OWNER, /* the verdict lacks what owner_ask() may get */
+    UDP_WANTS_NAME,  /* ... or what a datagram may tell: then nothing is in use */
+    UDP_NOBODY,      /* it is a fake address that is nobody's: there is no verdict */
+};
+enum udp_decision udp_decide(struct forward *f, const struct udp_case *c, struct udp_verdict *out);
+
+/* Targets whose datagrams are looked at for a name (udp_sniff.c). */
+struct udp_look {
+    struct udp_look *next;
+    struct udp_flow *flow;
+    struct udp_wait *wait; /* its datagrams are held; NULL: it was decided, and goes `way` */
+    struct ip_port target; /* where it is dialled */
+    uint16_t way;          /* index into ways->target */
+};
+int udp_sniff_init(struct forward *f);
+/** udp_decide_first() - as udp_decide(), and @d, the mapping's first datagram, is looked at
+ * Return: UDP_WANTS_NAME: later ones may tell it; c->looked is set when this one was enough. */
+enum udp_decision udp_decide_first(struct forward *f, struct udp_case *c, const struct udp_datagram *d,
+                                   struct udp_verdict *out);
+struct udp_look *udp_look_find(struct udp_flow *u, const struct ip_port *target); /* NULL: there is none */
+/** udp_look_keep() - remember what was decided for a target; udp_look_start() - look at its datagrams; NULL: no room */
+struct udp_look *udp_look_keep(struct udp_flow *u, const struct ip_port *target, uint32_t way);
+struct udp_look *udp_look_start(struct udp_flow *u, const struct ip_port *target);
+/** udp_look_take() - the next datagrams to a target that waits: held, or passed on when they are what decides */
+void udp_look_take(struct udp_look *look, const struct udp_datagram *d);
+void udp_looks_free(struct udp_flow *u);
+/** udp_flow_pass() - carry datagrams out, by the way that their target has */
+void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d);
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
 void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */

@@ -15,23 +15,11 @@
 
 /* ---- ending -------------------------------------------------------------------------------------------------------- */
 
-static void drop_held(struct forward *f, struct udp_assoc *a)
-{
-    while (a->held_first) {
-        struct held *h = a->held_first;
-
-        a->held_first = h->next;
-        slab_put(&f->held, h);
-    }
-    a->held_last = NULL;
-    a->held = 0;
-}
-
 static void assoc_free(struct udp_assoc *a)
 {
     struct forward *f = a->flow->f;
 
-    drop_held(f, a);
+    held_drop(f, &a->held);
     if (a->up)
         up_udp_close(a->up);
     if (a->faked)
@@ -52,6 +40,7 @@ static void flow_free(struct udp_flow *u, const char *why)
     owner_leave(u->owner);
     dns_flow_cancel(u);
     dns_hijack_cancel(u);
+    udp_looks_free(u);
     while (u->assocs) {
         struct udp_assoc *a = u->assocs;
 
@@ -153,37 +142,13 @@ static void refuse_datagram(struct udp_assoc *a, const struct ip_port *target, e
     udp_endpoint_error(a->flow->endpoint, target, NULL, how, 0);
 }
 
-/* The datagrams of a row, one by one. */
-struct walk {
-    const struct udp_datagram *row;
-    int range;
-    size_t at; /* in that range */
-};
-
-static bool walk_next(struct walk *w, struct iovec *out)
-{
-    const struct iovec *r = &w->row->data[w->range];
-    size_t size = w->row->gso_size;
-
-    if (w->range == w->row->ranges)
-        return false;
-    out->iov_base = (uint8_t *)r->iov_base + w->at;
-    out->iov_len = size > 0 && r->iov_len - w->at > size ? size : r->iov_len - w->at;
-    w->at += out->iov_len;
-    if (w->at == r->iov_len) {
-        w->range++;
-        w->at = 0;
-    }
-    return true;
-}
-
 /* DNS goes over TCP, each question by itself; nothing else can be had. */
 static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
 {
-    struct walk w = { .row = d };
+    struct udp_walk w = { .row = d };
     struct iovec one;
 
-    while (walk_next(&w, &one)) {
+    while (udp_walk_next(&w, &one)) {
         if (target->port == 53)
             dns_flow_ask(a->flow, a->target, target, &d->target, one.iov_base, one.iov_len);
         else
@@ -212,79 +177,53 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
                     direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0, d->tos);
 }
 
-static void hold_one(struct udp_assoc *a, const struct udp_datagram *d, const struct iovec *data)
-{
-    struct forward *f = a->flow->f;
-    struct held *h;
-
-    if (data->iov_len > HELD_BYTES)
-        return;                /* whoever sends such has to repeat it anyway */
-    if (a->held == HELD_MAX) { /* faults.md U7: the oldest goes */
-        h = a->held_first;
-        a->held_first = h->next;
-        slab_put(&f->held, h);
-        a->held--;
-    }
-    h = slab_get(&f->held);
-    if (!h)
-        return;
-    h->target = d->target;
-    h->len = (uint16_t)data->iov_len;
-    h->ttl = d->ttl;
-    h->tos = d->tos;
-    memcpy(h->data, data->iov_base, data->iov_len);
-    if (a->held_first)
-        a->held_last->next = h;
-    else
-        a->held_first = h;
-    a->held_last = h;
-    a->held++;
-}
-
 static void hold(struct udp_assoc *a, const struct udp_datagram *d)
 {
-    struct walk w = { .row = d };
+    struct udp_walk w = { .row = d };
     struct iovec one;
 
-    while (walk_next(&w, &one))
-        hold_one(a, d, &one);
+    while (udp_walk_next(&w, &one))
+        held_add(a->flow->f, &a->held, d, &one);
 }
 
 static void send_held(struct udp_assoc *a)
 {
     struct forward *f = a->flow->f;
+    struct held *h;
 
-    while (a->held_first) {
-        struct held *h = a->held_first;
+    while ((h = held_take(&a->held)) != NULL) {
         struct iovec data = { h->data, h->len };
         struct udp_datagram d = { a->flow->client, h->target, &data, 1, h->len, 0, h->ttl, h->tos };
         struct ip_port target = forward_target(f, &h->target);
 
-        a->held_first = h->next;
-        a->held--;
         assoc_send(a, &d, &target);
         slab_put(&f->held, h);
     }
-    a->held_last = NULL;
+}
+
+/* Return: false: there is no memory for an endpoint, and the flow has ended. */
+static bool flow_accept(struct udp_flow *u)
+{
+    enum udp_match match = u->f->opt.nat == UDP_NAT_SYMMETRIC ? UDP_MATCH_FLOW : UDP_MATCH_CLIENT;
+    struct udp_endpoint *endpoint;
+
+    if (udp_request_accept(u->request, match, u, &endpoint) != 0) {
+        FCOUNT(u->f, limit_udp);
+        request_refused(u, REJECT_SILENT, "no memory for an endpoint");
+        return false;
+    }
+    u->endpoint = endpoint;
+    u->state = UDP_FLOW_OPEN;
+    return true;
 }
 
 static void assoc_ready(struct udp_assoc *a)
 {
-    struct udp_flow *u = a->flow;
-    struct udp_endpoint *endpoint;
-
     a->open = true;
-    if (u->state == UDP_FLOW_OPENING) {
-        enum udp_match match = u->f->opt.nat == UDP_NAT_SYMMETRIC ? UDP_MATCH_FLOW : UDP_MATCH_CLIENT;
-
-        if (udp_request_accept(u->request, match, u, &endpoint) != 0) {
-            FCOUNT(u->f, limit_udp);
-            request_refused(u, REJECT_SILENT, "no memory for an endpoint");
+    if (a->flow->state == UDP_FLOW_OPENING) {
+        if (!flow_accept(a->flow))
             return;
-        }
-        u->endpoint = endpoint;
-        u->state = UDP_FLOW_OPEN;
-        FCOUNT(u->f, udp_opened);
+        FCOUNT(a->flow->f, udp_opened);
     }
     send_held(a);
 }
@@ -307,6 +246,26 @@ static void assoc_without_udp(struct udp_assoc *a)
     assoc_ready(a);
 }
 
+static enum stack_reject reject_for_opening(int err)
+{
+    enum stack_reject how = reject_for_error(err);
+
+    return how == REJECT_RST ? REJECT_PORT_UNREACH : how;
+}
+
+/* The opening failed: the client is told of what waited for it, and its next datagram tries anew. */
+static void refuse_held(struct udp_assoc *a, enum stack_reject how)
+{
+    struct forward *f = a->flow->f;
+    struct held *h;
+
+    while ((h = held_take(&a->held)) != NULL) {
+        if (how != REJECT_SILENT)
+            udp_endpoint_error(a->flow->endpoint, &h->target, NULL, how, 0);
+        slab_put(&f->held, h);
+    }
+}
+
 static void on_assoc_closed(void *arg, const struct up_failure *why)
 {
     struct udp_assoc *a = arg;
@@ -320,14 +279,11 @@ static void on_assoc_closed(void *arg, const struct up_failure *why)
         return;
     }
     if (u->state == UDP_FLOW_OPENING) {
-        enum stack_reject how = reject_for_error(why->err);
-
         snprintf(text, sizeof(text), "%s: %s", why->stage, why->text);
-        request_refused(u, how == REJECT_RST ? REJECT_PORT_UNREACH : how, text);
+        request_refused(u, reject_for_opening(why->err), text);
         return;
     }
-    if (why->err != -ECONNRESET)
-        drop_held(u->f, a); /* the opening failed; what waited for it is lost, the next datagram tries anew */
+    refuse_held(a, reject_for_opening(why->err)); /* if it had been open, nothing waits */
 }
 
 static const struct up_udp_events assoc_events = { on_assoc_open, on_datagrams, on_error, on_assoc_closed };
@@ -380,37 +336,47 @@ static struct udp_assoc *assoc_by_verdict(struct udp_flow *u, uint32_t target, c
 
 static void hijack_row(struct udp_flow *u, const struct udp_datagram *d)
 {
-    struct walk w = { .row = d };
+    struct udp_walk w = { .row = d };
     struct iovec one;
 
-    while (walk_next(&w, &one))
+    while (udp_walk_next(&w, &one))
         dns_hijack_ask(u, &d->target, one.iov_base, one.iov_len);
 }
 
-void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
+/* The way that this target has. NULL: it has none, or its datagrams wait for a name: then this one was taken. */
+static struct udp_assoc *assoc_choose(struct udp_flow *u, const struct udp_datagram *d,
+                                      const struct ip_port *target)
 {
-    struct udp_flow *u = user;
+    struct udp_case c = { u->ways, &u->client, target, u->owner, NULL, false };
+    struct udp_look *look = u->looks ? udp_look_find(u, target) : NULL;
+    struct udp_verdict v;
+
+    if (!look) {
+        enum udp_decision decision = udp_decide(u->f, &c, &v);
+
+        if (decision == UDP_NOBODY) {
+            udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
+            return NULL;
+        }
+        if (decision == UDP_WANTS_NAME)
+            look = udp_look_start(u, target);
+        if (!look) /* and if it wants a name, there is no memory for looking */
+            return assoc_by_verdict(u, v.rule.target, target, &v.name);
+    }
+    if (!look->wait)
+        return assoc_for(u, look->way, NULL);
+    udp_look_take(look, d);
+    return NULL;
+}
+
+void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d)
+{
     struct forward *f = u->f;
     struct ip_port target = forward_target(f, &d->target);
     struct udp_assoc *a = u->last;
-    struct rule_verdict verdict;
-    bool wait; /* a mapping asks once, when it is made */
-    struct flow_name name;
 
-    u->active_ms = forward_now_ms(f);
-    u->bytes_up += d->len;
-    if (dns_hijacked(f, &d->target, false)) {
-        hijack_row(u, d);
-        return;
-    }
-    if (d->target.port != 53)
-        u->dns_only = false;
     if (!a || !ip_port_equal(&u->last_decided, &target)) {
-        if (!udp_decide(f, u->ways, &u->client, &target, u->owner, d, &name, &verdict, &wait)) {
-            udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
-            return;
-        }
-        a = assoc_by_verdict(u, verdict.target, &target, &name);
+        a = assoc_choose(u, d, &target);
         if (!a)
             return;
         u->last = a;
@@ -451,8 +417,23 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
         if (r == -EOPNOTSUPP)
             assoc_without_udp(a);
         else if (r != 0)
-            drop_held(f, a);
+            refuse_held(a, reject_for_opening(r));
     }
+}
+
+void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
+{
+    struct udp_flow *u = user;
+
+    u->active_ms = forward_now_ms(u->f);
+    u->bytes_up += d->len;
+    if (dns_hijacked(u->f, &d->target, false)) {
+        hijack_row(u, d);
+        return;
+    }
+    if (d->target.port != 53)
+        u->dns_only = false;
+    udp_flow_pass(u, d);
 }
 
 /* ---- time ------------------------------------------------------------------------------------------------------------------------ */
@@ -536,9 +517,7 @@ static bool refused_by_rule(struct forward *f, struct udp_request *r, const stru
 /* A resolver's port: an endpoint at once, without a way out until it asks somebody else. */
 static void hijack(struct forward *f, struct udp_request *r, const struct udp_datagram *d)
 {
-    enum udp_match match = f->opt.nat == UDP_NAT_SYMMETRIC ? UDP_MATCH_FLOW : UDP_MATCH_CLIENT;
     struct udp_flow *u = flow_new(f, r, d);
-    struct udp_endpoint *endpoint;
 
     if (!u) {
         udp_request_reject(r, REJECT_SILENT);
@@ -546,30 +525,25 @@ static void hijack(struct forward *f, struct udp_request *r, const struct udp_da
     }
     u->rule = RULE_IMPLICIT;
     udp_request_set_user(r, u);
-    if (udp_request_accept(r, match, u, &endpoint) != 0) {
-        FCOUNT(f, limit_udp);
-        request_refused(u, REJECT_SILENT, "no memory for an endpoint");
-        return;
-    }
-    u->endpoint = endpoint;
-    u->state = UDP_FLOW_OPEN;
-    FCOUNT(f, dns_hijacked);
+    if (flow_accept(u))
+        FCOUNT(f, dns_hijacked);
 }
 
 /* The rules have decided: the first way out is opened. */
-static void flow_take(struct udp_flow *u, const struct ip_port *target, const struct flow_name *name,
-                      const struct rule_verdict *verdict)
+static void flow_take(struct udp_flow *u, const struct udp_case *c, const struct udp_verdict *v)
 {
-    struct udp_assoc *a = assoc_by_verdict(u, verdict->target, target, name);
+    struct udp_assoc *a = assoc_by_verdict(u, v->rule.target, c->target, &v->name);
     int dialled;
 
     if (!a) {
         udp_flow_end(u, "no memory for an association");
         return;
     }
-    u->rule = verdict->rule;
+    if (c->looked)
+        udp_look_keep(u, c->target, v->rule.target);
+    u->rule = v->rule.rule;
     u->last = a;
-    u->last_decided = *target;
+    u->last_decided = *c->target;
     dialled = assoc_dial(a);
     if (dialled == -EOPNOTSUPP) {
         assoc_without_udp(a);
@@ -580,9 +554,17 @@ static void flow_take(struct udp_flow *u, const struct ip_port *target, const st
     }
 }
 
-static void not_used(struct forward *f, const struct flow_name *name, const struct ip_port *target)
+/* More of what the client says may tell a name: its datagrams are looked at one by one, as those to later targets are. */
+static void flow_look(struct udp_flow *u)
 {
-    if (name->known == NAME_FAKE)
+    u->rule = RULE_IMPLICIT; /* so far */
+    if (flow_accept(u))
+        FCOUNT(u->f, udp_opened);
+}
+
+static void not_used(struct forward *f, const struct udp_verdict *v, const struct ip_port *target)
+{
+    if (v->name.known == NAME_FAKE)
         flow_name_release(f, &target->addr);
 }
 
@@ -592,43 +574,50 @@ void udp_flow_on_owner(struct udp_flow *u)
     struct forward *f = u->f;
     struct ip_port target = forward_target(f, &u->first_target);
     struct flow_key key = { u->client.addr, target.addr, u->client.port, target.port, IP_PROTO_UDP, { 0 } };
-    struct rule_verdict verdict;
-    struct flow_name name;
+    struct udp_case c = { u->ways, &u->client, &target, u->owner, NULL, false };
+    enum udp_decision decision;
+    struct udp_verdict v;
     struct udp_datagram d;
-    bool wait;
 
     udp_request_first(u->request, &d);
-    if (!udp_decide(f, u->ways, &u->client, &target, u->owner, &d, &name, &verdict, &wait)) {
+    decision = udp_decide_first(f, &c, &d, &v);
+    if (decision == UDP_NOBODY) {
         request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
         return;
     }
-    if (wait && owner_ask(f, &u->owner, &key, name.known == NAME_FAKE ? name.text : NULL, verdict.needs, u)) {
-        not_used(f, &name, &target); /* it is looked up again with the answer */
+    if (decision == UDP_WANTS_NAME) {
+        flow_look(u);
         return;
     }
-    if (wait && u->owner) {
-        not_used(f, &name, &target);
-        udp_flow_on_owner(u); /* what it asked for is settled, so this ends */
-        return;
+    if (decision == UDP_WANTS_OWNER) {
+        bool asked =
+            owner_ask(f, &u->owner, &key, v.name.known == NAME_FAKE ? v.name.text : NULL, v.rule.needs, u);
+
+        if (asked || u->owner) {
+            not_used(f, &v, &target); /* it is looked up again with the answer */
+            if (!asked)
+                udp_flow_on_owner(u); /* what it asked for is settled, so this ends */
+            return;
+        }
     }
-    u->rule = verdict.rule;
-    if (refused_by_rule(f, u->request, &d, upstream_kind(forward_way(f, u->ways, verdict.target)))) {
-        not_used(f, &name, &target);
+    u->rule = v.rule.rule;
+    if (refused_by_rule(f, u->request, &d, upstream_kind(forward_way(f, u->ways, v.rule.target)))) {
+        not_used(f, &v, &target);
         flow_free(u, "a rule rejects it");
     } else
-        flow_take(u, &target, &name, &verdict);
+        flow_take(u, &c, &v);
 }
 
 void udp_flow_on_request(void *arg, struct udp_request *r)
 {
     struct forward *f = arg;
-    struct rule_verdict verdict;
-    struct flow_name name;
+    struct udp_verdict v;
     struct udp_datagram d;
     struct flow_key key;
     struct ip_port target;
+    struct udp_case c = { f->ways, &d.client, &target, NULL, NULL, false };
+    enum udp_decision decision;
     struct udp_flow *u;
-    bool wait;
 
     udp_request_first(r, &d);
     key =
@@ -642,26 +631,31 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
         return;
     }
     target = forward_target(f, &d.target);
-    if (!udp_decide(f, f->ways, &d.client, &target, NULL, &d, &name, &verdict, &wait)) {
+    decision = udp_decide_first(f, &c, &d, &v);
+    if (decision == UDP_NOBODY) {
         udp_request_reject(r, REJECT_PORT_UNREACH);
         return;
     }
-    if (!wait && refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, verdict.target)))) {
-        not_used(f, &name, &target);
+    if (decision == UDP_DECIDED &&
+        refused_by_rule(f, r, &d, upstream_kind(forward_way(f, f->ways, v.rule.target)))) {
+        not_used(f, &v, &target);
         return;
     }
     u = flow_new(f, r, &d);
     if (!u) {
-        not_used(f, &name, &target);
+        not_used(f, &v, &target);
         udp_request_reject(r, REJECT_SILENT);
         return;
     }
     udp_request_set_user(r, u);
-    if (wait) {
-        not_used(f, &name, &target);
+    if (decision == UDP_DECIDED) {
+        flow_take(u, &c, &v);
+    } else if (decision == UDP_WANTS_NAME) {
+        flow_look(u);
+    } else {
+        not_used(f, &v, &target);
         udp_flow_on_owner(u);
-    } else
-        flow_take(u, &target, &name, &verdict);
+    }
 }
 
 void udp_flow_on_gone(void *user)

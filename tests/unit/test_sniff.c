@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "forward/sniff.h"
+#include "quic_initial.h"
 
 /* A seed of the fuzz target without its first byte, which picks the reader. */
 static struct span seed(const char *name, uint8_t bytes[4096])
@@ -20,6 +21,13 @@ static struct span seed(const char *name, uint8_t bytes[4096])
     n = fread(bytes, 1, 4096, f);
     fclose(f);
     return (struct span){ bytes + 1, n - 1 };
+}
+
+static enum sniffed sniff_quic(struct span datagram, char name[256])
+{
+    struct quic_hello q = { .version = 0 };
+
+    return quic_hello_add(&q, datagram, name);
 }
 
 static void a_client_hello_tells_its_name_whole_or_split_over_records(void **state)
@@ -122,6 +130,159 @@ static void quic_of_both_versions_tells_its_name_frames_in_any_order(
     }
 }
 
+static void the_initial_packet_of_rfc_9001_is_opened(void **state) /* RFC 9001 appendix A.2 */
+{
+    static const uint8_t begins[] = { 0xc0, 0, 0, 0, 1, 8, 0x83, 0x94, 0xc8, 0xf0, 0x3e };
+    static const uint8_t ends[] = { 0xe2, 0x21, 0xaf, 0x44, 0x86, 0x00, 0x18, 0xab,
+                                    0x08, 0x56, 0x97, 0x2e, 0x19, 0x4c, 0xd9, 0x34 };
+    uint8_t bytes[4096];
+    struct span in = seed("quic_rfc9001_a2", bytes);
+    char name[256];
+
+    (void)state;
+    assert_int_equal(in.len, 1200);
+    assert_memory_equal(in.data, begins, sizeof(begins));
+    assert_memory_equal(in.data + 1200 - sizeof(ends), ends, sizeof(ends));
+    assert_int_equal(sniff_quic(in, name), SNIFF_NAME);
+    assert_string_equal(name, "example.com");
+}
+
+/* ---- a hello of several datagrams ---- */
+
+struct parts { /* a hello, and how its datagrams cut it */
+    uint8_t hello[8000];
+    size_t len;
+    uint8_t datagram[4][QUIC_DATAGRAM];
+};
+
+static void part(struct parts *p, size_t i, uint32_t version, const char *cid, const struct quic_cut *cuts,
+                 size_t n)
+{
+    quic_initial(p->datagram[i], version, cid, (uint32_t)i, p->hello, cuts, n);
+}
+
+/* As a browser with a post-quantum key share: frames of both datagrams mixed, the name cut in two. */
+static void two_datagrams(struct parts *p, uint32_t version, const char *cid, const char *name)
+{
+    uint32_t len, cut;
+
+    p->len = quic_client_hello(p->hello, sizeof(p->hello), name, 1216, true);
+    len = (uint32_t)p->len;
+    cut = len - 6; /* in the name */
+    part(p, 0, version, cid, (struct quic_cut[]){ { cut, 6 }, { 0, 40 }, { 700, 500 } }, 3);
+    part(p, 1, version, cid, (struct quic_cut[]){ { 1200, cut - 1200 }, { 300, 400 }, { 40, 260 } }, 3);
+}
+
+static enum sniffed add(struct quic_hello *q, const struct parts *p, size_t i, char name[256])
+{
+    return quic_hello_add(q, (struct span){ p->datagram[i], QUIC_DATAGRAM }, name);
+}
+
+static void a_hello_of_two_datagrams_tells_its_name_in_any_order(void **state)
+{
+    static const struct {
+        uint32_t version;
+        size_t first;
+    } rows[] = { { 1, 0 }, { 1, 1 }, { 0x6b3343cf, 0 }, { 0x6b3343cf, 1 } };
+    struct parts p;
+    char name[256];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct quic_hello q = { .version = 0 };
+
+        two_datagrams(&p, rows[i].version, "abcdefgh", "post.quantum.example");
+        assert_int_equal(add(&q, &p, rows[i].first, name), SNIFF_MORE);
+        assert_int_equal(add(&q, &p, rows[i].first, name), SNIFF_MORE); /* sent again: nothing new */
+        assert_int_equal(add(&q, &p, 1 - rows[i].first, name), SNIFF_NAME);
+        assert_string_equal(name, "post.quantum.example");
+    }
+}
+
+static void a_name_in_the_first_datagram_is_not_waited_for(void **state)
+{
+    struct quic_hello q = { .version = 0 };
+    struct parts p;
+    char name[256];
+
+    (void)state;
+    p.len = quic_client_hello(p.hello, sizeof(p.hello), "early.example", 1216, false);
+    part(&p, 0, 1, "abcdefgh", (struct quic_cut[]){ { 0, 1000 } }, 1);
+    assert_int_equal(add(&q, &p, 0, name), SNIFF_NAME);
+    assert_string_equal(name, "early.example");
+}
+
+static void a_hello_of_three_datagrams_is_put_together_and_a_longer_one_given_up(void **state)
+{
+    struct quic_hello q = { .version = 0 };
+    struct parts p;
+    char name[256];
+    uint32_t len;
+
+    (void)state;
+    p.len = quic_client_hello(p.hello, sizeof(p.hello), "late.example", 2700, true);
+    len = (uint32_t)p.len;
+    part(&p, 0, 1, "abcdefgh", (struct quic_cut[]){ { 0, 1100 } }, 1);
+    part(&p, 1, 1, "abcdefgh", (struct quic_cut[]){ { 1100, 1100 } }, 1);
+    part(&p, 2, 1, "abcdefgh", (struct quic_cut[]){ { 2200, len - 2200 } }, 1);
+    assert_int_equal(add(&q, &p, 2, name), SNIFF_MORE);
+    assert_int_equal(add(&q, &p, 0, name), SNIFF_MORE);
+    assert_int_equal(add(&q, &p, 1, name), SNIFF_NAME);
+    assert_string_equal(name, "late.example");
+
+    q = (struct quic_hello){ .version = 0 }; /* behind QUIC_HELLO_MAX nothing is kept */
+    memset(p.hello, 0, sizeof(p.hello));
+    memcpy(p.hello, "\1\0\x3f\0\3\3", 6); /* 16128 bytes, and the length of its suites says 0 */
+    p.hello[40] = 0xff;                   /* suites to the bound and over it */
+    p.hello[39] = 0xff;
+    for (uint32_t at = 0; at < QUIC_HELLO_MAX; at += 1024) {
+        uint8_t frame[1100];
+        struct buf b;
+
+        buf_init(&b, frame, sizeof(frame));
+        buf_u8(&b, 6);
+        buf_u32(&b, 0x80000000 | at);
+        buf_u16(&b, 0x4000 | 1024);
+        buf_put(&b, at == 0 ? p.hello : p.hello + 1024, 1024);
+        quic_seal(p.datagram[0], 1, "abcdefgh", at, frame, b.len);
+        assert_int_equal(add(&q, &p, 0, name), at + 1024 == QUIC_HELLO_MAX ? SNIFF_NONE : SNIFF_MORE);
+    }
+}
+
+static void another_connection_of_the_same_port_is_passed_over(void **state)
+{
+    struct quic_hello q = { .version = 0 };
+    struct parts one, other;
+    char name[256];
+
+    (void)state;
+    two_datagrams(&one, 1, "abcdefgh", "one.quantum.example");
+    two_datagrams(&other, 1, "ABCDEFGH", "two.quantum.example");
+    assert_int_equal(add(&q, &one, 0, name), SNIFF_MORE);
+    assert_int_equal(add(&q, &other, 1, name), SNIFF_MORE);
+    assert_int_equal(quic_hello_add(&q, (struct span){ (const uint8_t *)"garbage", 7 }, name), SNIFF_MORE);
+    one.datagram[1][600] ^= 1; /* one bit wrong, then as it was sent */
+    assert_int_equal(add(&q, &one, 1, name), SNIFF_MORE);
+    one.datagram[1][600] ^= 1;
+    assert_int_equal(add(&q, &one, 1, name), SNIFF_NAME);
+    assert_string_equal(name, "one.quantum.example");
+}
+
+static void early_data_before_the_initial_packet_is_waited_behind(void **state) /* RFC 9000 section 17.2.3 */
+{
+    struct quic_hello q = { .version = 0 };
+    uint8_t early[64] = { 0xd0, 0, 0, 0, 1, 8, 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 0, 40 };
+    struct parts p;
+    char name[256];
+
+    (void)state;
+    two_datagrams(&p, 1, "abcdefgh", "early.data.example");
+    assert_int_equal(quic_hello_add(&q, (struct span){ early, 56 }, name), SNIFF_MORE);
+    assert_int_equal(add(&q, &p, 0, name), SNIFF_MORE);
+    assert_int_equal(add(&q, &p, 1, name), SNIFF_NAME);
+    assert_string_equal(name, "early.data.example");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +290,12 @@ int main(void)
         cmocka_unit_test(what_is_no_client_hello_has_no_name),
         cmocka_unit_test(a_request_tells_its_host),
         cmocka_unit_test(quic_of_both_versions_tells_its_name_frames_in_any_order),
+        cmocka_unit_test(the_initial_packet_of_rfc_9001_is_opened),
+        cmocka_unit_test(a_hello_of_two_datagrams_tells_its_name_in_any_order),
+        cmocka_unit_test(a_name_in_the_first_datagram_is_not_waited_for),
+        cmocka_unit_test(a_hello_of_three_datagrams_is_put_together_and_a_longer_one_given_up),
+        cmocka_unit_test(another_connection_of_the_same_port_is_passed_over),
+        cmocka_unit_test(early_data_before_the_initial_packet_is_waited_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
