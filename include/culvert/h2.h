@@ -150,6 +150,9 @@ ssize_t h2_sendv(struct h2_stream *s, const struct iovec *iov, int iovcnt);
 void h2_want(struct h2_stream *s, unsigned events); /* LOOP_READ | LOOP_WRITE; LOOP_READ at first */
 void h2_shutdown(struct h2_stream *s);              /* END_STREAM, after what was sent */
 bool h2_unsent(const struct h2_stream *s);          /* bytes, or the end, have not left yet */
+/** h2_stream_linger() - we are done, in order: what was sent before h2_shutdown() still leaves, and what they send is thrown away
+ * until their end, or for 10 s; then RST_STREAM. As after a close no callback comes. NULL is fine */
+void h2_stream_linger(struct h2_stream *s);
 /** h2_stream_close() - we are done: RST_STREAM with @code if it is not over in both directions. NULL is fine */
 void h2_stream_close(struct h2_stream *s, enum h2_code code);
 

@@ -118,16 +118,13 @@ static void find_members(struct cfg_read *r, struct cfg_group *g)
     g->options.member_count = n;
 }
 
-static void find_dialer(struct cfg_read *r, const struct cfg_proxy *p, const struct upstream_options *all,
-                        struct upstream_options *up)
+static void find_dialer(struct cfg_read *r, const struct cfg_proxy *p, struct upstream_options *up)
 {
     size_t before = cfg_enter_key(r, "dialer-proxy");
     int64_t index = find(r, p->dialer);
 
     if (is_reject(index))
         cfg_error(r, p->dialer, "leads nowhere; the name of a proxy or a group would work");
-    else if (index >= 0 && all[index].kind == UPSTREAM_MASQUE)
-        cfg_error(r, p->dialer, "type masque cannot lead to another proxy yet; another type would work");
     else if (index > CONFIG_TARGET_REJECT_DROP)
         up->dialer = 1 + (uint32_t)index;
     if (up->dialer != 0 && (up->interface_name[0] != '\0' || up->routing_mark != 0))
@@ -135,7 +132,7 @@ static void find_dialer(struct cfg_read *r, const struct cfg_proxy *p, const str
                   "the socket is that of %.100s, so interface-name and routing-mark belong there; leave them "
                   "out here",
                   p->dialer->text);
-    if (up->dialer != 0 && up->udp == UPSTREAM_UDP_ON)
+    if (up->dialer != 0 && up->udp == UPSTREAM_UDP_ON && up->kind != UPSTREAM_MASQUE)
         cfg_error(r, p->dialer,
                   "datagrams do not follow a dialer-proxy; udp: over-tcp, auto or false would work");
     cfg_leave(r, before);
@@ -230,7 +227,7 @@ void cfg_groups_finish(struct cfg_read *r, struct upstream_options *ups, size_t 
 
         cfg_enter_index(r, i);
         if (p->dialer != NULL)
-            find_dialer(r, p, ups, &ups[CONFIG_TARGET_FIRST_PROXY + i]);
+            find_dialer(r, p, &ups[CONFIG_TARGET_FIRST_PROXY + i]);
         cfg_leave(r, before);
     }
     for (size_t i = 0; (g = cfg_group_at(r, i)) != NULL; i++) {

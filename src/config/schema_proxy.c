@@ -182,7 +182,8 @@ static const struct cfg_key proxy_keys[] = {
     { .name = "dialer-proxy",
       .type = &cfg_dialer,
       .shown = "none",
-      .help = "the proxy or group that leads to this one; then there is no UDP but `over-tcp`" },
+      .help = "the proxy or group that leads to this one; then there is no UDP but `over-tcp` and `masque`'s "
+              "own" },
     { .name = "pool",
       .type = &cfg_uint,
       PROXY_AT(options.pool),

@@ -70,7 +70,8 @@ struct h2_stream {
     void *arg;
     struct chain in, out;
     struct queue *queue; /* NULL: a stream of bytes */
-    uint64_t skip;       /* bytes of a capsule that nobody wants */
+    struct wheel_timer linger;
+    uint64_t skip; /* bytes of a capsule that nobody wants */
     uint64_t grow_since_us;
     uint32_t window, grow_bytes; /* ours; taken since grow_since_us */
     int32_t id;

@@ -8,6 +8,7 @@
 /* A stream that takes a whole window within so many round trips, or this time at least, is held up by it. */
 #define GROW_RTTS   2
 #define GROW_MIN_US UINT64_C(20000)
+#define LINGER_US   UINT64_C(10000000) /* for their end, after we let go of a stream that we have ended */
 
 /* ---- life ---- */
 
@@ -44,6 +45,7 @@ void stream_free(struct h2_stream *s)
     struct h2 *h = s->h;
 
     stream_unready(s);
+    wheel_cancel(h->opt.wheel, &s->linger);
     drop_memory(s);
     h->grown_bytes -= s->window - STREAM_WINDOW;
     if (h->running == s)
@@ -391,4 +393,28 @@ void h2_stream_close(struct h2_stream *s, enum h2_code code)
     if (s->shut && (s->ended_in || h->opt.server))
         return;
     stream_reset(s, code);
+}
+
+static void on_linger(struct wheel_timer *t, uint64_t now_us)
+{
+    (void)now_us;
+    stream_reset(CONTAINER_OF(t, struct h2_stream, linger), H2_CANCEL);
+}
+
+void h2_stream_linger(struct h2_stream *s)
+{
+    struct h2 *h;
+
+    if (!s || !s->owned || !s->shut || s->over || s->ended_in) {
+        h2_stream_close(s, H2_CANCEL);
+        return;
+    }
+    h = s->h;
+    s->owned = false;
+    stream_unready(s);
+    if (h->running == s)
+        h->running = NULL;
+    stream_took(s, chain_get(&h->blocks, &s->in, NULL, s->in.len));
+    s->linger.fn = on_linger;
+    wheel_set(h->opt.wheel, &s->linger, loop_now_us(h->opt.loop) + LINGER_US);
 }

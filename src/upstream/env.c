@@ -71,7 +71,7 @@ static int init_pools(struct up_env *env, const struct up_env_options *o)
             0 ||
         (r = slab_init(&env->pooled, sizeof(struct pooled), POOLED_MAX)) != 0 ||
         (r = slab_init(&env->masque_streams, masque_stream_bytes(),
-                       o->max_streams > 0 ? o->max_streams : 1)) != 0 ||
+                       at_most((uint64_t)o->max_streams + HANDSHAKES_MAX, UINT32_MAX / 2))) != 0 ||
         (r = slab_init(&env->masque_udps, masque_udp_bytes(), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
         (r = slab_init(&env->masque_targets, masque_target_bytes(), MASQUE_TARGETS_POOL)) != 0 ||
         (r = slab_init(&env->udps, sizeof(struct up_udp), o->max_udp > 0 ? o->max_udp : 1)) != 0 ||
@@ -134,12 +134,17 @@ void up_env_free(struct up_env *env)
             group_live_stop(env, m);
     }
     drop_pools(env);
+    for (size_t i = 0; i < MEMORY_BUCKETS; i++) { /* as do connections through a hop */
+        for (struct up_memory *m = env->memories[i]; m; m = m->next) {
+            probe_free(env, m->probe);
+            masque_free(m->masque);
+        }
+    }
     for (size_t i = 0; i < MEMORY_BUCKETS; i++) {
         while (env->memories[i]) {
             struct up_memory *m = env->memories[i];
 
             env->memories[i] = m->next;
-            probe_free(env, m->probe);
             memory_free(env, m);
         }
     }

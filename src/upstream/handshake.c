@@ -43,21 +43,40 @@ static void release(struct handshake *h)
     slab_put(&env->handshakes, h);
 }
 
+/* Return: the descriptor; -1: none, or a hop carries us */
 static int drop_io(struct handshake *h)
 {
-    int fd = h->connected ? loop_io_fd(&h->io) : -1;
+    bool has_fd = h->connected && !h->hop;
 
-    if (h->connected)
+    if (has_fd)
         loop_io_stop(h->env->opt.loop, &h->io);
     h->connected = false;
-    return fd;
+    return has_fd ? loop_io_fd(&h->io) : -1;
+}
+
+static void close_io(struct handshake *h)
+{
+    struct masque_stream *hop = h->hop;
+
+    socket_close(h->env, drop_io(h), h->guard);
+    h->guard = NO_GUARD;
+    h->hop = NULL;
+    masque_stream_close(hop);
+}
+
+void handshake_result_close(struct up_env *env, const struct handshake_result *result)
+{
+    secure_free(result->secure);
+    masque_stream_close(result->masque);
+    if (result->fd >= 0)
+        socket_close(env, result->fd, result->guard);
 }
 
 static void succeed(struct handshake *h)
 {
     struct handshake_result result = { .bound = talk_bound(&h->talk),
                                        .secure = h->secure,
-                                       .masque = h->masque,
+                                       .masque = h->masque ? h->masque : h->hop,
                                        .memory = h->memory,
                                        .peer = h->dial.peer };
     handshake_fn *fn = h->fn;
@@ -72,7 +91,7 @@ static void succeed(struct handshake *h)
     result.guard = h->guard;
     result.fd = drop_io(h);
     h->secure = NULL;
-    h->masque = NULL;
+    h->masque = h->hop = NULL;
     if (result.secure)
         result.secure->handshake = NULL;
     release(h);
@@ -85,9 +104,8 @@ static void begin(struct handshake *h);
 static void drop_try(struct handshake *h)
 {
     pipeline_end(h);
-    socket_close(h->env, drop_io(h), h->guard);
+    close_io(h);
     drop_way(h);
-    h->guard = NO_GUARD;
     h->talking = h->pooled = false;
     h->in_len = h->out_len = h->out_off = h->peeked = 0;
 }
@@ -117,7 +135,7 @@ void handshake_cancel(struct handshake *h)
 {
     if (!h)
         return;
-    socket_close(h->env, drop_io(h), h->guard);
+    close_io(h);
     release(h);
 }
 
@@ -169,6 +187,14 @@ static void server_gone(struct handshake *h, bool reset)
     talk_failed(h);
 }
 
+static void watch(struct handshake *h, unsigned events)
+{
+    if (h->hop)
+        masque_stream_want(h->hop, events);
+    else
+        loop_io_set(h->env->opt.loop, &h->io, events);
+}
+
 static ssize_t send_out(struct handshake *h)
 {
     struct iovec rest = { h->out + h->out_off, (size_t)(h->out_len - h->out_off) };
@@ -176,6 +202,8 @@ static ssize_t send_out(struct handshake *h)
 
     if (h->secure)
         return rest.iov_len > 0 ? tls_sendv(h->secure->tls, &rest, 1) : secure_flush(h->secure);
+    if (h->hop)
+        return masque_stream_sendv(h->hop, &rest, 1);
     n = send(loop_io_fd(&h->io), rest.iov_base, rest.iov_len, MSG_NOSIGNAL);
     UP_COUNT(h->env, send_calls);
     return n < 0 ? (errno == EINTR ? -EAGAIN : -errno) : n;
@@ -203,7 +231,7 @@ static void flush(struct handshake *h)
     }
     if (n > 0)
         h->out_off = (uint16_t)(h->out_off + n);
-    loop_io_set(h->env->opt.loop, &h->io, has_unsent(h) ? LOOP_WRITE : LOOP_READ);
+    watch(h, has_unsent(h) ? LOOP_WRITE : LOOP_READ);
 }
 
 /* Bytes that were only looked at are taken now, those that the step has used; the others are the stream's. */
@@ -269,13 +297,15 @@ static ssize_t read_some(struct handshake *h, size_t *wanted)
 {
     struct span in = { h->in, h->in_len };
     size_t missing = talk_missing(&h->talk, &in);
-    bool look = missing == TALK_LOOK && !h->secure;
+    bool look = missing == TALK_LOOK && !h->secure && !h->hop;
     ssize_t n;
 
     *wanted = missing = look ? sizeof(h->in) : missing == TALK_LOOK ? 1 : missing;
     assert(h->in_len + missing <= sizeof(h->in));
     if (h->secure)
         return tls_recv(h->secure->tls, h->in + h->in_len, missing);
+    if (h->hop)
+        return masque_stream_recv(h->hop, h->in + h->in_len, missing);
     n = recv(loop_io_fd(&h->io), h->in + h->in_len, missing, look ? MSG_PEEK : 0);
     UP_COUNT(h->env, recv_calls);
     if (look && n > 0)
@@ -335,13 +365,12 @@ static void start_talk(struct handshake *h)
     if (patience_us < h->deadline_us - env_now_us(h->env))
         wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env) + patience_us);
     h->talking = true;
-    loop_io_set(h->env->opt.loop, &h->io, LOOP_READ);
+    watch(h, LOOP_READ);
     run_steps(h);
 }
 
 void handshake_secure_step(struct handshake *h)
 {
-    struct loop *loop = h->env->opt.loop;
     struct secure *below = h->secure->below;
 
     if (secure_unsent(below) && secure_flush(below) == -ECONNRESET) {
@@ -357,17 +386,17 @@ void handshake_secure_step(struct handshake *h)
         start_talk(h);
         break;
     case TLS_WANT_READ:
-        loop_io_set(loop, &h->io, LOOP_READ | (secure_unsent(below) ? LOOP_WRITE : 0u));
+        watch(h, LOOP_READ | (secure_unsent(below) ? LOOP_WRITE : 0u));
         break;
     case TLS_WANT_WRITE:
-        loop_io_set(loop, &h->io, LOOP_WRITE);
+        watch(h, LOOP_WRITE);
         break;
     case TLS_LATER:
-        loop_io_set(loop, &h->io, 0);
+        watch(h, 0);
         secure_again(h->secure);
         break;
     case TLS_QUEUED: /* wake() goes on; meanwhile the server is silent, too */
-        loop_io_set(loop, &h->io, 0);
+        watch(h, 0);
         break;
     case TLS_BROKEN:
         handshake_why_tls(h);
@@ -376,12 +405,11 @@ void handshake_secure_step(struct handshake *h)
     }
 }
 
-static void start_secure(struct handshake *h, int fd)
+static void start_secure(struct handshake *h)
 {
-    int r = secure_new(h->env, h->memory, fd, h->below, h, &h->secure);
+    int r = secure_new(h, &h->secure);
 
     if (r == 0) {
-        h->below = NULL;
         handshake_secure_step(h);
         return;
     }
@@ -391,9 +419,9 @@ static void start_secure(struct handshake *h, int fd)
 
 /* ---- events ---- */
 
-static void on_io(struct loop_io *io, unsigned events)
+static void on_hop(void *arg, unsigned events)
 {
-    struct handshake *h = CONTAINER_OF(io, struct handshake, io);
+    struct handshake *h = arg;
 
     (void)events;
     if (!h->talking)
@@ -404,13 +432,22 @@ static void on_io(struct loop_io *io, unsigned events)
         read_answer(h);
 }
 
+static void on_io(struct loop_io *io, unsigned events)
+{
+    on_hop(CONTAINER_OF(io, struct handshake, io), events);
+}
+
+/* @fd: -1: the hop, which is set */
 static void connected(struct handshake *h, int fd, uint32_t guard)
 {
     h->guard = guard;
     h->connected = true;
-    loop_io_start(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
+    if (h->hop)
+        masque_stream_carry(h->hop, on_hop, h);
+    else
+        loop_io_start(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
     if (h->memory->up->tls) {
-        start_secure(h, fd);
+        start_secure(h);
         return;
     }
     h->secure = h->below;
@@ -436,15 +473,6 @@ static void on_via(void *arg, const struct handshake_result *result)
     struct handshake *h = arg;
 
     h->via = NULL;
-    if (result->masque) { /* a stream of HTTP/2 is no descriptor that TLS and the next hop could go through */
-        struct up_failure no = { 0 };
-
-        masque_stream_close(result->masque);
-        up_fail(&no, -EHOSTUNREACH, "connect", true, "a way out of type masque cannot lead to another one");
-        way_why_via(h, &no);
-        tell_failure(h);
-        return;
-    }
     if (result->why) {
         way_why_via(h, result->why);
         tell_failure(h);
@@ -452,6 +480,7 @@ static void on_via(void *arg, const struct handshake_result *result)
     }
     up_memory_rtt(h->memory, clock_now_us() - h->started_us);
     h->below = result->secure;
+    h->hop = result->masque;
     wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
     connected(h, result->fd, result->guard);
 }
@@ -539,16 +568,21 @@ static bool says_something(const struct handshake *h)
 /* A connection that was dialled ahead. It is spoken to when begin() has set everything up. */
 static bool take_pooled(struct handshake *h)
 {
-    int fd = -1;
+    struct handshake_result found;
 
-    if (h->goal == SOCKS5_CONNECT && !h->stale)
-        fd = pool_take(h->memory, &h->secure, &h->guard, &h->dial.peer);
-    if (fd < 0)
+    if (h->goal != SOCKS5_CONNECT || h->stale || !pool_take(h->memory, &found))
         return false;
+    h->secure = found.secure;
+    h->hop = found.masque;
+    h->guard = found.guard;
+    h->dial.peer = found.peer;
     if (h->secure)
         h->secure->handshake = h;
     h->connected = h->pooled = true;
-    loop_io_resume(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
+    if (h->hop)
+        masque_stream_carry(h->hop, on_hop, h);
+    else
+        loop_io_resume(h->env->opt.loop, &h->io, found.fd, LOOP_READ, on_io);
     return true;
 }
 

@@ -286,18 +286,31 @@ static void end_tunnel(struct tunnel *t)
     unlink_tunnel(t);
     h2_close(t->h2);
     secure_close(t->secure, true);
+    if (t->hop)
+        masque_stream_shutdown(t->hop);
+    masque_stream_close(t->hop);
     socket_close(env, t->fd, t->guard);
     free(t);
 }
 
-static bool below_unsent(void *below)
+static bool below_unsent(void *tunnel)
 {
-    return secure_unsent(below);
+    return secure_unsent(((struct tunnel *)tunnel)->secure);
 }
 
-static int below_flush(void *below)
+static int below_flush(void *tunnel)
 {
-    return secure_flush(below);
+    return secure_flush(((struct tunnel *)tunnel)->secure);
+}
+
+static void below_want(void *tunnel, unsigned events)
+{
+    masque_stream_want(((struct tunnel *)tunnel)->hop, events);
+}
+
+static void on_hop(void *arg, unsigned events)
+{
+    h2_turn(((struct tunnel *)arg)->h2, events);
 }
 
 static int start_tunnel(struct masque *m, const struct handshake_result *result)
@@ -309,7 +322,8 @@ static int start_tunnel(struct masque *m, const struct handshake_result *result)
                               .tls = result->secure->tls,
                               .unsent = below_unsent,
                               .flush = below_flush,
-                              .below = result->secure,
+                              .want = below_want,
+                              .below = t,
                               .max_streams = STREAMS_MAX,
                               .keep_alive_ms = KEEP_ALIVE_MS,
                               .keep_alive_reply_ms = KEEP_ALIVE_REPLY_MS,
@@ -319,9 +333,14 @@ static int start_tunnel(struct masque *m, const struct handshake_result *result)
 
     if (!t)
         return -ENOMEM;
-    *t = (struct tunnel){
-        .masque = m, .secure = result->secure, .fd = result->fd, .guard = result->guard, .number = ++m->number
-    };
+    *t = (struct tunnel){ .masque = m,
+                          .secure = result->secure,
+                          .hop = result->masque,
+                          .fd = result->fd,
+                          .guard = result->guard,
+                          .number = ++m->number };
+    if (t->hop)
+        masque_stream_carry(t->hop, on_hop, t);
     r = h2_open(&opt, &t->h2);
     if (r != 0) {
         free(t);
@@ -348,7 +367,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     const char *wrong;
 
     m->handshake = NULL;
-    if (result->fd < 0) {
+    if (result->why) {
         back_off(m, result->why);
         return;
     }
@@ -357,8 +376,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         serve_line(m);
         return;
     }
-    secure_free(result->secure);
-    socket_close(m->env, result->fd, result->guard);
+    handshake_result_close(m->env, result);
     fail_dial(m, "tls", wrong ? wrong : "cannot be used: no memory for a connection");
 }
 
@@ -432,6 +450,8 @@ void masque_free(struct masque *m)
     wheel_cancel(m->env->opt.wheel, &m->serve);
     masque_check_cancel(m);
     masque_echo_free(m);
+    while (m->streams) /* those that carry others, which are freed later */
+        masque_stream_orphan(m->streams);
     while (m->current)
         end_tunnel(m->current);
     while (m->draining)

@@ -18,6 +18,7 @@ struct tunnel {
     struct masque *masque;
     struct h2 *h2;
     struct secure *secure;
+    struct masque_stream *hop; /* it goes through another one's stream; NULL: by fd */
     int fd;
     uint32_t guard;
     uint32_t number; /* grows: which connection an answer came from */
@@ -58,7 +59,8 @@ struct masque {
     struct prng dice;
     char authorization[32 + 4096]; /* "Basic ...", "Bearer ..."; "": none */
     char authority[HTTP_AUTHORITY_MAX];
-    struct masque_echo *echo; /* NULL: not used yet */
+    struct masque_stream *streams; /* all of its streams of bytes: it tells them when it goes */
+    struct masque_echo *echo;      /* NULL: not used yet */
     struct masque_check check;
 };
 
@@ -97,11 +99,18 @@ bool masque_stream_asked(
     const struct masque_stream
         *ms); /* the request is out to a server that speaks: silence may be the target's */
 void masque_stream_attach(struct masque_stream *ms, struct up_stream *s);
+/** masque_stream_carry() - it carries something else (a handshake's talk, TLS, HTTP/2): used as a descriptor from now on
+ * @fn: what is wanted (LOOP_READ at first) has come, in every turn. A break is both of them: recv says it. */
+void masque_stream_carry(struct masque_stream *ms, void (*fn)(void *arg, unsigned events), void *arg);
+/** Return: of recv, bytes; 0 their end; -EAGAIN; -ECONNRESET. Of sendv, bytes; -EAGAIN; -ECONNRESET */
 ssize_t masque_stream_recv(struct masque_stream *ms, void *to, size_t len);
 ssize_t masque_stream_sendv(struct masque_stream *ms, const struct iovec *iov, int iovcnt);
 void masque_stream_want(struct masque_stream *ms, unsigned events);
 void masque_stream_shutdown(struct masque_stream *ms);
-void masque_stream_close(struct masque_stream *ms); /* NULL is fine */
+/* After a shutdown what was sent still leaves, and their end is waited for; else it is a reset. NULL is fine. */
+void masque_stream_close(struct masque_stream *ms);
+void masque_stream_reset(struct masque_stream *ms);
+void masque_stream_orphan(struct masque_stream *ms); /* for masque.c: the connection is freed before it */
 const char *masque_stream_stage(const struct masque_stream *ms);
 size_t masque_stream_bytes(void);
 

@@ -5,18 +5,27 @@
  * END_STREAM is a FIN, RST_STREAM is an RST.
  *
  * A request that the server has not looked at (REFUSED_STREAM, a GOAWAY before it, a connection that died before any answer) is
- * made once more, on whatever connection there is then. */
+ * made once more, on whatever connection there is then.
+ *
+ * In a chain (dialer-proxy) it carries what the next hop is spoken to with, and is used as a descriptor would be. What it tells its
+ * user comes from the loop only, never from inside a call of the user's. */
 #include "masque.h"
 
 struct masque_stream {
-    struct masque *m;
+    struct masque_stream *next, *prev; /* of the connection's */
+    struct up_env *env;
+    struct masque *m;            /* NULL: it was freed before us */
     struct handshake *handshake; /* while opening; then: */
-    struct up_stream *s;
+    struct up_stream *s;         /* or: */
+    void (*fn)(void *arg, unsigned events);
+    void *arg;
     struct tunnel *t; /* with h2 */
     struct h2_stream *h2;
+    struct wheel_timer turn; /* tells that it broke */
     struct masque_wait wait;
     const struct host_port *target; /* the handshake's */
-    bool again;
+    uint8_t want;                   /* of fn */
+    bool again, shut;
 };
 
 size_t masque_stream_bytes(void)
@@ -42,6 +51,8 @@ static void on_readable(void *arg)
 
     if (ms->s)
         stream_events(ms->s)->on_readable(ms->s->arg);
+    else if (ms->fn)
+        ms->fn(ms->arg, LOOP_READ);
 }
 
 static void on_writable(void *arg)
@@ -50,6 +61,16 @@ static void on_writable(void *arg)
 
     if (ms->s)
         stream_events(ms->s)->on_writable(ms->s->arg);
+    else if (ms->fn)
+        ms->fn(ms->arg, LOOP_WRITE);
+}
+
+static void on_turn(struct wheel_timer *t, uint64_t now_us)
+{
+    struct masque_stream *ms = CONTAINER_OF(t, struct masque_stream, turn);
+
+    (void)now_us;
+    ms->fn(ms->arg, ms->want);
 }
 
 static void on_closed(void *arg, int err, uint32_t code)
@@ -60,9 +81,12 @@ static void on_closed(void *arg, int err, uint32_t code)
 
     ms->h2 = NULL;
     masque_serve_later(ms->m);
+    if (ms->fn) {
+        masque_stream_want(ms, ms->want);
+        return;
+    }
     if (s) {
-        up_fail(&why, -ECONNRESET, "stream", false, "the connection through %.100s was cut",
-                ms->m->memory->up->name);
+        stream_why_cut(s->memory->up, &why);
         masque_stream_close(ms);
         stream_ended(s, &why);
         return;
@@ -109,7 +133,13 @@ int masque_stream_new(struct handshake *h, const struct host_port *dst, uint64_t
 
     if (!ms)
         return -ENOMEM;
+    ms->env = env;
     ms->m = m;
+    ms->next = m->streams;
+    if (ms->next)
+        ms->next->prev = ms;
+    m->streams = ms;
+    ms->turn.fn = on_turn;
     ms->handshake = h;
     ms->target = dst;
     ms->wait.ready = on_ready;
@@ -137,37 +167,86 @@ void masque_stream_attach(struct masque_stream *ms, struct up_stream *s)
 {
     ms->handshake = NULL;
     ms->target = NULL;
+    ms->fn = NULL;
     ms->s = s;
+    masque_stream_want(ms, LOOP_READ);
+}
+
+void masque_stream_carry(struct masque_stream *ms, void (*fn)(void *arg, unsigned events), void *arg)
+{
+    ms->handshake = NULL;
+    ms->target = NULL;
+    ms->fn = fn;
+    ms->arg = arg;
+    masque_stream_want(ms, LOOP_READ);
 }
 
 ssize_t masque_stream_recv(struct masque_stream *ms, void *to, size_t len)
 {
-    return h2_recv(ms->h2, to, len);
+    return ms->h2 ? h2_recv(ms->h2, to, len) : -ECONNRESET;
 }
 
 ssize_t masque_stream_sendv(struct masque_stream *ms, const struct iovec *iov, int iovcnt)
 {
-    ssize_t n = h2_sendv(ms->h2, iov, iovcnt);
+    ssize_t n = ms->h2 ? h2_sendv(ms->h2, iov, iovcnt) : -ECONNRESET;
 
     return n == -EPIPE ? -ECONNRESET : n;
 }
 
 void masque_stream_want(struct masque_stream *ms, unsigned wanted)
 {
-    h2_want(ms->h2, wanted);
+    ms->want = (uint8_t)wanted;
+    if (ms->h2)
+        h2_want(ms->h2, wanted);
+    else if (wanted != 0)
+        wheel_set(ms->env->opt.wheel, &ms->turn, env_now_us(ms->env));
 }
 
 void masque_stream_shutdown(struct masque_stream *ms)
 {
-    h2_shutdown(ms->h2);
+    ms->shut = true;
+    if (ms->h2)
+        h2_shutdown(ms->h2);
+}
+
+static void leave_connection(struct masque_stream *ms)
+{
+    if (ms->next)
+        ms->next->prev = ms->prev;
+    if (ms->prev)
+        ms->prev->next = ms->next;
+    else
+        ms->m->streams = ms->next;
+    masque_leave(ms->m, &ms->wait);
+    ms->m = NULL;
+}
+
+void masque_stream_orphan(struct masque_stream *ms)
+{
+    h2_stream_close(ms->h2, H2_CANCEL);
+    ms->h2 = NULL;
+    leave_connection(ms);
+}
+
+void masque_stream_reset(struct masque_stream *ms)
+{
+    h2_stream_close(ms->h2, H2_CANCEL);
+    ms->h2 = NULL;
+    wheel_cancel(ms->env->opt.wheel, &ms->turn);
+    if (ms->m) {
+        masque_serve_later(ms->m);
+        leave_connection(ms);
+    }
+    slab_put(&ms->env->masque_streams, ms);
 }
 
 void masque_stream_close(struct masque_stream *ms)
 {
     if (!ms)
         return;
-    h2_stream_close(ms->h2, H2_CANCEL);
-    masque_leave(ms->m, &ms->wait);
-    masque_serve_later(ms->m);
-    slab_put(&ms->m->env->masque_streams, ms);
+    if (ms->shut) {
+        h2_stream_linger(ms->h2);
+        ms->h2 = NULL;
+    }
+    masque_stream_reset(ms);
 }

@@ -7,7 +7,7 @@
  *
  * What always holds. Ready ones and those under way together are never more than configured, for each upstream and worker. A
  * pooled connection that turns out dead costs its flow a start-over and nothing else. */
-#include "upstream_impl.h"
+#include "masque.h"
 
 #include <sys/socket.h>
 
@@ -35,18 +35,31 @@ static void free_pooled(struct pooled *p)
     slab_put(&env->pooled, p);
 }
 
+/* What it is made of: the receiver's. */
+static struct handshake_result take(struct pooled *p)
+{
+    struct handshake_result made = { .fd = -1,
+                                     .guard = p->guard,
+                                     .secure = p->secure,
+                                     .masque = p->hop,
+                                     .peer = p->peer,
+                                     .memory = p->memory };
+
+    if (!p->hop) {
+        made.fd = loop_io_fd(&p->io);
+        loop_io_stop(p->memory->env->opt.loop, &p->io);
+    }
+    return made;
+}
+
 static void drop(struct pooled *p)
 {
-    struct up_env *env = p->memory->env;
-
     if (p->handshake) {
         handshake_cancel(p->handshake);
     } else {
-        int fd = loop_io_fd(&p->io);
+        struct handshake_result made = take(p);
 
-        loop_io_stop(env->opt.loop, &p->io);
-        secure_free(p->secure);
-        socket_close(env, fd, p->guard);
+        handshake_result_close(p->memory->env, &made);
     }
     free_pooled(p);
 }
@@ -65,6 +78,8 @@ static bool is_alive(const struct pooled *p)
 
     if (p->secure)
         return tls_recv(p->secure->tls, &byte, 1) == -EAGAIN;
+    if (p->hop)
+        return masque_stream_recv(p->hop, &byte, 1) == -EAGAIN;
     return recv(loop_io_fd(&p->io), &byte, 1, MSG_PEEK) < 0 && errno == EAGAIN;
 }
 
@@ -76,13 +91,18 @@ static void drop_dead(struct pooled *p)
 
 /* ---- filling ---- */
 
-static void on_io(struct loop_io *io, unsigned events)
+static void on_hop(void *arg, unsigned events)
 {
-    struct pooled *p = CONTAINER_OF(io, struct pooled, io);
+    struct pooled *p = arg;
 
     (void)events;
     if (!is_alive(p))
         drop_dead(p);
+}
+
+static void on_io(struct loop_io *io, unsigned events)
+{
+    on_hop(CONTAINER_OF(io, struct pooled, io), events);
 }
 
 static void on_age(struct wheel_timer *t, uint64_t now_us)
@@ -102,15 +122,19 @@ static void on_greeted(void *arg, const struct handshake_result *result)
     struct up_env *env = p->memory->env;
 
     p->handshake = NULL;
-    if (result->fd < 0) {
+    if (result->why) {
         free_pooled(p);
         return;
     }
     UP_COUNT(env, pool_opened);
     p->secure = result->secure;
+    p->hop = result->masque;
     p->guard = result->guard;
     p->peer = result->peer;
-    loop_io_resume(env->opt.loop, &p->io, result->fd, LOOP_READ, on_io);
+    if (p->hop)
+        masque_stream_carry(p->hop, on_hop, p);
+    else
+        loop_io_resume(env->opt.loop, &p->io, result->fd, LOOP_READ, on_io);
     wheel_set(env->opt.wheel, &p->timer, env_now_us(env) + AGE_US);
 }
 
@@ -163,25 +187,19 @@ static struct pooled *first_ready(struct up_memory *m)
     return p;
 }
 
-int pool_take(struct up_memory *m, struct secure **secure, uint32_t *guard, struct ip_port *peer)
+bool pool_take(struct up_memory *m, struct handshake_result *out)
 {
-    struct up_env *env = m->env;
     struct pooled *p;
 
     while ((p = first_ready(m)) != NULL) {
-        int fd = loop_io_fd(&p->io);
-
         if (!is_alive(p)) {
             drop_dead(p);
             continue;
         }
-        UP_COUNT(env, pool_taken);
-        *secure = p->secure;
-        *guard = p->guard;
-        *peer = p->peer;
-        loop_io_stop(env->opt.loop, &p->io);
+        UP_COUNT(m->env, pool_taken);
+        *out = take(p);
         free_pooled(p);
-        return fd;
+        return true;
     }
-    return -1;
+    return false;
 }

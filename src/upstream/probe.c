@@ -33,9 +33,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     struct probe *p = arg;
 
     p->handshake = NULL;
-    secure_free(result->secure);
-    if (result->fd >= 0)
-        socket_close(p->env, result->fd, result->guard);
+    handshake_result_close(p->env, result);
     tell_all(p, result->why ? result->why->err : 0);
 }
 

@@ -7,7 +7,7 @@
  *
  * The owner's FIN (faults.md L12). Some servers answer on after our close_notify, some close at once and lose the reply. So it
  * is held until the reply has been silent for a while. */
-#include "upstream_impl.h"
+#include "masque.h"
 
 #include <sys/socket.h>
 
@@ -22,6 +22,8 @@ static ssize_t io_recv(void *arg, void *to, size_t len)
 
     if (c->below)
         return tls_recv(c->below->tls, to, len);
+    if (c->hop)
+        return masque_stream_recv(c->hop, to, len);
     n = recv(c->fd, to, len, 0);
     UP_COUNT(c->env, recv_calls);
     return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
@@ -35,6 +37,8 @@ static ssize_t io_send(void *arg, const void *data, size_t len)
 
     if (c->below)
         return tls_sendv(c->below->tls, &all, 1);
+    if (c->hop)
+        return masque_stream_sendv(c->hop, &all, 1);
     n = send(c->fd, data, len, MSG_NOSIGNAL);
     UP_COUNT(c->env, send_calls);
     if (n >= 0)
@@ -74,25 +78,28 @@ static int context_of(struct up_env *env, struct up_memory *m, struct tls_contex
 
 static void on_timer(struct wheel_timer *t, uint64_t now_us);
 
-int secure_new(struct up_env *env, struct up_memory *m, int fd, struct secure *below, struct handshake *h,
-               struct secure **out)
+int secure_new(struct handshake *h, struct secure **out)
 {
+    struct up_env *env = h->env;
     struct tls_context *context;
     struct secure *c;
-    int r = context_of(env, m, &context);
+    int r = context_of(env, h->memory, &context);
 
     if (r != 0)
         return r;
     c = slab_get(&env->secures);
     if (!c)
         return -ENOMEM;
-    *c = (struct secure){ .env = env, .fd = fd, .handshake = h, .timer.fn = on_timer };
+    *c = (struct secure){ .env = env, .fd = -1, .hop = h->hop, .handshake = h, .timer.fn = on_timer };
+    if (!h->hop)
+        c->fd = loop_io_fd(&h->io);
     r = tls_open(context, &io, c, &c->tls);
     if (r != 0) {
         slab_put(&env->secures, c);
         return r;
     }
-    c->below = below;
+    c->below = h->below;
+    h->below = NULL;
     *out = c;
     return 0;
 }
@@ -154,12 +161,20 @@ static uint64_t end_due_us(const struct secure *c)
     return c->heard_us + (uint64_t)c->stream->memory->up->half_close_delay_ms * 1000;
 }
 
+static void watch(struct secure *c, unsigned events)
+{
+    if (c->hop)
+        masque_stream_want(c->hop, events);
+    else
+        loop_io_set(c->env->opt.loop, &c->stream->io, events);
+}
+
 void secure_update(struct secure *c)
 {
     struct up_env *env = c->env;
     uint64_t now_us = env_now_us(env), due_us;
 
-    loop_io_set(env->opt.loop, &c->stream->io, c->want | (secure_unsent(c) ? LOOP_WRITE : 0u));
+    watch(c, c->want | (secure_unsent(c) ? LOOP_WRITE : 0u));
     if ((c->want & LOOP_READ) != 0 && secure_unread(c)) {
         wheel_set(env->opt.wheel, &c->timer, now_us);
     } else if (c->end_held) {
@@ -213,13 +228,18 @@ static void run_events(struct up_stream *s, unsigned events)
     env->running = NULL;
 }
 
-void secure_on_io(struct loop_io *loop_io, unsigned events)
+void secure_on_hop(void *stream, unsigned events)
 {
-    struct up_stream *s = CONTAINER_OF(loop_io, struct up_stream, io);
+    struct up_stream *s = stream;
 
     if ((events & LOOP_WRITE) != 0 && secure_flush(s->secure) == -ECONNRESET)
         s->send_failed = true; /* what it has received is still the owner's: recv tells */
     run_events(s, events);
+}
+
+void secure_on_io(struct loop_io *loop_io, unsigned events)
+{
+    secure_on_hop(CONTAINER_OF(loop_io, struct up_stream, io), events);
 }
 
 static void on_timer(struct wheel_timer *t, uint64_t now_us)

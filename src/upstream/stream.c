@@ -36,9 +36,15 @@ static void free_stream(struct up_stream *s)
 /* @politely: with a close_notify, if it goes. */
 static void drop_secure(struct up_stream *s, bool politely)
 {
+    struct masque_stream *hop;
+
     if (!s->is_secure || s->state != STREAM_OPEN)
         return;
+    hop = s->secure->hop;
     secure_close(s->secure, politely);
+    if (hop && politely)
+        masque_stream_shutdown(hop);
+    masque_stream_close(hop);
     s->secure = NULL;
     s->is_secure = false;
 }
@@ -48,6 +54,8 @@ static void close_socket(struct up_stream *s, bool reset)
     int fd = loop_io_fd(&s->io);
 
     drop_secure(s, !reset);
+    if (s->over_masque)
+        return;
     loop_io_stop(s->memory->env->opt.loop, &s->io);
     if (reset) {
         struct linger now = { .l_onoff = 1, .l_linger = 0 };
@@ -81,6 +89,15 @@ static void unlink_broken(struct up_stream *s)
     *at = s->next_broken;
 }
 
+void stream_why_cut(const struct upstream *up, struct up_failure *why)
+{
+    if (up->dialer)
+        up_fail(why, -ECONNRESET, "stream", false,
+                "the connection through %.80s, reached through %.80s, was cut", up->name, up->dialer->name);
+    else
+        up_fail(why, -ECONNRESET, "stream", false, "the connection through %.100s was cut", up->name);
+}
+
 void stream_tell_broken(struct wheel_timer *t, uint64_t now_us)
 {
     struct up_env *env = CONTAINER_OF(t, struct up_env, broken_timer);
@@ -91,8 +108,7 @@ void stream_tell_broken(struct wheel_timer *t, uint64_t now_us)
         struct up_failure why = { 0 };
 
         env->broken = s->next_broken;
-        up_fail(&why, -ECONNRESET, "stream", false, "the connection through %.100s was cut",
-                s->memory->up->name);
+        stream_why_cut(s->memory->up, &why);
         close_socket(s, true);
         tell_closed(s, &why);
     }
@@ -107,7 +123,8 @@ static int stream_break(struct up_stream *s)
         s->state = STREAM_BROKEN;
         s->next_broken = env->broken;
         env->broken = s;
-        loop_io_set(env->opt.loop, &s->io, 0);
+        if (!s->over_masque)
+            loop_io_set(env->opt.loop, &s->io, 0);
         if (!wheel_is_set(&env->broken_timer))
             wheel_set(env->opt.wheel, &env->broken_timer, env_now_us(env));
     }
@@ -138,9 +155,17 @@ static void take_over(struct up_stream *s, const struct handshake_result *result
     s->memory->users++;
     s->guard = result->guard;
     s->state = STREAM_OPEN;
-    loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, result->secure ? secure_on_io : on_io);
-    if (result->secure) {
-        s->is_secure = true;
+    s->is_secure = result->secure != NULL;
+    s->over_masque = s->is_secure && result->masque;
+    s->is_masque = !s->is_secure && result->masque;
+    if (s->over_masque)
+        masque_stream_carry(result->masque, secure_on_hop, s);
+    else if (!s->is_masque)
+        loop_io_resume(env->opt.loop, &s->io, result->fd, LOOP_READ, s->is_secure ? secure_on_io : on_io);
+    if (s->is_masque) {
+        s->masque = result->masque;
+        masque_stream_attach(s->masque, s);
+    } else if (s->is_secure) {
         s->secure = result->secure;
         secure_attach(s->secure, s);
     }
@@ -158,17 +183,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         return;
     }
     s->memory->users--;
-    if (result->masque) {
-        s->memory = result->memory;
-        s->memory->users++;
-        UP_COUNT(env, streams_opened);
-        s->state = STREAM_OPEN;
-        s->is_masque = true;
-        s->masque = result->masque;
-        masque_stream_attach(s->masque, s);
-    } else {
-        take_over(s, result);
-    }
+    take_over(s, result);
     stream_events(s)->on_open(s->arg);
 }
 
@@ -338,7 +353,9 @@ static void end_stream(struct up_stream *s, bool reset)
         close_socket(s, reset);
         break;
     case STREAM_OPEN:
-        if (s->is_masque)
+        if (s->is_masque && reset)
+            masque_stream_reset(s->masque);
+        else if (s->is_masque)
             masque_stream_close(s->masque);
         else
             close_socket(s, reset);

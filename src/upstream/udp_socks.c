@@ -107,7 +107,7 @@ static void on_handshake(void *arg, const struct handshake_result *result)
         masque_udp_open(u);
         return;
     }
-    if (result->fd < 0) { /* a group's DIRECT */
+    if (result->fd < 0 && !result->masque) { /* a group's DIRECT */
         u->socks = false;
         udp_opened(u);
         return;
@@ -118,13 +118,13 @@ static void on_handshake(void *arg, const struct handshake_result *result)
             udp_opened(u);
             return;
         }
-        secure_free(result->secure);
-        socket_close(u->env, result->fd, result->guard);
+        handshake_result_close(u->env, result);
         UP_COUNT(u->env, udp_failed);
         up_fail(&why, r, "request", false, "no memory for UDP over TCP");
         udp_die(u, &why);
         return;
     }
+    assert(result->fd >= 0); /* up_has_no_udp(): at the end of a chain there is only the kind above */
     u->guard[UDP_IO_CONTROL] = result->guard;
     loop_io_start(u->env->opt.loop, &u->io[UDP_IO_CONTROL], result->fd, LOOP_READ, on_control);
     r = open_relay(u, &relay);

@@ -239,13 +239,16 @@ struct handshake_result {
     uint32_t guard;
     struct secure *secure; /* TLS around fd: the receiver's too; NULL: plain */
     struct ip_port bound, peer;
-    struct masque_stream *masque; /* a stream of HTTP/2 instead of fd: the receiver's too */
-    struct up_memory *memory;     /* of the way out that was taken: a member, if a group was asked */
+    struct masque_stream
+        *masque; /* a stream of HTTP/2 instead of fd, and around it `secure`: the receiver's too */
+    struct up_memory *memory; /* of the way out that was taken: a member, if a group was asked */
     const struct up_failure
         *why; /* NULL, and no fd: a group's member that needs no handshake for this goal */
 };
 /* The handshake is gone when this runs. */
 typedef void handshake_fn(void *arg, const struct handshake_result *result);
+/** handshake_result_close() - the receiver has no use for it */
+void handshake_result_close(struct up_env *env, const struct handshake_result *result);
 
 struct handshake {
     struct up_env *env;
@@ -266,15 +269,16 @@ struct handshake {
     struct host_port target; /* as checked; its name is target_name */
     struct loop_io io;       /* the winner's descriptor */
     uint32_t guard;
-    bool connected;           /* io is ours */
-    bool failed;              /* before handshake_open() returned: told by the deadline timer */
-    bool talking;             /* the dial, and TLS if any, are through */
-    bool pooled;              /* the connection is one that was dialled ahead */
-    bool stale;               /* such a one was dead: take no other */
-    bool pipelined, on_trial; /* pipeline.c */
-    uint64_t doubted_us;      /* when it started over for being pipelined; 0: it did not */
-    bool idle;                /* nothing is to be done: succeeds at once */
-    int start_err;            /* of the latest try */
+    struct masque_stream *hop; /* the hop before ours is a stream of HTTP/2: it carries us instead of io */
+    bool connected;            /* io, or hop, is ours */
+    bool failed;               /* before handshake_open() returned: told by the deadline timer */
+    bool talking;              /* the dial, and TLS if any, are through */
+    bool pooled;               /* the connection is one that was dialled ahead */
+    bool stale;                /* such a one was dead: take no other */
+    bool pipelined, on_trial;  /* pipeline.c */
+    uint64_t doubted_us;       /* when it started over for being pipelined; 0: it did not */
+    bool idle;                 /* nothing is to be done: succeeds at once */
+    int start_err;             /* of the latest try */
     struct up_failure why;
     struct secure *below;         /* TLS of a hop before this one; ours goes into it */
     struct secure *secure;        /* what is spoken through; NULL: plain */
@@ -309,14 +313,15 @@ struct pooled {
     struct up_memory *memory;
     struct handshake *handshake; /* NULL: ready */
     struct loop_io io;
-    struct secure *secure; /* NULL: plain */
+    struct masque_stream *hop; /* instead of io */
+    struct secure *secure;     /* NULL: plain */
     struct wheel_timer timer;
     struct ip_port peer;
     uint32_t guard;
 };
 void pool_want(struct up_memory *m); /* a flow was opened: soon the pool is full again */
-/** pool_take() - one that is alive; it and what goes with it are the caller's. Return: its descriptor; -1: there is none */
-int pool_take(struct up_memory *m, struct secure **secure, uint32_t *guard, struct ip_port *peer);
+/** pool_take() - one that is alive, as a handshake would have made it; the caller's. Return: there is one */
+bool pool_take(struct up_memory *m, struct handshake_result *out);
 void pool_drop_all(struct up_memory *m);
 
 /* ---- all at once? (pipeline.c) ---- */
@@ -374,7 +379,8 @@ struct up_stream {
     bool shut : 1;        /* our FIN is out */
     bool send_failed : 1; /* so the end of what arrives is no FIN */
     bool is_secure : 1;
-    bool is_masque : 1; /* no socket of its own */
+    bool is_masque : 1;   /* no socket of its own */
+    bool over_masque : 1; /* nor here: with is_secure, TLS goes through a stream of HTTP/2 */
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct up_stream) <= 80, "an idle stream is cheap (PERF-9)");
 
@@ -385,6 +391,7 @@ struct secure {
     struct secure *below; /* ours to free; NULL: the socket */
     struct up_env *env;
     int fd;
+    struct masque_stream *hop; /* instead of fd; as that one, borrowed */
     /* the next step; then: bytes that no descriptor announces, and the half close */
     struct wheel_timer timer;
     struct handshake *handshake;
@@ -393,10 +400,9 @@ struct secure {
     uint8_t want;      /* of the stream's owner: LOOP_READ, LOOP_WRITE */
     bool end_held;     /* the owner's FIN waits for silence (faults.md L12) */
 };
-/** secure_new() - TLS as a client, around a connected descriptor; nothing is sent yet. Return: 0, -ENOMEM, -EIO
- * @below: what carries it, taken over on success; NULL: the descriptor itself */
-int secure_new(struct up_env *env, struct up_memory *m, int fd, struct secure *below, struct handshake *h,
-               struct secure **out);
+/** secure_new() - TLS as a client, around what carries a handshake; nothing is sent yet. Return: 0, -ENOMEM, -EIO
+ * @h: its `below` is taken over on success; with none the descriptor, or the hop, is spoken through */
+int secure_new(struct handshake *h, struct secure **out);
 bool secure_unsent(const struct secure *c); /* ciphertext waits for the socket, at any level */
 int secure_flush(struct secure *c);         /* 0, -EAGAIN, -ECONNRESET */
 void secure_free(struct secure *c);         /* NULL is fine; not the descriptor */
@@ -413,9 +419,11 @@ ssize_t secure_recv(struct secure *c, void *to,
 void secure_update(struct secure *c);
 void secure_end(struct secure *c); /* our FIN, in time */
 void secure_on_io(struct loop_io *io, unsigned events);
+void secure_on_hop(void *stream, unsigned events);
 
 void stream_ended(struct up_stream *s,
                   const struct up_failure *why); /* one without a socket; it is free afterwards */
+void stream_why_cut(const struct upstream *up, struct up_failure *why); /* names the way that has ended */
 const struct up_stream_events *stream_events(const struct up_stream *s);
 /** stream_adopt() - a stream that is open from the beginning: what a handshake has made, which is taken over
  * Return: 0 or -ENOMEM, then nothing was taken. on_open is not called. */

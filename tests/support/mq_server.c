@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "mq_relay.h"
 #include "pki.h"
 
 /* ---- streams ---- */
@@ -19,6 +20,7 @@
 static void put_stream(struct mq_stream *s)
 {
     s->s = NULL;
+    mq_relay_end(s);
 }
 
 static void echo_bytes(struct mq_stream *s)
@@ -127,6 +129,8 @@ static void on_readable(void *arg)
 
     if (s->conn->server->hold)
         h2_want(s->s, 0);
+    else if (s->relay)
+        mq_relay_turn(s);
     else if (s->capsules)
         echo_capsules(s);
     else
@@ -136,10 +140,11 @@ static void on_readable(void *arg)
 static void on_stream_closed(void *arg, int err, uint32_t code)
 {
     (void)err, (void)code;
+    ((struct mq_stream *)arg)->conn->server->resets++;
     put_stream(arg);
 }
 
-static const struct h2_stream_events stream_events = { NULL, on_readable, NULL, on_stream_closed };
+static const struct h2_stream_events stream_events = { NULL, on_readable, on_readable, on_stream_closed };
 
 static void copy(char *to, size_t cap, const char *text)
 {
@@ -178,6 +183,8 @@ static void answer(struct mq_stream *s, const struct h2_head *request)
         h2_stream_close(s->s, H2_NO_ERROR);
         put_stream(s);
     }
+    if (!head.end && !request->protocol && q->relay != 0)
+        mq_relay_start(s, q->relay);
     if (head.end || !request->protocol)
         return;
     s->capsules = true;

@@ -20,6 +20,7 @@ struct mq_conn {
 struct mq_stream {
     struct mq_conn *conn;
     struct h2_stream *s; /* NULL: free */
+    struct mq_relay *relay;
     bool capsules;
     uint8_t proto; /* of CONNECT-IP */
     char authority[300], path[300];
@@ -35,8 +36,9 @@ struct mq_server {
     bool hold;                                  /* never reads: windows stay shut */
     bool mute_echo;                             /* takes pings and says nothing */
     bool no_address;                            /* never assigns one */
+    uint16_t relay;                             /* CONNECT leads to this port here; 0: to the echo */
     /* what it saw */
-    unsigned accepted, requests, pings;
+    unsigned accepted, requests, pings, resets; /* resets: streams that did not end in order */
     char login[64], last_path[300], last_protocol[32], last_authority[300];
     uint8_t last_ping[128]; /* the IP packet's beginning */
     size_t last_ping_len;
