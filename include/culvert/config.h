@@ -34,6 +34,7 @@ struct config_messages {
     size_t count;            /* errors and warnings in one list */
     size_t errors, warnings; /* found; more than are in the list when left_out > 0 */
     size_t left_out;         /* beyond the first 10,000 */
+    char *refused;           /* the first file that there was no permission to read; NULL: none */
 };
 
 /** config_print_messages() - one line each: FILE:LINE:COL: path.to[0].key: what is wrong; what would work
@@ -85,6 +86,13 @@ struct config_provider { /* one of `rule-providers` */
 /* Targets of rules are indices of `upstreams`; the first three are always there. */
 enum { CONFIG_TARGET_DIRECT, CONFIG_TARGET_REJECT, CONFIG_TARGET_REJECT_DROP, CONFIG_TARGET_FIRST_PROXY };
 
+/* A file that the configuration names: it is read by each load, or written while the program runs. */
+struct config_file {
+    const struct config_file *next;
+    bool written; /* and made, and replaced: its folder as well */
+    char path[];  /* as it would be opened */
+};
+
 enum config_sandbox { CONFIG_SANDBOX_ON, CONFIG_SANDBOX_OFF, CONFIG_SANDBOX_REQUIRE };
 
 struct config {
@@ -119,9 +127,10 @@ struct config {
         const char *secret;    /* NULL: none; there is one where `listen` is no loopback address */
         const char *metrics;   /* path; NULL: none */
     } api;
-    struct config_fixed *fixed; /* private: what a reload cannot change */
-    struct config_held *held;   /* private: what is counted and given back by config_free() */
-    struct config_store *store; /* private: strings and lists */
+    const struct config_file *files; /* all that the file names; NULL: none */
+    struct config_fixed *fixed;      /* private: what a reload cannot change */
+    struct config_held *held;        /* private: what is counted and given back by config_free() */
+    struct config_store *store;      /* private: strings and lists */
 };
 
 /** config_load_file() - read and check @path; nothing else is touched, so it serves `check` and `run` alike

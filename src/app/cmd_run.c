@@ -58,9 +58,16 @@ static int reload(struct run *run, uint32_t drain_ms, struct err *err)
     struct config *now;
     int r;
 
-    if (load_config(run->cli, &now) != EXIT_FINE)
-        return err_set(err, -EINVAL, "the file has mistakes; `culvert check` lists them");
+    if (run->stages.config_path == NULL)
+        r = load_config(run->cli, &now) == EXIT_FINE ? 0
+                                                     : err_set(err, -EINVAL, "--proxy cannot be used again");
+    else
+        r = confine_load(run->stages.confine, run->stages.config_path, &now, err);
+    if (r != 0)
+        return r;
     r = gateway_reload(run->gateway, now, drain_ms, err);
+    if (r == 0)
+        stages_warn(&run->stages, now);
     config_free(now);
     return r;
 }

@@ -1,5 +1,7 @@
 /* cmd_serve.c - `culvert serve`: the far end, SOCKS5 and MASQUE servers with a thread for each core.
  *
+ * Once everything listens, privileges go, as in `run`: capabilities, files, system calls.
+ *
  * The main thread has signals (SIGHUP: the certificate is read again) and this host's addresses, which the MASQUE server refuses
  * to dial: netlink tells of changes, and every thread gets the new list by message. */
 #include "commands.h"
@@ -8,14 +10,21 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "confine.h"
+#include "crash.h"
 #include "far_end.h"
+#include "privilege.h"
 #include "process.h"
 
 enum { THREADS_MAX = 64, OWN_MAX = 256, LEDGERS_MAX = 64 };
 
 struct server {
     const struct cli *cli;
+    const struct config *config; /* of the file, or what there is without one */
+    struct confine *confine;
+    struct privilege_account account;
     struct serve_options socks5;
     struct masque_options masque;
     bool has_socks5, has_masque;
@@ -161,10 +170,40 @@ static int open_threads(struct server *s, uint32_t wanted)
         if (s->has_masque)
             s->masque.listen.port = far_end_masque_port(s->thread[0]);
     }
+    return EXIT_FINE;
+}
+
+static int start_threads(struct server *s)
+{
+    struct err err = { "" };
+
     for (uint32_t i = 0; i < s->threads; i++) {
         if (far_end_start(s->thread[i], &err) != 0)
             return complain(EXIT_FAILED, "%s", err.text);
     }
+    return EXIT_FINE;
+}
+
+/* ---- privileges ---- */
+
+/* All sockets that take a privilege are open: ports below 1024, and those of pings. Nothing needs one again, so there is no helper
+ * and no capability is kept. */
+static int give_up_privileges(struct server *s)
+{
+    const struct confine_options files = { .config = s->config, .config_path = s->cli->config };
+    bool stays = s->config->user == NULL && s->config->sandbox == CONFIG_SANDBOX_OFF;
+    struct err err = { "" };
+    char text[256];
+
+    if (stays)
+        return EXIT_FINE;
+    if (privilege_become(&s->account, &err) != 0 || privilege_keep(0, &err) != 0)
+        return complain(EXIT_FAILED, "%s", err.text);
+    log_info("privileges: user %u, capabilities: %s", (unsigned)geteuid(),
+             privilege_text(text, sizeof(text)));
+    confine_warn_unreadable(s->config, s->cli->config);
+    if (confine_now(&files, s->loop, &s->confine, &err) != 0)
+        return complain(EXIT_FAILED, "%s", err.text);
     return EXIT_FINE;
 }
 
@@ -203,13 +242,17 @@ static void on_reload(void *arg, int signo)
 {
     struct server *s = arg;
     struct config *config = NULL;
+    struct err err = { "" };
 
     if (!s->has_masque) {
         log_info("signal %d: there is nothing to read again: no serve.masque", signo);
         return;
     }
-    if (load_file(s->cli->config, &config) != EXIT_FINE || !config->has_masque) {
-        log_error("signal %d: %s is not taken; the old certificate stays, and users and limits as well",
+    if (confine_load(s->confine, s->cli->config, &config, &err) != 0) {
+        log_error("signal %d: %s is not taken (%s); the old certificate stays, and users and limits as well",
+                  signo, s->cli->config, err.text);
+    } else if (!config->has_masque) {
+        log_error("signal %d: %s is not taken: it has no serve.masque any more; the old certificate stays",
                   signo, s->cli->config);
     } else if (config->masque.user_count == 0 && !ip_is_loopback(&s->masque.listen.addr)) {
         log_error("signal %d: %s is not taken: a MASQUE server that others reach needs serve.masque.users",
@@ -246,7 +289,8 @@ static int run(struct server *s, uint32_t threads)
     loop_on_signal(s->loop, SIGHUP, on_reload, s);
     if (s->has_masque)
         find_own_addresses(s);
-    if ((r = make_ledgers(s)) != EXIT_FINE || (r = open_threads(s, threads)) != EXIT_FINE)
+    if ((r = make_ledgers(s)) != EXIT_FINE || (r = open_threads(s, threads)) != EXIT_FINE ||
+        (r = give_up_privileges(s)) != EXIT_FINE || (r = start_threads(s)) != EXIT_FINE)
         return r;
     say_ready(s);
     process_notify("READY=1");
@@ -265,24 +309,31 @@ static void clean_up(struct server *s)
         serve_ledger_free(s->old[i]);
     netlink_watch_close(s->watch);
     netlink_close(s->netlink);
+    confine_end(s->confine, s->loop);
     loop_free(s->loop);
 }
 
 int cmd_serve(const struct cli *cli)
 {
+    static const struct config none = { .sandbox = CONFIG_SANDBOX_ON };
     struct config *config = NULL;
     struct server s = { .cli = cli };
+    struct err err = { "" };
     uint32_t threads = process_usable_cores();
     int status = cli->config != NULL ? load_file(cli->config, &config) : EXIT_FINE;
     int r;
 
     if (status == EXIT_FINE && config != NULL && (r = log_init(&config->log)) != 0)
         status = complain(EXIT_USAGE, "log.output: %s: %s", config->log.output, strerror(-r));
+    s.config = config != NULL ? config : &none;
     if (status == EXIT_FINE)
         status = set_options(&s, cli, config);
+    if (status == EXIT_FINE && privilege_account_find(s.config->user, &s.account, &err) != 0)
+        status = complain(EXIT_USAGE, "%s", err.text);
     if (config != NULL && config->workers != 0)
         threads = config->workers;
     if (status == EXIT_FINE) {
+        crash_banner();
         process_raise_fd_limit();
         status = run(&s, threads < THREADS_MAX ? threads : THREADS_MAX);
     }

@@ -76,23 +76,6 @@ static void succeeded(struct rule_list *l)
 
 /* ---- the copy ----------------------------------------------------------------------------------------------------------- */
 
-/* The folder of @path, and the one above it. */
-static void make_folders(const char *path)
-{
-    char folder[4096];
-    size_t len = strlen(path);
-
-    if (len >= sizeof(folder))
-        return;
-    for (size_t i = 1; i < len; i++) {
-        if (path[i] != '/')
-            continue;
-        memcpy(folder, path, i);
-        folder[i] = '\0';
-        (void)mkdir(folder, 0755); /* open() says what went wrong */
-    }
-}
-
 /* Whoever reads it sees the old copy or the new one, whole (faults.md C6). */
 static int keep_copy(const char *path, const char *data, size_t len)
 {
@@ -101,7 +84,7 @@ static int keep_copy(const char *path, const char *data, size_t len)
 
     if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
         return -ENAMETOOLONG;
-    make_folders(path);
+    state_file_folders(path);
     fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return -errno;

@@ -10,13 +10,18 @@
 
 /* ---- files ---- */
 
-enum { SANDBOX_PATHS_MAX = 32, SANDBOX_ABI_ASK = -1 };
+enum { SANDBOX_ABI_ASK = -1 };
 
-struct sandbox_files {                    /* borrowed; paths that do not exist are left out; NULL, too */
-    const char *read[SANDBOX_PATHS_MAX];  /* folders, with all below them, and files */
-    const char *write[SANDBOX_PATHS_MAX]; /* the same, to read, write, make and remove */
-    size_t reads, writes;
+struct sandbox_path { /* a folder, with all below it, or a file; what does not exist is left out */
+    const char *path;
+    bool write; /* and make and remove, not only read */
+};
+
+struct sandbox_files { /* borrowed */
+    const struct sandbox_path *path;
+    size_t paths;
     bool abstract_sockets; /* those of other programs may be spoken to (a service manager's) */
+    bool signals;          /* may be sent to other programs (a command that we started before) */
 };
 
 /** sandbox_files() - from now on only these; descriptors that are open stay as they are
@@ -26,7 +31,8 @@ int sandbox_files(const struct sandbox_files *f, int abi, struct err *err);
 
 /* ---- system calls ---- */
 
-enum sandbox_who { SANDBOX_GATEWAY, SANDBOX_HELPER };
+/* A parent is a gateway, or a far end, that has started another program before. */
+enum sandbox_who { SANDBOX_GATEWAY, SANDBOX_HELPER, SANDBOX_PARENT };
 
 /** sandbox_calls() - from now on only those of the list in sandbox_calls.c
  * Return: 0; -EOPNOTSUPP: built without libseccomp, or a kernel without it; -errno; with a sentence. */

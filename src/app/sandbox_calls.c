@@ -25,7 +25,8 @@
 #include <sched.h>
 #include <seccomp.h>
 
-#define OF_GATEWAY (1u << SANDBOX_GATEWAY)
+#define OF_GATEWAY (1u << SANDBOX_GATEWAY | OF_PARENT)
+#define OF_PARENT  (1u << SANDBOX_PARENT)
 #define OF_HELPER  (1u << SANDBOX_HELPER)
 #define OF_BOTH    (OF_GATEWAY | OF_HELPER)
 
@@ -145,6 +146,7 @@ static const struct {
     { "rt_sigtimedwait", OF_GATEWAY, "libraries that wait" },
     { "sigaltstack", OF_GATEWAY, "a crash is told even when the stack is full" },
     { "signalfd4", OF_GATEWAY, "signals of a loop" },
+    { "kill", OF_PARENT, "signals of the terminal go on to the command" },
     { "tgkill", OF_GATEWAY, "abort() of a thread that is stuck" },
     { "restart_syscall", OF_BOTH, "after SIGCONT" },
     { "exit", OF_BOTH, "a thread ends" },

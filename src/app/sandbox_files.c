@@ -4,7 +4,6 @@
  * is has grown with the kernel; a kernel's version says which ones it knows, and a ruleset may name no others:
  *     1  Linux 5.13: files    2  5.19: renaming across folders    3  6.2: truncating    4  6.7: TCP bind and connect
  *     5  6.10: ioctl of devices    6  6.12: signals and abstract sockets of others    7  6.15: what the audit log is told
- * Reading the file system is given back generously (a reload reads what a new configuration names), writing is not.
  * We also give up executing, making devices, and signalling processes that are not ours. Connecting stays allowed, it is our trade. */
 #include "sandbox.h"
 
@@ -78,7 +77,12 @@ static uint64_t rights_of(int abi)
     return rights;
 }
 
-static int create(int abi, uint64_t rights, bool abstract_sockets)
+static uint64_t scopes(const struct sandbox_files *f)
+{
+    return (f->signals ? 0 : SCOPE_SIGNALS) | (f->abstract_sockets ? 0 : SCOPE_ABSTRACT_SOCKETS);
+}
+
+static int create(int abi, uint64_t rights, uint64_t scoped)
 {
     struct ruleset_attr attr = { .handled_fs = rights };
     size_t size =
@@ -88,7 +92,7 @@ static int create(int abi, uint64_t rights, bool abstract_sockets)
         size = offsetof(struct ruleset_attr, scoped);
     if (abi >= 6) {
         size = sizeof(attr);
-        attr.scoped = SCOPE_SIGNALS | (abstract_sockets ? 0 : SCOPE_ABSTRACT_SOCKETS);
+        attr.scoped = scoped;
     }
     return (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
 }
@@ -97,7 +101,7 @@ static int give_back(int ruleset, const char *path, uint64_t rights)
 {
     struct path_attr attr = { .allowed = rights };
     struct stat st;
-    int fd = path != NULL ? open(path, O_PATH | O_CLOEXEC) : -1, r = 0;
+    int fd = open(path, O_PATH | O_CLOEXEC), r = 0;
 
     if (fd < 0)
         return 0;
@@ -114,10 +118,8 @@ static int give_back_all(int ruleset, const struct sandbox_files *f, uint64_t ri
 {
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < f->reads; i++)
-        r = give_back(ruleset, f->read[i], rights & READING);
-    for (size_t i = 0; r == 0 && i < f->writes; i++)
-        r = give_back(ruleset, f->write[i], rights & WRITING);
+    for (size_t i = 0; r == 0 && i < f->paths; i++)
+        r = give_back(ruleset, f->path[i].path, rights & (f->path[i].write ? WRITING : READING));
     return r;
 }
 
@@ -131,7 +133,7 @@ int sandbox_files(const struct sandbox_files *f, int abi, struct err *err)
         return err_set(err, -EOPNOTSUPP, "this kernel has no Landlock (%s)", strerror(errno));
     if (abi > ABI_KNOWN)
         abi = ABI_KNOWN;
-    if ((ruleset = create(abi, rights_of(abi), f->abstract_sockets)) < 0)
+    if ((ruleset = create(abi, rights_of(abi), scopes(f))) < 0)
         return err_set(err, -errno, "Landlock cannot be used: %s", strerror(errno));
     r = give_back_all(ruleset, f, rights_of(abi));
     if (r == 0 &&

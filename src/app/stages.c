@@ -5,16 +5,19 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "gateway.h"
-#include "sandbox.h"
 
 static bool wanted(const struct stages *s)
 {
     return s->config->user != NULL || s->config->sandbox != CONFIG_SANDBOX_OFF;
+}
+
+static bool wants_programs(const struct config *c)
+{
+    return (rules_needs(c->rules) & RULE_NEEDS_PROCESS) != 0;
 }
 
 /* ---- helper and user ---- */
@@ -23,7 +26,7 @@ static bool wanted(const struct stages *s)
 static int start_helper(struct stages *s, struct err *err)
 {
     const struct config *c = s->config;
-    bool programs = (rules_needs(c->rules) & RULE_NEEDS_PROCESS) != 0;
+    bool programs = wants_programs(c);
     struct helper_options opt = {
         .keep = PRIVILEGE_ROUTES | (programs ? PRIVILEGE_PROGRAMS : 0),
         .account = c->user,
@@ -32,6 +35,7 @@ static int start_helper(struct stages *s, struct err *err)
         .sandbox = c->sandbox != CONFIG_SANDBOX_OFF,
     };
 
+    s->sees_programs = programs;
     if (c->tun.fd >= 0 && !c->route.auto_route && !programs)
         return 0;
     return helper_start(&opt, &s->helper, err);
@@ -105,76 +109,15 @@ static int delegate(struct stages *s, const char *tun_name, struct route *route,
     return 0;
 }
 
-/* ---- files ---- */
-
-static const char *folder_of(const char *path, char *out)
-{
-    char *slash;
-
-    if (path == NULL || realpath(path, out) == NULL || (slash = strrchr(out, '/')) == NULL)
-        return NULL;
-    slash[slash == out] = '\0';
-    return out;
-}
-
-/* Whatever a reload may want: the configuration and its neighbours, certificates, databases of countries, lists of rules. */
-static int confine_files(const struct stages *s, struct err *err)
-{
-    char config[PATH_MAX], api[PATH_MAX];
-    const char *notify = getenv("NOTIFY_SOCKET");
-    const struct sandbox_files f = {
-        .read = { "/etc", "/usr", "/lib", "/proc", "/sys", "/run", "/var/lib", "/dev/null", "/dev/urandom",
-                  folder_of(s->config_path, config) },
-        .reads = 10,
-        .write = { s->config->state_dir, folder_of(s->api_path, api) },
-        .writes = 2,
-        .abstract_sockets = notify != NULL && notify[0] == '@',
-    };
-
-    for (size_t i = 0; i < s->config->provider_count; i++) {
-        if (s->config->providers[i].type == CONFIG_PROVIDER_HTTP)
-            (void)mkdir(s->config->state_dir, 0700); /* later it could not be made */
-    }
-    return sandbox_files(&f, SANDBOX_ABI_ASK, err);
-}
-
-/* A kernel that cannot do a part costs that part and one line, unless all is required (faults.md X10). */
-static int missing(const struct stages *s, int r, const struct err *why, struct err *err)
-{
-    if (s->config->sandbox == CONFIG_SANDBOX_REQUIRE)
-        return err_set(err, r, "runtime.sandbox: require: %s", why->text);
-    log_warning("sandbox: %s; going on without that part", why->text);
-    return 0;
-}
-
-static int confine(struct stages *s, struct err *err)
-{
-    struct err why = { "" };
-    int abi = confine_files(s, &why), r = 0;
-
-    if (abi < 0 && (r = missing(s, abi, &why, err)) != 0)
-        return r;
-    if ((r = sandbox_report(s->loop)) != 0)
-        return err_set(err, r, "no pipe for the sandbox: %s", strerror(-r));
-    if ((r = sandbox_calls(SANDBOX_GATEWAY, &why)) != 0 && (r = missing(s, r, &why, err)) != 0)
-        return r;
-    log_debug("sandbox: Landlock version %d", abi > 0 ? abi : 0);
-    return 0;
-}
-
 /* ---- all of it ---- */
-
-static void warn_of_reload(const struct stages *s)
-{
-    if (s->config_path != NULL && access(s->config_path, R_OK) != 0)
-        log_warning("%s cannot be read by this user any more (%s): a reload will fail until it can",
-                    s->config_path, strerror(errno));
-}
 
 int stages_confine(void *stages, const char *tun_name, struct route *route, struct err *err)
 {
     struct stages *s = stages;
     unsigned keep = has_mark(s->config) ? privilege_for_mark() : 0;
+    const struct confine_options files = {
+        .config = s->config, .config_path = s->config_path, .api_path = s->api_path, .state = true
+    };
     char text[256];
     int r;
 
@@ -185,13 +128,22 @@ int stages_confine(void *stages, const char *tun_name, struct route *route, stru
     log_info("privileges: user %u, capabilities: %s%s", (unsigned)geteuid(),
              privilege_text(text, sizeof(text)),
              s->helper != NULL ? "; the helper process keeps what routes and the TUN need" : "");
-    warn_of_reload(s);
-    return s->config->sandbox == CONFIG_SANDBOX_OFF ? 0 : confine(s, err);
+    confine_warn_unreadable(s->config, s->config_path);
+    return confine_now(&files, s->loop, &s->confine, err);
+}
+
+void stages_warn(const struct stages *s, const struct config *now)
+{
+    if (wanted(s) && !s->sees_programs && wants_programs(now))
+        log_warning("reload: PROCESS-* rules are new: until a restart they see the programs of user %u only, "
+                    "since the privilege to look at others was given up at the start",
+                    (unsigned)geteuid());
 }
 
 void stages_end(struct stages *s)
 {
-    sandbox_report_end(s->loop);
+    confine_end(s->confine, s->loop);
+    s->confine = NULL;
     if (s->helper != NULL)
         netlink_delegate(s->netlink, NULL, NULL);
     helper_end(s->helper);

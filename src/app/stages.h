@@ -13,6 +13,7 @@
 
 #include "culvert/config.h"
 #include "culvert/loop.h"
+#include "confine.h"
 #include "helper.h"
 #include "privilege.h"
 
@@ -28,6 +29,8 @@ struct stages { /* the caller fills the first part */
     void *arg;
     struct helper *helper; /* NULL: nothing that it would be needed for */
     struct privilege_account account;
+    struct confine *confine; /* NULL: not confined */
+    bool sees_programs;      /* the helper may look into processes of all users */
 };
 
 /** stages_begin() - "helper" and "user" [main, before any thread]
@@ -36,6 +39,8 @@ int stages_begin(struct stages *s, struct err *err);
 /** stages_confine() - the last three; everything is open, no thread runs yet; gateway_setup.before_threads
  * @tun_name: of the device. @route: the routes that were made, or NULL. Return: 0; -errno with a sentence: what was asked for cannot be had. */
 int stages_confine(void *stages, const char *tun_name, struct route *route, struct err *err);
+/** stages_warn() - what @now wants and only a restart could give it: privileges that are gone */
+void stages_warn(const struct stages *s, const struct config *now);
 /** stages_end() - the gateway has stopped and put everything back */
 void stages_end(struct stages *s);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,4 +88,20 @@ int state_file_write(const char *dir, const char *name, const void *bytes, size_
     if (r != 0)
         unlink(fresh);
     return r;
+}
+
+void state_file_folders(const char *path)
+{
+    char folder[4096];
+    size_t len = strlen(path);
+
+    if (len >= sizeof(folder))
+        return;
+    for (size_t i = 1; i < len; i++) {
+        if (path[i] != '/')
+            continue;
+        memcpy(folder, path, i);
+        folder[i] = '\0';
+        (void)mkdir(folder, 0755);
+    }
 }

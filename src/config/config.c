@@ -339,6 +339,7 @@ int config_load_file(const char *path, struct config **out, struct config_messag
 
     if (e == -ENOMEM)
         return e;
+    cfg_note_refused(messages, e, path);
     if (e != 0) {
         file_message(path, messages, "%s", err.text);
         return e;

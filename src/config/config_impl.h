@@ -199,6 +199,13 @@ void *cfg_scratch(struct cfg_read *r, size_t bytes); /* cfg_alloc() that notes a
 void *cfg_keep(struct cfg_read *r, size_t bytes);
 char *cfg_keep_text(struct cfg_read *r, const char *text, size_t len);
 
+/* config->files gets one more; a failure is noted as those of cfg_keep() are */
+void cfg_note_file(struct cfg_read *r, const char *path, bool written);
+void cfg_note_refused(struct config_messages *m, int e, const char *path); /* if @e is -EACCES */
+/** cfg_read_named() - cfg_read_file() of a file that the configuration names, which is noted */
+int cfg_read_named(struct cfg_read *r, const char *path, size_t max, char **out, size_t *len, unsigned *mode,
+                   struct err *err);
+
 size_t cfg_enter_key(struct cfg_read *r, const char *key); /* returns what cfg_leave() wants */
 size_t cfg_enter_index(struct cfg_read *r, size_t index);
 void cfg_leave(struct cfg_read *r, size_t path_len);

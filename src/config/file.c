@@ -131,6 +131,36 @@ int cfg_read_file(const char *path, size_t max, char **out, size_t *len, unsigne
     return 0;
 }
 
+void cfg_note_refused(struct config_messages *m, int e, const char *path)
+{
+    if (e == -EACCES && m->refused == NULL)
+        m->refused = strdup(path);
+}
+
+void cfg_note_file(struct cfg_read *r, const char *path, bool written)
+{
+    size_t len = strlen(path) + 1;
+    struct config_file *f = cfg_keep(r, sizeof(*f) + len);
+
+    if (f == NULL)
+        return;
+    f->written = written;
+    f->next = r->config->files;
+    memcpy(f->path, path, len);
+    r->config->files = f;
+}
+
+int cfg_read_named(struct cfg_read *r, const char *path, size_t max, char **out, size_t *len, unsigned *mode,
+                   struct err *err)
+{
+    int e;
+
+    cfg_note_file(r, path, false);
+    e = cfg_read_file(path, max, out, len, mode, err);
+    cfg_note_refused(r->messages, e, path);
+    return e;
+}
+
 /* ---- is it text? -------------------------------------------------------------------------------------------------- */
 
 /* One character of UTF-8 (RFC 3629 section 4: no overlong form, no surrogate, at most U+10FFFF). Return: its bytes, 0: bad. */

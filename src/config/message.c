@@ -119,6 +119,7 @@ void config_messages_free(struct config_messages *m)
         free(m->list[i].text);
     free(m->list);
     free(m->file);
+    free(m->refused);
     *m = (struct config_messages){ 0 };
 }
 

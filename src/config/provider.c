@@ -87,20 +87,6 @@ static void read_scalar(struct cfg_read *r, const struct cfg_key *k, const struc
     memcpy((char *)to + k->offset, &v, sizeof(v));
 }
 
-static void read_geo_path(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
-{
-    struct cfg_providers *all = providers(r);
-    bool asn = strcmp(k->name, "asn") == 0;
-
-    (void)to;
-    if (all == NULL)
-        return;
-    all->geo_path[asn] = v->text;
-    all->geo_at[asn] = v;
-}
-
-/* ---- databases ---------------------------------------------------------------------------------------------------- */
-
 /* Relative to the folder of the configuration. */
 static const char *path_of(struct cfg_read *r, const char *path)
 {
@@ -117,6 +103,21 @@ static const char *path_of(struct cfg_read *r, const char *path)
     return whole;
 }
 
+static void read_geo_path(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
+{
+    struct cfg_providers *all = providers(r);
+    bool asn = strcmp(k->name, "asn") == 0;
+
+    (void)to;
+    if (all == NULL)
+        return;
+    all->geo_path[asn] = v->text;
+    all->geo_at[asn] = v;
+    cfg_note_file(r, path_of(r, v->text), false); /* rules of a later file may want it */
+}
+
+/* ---- databases ---------------------------------------------------------------------------------------------------- */
+
 struct rule_geo *cfg_geodata(struct cfg_read *r, enum rule_geo_kind kind, const struct cfg_node *at)
 {
     struct cfg_providers *all = providers(r);
@@ -124,12 +125,14 @@ struct rule_geo *cfg_geodata(struct cfg_read *r, enum rule_geo_kind kind, const 
     struct rule_geo **geo = &r->config->geo[kind];
     struct err err = { "" };
     char saved[CFG_PATH_MAX];
+    int e;
 
     if (all == NULL || *geo != NULL || all->geo_failed[kind])
         return *geo;
     if (all->geo_path[kind] == NULL)
         cfg_error(r, at, "needs a database; name its file in geodata.%s", key);
-    else if (rule_geo_open(path_of(r, all->geo_path[kind]), kind, geo, &err) != 0) {
+    else if ((e = rule_geo_open(path_of(r, all->geo_path[kind]), kind, geo, &err)) != 0) {
+        cfg_note_refused(r->messages, e, path_of(r, all->geo_path[kind]));
         memcpy(saved, r->path, sizeof(saved));
         cfg_leave(r, 0);
         cfg_enter_key(r, "geodata");
@@ -185,7 +188,7 @@ static struct rule_set *load_file(struct cfg_read *r, struct cfg_provider *p, co
     unsigned mode;
     size_t len;
     char *data;
-    int e = cfg_read_file(path, PROVIDER_BYTES_MAX, &data, &len, &mode, &err);
+    int e = cfg_read_named(r, path, PROVIDER_BYTES_MAX, &data, &len, &mode, &err);
 
     if (e == -ENOENT && may_lack)
         return NULL;
@@ -328,6 +331,8 @@ static void finish_one(struct cfg_read *r, struct cfg_provider *p, struct config
     finish_url(r, p, out);
     out->max_bytes = p->max_bytes != 0 ? p->max_bytes : LIST_BYTES_DEFAULT;
     out->path = cfg_keep_text(r, copy_path(r, p), strlen(copy_path(r, p)));
+    if (out->path != NULL)
+        cfg_note_file(r, out->path, true);
     out->exit = exit_of(r, p);
 }
 

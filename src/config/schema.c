@@ -21,19 +21,21 @@ _Static_assert(sizeof(enum echo_mode) == sizeof(int) && sizeof(enum upstream_udp
 
 /* ---- runtime, limits, log ------------------------------------------------------------------------------------------ */
 
-static const struct cfg_choice sandboxes[] = {
-    { "true", CONFIG_SANDBOX_ON, CFG_HERE },
-    { "false", CONFIG_SANDBOX_OFF, CFG_HERE },
-    { "require", CONFIG_SANDBOX_REQUIRE, CFG_HERE },
-    { .text = NULL },
-};
-
 #ifdef WITH_SECCOMP
+#define REQUIRE_STATE CFG_HERE
 #define NEEDS_SECCOMP
 #else
+#define REQUIRE_STATE CFG_LEFT_OUT
 #define NEEDS_SECCOMP                                                                                        \
     .state = CFG_LEFT_OUT, .instead = "this program was built to keep its privileges (WITH_SECCOMP=OFF)",
 #endif
+
+static const struct cfg_choice sandboxes[] = {
+    { "true", CONFIG_SANDBOX_ON, CFG_HERE },
+    { "false", CONFIG_SANDBOX_OFF, CFG_HERE },
+    { "require", CONFIG_SANDBOX_REQUIRE, REQUIRE_STATE },
+    { .text = NULL },
+};
 
 static const struct cfg_key runtime_keys[] = {
     { .name = "workers",
@@ -56,8 +58,9 @@ static const struct cfg_key runtime_keys[] = {
       AT(sandbox),
       .fallback = "true",
       .choices = sandboxes,
-      .help = "give up privileges, system calls and files that are not needed; `require`: where the kernel "
-              "cannot do all of it, do not start" },
+      .help = "`run` and `serve` give up privileges, system calls and files that are not needed; `require`: "
+              "where "
+              "the kernel cannot do all of it, do not start" },
     { .name = "state-dir",
       .type = &cfg_output_dir,
       .fixed = true,

@@ -45,7 +45,7 @@ static const char *from_file(struct cfg_read *r, const struct cfg_node *v, const
     struct err err;
     char *text;
     size_t len;
-    int e = cfg_read_file(path, SECRET_FILE_MAX, &text, &len, &mode, &err);
+    int e = cfg_read_named(r, path, SECRET_FILE_MAX, &text, &len, &mode, &err);
 
     if (e == -ENOMEM) {
         r->no_memory = true;

@@ -19,7 +19,7 @@ static const char *read_pem_file(struct cfg_read *r, const struct cfg_node *v, c
     struct err err;
     char *text;
     size_t len;
-    int e = cfg_read_file(path, PEM_FILE_MAX, &text, &len, &mode, &err);
+    int e = cfg_read_named(r, path, PEM_FILE_MAX, &text, &len, &mode, &err);
 
     if (e == -ENOMEM) {
         r->no_memory = true;
@@ -238,7 +238,7 @@ static struct tls_ca *system_ca(struct cfg_read *r, const struct cfg_node *at)
 
     if (r->system_ca != NULL)
         return r->system_ca;
-    e = cfg_read_file(TLS_SYSTEM_CA_FILE, PEM_FILE_MAX, &text, &len, &mode, &err);
+    e = cfg_read_named(r, TLS_SYSTEM_CA_FILE, PEM_FILE_MAX, &text, &len, &mode, &err);
     if (e == 0) {
         e = tls_ca_parse(text, len, &r->system_ca, &err);
         free(text);

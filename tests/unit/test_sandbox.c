@@ -45,14 +45,14 @@ static int with_files(int abi)
 {
     char folder[] = "/tmp/culvert-sandbox-XXXXXX", inside[64], outside[64];
     struct err err = { "" };
-    struct sandbox_files f = { .read = { "/proc", NULL, "/nowhere" }, .reads = 3, .writes = 1 };
+    struct sandbox_path paths[] = { { "/proc", false }, { "/nowhere", false }, { folder, true } };
+    struct sandbox_files f = { .path = paths, .paths = ARRAY_LEN(paths) };
     int fd, r;
 
     if (mkdtemp(folder) == NULL)
         return 1;
     snprintf(inside, sizeof(inside), "%s/in", folder);
     snprintf(outside, sizeof(outside), "%s-out", folder);
-    f.write[0] = folder;
     r = sandbox_files(&f, abi, &err);
     if (r == -EOPNOTSUPP)
         return CANNOT;
@@ -85,7 +85,7 @@ static void every_version_of_landlock_can_be_used(void **state) /* faults.md X10
 
 static int without_landlock(int unused)
 {
-    struct sandbox_files f = { .reads = 0 };
+    struct sandbox_files f = { .paths = 0 };
     struct err err = { "" };
 
     (void)unused;

@@ -222,5 +222,6 @@ def masque(lab, pki, namespace=None, address=ADDRESS, port=8443, password="sesam
     namespace.sysctl("net/ipv4/ping_group_range", "0 2147483647")
     p = Process(lab.context, namespace, [gateway.program(lab.context), "serve", "-c", config], "masque-%d" % port,
                 env=gateway.sanitizer_env())
+    lab.context.own(gateway.NothingRefused(p), "check")
     wait_port(namespace, address, port, seconds=lab.context.slow(10), process=p)
     return Masque(address, port, "alice", password, pki.ca, config, p)

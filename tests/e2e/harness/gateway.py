@@ -173,6 +173,17 @@ def start(lab, proxies=(), rules=None, route=True, ready=True, argv=None, sectio
     return gw
 
 
+class NothingRefused:
+    """At the end of a test: no far end's sandbox refused it a call (X9)."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def check(self):
+        refused = [x for x in self.process.lines if REFUSED in x]
+        check(not refused, "the sandbox of culvert serve refused what is needed (X9): %s" % " ".join(refused))
+
+
 def check_file(context, text, name="checked.yaml"):
     """`culvert check` on a text: (exit status, lines of errors)."""
     path = context.write(name, text)

@@ -97,6 +97,7 @@ def culvert_serve(lab, address=lab_addresses.PROXY[0], port=1082, username=None,
                                                          "users": {username: password}}}})
         argv = [gateway.program(lab.context), "serve", "-c", lab.context.write("serve-%d.yaml" % port, conf, 0o600)]
     p = Process(lab.context, lab.srv, argv, "culvert-serve-%d" % port, env=gateway.sanitizer_env())
+    lab.context.own(gateway.NothingRefused(p), "check")
     wait_port(lab.srv, address, port, seconds=lab.context.slow(10), process=p)
     return Socks("culvert serve", address, port, True, username, password, process=p)
 
