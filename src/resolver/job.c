@@ -5,8 +5,8 @@
  * without UDP, makes it go on over TCP. The first NOERROR or NXDOMAIN counts. After STALE_TICK those who wait get an old
  * answer, if there is one; at the end an old one or SERVFAIL (faults.md D7): within 5 s of the question.
  *
- * Against forgery (RFC 5452; faults.md D3, D4): a UDP try has a socket of its own with a random port where it goes out
- * directly, a random id, and hears only its server; what does not match is counted and waited on. */
+ * Against forgery (RFC 5452; faults.md D3, D4): an answer must have the question's random id, come from its server and repeat the
+ * question; what does not match is counted and waited on (datagram.c). */
 #include "service_impl.h"
 
 #include <errno.h>
@@ -17,7 +17,6 @@
 #define LAST_TICK  19 /* 4.75 s */
 #define RESEND_1   4  /* ticks after a try began */
 #define RESEND_2   12
-#define OPEN_US    UINT64_C(4000000)
 #define SECOND_US  UINT64_C(1000000)
 
 /* ---- lists ---- */
@@ -39,9 +38,7 @@ static void job_unhash(struct dns_job *j)
 
 static void try_close(struct dns_try *t)
 {
-    if (t->udp != NULL)
-        up_udp_close(t->udp);
-    t->udp = NULL;
+    datagram_leave(t);
     stream_leave(t);
     t->state = TRY_DEAD;
 }
@@ -238,23 +235,13 @@ static int build_query(struct dns_try *t)
     return r;
 }
 
-static void go_to_stream(struct dns_try *t)
+void try_over_stream(struct dns_try *t)
 {
-    if (t->udp != NULL)
-        up_udp_close(t->udp);
-    t->udp = NULL;
-    t->open = false;
+    datagram_leave(t);
     t->state = TRY_STREAM;
+    t->repeated = false;
     if (build_query(t) != 0 || stream_ask(t) != 0)
         try_failed(t);
-}
-
-static void udp_send_query(struct dns_try *t)
-{
-    struct host_port to = t->server->at;
-
-    DCOUNT(t->job->s, sent);
-    up_udp_send(t->udp, &to, t->query + 2, t->query_len - 2, 0, 0, 0); /* a loss is repeated */
 }
 
 /* RFC 6891 section 7: some old servers answer FORMERR or NOTIMP to what they do not know. */
@@ -266,7 +253,7 @@ static bool again_without_edns(struct dns_try *t, const struct dns_answer *a)
     t->no_edns = true;
     if (build_query(t) != 0)
         return false;
-    udp_send_query(t);
+    datagram_send(t);
     return true;
 }
 
@@ -289,7 +276,7 @@ void try_message(struct dns_try *t, const uint8_t *data, size_t len)
     } else if (relay.answer.truncated) {
         DCOUNT(j->s, truncated);
         if (t->state == TRY_UDP)
-            go_to_stream(t);
+            try_over_stream(t);
         else
             try_failed(t);
     } else if (relay.answer.rcode == DNS_NOERROR || relay.answer.rcode == DNS_NXDOMAIN) {
@@ -300,60 +287,9 @@ void try_message(struct dns_try *t, const uint8_t *data, size_t len)
     }
 }
 
-static void on_udp_open(void *arg)
-{
-    struct dns_try *t = arg;
-
-    t->open = true;
-    if (!t->job->done)
-        udp_send_query(t);
-}
-
-static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
-{
-    struct dns_try *t = arg;
-    const struct ip_port server = { t->server->at.addr, t->server->at.port };
-
-    for (size_t i = 0; i < n && t->state == TRY_UDP && !t->job->done; i++) {
-        if (ip_is_none(&d[i].source.addr) || ip_port_equal(&d[i].source, &server))
-            try_message(t, d[i].data, d[i].len);
-        else
-            DCOUNT(t->job->s, ignored);
-    }
-}
-
-static void on_udp_error(void *arg, const struct ip_port *target, const struct ip_addr *offender, int type,
-                         int code, uint32_t mtu)
-{
-    struct dns_try *t = arg;
-    const struct ip_port server = { t->server->at.addr, t->server->at.port };
-
-    (void)offender;
-    (void)type;
-    (void)code;
-    if (mtu == 0 && ip_port_equal(target, &server) && t->state == TRY_UDP)
-        try_failed(t); /* an unreachable name server; the next one, at once */
-}
-
-static void on_udp_closed(void *arg, const struct up_failure *why)
-{
-    struct dns_try *t = arg;
-
-    t->udp = NULL;
-    if (t->state != TRY_UDP || t->job->done)
-        return;
-    if (why->err == -EOPNOTSUPP)
-        go_to_stream(t);
-    else
-        try_failed(t);
-}
-
-static const struct up_udp_events udp_events = { on_udp_open, on_datagrams, on_udp_error, on_udp_closed };
-
 static void try_start(struct dns_try *t)
 {
     const struct dns_plan *p = t->job->plan;
-    struct dns_service *s = t->job->s;
     int r;
 
     if (t->server->transport != DNS_OVER_UDP || t->server->target >= p->target_count) {
@@ -365,9 +301,9 @@ static void try_start(struct dns_try *t)
         t->state = TRY_UDP;
         r = build_query(t);
         if (r == 0)
-            r = up_udp_open(s->env, p->targets[t->server->target], OPEN_US, &udp_events, t, &t->udp);
+            r = datagram_ask(t);
         if (r == -EOPNOTSUPP) {
-            go_to_stream(t);
+            try_over_stream(t);
             return;
         }
     }
@@ -390,8 +326,8 @@ static void resend(struct dns_job *j)
     if (since != RESEND_1 && since != RESEND_2)
         return;
     for (size_t i = 0; i < j->started_tries; i++) {
-        if (j->tries[i].state == TRY_UDP && j->tries[i].open)
-            udp_send_query(&j->tries[i]);
+        if (j->tries[i].state == TRY_UDP)
+            datagram_send(&j->tries[i]);
     }
 }
 

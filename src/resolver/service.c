@@ -444,6 +444,7 @@ void dns_service_stop(struct dns_service *s)
     s->running = false;
     jobs_close(s);
     streams_close(s);
+    datagrams_close(s);
     dns_plan_unref(s->plan);
     s->plan = NULL;
     streams_forget(s);

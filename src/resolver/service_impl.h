@@ -3,6 +3,7 @@
  *     ask   a client's question, from taking it to its reply; it may travel to another worker and back
  *     job   one question to name servers, with all asks that wait for it
  *     try   a job's question to one server, over UDP or a stream
+ *     assoc a way to servers over UDP, shared by tries through a proxy
  *     conn  a stream (TCP, TLS) to one server, shared by tries (RFC 7766 section 6.2.1)
  *
  * What always holds: a job that is done stays in memory until its timer runs, so no callback of a try finds it gone. */
@@ -94,8 +95,9 @@ struct dns_try {
     const struct dns_nameserver *server;
     enum try_state state;
     uint16_t id;
-    bool open, repeated, no_edns;
-    struct up_udp *udp;
+    bool repeated, no_edns;
+    struct dns_assoc *assoc; /* over UDP */
+    struct dns_try *assoc_next;
     struct dns_conn *conn;
     struct h2_stream *request; /* over HTTPS: on its way */
     uint8_t *body;             /* of the response, as far as it came */
@@ -126,6 +128,15 @@ void job_leave(struct dns_ask *a);
 void jobs_close(struct dns_service *s);
 void try_message(struct dns_try *t, const uint8_t *data, size_t len);
 void try_failed(struct dns_try *t);
+void try_over_stream(struct dns_try *t); /* UDP is not enough, or cannot be had */
+
+/* ---- datagram.c ---- */
+
+/** datagram_ask() - send it over UDP when there is an association; 0; -EOPNOTSUPP: its way out has none; or -errno */
+int datagram_ask(struct dns_try *t);
+void datagram_send(struct dns_try *t); /* once more, if it was sent */
+void datagram_leave(struct dns_try *t);
+void datagrams_close(struct dns_service *s);
 
 /* ---- stream.c ---- */
 
@@ -188,6 +199,7 @@ struct dns_service {
     struct slab asks, jobs;
     struct dns_job *buckets[JOB_BUCKETS], *all_jobs;
     struct dns_conn *conns;
+    struct dns_assoc *assocs;
     struct tls_worker *tls;
     struct dns_server_tls *tls_contexts;
     struct answer_cache cache;

@@ -1,7 +1,10 @@
 """Name servers over TLS and HTTPS, through the configured way out and no other (issue: DNS; faults.md D13, G5)."""
+import socket
+
+from faultd import UdpRelay
 from harness import check, check_equal, client, fronts, servers, test
 from harness import lab as at
-from harness.names import dig, dns, status_of
+from harness.names import dig, dns, only_a, question, status_of
 
 
 def secure_unbound(t, lab):
@@ -109,3 +112,36 @@ def _(t):
         check_equal(gw.counter("dns.failed"), 0)
         check_equal(gw.terminate(seconds=4), 0)
     only.check_nothing()
+
+
+@test("questions through SOCKS5 share one association, which is made anew when it breaks; a question that waited is asked again", rows=["D13"])
+def _(t):
+    lab = t.lab()
+    waiting = []
+
+    def reply(relay, header, query, sender):
+        if b"\x04wait" in query and not waiting:
+            waiting.append(query)            # no answer, and the association goes
+            relay.connections[-1].socket.shutdown(socket.SHUT_RDWR)
+        else:
+            relay.relay_socket.sendto(header + only_a(query, ["192.0.2.7"], ttl=0), sender)
+
+    relay = UdpRelay(t, lab.srv, at.PROXY[0], 2000, answer=reply)
+    gw = lab.gateway(proxies=[relay.proxy()], dns={"mode": "real", "nameserver": ["udp://%s#up" % at.TARGET[0]]},
+                     runtime={"workers": 1, "state-dir": t.path("state")})
+
+    def ask(names):
+        with client.udp(lab.cli, at.TARGET2[0], 53) as s:
+            for i, name in enumerate(names):
+                s.send(question(name, number=i))
+            return sorted(s.recv(512)[:2] for _ in names)
+
+    names = ["n%d.test" % i for i in range(50)]
+    check_equal(ask(names), [i.to_bytes(2, "big") for i in range(50)], "answers to 50 questions at once")
+    check_equal(relay.associates, 1, "associations")
+    ids = {query[:2] for _, query, _ in relay.datagrams}
+    check_equal(len(ids), len(relay.datagrams), "their ids differ")
+    check_equal(len(ask(["wait.test"])), 1, "an answer after the association broke")
+    check_equal((relay.associates, len(waiting), gw.counter("dns.repeated")), (2, 1, 1))
+    check_equal(len(ask(names)), 50, "and more")
+    check_equal(relay.associates, 2, "associations in the end")
