@@ -147,11 +147,11 @@ static int fill(struct confine *c, const struct confine_options *o)
 /* ---- in force ------------------------------------------------------------------------------------------------------------- */
 
 /* A kernel that cannot do a part costs that part and one line, unless all is required (faults.md X10). */
-static int missing(const struct config *config, int r, const struct err *why, struct err *err)
+static int missing(const struct confine_options *o, int r, const struct err *why, struct err *err)
 {
-    if (config->sandbox == CONFIG_SANDBOX_REQUIRE)
+    if (o->config->sandbox == CONFIG_SANDBOX_REQUIRE)
         return err_set(err, r, "runtime.sandbox: require: %s", why->text);
-    log_warning("sandbox: %s; going on without that part", why->text);
+    log_line(o->child ? LOG_INFO : LOG_WARNING, "sandbox: %s; going on without that part", why->text);
     return 0;
 }
 
@@ -169,7 +169,7 @@ static int files(struct confine *c, const struct confine_options *o, struct err 
     abi = sandbox_files(&f, SANDBOX_ABI_ASK, &why);
     c->files = abi > 0;
     log_debug("sandbox: Landlock version %d", abi > 0 ? abi : 0);
-    return abi < 0 ? missing(o->config, abi, &why, err) : 0;
+    return abi < 0 ? missing(o, abi, &why, err) : 0;
 }
 
 static int calls(const struct confine_options *o, struct loop *l, struct err *err)
@@ -180,7 +180,7 @@ static int calls(const struct confine_options *o, struct loop *l, struct err *er
     if (r != 0)
         return err_set(err, r, "no pipe for the sandbox: %s", strerror(-r));
     r = sandbox_calls(o->child ? SANDBOX_PARENT : SANDBOX_GATEWAY, &why);
-    return r != 0 ? missing(o->config, r, &why, err) : 0;
+    return r != 0 ? missing(o, r, &why, err) : 0;
 }
 
 int confine_now(const struct confine_options *o, struct loop *l, struct confine **out, struct err *err)

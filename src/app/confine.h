@@ -18,7 +18,7 @@ struct confine_options { /* borrowed for the call */
     const char *config_path; /* NULL: there is no file */
     const char *api_path;    /* of a socket that is removed at the end; NULL: none */
     bool state;              /* state-dir is written */
-    bool child;              /* another program was started, and is sent signals */
+    bool child; /* another program was started, is sent signals, and has the terminal: few lines */
 };
 
 /** confine_now() - files, then system calls; with `runtime.sandbox: require` all of it or nothing (faults.md X10)

@@ -19,11 +19,14 @@
 #include <unistd.h>
 
 #include "cell.h"
+#include "confine.h"
 #include "exec_builtin.h"
 #include "gateway.h"
 #include "guard.h"
 #include "names.h"
+#include "privilege.h"
 #include "process.h"
+#include "stages.h"
 
 struct exec {
     struct config config; /* the loaded one with our changes; shares its strings */
@@ -34,6 +37,8 @@ struct exec {
     struct guard guard;
     struct loop *loop;
     struct gateway *gateway;
+    const char *config_path; /* NULL: --proxy or --builtin */
+    struct confine *confine;
     struct loop_io signal_io;
     sigset_t old_mask; /* what the command gets back */
     bool ended;        /* the command, and `status` is its */
@@ -205,6 +210,23 @@ static int start_cell(struct exec *x)
     return EXIT_FINE;
 }
 
+/* The command and its guard live already, and keep what they had; what is given up is the gateway's, which reads what proxies send. */
+static int give_up_privileges(void *arg, const char *tun_name, struct route *route, struct err *err)
+{
+    struct exec *x = arg;
+    const struct confine_options files = { .config = &x->config,
+                                           .config_path = x->config_path,
+                                           .child = true };
+    int r;
+
+    (void)tun_name;
+    (void)route;
+    if (x->config.sandbox == CONFIG_SANDBOX_OFF)
+        return 0;
+    r = privilege_keep(stages_kept(&x->config), err);
+    return r != 0 ? r : confine_now(&files, x->loop, &x->confine, err);
+}
+
 static int start_gateway(struct exec *x)
 {
     struct gateway_setup setup = {
@@ -214,6 +236,8 @@ static int start_gateway(struct exec *x)
         .tun_fd_count = x->cell.fd_count,
         .dns_address = { x->dns_address[0], x->dns_address[1] },
         .dns_server = x->dns_server,
+        .before_threads = give_up_privileges,
+        .before_arg = x,
         .on_fatal = on_fatal,
         .arg = x,
     };
@@ -257,8 +281,8 @@ static int run(struct exec *x, struct builtin *builtin)
     process_raise_fd_limit(); /* ours only: the command keeps the limits that it was given */
     if ((r = loop_new(&x->loop)) != 0)
         return complain(EXIT_FAILED, "no event loop: %s", strerror(-r));
-    if ((status = builtin_start(builtin)) != EXIT_FINE || (status = start_gateway(x)) != EXIT_FINE)
-        return status;
+    if ((status = start_gateway(x)) != EXIT_FINE || (status = builtin_start(builtin)) != EXIT_FINE)
+        return status; /* in this order: a thread that is there already would keep what it has */
     return run_until_end(x, &signals);
 }
 
@@ -267,6 +291,7 @@ static void finish(struct exec *x)
     gateway_stop(x->gateway);
     cell_end(&x->cell);
     guard_dismiss(&x->guard);
+    confine_end(x->confine, x->loop);
     loop_free(x->loop);
 }
 
@@ -280,6 +305,7 @@ int cmd_exec(const struct cli *cli)
 
     if (cell_check(&err) != 0)
         return complain(EXIT_FAILED, "%s", err.text);
+    x.config_path = cli->builtin ? NULL : load_path(cli);
     status = cli->builtin ? builtin_new(&builtin, &loaded) : load_config(cli, &loaded);
     if (status == EXIT_FINE) {
         x.config = *loaded;

@@ -71,13 +71,13 @@ int stages_begin(struct stages *s, struct err *err)
 
 /* ---- capabilities ---- */
 
-static bool has_mark(const struct config *c)
+unsigned stages_kept(const struct config *c)
 {
     bool any = c->route.mark != 0 || c->route.auto_route;
 
     for (size_t i = 0; i < c->upstream_count; i++)
         any = any || c->upstreams[i].routing_mark != 0;
-    return any;
+    return any ? privilege_for_mark() : 0;
 }
 
 static void on_helper_dead(void *arg)
@@ -114,7 +114,6 @@ static int delegate(struct stages *s, const char *tun_name, struct route *route,
 int stages_confine(void *stages, const char *tun_name, struct route *route, struct err *err)
 {
     struct stages *s = stages;
-    unsigned keep = has_mark(s->config) ? privilege_for_mark() : 0;
     const struct confine_options files = {
         .config = s->config, .config_path = s->config_path, .api_path = s->api_path, .state = true
     };
@@ -123,7 +122,8 @@ int stages_confine(void *stages, const char *tun_name, struct route *route, stru
 
     if (!wanted(s))
         return 0;
-    if ((r = delegate(s, tun_name, route, err)) != 0 || (r = privilege_keep(keep, err)) != 0)
+    if ((r = delegate(s, tun_name, route, err)) != 0 ||
+        (r = privilege_keep(stages_kept(s->config), err)) != 0)
         return r;
     log_info("privileges: user %u, capabilities: %s%s", (unsigned)geteuid(),
              privilege_text(text, sizeof(text)),

@@ -313,3 +313,22 @@ def _(t):
     r = desk.lab.gw.result([gateway.program(t), "exec", "--proxy", desk.server.url, "--dns", at.TARGET[0], "--", "curl", "-sS",
                             "-o", "/dev/null", "-w", "%{size_download}", Services.url(at.TARGET[0], "bytes/1000")], timeout=20)
     check_equal((r.returncode, r.stdout), (0, "1000"), r.stderr)
+
+
+@test("the gateway of exec gives up what it has, its command and its guard keep theirs, and a signal goes on to the command",
+      rows=["X9"], limit=60)
+def _(t):
+    desk = Desk(t)
+    p = desk.user.start(desk.server.url, "sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done")
+    p.wait_line("^up$", t.slow(10))
+    with open("/proc/%d/status" % p.pid) as f:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    check_equal([status[x] for x in ("NoNewPrivs", "Seccomp")], ["1", "2"], "no-new-privs and seccomp of the gateway")
+    with open("/proc/%d/task/%d/children" % (p.pid, p.pid)) as f:
+        children = [int(x) for x in f.read().split()]
+    for child in children:
+        with open("/proc/%d/status" % child) as f:
+            check("Seccomp:\t0\n" in f.read(), "process %d, which is not the gateway, has a filter" % child)
+    p.signal(signal.SIGTERM)                        # goes on to the command
+    check_equal(p.wait(t.slow(5)), 7, "exit status")
+    check(gateway.REFUSED not in p.text, p.text)

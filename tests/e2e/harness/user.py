@@ -100,6 +100,7 @@ class User:
         r = self.run([self.program, "exec", "--proxy", url, *options, "--", *command], timeout, **kw)
         errors = r.stderr if isinstance(r.stderr, str) else r.stderr.decode("utf-8", "replace")
         check(not gateway.SANITIZER_NOISE.search(errors), errors)
+        check(gateway.REFUSED not in errors, errors)
         return r
 
     def start(self, url, *command, name="exec", **kw):
