@@ -21,6 +21,8 @@ void demo_pattern_init(struct demo_pattern *p);
 const uint8_t *demo_pattern_at(const struct demo_pattern *p, uint64_t offset);
 bool demo_pattern_holds(const struct demo_pattern *p, uint64_t offset, const void *data, size_t len);
 
+bool demo_send_all(int fd, const void *data, size_t len); /* into a blocking stream; false: it broke */
+
 struct demo_servers;
 /** demo_servers_start() - a TCP server, a UDP echo and a name server, a thread each [main]
  * Return: 0; -errno with a sentence. They end with the process. */

@@ -57,7 +57,7 @@ bool demo_pattern_holds(const struct demo_pattern *p, uint64_t offset, const voi
 
 /* ---- TCP ---- */
 
-static bool send_all(int fd, const void *data, size_t len)
+bool demo_send_all(int fd, const void *data, size_t len)
 {
     const char *at = data;
 
@@ -79,12 +79,12 @@ static void answer_get(const struct visit *v, uint64_t bytes)
 
     snprintf(head, sizeof(head), "HTTP/1.0 200 OK\r\nContent-Length: %llu\r\n\r\n",
              (unsigned long long)bytes);
-    if (!send_all(v->fd, head, strlen(head)))
+    if (!demo_send_all(v->fd, head, strlen(head)))
         return;
     for (uint64_t done = 0; done < bytes;) {
         size_t n = bytes - done < DEMO_PERIOD ? (size_t)(bytes - done) : DEMO_PERIOD;
 
-        if (!send_all(v->fd, demo_pattern_at(p, done), n))
+        if (!demo_send_all(v->fd, demo_pattern_at(p, done), n))
             return;
         done += n;
     }
@@ -104,9 +104,9 @@ static void answer_put(const struct visit *v, uint64_t bytes, const char *begun,
     }
     free(piece);
     if (exact && done == bytes)
-        send_all(v->fd, "HTTP/1.0 200 OK\r\n\r\n", 19);
+        demo_send_all(v->fd, "HTTP/1.0 200 OK\r\n\r\n", 19);
     else
-        send_all(v->fd, "HTTP/1.0 400 Bad Request\r\n\r\n", 28);
+        demo_send_all(v->fd, "HTTP/1.0 400 Bad Request\r\n\r\n", 28);
 }
 
 static void *serve_visit(void *arg)
@@ -230,7 +230,7 @@ static void *serve_dns_tcp(void *arg) /* one question a connection */
             len = answer_name(query + 2, got - 2, reply + 2, sizeof(reply) - 2);
         put_be16(reply, (uint16_t)len);
         if (len > 0)
-            send_all(fd, reply, len + 2);
+            demo_send_all(fd, reply, len + 2);
         if (fd >= 0)
             close(fd);
     }

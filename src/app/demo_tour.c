@@ -59,21 +59,6 @@ static int open_socket(const struct ip_addr *to, int type, int protocol, uint16_
     return -1;
 }
 
-static bool send_all(int fd, const void *data, size_t len)
-{
-    const char *at = data;
-
-    while (len > 0) {
-        ssize_t n = send(fd, at, len, MSG_NOSIGNAL);
-
-        if (n <= 0)
-            return false;
-        at += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
 /* The answer's head, up to its empty line, byte by byte since the body follows. */
 static bool read_ok(int fd)
 {
@@ -93,7 +78,7 @@ static bool ask_bytes(int fd, size_t bytes)
     char request[64];
 
     snprintf(request, sizeof(request), "GET /bytes/%zu HTTP/1.0\r\n\r\n", bytes);
-    return send_all(fd, request, strlen(request));
+    return demo_send_all(fd, request, strlen(request));
 }
 
 /* ---- TCP ---- */
@@ -147,12 +132,12 @@ static int upload(struct tour *t, int fd)
     char head[64];
 
     snprintf(head, sizeof(head), "PUT / HTTP/1.0\r\nContent-Length: %d\r\n\r\n", TRANSFER_BYTES);
-    if (!send_all(fd, head, strlen(head)))
+    if (!demo_send_all(fd, head, strlen(head)))
         return fail(t, "broken");
     for (size_t done = 0; done < TRANSFER_BYTES;) {
         size_t n = TRANSFER_BYTES - done < DEMO_PERIOD ? TRANSFER_BYTES - done : DEMO_PERIOD;
 
-        if (!send_all(fd, demo_pattern_at(&t->pattern, done), n))
+        if (!demo_send_all(fd, demo_pattern_at(&t->pattern, done), n))
             return fail(t, "broken");
         done += n;
     }
@@ -313,7 +298,7 @@ static int ask_name(struct tour *t, int type)
     if (prefix > 0)
         put_be16(bytes, (uint16_t)query.len);
     fd = open_socket(&t->dns, type, 0, 53);
-    if (fd >= 0 && send_all(fd, bytes, prefix + query.len))
+    if (fd >= 0 && demo_send_all(fd, bytes, prefix + query.len))
         n = type == SOCK_STREAM ? recv_framed(fd, bytes) : recv(fd, bytes, sizeof(bytes), 0);
     if (fd >= 0)
         close(fd);

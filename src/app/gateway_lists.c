@@ -80,21 +80,11 @@ static void succeeded(struct rule_list *l)
 static int keep_copy(const char *path, const char *data, size_t len)
 {
     char fresh[4096];
-    int fd, r;
 
     if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
         return -ENAMETOOLONG;
     state_file_folders(path);
-    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0)
-        return -errno;
-    r = state_file_fill(fd, data, len);
-    close(fd);
-    if (r == 0 && rename(fresh, path) != 0)
-        r = -errno;
-    if (r != 0)
-        unlink(fresh);
-    return r;
+    return state_file_replace(path, fresh, 0644, data, len);
 }
 
 /* ---- putting it in force -------------------------------------------------------------------------------------------------- */

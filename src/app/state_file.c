@@ -52,7 +52,7 @@ ssize_t state_file_read(const char *dir, const char *name, size_t max, uint8_t *
     return r;
 }
 
-int state_file_fill(int fd, const void *bytes, size_t len)
+static int fill(int fd, const void *bytes, size_t len)
 {
     const uint8_t *at = bytes;
 
@@ -69,25 +69,32 @@ int state_file_fill(int fd, const void *bytes, size_t len)
     return fsync(fd) == 0 ? 0 : -errno;
 }
 
-int state_file_write(const char *dir, const char *name, const void *bytes, size_t len)
+int state_file_replace(const char *path, const char *fresh, mode_t mode, const void *bytes, size_t len)
 {
-    char path[PATH_BYTES], fresh[PATH_BYTES];
-    int fd, r;
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    int r;
 
-    if ((r = path_of(dir, name, "", path)) != 0 || (r = path_of(dir, name, ".new", fresh)) != 0)
-        return r;
-    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
-        return -errno;
-    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
-    r = state_file_fill(fd, bytes, len);
+    r = fill(fd, bytes, len);
     close(fd);
     if (r == 0 && rename(fresh, path) != 0)
         r = -errno;
     if (r != 0)
         unlink(fresh);
     return r;
+}
+
+int state_file_write(const char *dir, const char *name, const void *bytes, size_t len)
+{
+    char path[PATH_BYTES], fresh[PATH_BYTES];
+    int r;
+
+    if ((r = path_of(dir, name, "", path)) != 0 || (r = path_of(dir, name, ".new", fresh)) != 0)
+        return r;
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+        return -errno;
+    return state_file_replace(path, fresh, 0600, bytes, len);
 }
 
 void state_file_folders(const char *path)

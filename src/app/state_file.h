@@ -12,8 +12,8 @@ ssize_t state_file_read(const char *dir, const char *name, size_t max, uint8_t *
 /** state_file_write() - written beside the old one, synced and moved over it: a reader finds the one or the other (faults.md D9)
  * Makes @dir when it is missing. Return: 0 or -errno. */
 int state_file_write(const char *dir, const char *name, const void *bytes, size_t len);
-/** state_file_fill() - all of it into an open file, and synced. Return: 0 or -errno */
-int state_file_fill(int fd, const void *bytes, size_t len);
+/** state_file_replace() - the same for any path: written to @fresh, beside it and with @mode, and moved over it. Return: 0 or -errno */
+int state_file_replace(const char *path, const char *fresh, mode_t mode, const void *bytes, size_t len);
 /** state_file_folders() - make all folders on the way to the file @path; what cannot be made is for whoever opens it to say */
 void state_file_folders(const char *path);
 

@@ -233,22 +233,15 @@ static void read_host(struct cfg_read *r, const struct cfg_key *k, const struct 
                   cfg_quote(v->text, quoted));
 }
 
-#define SCALAR_TYPE(type, name_, expects_, read_)                                                            \
-    const struct cfg_type type = {                                                                           \
-        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .read = (read_)                          \
-    }
-#define LIST_TYPE(type, name_, expects_, read_)                                                              \
-    const struct cfg_type type = {                                                                           \
-        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .list = true, .read = (read_)            \
-    }
-
-SCALAR_TYPE(cfg_interface, "interface", "the name of an interface", read_interface);
-SCALAR_TYPE(cfg_auto_interface, "`auto`, `none`, interface", "auto, none or the name of an interface",
-            read_auto_interface);
-SCALAR_TYPE(cfg_detect_interface, "`true`, `false`", "true or false", read_detect_interface);
-LIST_TYPE(cfg_tun_addresses, "list of ADDRESS/LENGTH", "an address such as 198.18.0.1/30", read_tun_address);
-LIST_TYPE(cfg_excludes, "list of ranges", "a range such as 192.168.0.0/16", read_exclude);
-LIST_TYPE(cfg_allow, "list of ranges", "a range such as 192.168.0.0/16", read_allow);
-SCALAR_TYPE(cfg_api_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:9090", read_api_listen);
-SCALAR_TYPE(cfg_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:1080", read_listen);
-SCALAR_TYPE(cfg_host, "address or name", "an address or a host name", read_host);
+CFG_SCALAR_TYPE(cfg_interface, "interface", "the name of an interface", read_interface);
+CFG_SCALAR_TYPE(cfg_auto_interface, "`auto`, `none`, interface", "auto, none or the name of an interface",
+                read_auto_interface);
+CFG_SCALAR_TYPE(cfg_detect_interface, "`true`, `false`", "true or false", read_detect_interface);
+CFG_LIST_TYPE(cfg_tun_addresses, "list of ADDRESS/LENGTH", "an address such as 198.18.0.1/30",
+              read_tun_address);
+CFG_LIST_TYPE(cfg_excludes, "list of ranges", "a range such as 192.168.0.0/16", read_exclude);
+CFG_LIST_TYPE(cfg_allow, "list of ranges", "a range such as 192.168.0.0/16", read_allow);
+CFG_SCALAR_TYPE(cfg_api_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:9090",
+                read_api_listen);
+CFG_SCALAR_TYPE(cfg_listen, "ADDRESS:PORT", "an address and a port, as in 127.0.0.1:1080", read_listen);
+CFG_SCALAR_TYPE(cfg_host, "address or name", "an address or a host name", read_host);

@@ -99,6 +99,18 @@ struct cfg_type {
     void (*read)(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to);
 };
 
+/* How a type is written. They are const, and declared below. */
+#define CFG_SCALAR_TYPE(type, name_, expects_, read_)                                                        \
+    const struct cfg_type type = {                                                                           \
+        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .read = (read_)                          \
+    }
+#define CFG_LIST_TYPE(type, name_, expects_, read_)                                                          \
+    const struct cfg_type type = {                                                                           \
+        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .list = true, .read = (read_)            \
+    }
+#define CFG_MAP_TYPE(type, name_, expects_, read_)                                                           \
+    const struct cfg_type type = { .name = (name_), .expects = (expects_), .kind = CFG_MAP, .read = (read_) }
+
 enum cfg_state {
     CFG_HERE,      /* works */
     CFG_LATER,     /* config.md promises it: "not supported yet" */

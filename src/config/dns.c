@@ -559,29 +559,18 @@ void cfg_dns_finish(struct cfg_read *r)
     check_mode(r, d);
 }
 
-#define SCALAR_TYPE(type, name_, expects_, read_)                                                            \
-    const struct cfg_type type = {                                                                           \
-        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .read = (read_)                          \
-    }
-#define LIST_TYPE(type, name_, expects_, read_)                                                              \
-    const struct cfg_type type = {                                                                           \
-        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .list = true, .read = (read_)            \
-    }
-#define MAP_TYPE(type, name_, expects_, read_)                                                               \
-    const struct cfg_type type = { .name = (name_), .expects = (expects_), .kind = CFG_MAP, .read = (read_) }
-
-SCALAR_TYPE(cfg_dns_mode, "choice", "one word", read_mode);
-SCALAR_TYPE(cfg_dns_enable, "`true`, `false`", "true or false", read_enable);
-SCALAR_TYPE(cfg_dns_ca, "path, PEM", "a file or PEM text", read_ca);
-SCALAR_TYPE(cfg_dns_range, "`none`, range", "a range of addresses, or none", read_fake_range);
-LIST_TYPE(cfg_dns_hijack, "list of ADDRESS:PORT", "any:53, tcp://any:53 or an address", read_hijack);
-LIST_TYPE(cfg_tun_hijack, "list of ADDRESS:PORT", "any:53, tcp://any:53 or an address", read_tun_hijack);
-LIST_TYPE(cfg_dns_filter, "list of patterns", "a pattern of names such as +.example.org", read_filter);
-LIST_TYPE(cfg_dns_rebind, "list of patterns", "a pattern of names such as +.example.org", read_rebind);
-LIST_TYPE(cfg_dns_types, "list of types", "a type such as HTTPS", read_block_type);
-LIST_TYPE(cfg_dns_servers, "list of servers", "a name server such as tls://192.0.2.53#proxy",
-          read_nameserver);
-LIST_TYPE(cfg_dns_proxy_servers, "list of addresses", "an address such as 192.0.2.53", read_proxy_server);
-MAP_TYPE(cfg_dns_policy, "map of servers by pattern", "a map of name servers by pattern", read_policy);
-MAP_TYPE(cfg_dns_hosts, "map of addresses by pattern", "a map of addresses by name", read_hosts);
-LIST_TYPE(cfg_sniff_ports, "list of ports", "a port such as 443, 8000-8999, or none", read_ports);
+CFG_SCALAR_TYPE(cfg_dns_mode, "choice", "one word", read_mode);
+CFG_SCALAR_TYPE(cfg_dns_enable, "`true`, `false`", "true or false", read_enable);
+CFG_SCALAR_TYPE(cfg_dns_ca, "path, PEM", "a file or PEM text", read_ca);
+CFG_SCALAR_TYPE(cfg_dns_range, "`none`, range", "a range of addresses, or none", read_fake_range);
+CFG_LIST_TYPE(cfg_dns_hijack, "list of ADDRESS:PORT", "any:53, tcp://any:53 or an address", read_hijack);
+CFG_LIST_TYPE(cfg_tun_hijack, "list of ADDRESS:PORT", "any:53, tcp://any:53 or an address", read_tun_hijack);
+CFG_LIST_TYPE(cfg_dns_filter, "list of patterns", "a pattern of names such as +.example.org", read_filter);
+CFG_LIST_TYPE(cfg_dns_rebind, "list of patterns", "a pattern of names such as +.example.org", read_rebind);
+CFG_LIST_TYPE(cfg_dns_types, "list of types", "a type such as HTTPS", read_block_type);
+CFG_LIST_TYPE(cfg_dns_servers, "list of servers", "a name server such as tls://192.0.2.53#proxy",
+              read_nameserver);
+CFG_LIST_TYPE(cfg_dns_proxy_servers, "list of addresses", "an address such as 192.0.2.53", read_proxy_server);
+CFG_MAP_TYPE(cfg_dns_policy, "map of servers by pattern", "a map of name servers by pattern", read_policy);
+CFG_MAP_TYPE(cfg_dns_hosts, "map of addresses by pattern", "a map of addresses by name", read_hosts);
+CFG_LIST_TYPE(cfg_sniff_ports, "list of ports", "a port such as 443, 8000-8999, or none", read_ports);

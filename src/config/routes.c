@@ -80,12 +80,9 @@ static void read_cgroups(struct cfg_read *r, const struct cfg_key *k, const stru
         memcpy(c->cgroup[c->cgroups++], path, len + 1);
 }
 
-#define LIST_TYPE(type, name_, expects_, read_)                                                              \
-    const struct cfg_type type = {                                                                           \
-        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .list = true, .read = (read_)            \
-    }
-
-LIST_TYPE(cfg_route_interfaces, "list of interfaces", "the name of an interface", read_interfaces);
-LIST_TYPE(cfg_route_uids, "list of numbers and ranges", "a number or a range such as 1000-1999", read_uids);
-LIST_TYPE(cfg_route_gids, "list of numbers and ranges", "a number or a range such as 1000-1999", read_gids);
-LIST_TYPE(cfg_route_cgroups, "list of paths", "the path of a cgroup", read_cgroups);
+CFG_LIST_TYPE(cfg_route_interfaces, "list of interfaces", "the name of an interface", read_interfaces);
+CFG_LIST_TYPE(cfg_route_uids, "list of numbers and ranges", "a number or a range such as 1000-1999",
+              read_uids);
+CFG_LIST_TYPE(cfg_route_gids, "list of numbers and ranges", "a number or a range such as 1000-1999",
+              read_gids);
+CFG_LIST_TYPE(cfg_route_cgroups, "list of paths", "the path of a cgroup", read_cgroups);

@@ -111,23 +111,11 @@ void cfg_masque_finish(struct cfg_read *r)
     r->config->masque = m->options;
 }
 
-#define MAP_TYPE(type, expects_, read_)                                                                      \
-    const struct cfg_type type = { .name = "map", .expects = (expects_), .kind = CFG_MAP, .read = (read_) }
-
-const struct cfg_type cfg_users = { .name = "map of names to secrets",
-                                    .expects = "a map such as {alice: {file: PATH}}",
-                                    .kind = CFG_MAP,
-                                    .read = read_users };
-const struct cfg_type cfg_masque_users = { .name = "map of names to secrets",
-                                           .expects = "a map such as {alice: {file: PATH}}",
-                                           .kind = CFG_MAP,
-                                           .read = read_masque_users };
-const struct cfg_type cfg_masque_allow = { .name = "list of prefixes",
-                                           .expects = "a prefix such as 10.0.0.0/8",
-                                           .kind = CFG_SCALAR,
-                                           .list = true,
-                                           .read = read_masque_allow };
-MAP_TYPE(cfg_per_user, "a map such as {flows: 1000, rate: 50Mbit}", read_per_user);
-MAP_TYPE(cfg_masque,
-         "a map such as {listen: '0.0.0.0:443', certificate: FILE, private-key: FILE, users: MAP}",
-         read_masque);
+CFG_MAP_TYPE(cfg_users, "map of names to secrets", "a map such as {alice: {file: PATH}}", read_users);
+CFG_MAP_TYPE(cfg_masque_users, "map of names to secrets", "a map such as {alice: {file: PATH}}",
+             read_masque_users);
+CFG_LIST_TYPE(cfg_masque_allow, "list of prefixes", "a prefix such as 10.0.0.0/8", read_masque_allow);
+CFG_MAP_TYPE(cfg_per_user, "map", "a map such as {flows: 1000, rate: 50Mbit}", read_per_user);
+CFG_MAP_TYPE(cfg_masque, "map",
+             "a map such as {listen: '0.0.0.0:443', certificate: FILE, private-key: FILE, users: MAP}",
+             read_masque);

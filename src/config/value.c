@@ -482,37 +482,32 @@ static void read_ignored(struct cfg_read *r, const struct cfg_key *k, const stru
     cfg_warning(r, v, "has no effect here; remove it");
 }
 
-#define SCALAR_TYPE(type, name_, expects_, read_)                                                            \
-    const struct cfg_type type = {                                                                           \
-        .name = (name_), .expects = (expects_), .kind = CFG_SCALAR, .read = (read_)                          \
-    }
-
 const struct cfg_type cfg_section_type = {
     .name = "map", .expects = "a map (key: value)", .kind = CFG_MAP, .read = read_section
 };
-SCALAR_TYPE(cfg_bool, "`true`, `false`", "true or false", read_bool);
-SCALAR_TYPE(cfg_uint, "number", "a number", read_uint);
-SCALAR_TYPE(cfg_auto_uint, "`auto`, number", "auto or a number", read_auto_uint);
-SCALAR_TYPE(cfg_none_uint, "`none`, number", "none or a number", read_none_uint);
-SCALAR_TYPE(cfg_port, "number", "a port", read_port);
-SCALAR_TYPE(cfg_mtu, "number", "a number", read_mtu);
-SCALAR_TYPE(cfg_choice, "choice", "one word", read_choice);
-SCALAR_TYPE(cfg_choice_only, "choice", "one word", read_choice_only);
-SCALAR_TYPE(cfg_duration, "duration", "a duration such as 300ms, 60s, 5m or 2h", read_duration);
-SCALAR_TYPE(cfg_duration_ms, "duration", "a duration such as 50ms or 5s", read_duration_ms);
-SCALAR_TYPE(cfg_duration_or_off, "`off`, duration", "off or a duration such as 60s or 5m",
-            read_duration_or_off);
-SCALAR_TYPE(cfg_auto_size, "`auto`, size", "auto or a size such as 64MiB", read_auto_size);
-SCALAR_TYPE(cfg_rate, "`none`, rate", "none or a rate such as 50Mbit", read_rate);
-SCALAR_TYPE(cfg_auto_mark, "`auto`, mark", "a mark such as 0x1b6", read_auto_mark);
-SCALAR_TYPE(cfg_version, "number", "1", read_version);
-SCALAR_TYPE(cfg_fd, "number", "the number of an open descriptor", read_fd);
-SCALAR_TYPE(cfg_output, "`stderr`, `stdout`, path", "stderr, stdout or an absolute path", read_output);
-SCALAR_TYPE(cfg_metrics_path, "path", "a path of a URL, as in /metrics", read_metrics_path);
-SCALAR_TYPE(cfg_output_dir, "path", "an absolute path", read_output_dir);
-SCALAR_TYPE(cfg_socket_path, "path, `none`", "an absolute path or none", read_socket_path);
-SCALAR_TYPE(cfg_account, "user", "the name of a user", read_account);
-SCALAR_TYPE(cfg_true_only, "`true`", "true", read_true_only);
+CFG_SCALAR_TYPE(cfg_bool, "`true`, `false`", "true or false", read_bool);
+CFG_SCALAR_TYPE(cfg_uint, "number", "a number", read_uint);
+CFG_SCALAR_TYPE(cfg_auto_uint, "`auto`, number", "auto or a number", read_auto_uint);
+CFG_SCALAR_TYPE(cfg_none_uint, "`none`, number", "none or a number", read_none_uint);
+CFG_SCALAR_TYPE(cfg_port, "number", "a port", read_port);
+CFG_SCALAR_TYPE(cfg_mtu, "number", "a number", read_mtu);
+CFG_SCALAR_TYPE(cfg_choice, "choice", "one word", read_choice);
+CFG_SCALAR_TYPE(cfg_choice_only, "choice", "one word", read_choice_only);
+CFG_SCALAR_TYPE(cfg_duration, "duration", "a duration such as 300ms, 60s, 5m or 2h", read_duration);
+CFG_SCALAR_TYPE(cfg_duration_ms, "duration", "a duration such as 50ms or 5s", read_duration_ms);
+CFG_SCALAR_TYPE(cfg_duration_or_off, "`off`, duration", "off or a duration such as 60s or 5m",
+                read_duration_or_off);
+CFG_SCALAR_TYPE(cfg_auto_size, "`auto`, size", "auto or a size such as 64MiB", read_auto_size);
+CFG_SCALAR_TYPE(cfg_rate, "`none`, rate", "none or a rate such as 50Mbit", read_rate);
+CFG_SCALAR_TYPE(cfg_auto_mark, "`auto`, mark", "a mark such as 0x1b6", read_auto_mark);
+CFG_SCALAR_TYPE(cfg_version, "number", "1", read_version);
+CFG_SCALAR_TYPE(cfg_fd, "number", "the number of an open descriptor", read_fd);
+CFG_SCALAR_TYPE(cfg_output, "`stderr`, `stdout`, path", "stderr, stdout or an absolute path", read_output);
+CFG_SCALAR_TYPE(cfg_metrics_path, "path", "a path of a URL, as in /metrics", read_metrics_path);
+CFG_SCALAR_TYPE(cfg_output_dir, "path", "an absolute path", read_output_dir);
+CFG_SCALAR_TYPE(cfg_socket_path, "path, `none`", "an absolute path or none", read_socket_path);
+CFG_SCALAR_TYPE(cfg_account, "user", "the name of a user", read_account);
+CFG_SCALAR_TYPE(cfg_true_only, "`true`", "true", read_true_only);
 const struct cfg_type cfg_ignored = {
     .name = "any", .expects = "a value", .kind = CFG_SCALAR, .mixed = true, .read = read_ignored
 };

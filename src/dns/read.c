@@ -255,6 +255,21 @@ static int read_addresses(struct span msg, size_t at, unsigned answers, const st
     return -EBADMSG;
 }
 
+/* Header and question of an answer to @q, and what they say. Return: 0; -ENOMSG or -EBADMSG, see dns_read_answer() */
+static int read_head(struct span msg, uint16_t id, const struct dns_question *q, struct header *h, size_t *at,
+                     struct dns_answer *a)
+{
+    int r;
+
+    if (!header_read(msg, h) || h->id != id || (h->flags & FLAG_QR) == 0 || (h->flags & FLAG_OPCODE) != 0)
+        return -ENOMSG;
+    if ((r = answer_is_ours(msg, h, q, at)) != 0)
+        return r;
+    a->rcode = h->flags & FLAG_RCODE;
+    a->truncated = (h->flags & FLAG_TC) != 0;
+    return 0;
+}
+
 int dns_read_answer(struct span msg, uint16_t id, const struct dns_question *q, struct dns_answer *out)
 {
     size_t at = QUESTION_AT;
@@ -262,12 +277,8 @@ int dns_read_answer(struct span msg, uint16_t id, const struct dns_question *q, 
     struct header h;
     int r;
 
-    if (!header_read(msg, &h) || h.id != id || (h.flags & FLAG_QR) == 0 || (h.flags & FLAG_OPCODE) != 0)
-        return -ENOMSG;
-    if ((r = answer_is_ours(msg, &h, q, &at)) != 0)
+    if ((r = read_head(msg, id, q, &h, &at, &a)) != 0)
         return r;
-    a.rcode = h.flags & FLAG_RCODE;
-    a.truncated = (h.flags & FLAG_TC) != 0;
     if (!a.truncated) { /* a cut message may end anywhere, and nothing of it is used */
         if (!check_records(msg, at, &h, &a))
             return -EBADMSG;
@@ -318,12 +329,8 @@ int dns_read_relay(struct span msg, uint16_t id, const struct dns_question *q, s
     struct header h;
     int r;
 
-    if (!header_read(msg, &h) || h.id != id || (h.flags & FLAG_QR) == 0 || (h.flags & FLAG_OPCODE) != 0)
-        return -ENOMSG;
-    if ((r = answer_is_ours(msg, &h, q, &at)) != 0)
+    if ((r = read_head(msg, id, q, &h, &at, &a.answer)) != 0)
         return r;
-    a.answer.rcode = h.flags & FLAG_RCODE;
-    a.answer.truncated = (h.flags & FLAG_TC) != 0;
     if (!a.answer.truncated && h.questions == 1) {
         if (!check_records(msg, at, &h, &a.answer))
             return -EBADMSG;

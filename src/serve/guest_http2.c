@@ -10,6 +10,7 @@ enum {
     STREAMS_MAX = 1000, /* of one connection */
     KEEP_ALIVE_MS = 30000,
     FIELDS_MAX = 4,
+    CAPSULES = 64, /* of one event */
 };
 
 /* ---- answers ---- */
@@ -66,6 +67,29 @@ void tunnel_end(struct tunnel *t, enum h2_code code)
 
     tunnel_drop(t);
     h2_stream_close(s, code);
+}
+
+void tunnel_on_closed(void *tunnel, int err, uint32_t code)
+{
+    (void)err, (void)code;
+    tunnel_drop(tunnel);
+}
+
+void tunnel_read_capsules(struct tunnel *t, void (*take)(struct tunnel *t, const struct capsule *c))
+{
+    for (int i = 0; i < CAPSULES; i++) {
+        struct capsule c;
+        int r = h2_capsule_recv(t->stream, t->g->m->datagram, H2_DATAGRAM_MAX, &c);
+
+        if (r == -EAGAIN)
+            return;
+        if (r <= 0) {
+            h2_shutdown(t->stream);
+            tunnel_end(t, r == 0 ? H2_NO_ERROR : H2_PROTOCOL_ERROR);
+            return;
+        }
+        take(t, &c);
+    }
 }
 
 static void on_goodbye(struct wheel_timer *timer, uint64_t now_us)

@@ -29,8 +29,7 @@ static bool is_text(struct span s, const char *text)
     return s.len == strlen(text) && strncasecmp((const char *)s.data, text, s.len) == 0;
 }
 
-/* The part before @c, which is taken with it. */
-static bool take_until(struct span *s, uint8_t c, struct span *out)
+bool http_take_until(struct span *s, uint8_t c, struct span *out)
 {
     const uint8_t *at = s->len > 0 ? memchr(s->data, c, s->len) : NULL;
 
@@ -66,7 +65,7 @@ static int read_request_line(struct span line, struct http_request *out, bool *n
 {
     struct span method, target;
 
-    if (!take_until(&line, ' ', &method) || !take_until(&line, ' ', &target) || !is_token(method) ||
+    if (!http_take_until(&line, ' ', &method) || !http_take_until(&line, ' ', &target) || !is_token(method) ||
         target.len == 0)
         return 400;
     if (line.len != 8 || memcmp(line.data, "HTTP/", 5) != 0 || line.data[6] != '.')
@@ -82,7 +81,7 @@ static int read_request_line(struct span line, struct http_request *out, bool *n
 /* "name: value" without the blanks around the value (section 5). */
 static bool read_field(struct span line, struct span *name, struct span *value)
 {
-    if (!take_until(&line, ':', name) || !is_token(*name))
+    if (!http_take_until(&line, ':', name) || !is_token(*name))
         return false;
     while (line.len > 0 && (line.data[0] == ' ' || line.data[0] == '\t'))
         span_skip(&line, 1);
@@ -111,7 +110,7 @@ static int read_fields(struct span in, struct http_request *out, bool needs_host
     for (int count = 0;; count++) {
         struct span line, name, value;
 
-        if (!take_until(&in, '\n', &line))
+        if (!http_take_until(&in, '\n', &line))
             return 400;
         line.len--; /* its CR */
         if (line.len == 0)
@@ -150,7 +149,7 @@ int http_request_read(struct span in, size_t *scanned, struct http_request *out)
     in.len = (size_t)len;
     if (in.data[0] == '\r')
         span_skip(&in, 2);
-    if (!take_until(&in, '\n', &line))
+    if (!http_take_until(&in, '\n', &line))
         return 400;
     if (line.len > HTTP_LINE_MAX)
         return 414;

@@ -14,6 +14,9 @@ enum {
 
 /* ---- targets ---- */
 
+/* The part before @c, which is taken with it; false: @c does not come, and nothing is taken */
+bool http_take_until(struct span *s, uint8_t c, struct span *out);
+
 struct http_target {
     struct host_port to; /* its name, if any, is `name` */
     char name[256];

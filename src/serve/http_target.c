@@ -9,18 +9,6 @@
 
 /* ---- small readers ---- */
 
-/* The part before @c, which is taken with it. */
-static bool take_until(struct span *s, uint8_t c, struct span *out)
-{
-    const uint8_t *at = s->len > 0 ? memchr(s->data, c, s->len) : NULL;
-
-    if (!at)
-        return false;
-    *out = (struct span){ s->data, (size_t)(at - s->data) };
-    span_skip(s, out->len + 1);
-    return true;
-}
-
 static bool read_number(struct span s, unsigned max, unsigned *out)
 {
     unsigned n = 0;
@@ -134,7 +122,7 @@ int http_login(const struct serve_user *users, size_t n, struct span value)
     if (!take_scheme(&value, "Basic"))
         return -1;
     rest = (struct span){ login, decode_base64(value, login, sizeof(login)) };
-    if (take_until(&rest, ':', &name))
+    if (http_take_until(&rest, ':', &name))
         found = server_login(users, n, &name, &rest);
     explicit_bzero(login, sizeof(login));
     return found;

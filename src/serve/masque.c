@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#include "access.h"
+
 enum { CONNECT_TIMEOUT_MS = 10000 };
 
 /* ---- certificates ---- */
@@ -42,29 +44,10 @@ struct masque_access {
     struct serve_user users[];        /* and their strings */
 };
 
-static size_t users_bytes(const struct masque_options *opt)
-{
-    size_t bytes = opt->user_count * sizeof(*opt->users);
-
-    for (size_t i = 0; i < opt->user_count; i++)
-        bytes += strlen(opt->users[i].name) + strlen(opt->users[i].password) + 2;
-    return bytes;
-}
-
-static const char *put_text(char **cursor, const char *text)
-{
-    size_t len = strlen(text) + 1;
-    char *at = memcpy(*cursor, text, len);
-
-    *cursor += len;
-    return at;
-}
-
 struct masque_access *masque_access_new(const struct masque_options *opt)
 {
-    size_t bytes = users_bytes(opt);
+    size_t bytes = serve_users_bytes(opt->users, opt->user_count);
     struct masque_access *a = calloc(1, sizeof(*a) + bytes);
-    char *cursor;
 
     if (!a)
         return NULL;
@@ -74,11 +57,7 @@ struct masque_access *masque_access_new(const struct masque_options *opt)
     a->allows = opt->allows;
     a->user_count = opt->user_count;
     a->bytes = bytes;
-    cursor = (char *)(a->users + a->user_count);
-    for (size_t i = 0; i < opt->user_count; i++) {
-        a->users[i].name = put_text(&cursor, opt->users[i].name);
-        a->users[i].password = put_text(&cursor, opt->users[i].password);
-    }
+    serve_users_copy(a->users, opt->users, opt->user_count);
     return a;
 }
 
@@ -91,20 +70,11 @@ void masque_access_free(struct masque_access *a)
     free(a);
 }
 
-static int make_direct(const struct masque_access *a, struct upstream **out)
-{
-    struct upstream_options direct = { .name = "DIRECT", .kind = UPSTREAM_DIRECT, .public_only = true };
-
-    direct.allow = a->allow;
-    direct.allows = a->allows;
-    return upstream_new(&direct, out);
-}
-
 int masque_set_access(struct masque *m, struct masque_access *a)
 {
     struct upstream *direct = NULL;
     struct door *d = NULL;
-    int r = make_direct(a, &direct);
+    int r = serve_direct_new(a->allow, a->allows, true, &direct);
 
     if (r == 0)
         r = door_new(m, a->tls, &d);
@@ -170,7 +140,7 @@ static void set_options(struct masque *m, const struct masque_options *opt)
 
 static int init_pools(struct masque *m)
 {
-    uint32_t n = m->opt.max_streams, buffers = n > RELAY_BUFFERS_MAX / 2 ? RELAY_BUFFERS_MAX : 2 * n;
+    uint32_t n = m->opt.max_streams;
     int r;
 
     if ((r = slab_init(&m->guests, sizeof(struct guest), n)) != 0 ||
@@ -180,7 +150,7 @@ static int init_pools(struct masque *m)
     m->datagram = malloc(H2_DATAGRAM_MAX);
     if (!m->datagram)
         return -ENOMEM;
-    return buffers_init(&m->relays.buffers, buffers);
+    return relays_init(&m->relays, n);
 }
 
 static int take_connection(void *m, int fd)
@@ -248,7 +218,7 @@ void masque_close(struct masque *m)
     listener_close(&m->listener);
     while (m->all)
         guest_end(m->all, true);
-    buffers_fini(&m->relays.buffers);
+    relays_fini(&m->relays);
     free(m->datagram);
     slab_fini(&m->tunnels);
     slab_fini(&m->heads);

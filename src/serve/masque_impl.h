@@ -143,6 +143,10 @@ void tunnel_answer(struct tunnel *t, unsigned status, int err, bool capsules);
 void tunnel_refuse(struct tunnel *t, unsigned status, int err); /* answers, and ends the tunnel */
 void tunnel_end(struct tunnel *t, enum h2_code code);           /* everything of it, at once */
 void tunnel_drop(struct tunnel *t);                             /* the same when its stream is gone already */
+void tunnel_on_closed(void *tunnel, int err, uint32_t code);    /* on_closed of every kind: drops it */
+/** tunnel_read_capsules() - some of those that have come, to @take, which does not end the tunnel
+ * Their end is the end of both directions (RFC 9298 section 3.1). */
+void tunnel_read_capsules(struct tunnel *t, void (*take)(struct tunnel *t, const struct capsule *c));
 
 /* What each kind does. open: the request was read and its login is right; it answers, now or later. release: gives back what
  * the kind holds, but not the tunnel. */

@@ -22,13 +22,14 @@
 #define LOOK_US       UINT64_C(1000000)
 
 enum {
-    ROUNDS = 8,        /* buffers moved for one event */
-    KEEP_BUFFERS = 64, /* 4 MiB that are not given back */
+    ROUNDS = 8,         /* buffers moved for one event */
+    KEEP_BUFFERS = 64,  /* 4 MiB that are not given back */
+    BUFFERS_MAX = 4096, /* 256 MiB, touched on demand: what a server holds for stalled peers is bounded */
 };
 
 /* ---- buffers ---- */
 
-int buffers_init(struct buffers *b, uint32_t limit)
+static int buffers_init(struct buffers *b, uint32_t limit)
 {
     void *base = mmap(NULL, (size_t)limit * RELAY_BUFFER_BYTES, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -39,14 +40,15 @@ int buffers_init(struct buffers *b, uint32_t limit)
     return 0;
 }
 
-void buffers_fini(struct buffers *b)
+static void buffers_fini(struct buffers *b)
 {
     if (b->base)
         munmap(b->base, (size_t)b->limit * RELAY_BUFFER_BYTES);
     *b = (struct buffers){ 0 };
 }
 
-uint8_t *buffers_get(struct buffers *b)
+/* RELAY_BUFFER_BYTES, not zeroed; NULL at the limit */
+static uint8_t *buffers_get(struct buffers *b)
 {
     void *buffer = b->free_list;
 
@@ -60,7 +62,7 @@ uint8_t *buffers_get(struct buffers *b)
     return buffer;
 }
 
-void buffers_put(struct buffers *b, uint8_t *buffer)
+static void buffers_put(struct buffers *b, uint8_t *buffer)
 {
     memcpy(buffer, &b->free_list, sizeof(b->free_list)); /* last in, first out: it is still in the cache */
     b->free_list = buffer;
@@ -123,6 +125,16 @@ static void release(struct relay *r)
 }
 
 /* ---- the end ---- */
+
+int relays_init(struct relays *all, uint32_t max_streams)
+{
+    return buffers_init(&all->buffers, max_streams > BUFFERS_MAX / 2 ? BUFFERS_MAX : 2 * max_streams);
+}
+
+void relays_fini(struct relays *all)
+{
+    buffers_fini(&all->buffers);
+}
 
 void relay_stop(struct relay *r, bool reset)
 {

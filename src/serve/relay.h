@@ -7,11 +7,7 @@
 #include "culvert/upstream.h"
 #include "ledger.h"
 
-enum {
-    RELAY_BUFFER_BYTES = 64 * 1024,
-    RELAY_BUFFERS_MAX =
-        4096, /* 256 MiB, touched on demand: what a server holds for stalled peers is bounded */
-};
+enum { RELAY_BUFFER_BYTES = 64 * 1024 };
 
 /* ---- buffers: held by a direction only while bytes wait in it ---- */
 
@@ -20,10 +16,6 @@ struct buffers {
     uint32_t limit, touched, in_use;
     void *free_list;
 };
-int buffers_init(struct buffers *b, uint32_t limit);
-void buffers_fini(struct buffers *b);
-uint8_t *buffers_get(struct buffers *b); /* RELAY_BUFFER_BYTES, not zeroed; NULL at the limit */
-void buffers_put(struct buffers *b, uint8_t *buffer);
 
 /* ---- relays ---- */
 
@@ -38,6 +30,10 @@ struct relays {
     const struct relay *running; /* what is being called back; NULL once it has ended */
     counter *bytes[2];           /* UP, DOWN */
 };
+/** relays_init() - @max_streams: how many there may be at a time; the other members are the caller's
+ * Return: 0 or -ENOMEM */
+int relays_init(struct relays *all, uint32_t max_streams);
+void relays_fini(struct relays *all); /* all zero is fine */
 
 struct half {        /* one direction */
     uint8_t *buffer; /* NULL: nothing waits */

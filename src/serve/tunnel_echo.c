@@ -16,7 +16,6 @@
 enum {
     QUEUE_FRAMES = 128,
     QUEUE_BYTES = 512 * 1024, /* the next power of two above 4 of the longest */
-    ROUNDS = 64,              /* packets of one event */
     CAPSULE_MAX = 128,
 };
 
@@ -213,31 +212,11 @@ static void take_capsule(struct tunnel *t, const struct capsule *c)
 
 static void on_readable(void *arg)
 {
-    struct tunnel *t = arg;
-    struct masque *m = t->g->m;
-
-    for (int i = 0; i < ROUNDS; i++) {
-        struct capsule c;
-        int r = h2_capsule_recv(t->stream, m->datagram, H2_DATAGRAM_MAX, &c);
-
-        if (r == -EAGAIN)
-            return;
-        if (r <= 0) {
-            h2_shutdown(t->stream);
-            tunnel_end(t, r == 0 ? H2_NO_ERROR : H2_PROTOCOL_ERROR);
-            return;
-        }
-        take_capsule(t, &c);
-    }
+    tunnel_read_capsules(arg, take_capsule);
 }
 
-static void on_closed(void *arg, int err, uint32_t code)
-{
-    (void)err, (void)code;
-    tunnel_drop(arg);
-}
-
-const struct h2_stream_events tunnel_echo_events = { .on_readable = on_readable, .on_closed = on_closed };
+const struct h2_stream_events tunnel_echo_events = { .on_readable = on_readable,
+                                                     .on_closed = tunnel_on_closed };
 
 /* ---- life ---- */
 

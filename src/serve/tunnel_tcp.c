@@ -109,12 +109,6 @@ static void on_writable(void *arg)
     relay_on_client(&((struct tunnel *)arg)->relay, LOOP_WRITE);
 }
 
-static void on_closed(void *arg, int err, uint32_t code)
-{
-    (void)err, (void)code;
-    tunnel_drop(arg);
-}
-
 const struct h2_stream_events tunnel_tcp_events = { .on_readable = on_readable,
                                                     .on_writable = on_writable,
-                                                    .on_closed = on_closed };
+                                                    .on_closed = tunnel_on_closed };

@@ -14,7 +14,6 @@
 enum {
     QUEUE_FRAMES = 512,
     QUEUE_BYTES = 512 * 1024,
-    ROUNDS = 64, /* datagrams of one event */
 };
 
 /* ---- from the client ---- */
@@ -48,32 +47,11 @@ static void take_capsule(struct tunnel *t, const struct capsule *c)
 
 static void on_readable(void *arg)
 {
-    struct tunnel *t = arg;
-    struct masque *m = t->g->m;
-
-    for (int i = 0; i < ROUNDS; i++) {
-        struct capsule c;
-        int r = h2_capsule_recv(t->stream, m->datagram, H2_DATAGRAM_MAX, &c);
-
-        if (r == -EAGAIN)
-            return;
-        if (r <= 0) { /* their end is the end of both directions (RFC 9298 section 3.1) */
-            h2_shutdown(t->stream);
-            tunnel_end(t, r == 0 ? H2_NO_ERROR : H2_PROTOCOL_ERROR);
-            return;
-        }
-        take_capsule(t, &c);
-    }
-}
-
-static void on_stream_closed(void *arg, int err, uint32_t code)
-{
-    (void)err, (void)code;
-    tunnel_drop(arg);
+    tunnel_read_capsules(arg, take_capsule);
 }
 
 const struct h2_stream_events tunnel_udp_events = { .on_readable = on_readable,
-                                                    .on_closed = on_stream_closed };
+                                                    .on_closed = tunnel_on_closed };
 
 /* ---- from the target ---- */
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 
 PROGRAM = os.path.join(os.environ.get("BUILD_DIR", "build/dev"), "example_ping_handler")
 OWN, OTHER = "10.9.0.2", "10.9.0.77"
@@ -62,6 +63,11 @@ def configure(device):
     for words in (f"address add 10.9.0.1/24 dev {device}", f"-6 address add fd09::1/64 dev {device} nodad",
                   f"link set {device} up"):
         subprocess.run(["ip", *words.split()], check=True)
+    # The kernel makes the local route of an IPv6 address later, in a work queue; replies that come before it are lost.
+    deadline = time.monotonic() + 10
+    while not subprocess.run("ip -6 route show table local fd09::1".split(), capture_output=True).stdout:
+        if time.monotonic() > deadline:
+            raise SystemExit("fd09::1 has no local route")
 
 
 def run_mode(mode):
