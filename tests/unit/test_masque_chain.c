@@ -627,11 +627,6 @@ int main(void)
         cmocka_unit_test(an_opening_may_be_given_up_at_any_moment),
         cmocka_unit_test(a_pool_of_them),
     };
-    const char *refused = netns_enter(); /* ports and limits of our own */
 
-    if (refused) {
-        printf("skipped: %s\n", refused);
-        return 0;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_unless(netns_enter(), tests);
 }
