@@ -34,11 +34,11 @@ install(FILES packaging/completions/culvert.fish DESTINATION ${CMAKE_INSTALL_DAT
 
 if(SYSTEMD_UNIT_DIR)
     file(READ packaging/systemd/culvert.service unit)
-    string(REGEX REPLACE "ExecStart=[^ ]*/culvert " "ExecStart=${CMAKE_INSTALL_FULL_BINDIR}/culvert " unit "${unit}")
+    string(REPLACE "=/usr/bin/culvert " "=${CMAKE_INSTALL_FULL_BINDIR}/culvert " unit "${unit}")
     file(WRITE ${CMAKE_BINARY_DIR}/culvert.service "${unit}")
     install(FILES ${CMAKE_BINARY_DIR}/culvert.service DESTINATION ${SYSTEMD_UNIT_DIR})
 endif()
-install(FILES config/desktop.yaml config/router.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+install(FILES config/desktop.yaml config/router.yaml packaging/systemd/process-rules.conf DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 if(DEFAULT_CONFIG)
     install(FILES config/culvert.yaml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/culvert
         PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ)
