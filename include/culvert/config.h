@@ -120,6 +120,8 @@ struct config {
     struct serve_options serve;
     bool has_masque; /* and `serve.masque` */
     struct masque_options masque;
+    struct rate_limit *rates; /* `rate-limits`, in order */
+    size_t rate_count;
     const char *api_unix; /* path of the control socket; NULL: none */
     bool api_unix_set;    /* the file names it, so failing to open it is an error */
     struct {

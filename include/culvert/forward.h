@@ -44,6 +44,15 @@ struct
     struct sniff_ports tls, http, quic;
 };
 
+/* One of `rate-limits`: payload a second, of each client address in a range, or of all that takes a way out. */
+enum { RATE_UP, RATE_DOWN, RATE_LIMITS_MAX = 64 };
+#define RATE_OF_SOURCE UINT32_MAX
+struct rate_limit {
+    uint32_t target;         /* of a rule, or the way that was taken; RATE_OF_SOURCE: of clients */
+    struct ip_prefix source; /* then: whose; the first limit that has an address holds for it */
+    uint64_t bytes_per_s[2]; /* RATE_UP, RATE_DOWN; 0: no limit */
+};
+
 struct forward_options {            /* the `stack:` and `limits:` sections, as far as they are policy */
     enum tcp_accept accept;         /* TCP_ACCEPT_LATE */
     uint32_t connect_timeout_ms;    /* 10 s, the whole opening */
@@ -86,6 +95,8 @@ struct forward_policy_setup { /* borrowed until forward_policy_new() returns */
     /* what a rule's target index means; references are taken */
     struct upstream *const *targets;
     size_t target_count;
+    const struct rate_limit *rates; /* copied; targets are indices as above */
+    size_t rate_count;
     uint32_t
         workers; /* that it will be handed to: memory for each is taken here, so that handing it over cannot fail */
 };
@@ -97,6 +108,7 @@ struct rules *forward_policy_rules(struct forward_policy *p);
 const struct forward_options *forward_policy_options(const struct forward_policy *p);
 /* Borrowed from @p: what a rule's target index means. */
 struct upstream *const *forward_policy_targets(const struct forward_policy *p, size_t *count);
+const struct rate_limit *forward_policy_rates(const struct forward_policy *p, size_t *count); /* borrowed */
 /** forward_policy_hits() - how many flows the rule took, summed over all workers; RULE_IMPLICIT, too [any] */
 uint64_t forward_policy_hits(const struct forward_policy *p, uint32_t rule);
 /** forward_policy_has() - does one of its targets stand for @up? */
@@ -140,6 +152,10 @@ void forward_attach_dns(struct forward *f, struct dns_service *dns, struct name_
 /** forward_set_dns() - whose questions are answered here: those to the addresses of @settings' hijack, unless its mode is off
  * @settings: borrowed until the next call */
 void forward_set_dns(struct forward *f, const struct dns_settings *settings);
+
+/* ---- limits of the process, dealt to workers (design.md section 6) ------------------------------------------------ */
+
+typedef void forward_want_fn(void *arg);
 
 /* ---- who opened a flow: for rules with UID and PROCESS-* --------------------------------------------------------- */
 
@@ -217,6 +233,7 @@ bool forward_end_flow(struct forward *f, uint64_t id);
     X(no_sockets, "flow.no_sockets") \
     X(dns_over_tcp, "flow.dns_over_tcp") \
     X(udp_refused, "flow.udp_refused") \
+    X(rate_dropped, "flow.rate_dropped") \
     X(dns_hijacked, "flow.dns_hijacked") \
     X(sniffed, "flow.sniffed") \
     X(fakeip_unknown, "fakeip.unknown") \

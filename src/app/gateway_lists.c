@@ -104,6 +104,7 @@ static int swap(struct rule_list *l, struct rule_set *fresh)
         return r;
     setup.rules = rules;
     setup.targets = forward_policy_targets(g->policy, &setup.target_count);
+    setup.rates = forward_policy_rates(g->policy, &setup.rate_count);
     r = forward_policy_new(&setup, &policy);
     rules_unref(rules);
     if (r == 0)

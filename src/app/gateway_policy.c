@@ -47,6 +47,8 @@ int gateway_policy(struct gateway *g, const struct config *c, struct forward_pol
         .rules = c->rules,
         .targets = targets,
         .target_count = c->upstream_count,
+        .rates = c->rates,
+        .rate_count = c->rate_count,
         .workers = g->share.workers,
     };
     size_t olds = 0;

@@ -211,6 +211,8 @@ static void read_tree(struct cfg_read *r, const struct cfg_node *root)
     cfg_read_section(r, &cfg_schema, root, c);
     cfg_proxies_finish(r);
     if (!r->no_memory)
+        cfg_rates_finish(r);
+    if (!r->no_memory)
         cfg_dns_finish(r);
     if (!r->no_memory)
         cfg_providers_finish(r);

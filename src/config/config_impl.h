@@ -168,6 +168,7 @@ const struct cfg_foreign *cfg_foreign_list(size_t *n);
 #define CFG_PATH_MAX 256
 
 struct cfg_dns;       /* dns.c */
+struct cfg_rate;      /* below */
 struct cfg_providers; /* provider.c */
 struct cfg_targets;   /* proxy.c: the proxies in order, and all names */
 
@@ -187,6 +188,7 @@ struct cfg_read {
     size_t path_len;
     bool fixed;                           /* inside a section of which a reload changes nothing */
     bool no_memory;                       /* somewhere an allocation failed; the load ends with -ENOMEM */
+    struct cfg_rate *rates;               /* rates.c: entries in order */
     const struct cfg_node *api_listen;    /* api.listen; NULL: not there */
     const struct cfg_node *secret_inside; /* the first secret that stands in the file itself; NULL: none */
     struct cfg_masque *masque;            /* NULL: not in the file */
@@ -261,10 +263,9 @@ extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_r
     cfg_tun_hijack, cfg_dns_filter, cfg_dns_rebind, cfg_dns_types, cfg_dns_servers, cfg_dns_proxy_servers,
     cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports;                                            /* dns.c */
 extern const struct cfg_type cfg_group_members, cfg_group_url, cfg_group_strategy, cfg_dialer; /* group.c */
+extern const struct cfg_type cfg_rate_list, cfg_rate_source, cfg_rate_proxy;                   /* rates.c */
 /* Not built yet: named in the reference, never read (value.c). */
-extern const struct cfg_type cfg_later_text, cfg_later_texts, cfg_later_number, cfg_later_ports,
-    cfg_later_duration, cfg_later_bool, cfg_later_sections, cfg_later_map, cfg_later_rate, cfg_later_size,
-    cfg_later_secret;
+extern const struct cfg_type cfg_later_text;
 
 void cfg_list_choices(const struct cfg_choice *choices, char *out, size_t cap); /* "a, b or c" (value.c) */
 
@@ -314,6 +315,17 @@ struct cfg_group { /* what one entry of `proxy-groups` fills */
     bool secure; /* its url is https */
 };
 
+struct cfg_rate { /* what one entry of `rate-limits` fills */
+    struct cfg_rate *next;
+    const struct cfg_node *at, *proxy; /* NULL: not in the file */
+    struct ip_prefix source[RATE_LIMITS_MAX];
+    size_t sources;
+    bool wrong; /* something in it was reported */
+    struct rate_limit limit;
+};
+/** cfg_rates_finish() - config->rates; all names of proxies are known */
+void cfg_rates_finish(struct cfg_read *r);
+
 /** cfg_groups_finish() - members and dialers by index, into @ups, when all names are known; circles are errors
  * @errors: how many messages there were before names were looked at; with more, circles are not looked for */
 void cfg_groups_finish(struct cfg_read *r, struct upstream_options *ups, size_t errors);
@@ -337,6 +349,8 @@ void cfg_proxies_finish(struct cfg_read *r);
 /** cfg_proxy_url() - one more proxy, from a URL that is never shown; its options, or NULL after a message at @at */
 struct cfg_proxy *cfg_proxy_url(struct cfg_read *r, const char *url, const struct cfg_node *at);
 const struct cfg_proxy *cfg_proxy_at(const struct cfg_read *r, size_t i); /* NULL: no more */
+/** cfg_target_named() - the index of a proxy or group by its name. Return: -1 after a message (group.c) */
+int64_t cfg_target_named(struct cfg_read *r, const struct cfg_node *at);
 enum { CFG_TARGET_UNKNOWN = -1 };
 int64_t cfg_target_find(const struct cfg_read *r, const char *name);
 const char *cfg_target_nearest(const struct cfg_read *r, const char *name); /* NULL: none is near */

@@ -62,8 +62,7 @@ static void read_dialer(struct cfg_read *r, const struct cfg_key *k, const struc
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */
 
-/* Return: an index, or -1 after a message. */
-static int64_t find(struct cfg_read *r, const struct cfg_node *at)
+int64_t cfg_target_named(struct cfg_read *r, const struct cfg_node *at)
 {
     int64_t index = cfg_target_find(r, at->text);
     const char *nearest = index < 0 ? cfg_target_nearest(r, at->text) : NULL;
@@ -105,7 +104,7 @@ static void find_members(struct cfg_read *r, struct cfg_group *g)
 
     for (size_t i = 0; members != NULL && i < g->members.count; i++) {
         size_t inner = cfg_enter_index(r, i);
-        int64_t index = find(r, g->members.list[i]);
+        int64_t index = cfg_target_named(r, g->members.list[i]);
 
         if (index >= 0) {
             members[n++] = (uint32_t)index;
@@ -121,7 +120,7 @@ static void find_members(struct cfg_read *r, struct cfg_group *g)
 static void find_dialer(struct cfg_read *r, const struct cfg_proxy *p, struct upstream_options *up)
 {
     size_t before = cfg_enter_key(r, "dialer-proxy");
-    int64_t index = find(r, p->dialer);
+    int64_t index = cfg_target_named(r, p->dialer);
 
     if (is_reject(index))
         cfg_error(r, p->dialer, "leads nowhere; the name of a proxy or a group would work");

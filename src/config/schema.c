@@ -601,20 +601,6 @@ static const struct cfg_section api = {
     .keys = api_keys,
 };
 
-static const struct cfg_key rate_limits_keys[] = {
-    LATER("source", cfg_later_text, "of these clients, each"),
-    LATER("proxy", cfg_later_text, "through this way out"),
-    LATER("up", cfg_later_rate, "to the internet"),
-    LATER("down", cfg_later_rate, "to the client"),
-    END,
-};
-
-static const struct cfg_section rate_limits = {
-    .where = "rate-limits[]",
-    .help = "How fast.",
-    .keys = rate_limits_keys,
-};
-
 /* ---- the file ----------------------------------------------------------------------------------------------------------- */
 
 static const struct cfg_key top_keys[] = {
@@ -658,7 +644,11 @@ static const struct cfg_key top_keys[] = {
     FIXED_SECTION("api", api),
     SECTION("serve", cfg_serve_section),
     SECTION("geodata", cfg_geodata_section),
-    LATER_SECTION("rate-limits", cfg_later_sections, rate_limits, "how fast"),
+    { .name = "rate-limits",
+      .type = &cfg_rate_list,
+      .shown = "none",
+      .section = &cfg_rate_section,
+      .help = "how fast clients and ways out may be" },
     END,
 };
 

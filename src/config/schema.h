@@ -18,14 +18,6 @@
     {                                                                                                        \
         .name = (name_), .type = &cfg_section_type, .section = &(section_), .fixed = true                    \
     }
-#define LATER(name_, type_, help_)                                                                           \
-    {                                                                                                        \
-        .name = (name_), .type = &(type_), .help = (help_), .state = CFG_LATER                               \
-    }
-#define LATER_SECTION(name_, type_, section_, help_)                                                         \
-    {                                                                                                        \
-        .name = (name_), .type = &(type_), .help = (help_), .state = CFG_LATER, .section = &(section_)       \
-    }
 #define ALIAS(name_, of_)                                                                                    \
     {                                                                                                        \
         .name = (name_), .state = CFG_ALIAS, .alias = (of_)                                                  \
@@ -39,5 +31,6 @@ extern const struct cfg_section cfg_proxy_section;                    /* schema_
 extern const struct cfg_section cfg_serve_section;                    /* schema_serve.c */
 extern const struct cfg_section cfg_dns_section, cfg_sniffer_section; /* schema_dns.c */
 extern const struct cfg_section cfg_group_section;                    /* schema_group.c */
+extern const struct cfg_section cfg_rate_section;                     /* schema_rates.c */
 
 #endif

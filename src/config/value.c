@@ -515,13 +515,3 @@ const struct cfg_type cfg_ignored = {
 #define LATER_TYPE(type, name_) const struct cfg_type type = { .name = (name_) }
 
 LATER_TYPE(cfg_later_text, "text");
-LATER_TYPE(cfg_later_texts, "list of text");
-LATER_TYPE(cfg_later_number, "number");
-LATER_TYPE(cfg_later_ports, "list of ports");
-LATER_TYPE(cfg_later_duration, "duration");
-LATER_TYPE(cfg_later_bool, "`true`, `false`");
-LATER_TYPE(cfg_later_sections, "list of maps");
-LATER_TYPE(cfg_later_map, "map");
-LATER_TYPE(cfg_later_rate, "rate");
-LATER_TYPE(cfg_later_size, "size");
-LATER_TYPE(cfg_later_secret, "secret");

@@ -62,14 +62,22 @@ struct source *source_enter(struct forward *f, const struct ip_addr *addr)
         *bucket = s;
     }
     s->flows++;
+    if (rates_on(f))
+        rate_enter_source(f, s);
     return s;
 }
 
 void source_leave(struct forward *f, struct source *s)
 {
+    if (s && --s->flows == 0)
+        source_forget(f, s);
+}
+
+void source_forget(struct forward *f, struct source *s)
+{
     struct source **at;
 
-    if (!s || --s->flows > 0)
+    if (!rate_leave_source(f, s))
         return;
     for (at = source_bucket(f, &s->addr); *at != s; at = &(*at)->next)
         ;
@@ -217,6 +225,8 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->assocs, sizeof(struct udp_assoc), o->max_udp * 2)) != 0 ||
         (r = slab_init(&f->held, sizeof(struct held) + HELD_BYTES, 4096)) != 0 ||
         (r = slab_init(&f->sources, sizeof(struct source), flows)) != 0 ||
+        (r = slab_init(&f->meters, sizeof(struct meter), flows)) != 0 ||
+        (r = slab_init(&f->paces, sizeof(struct pace), o->max_tcp)) != 0 ||
         (r = slab_init(&f->queries, sizeof(struct dns_carried), 1024)) != 0 ||
         (r = slab_init(&f->pending, sizeof(struct dns_pending), 4096)) != 0 ||
         (r = dns_sessions_init(&f->sessions)) != 0 ||
@@ -271,6 +281,8 @@ void forward_free(struct forward *f)
     slab_fini(&f->assocs);
     slab_fini(&f->held);
     slab_fini(&f->sources);
+    slab_fini(&f->meters);
+    slab_fini(&f->paces);
     slab_fini(&f->queries);
     slab_fini(&f->pending);
     slab_fini(&f->sessions);
@@ -292,6 +304,9 @@ void forward_set_policy(struct forward *f, struct forward_policy *p)
     f->opt = *forward_policy_options(p);
     f->opt.max_tcp = max_tcp; /* of the slabs */
     f->opt.max_udp = max_udp;
+    rates_open(f);
+    if (old->rate_count > 0 || rates_on(f))
+        rates_renew(f);
     ways_unref(old);
 }
 
@@ -304,8 +319,8 @@ bool forward_trim(struct forward *f)
 {
     struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,   &f->held,
                                  &f->sources,   &f->queries,  &f->pending,   &f->sessions, &f->echoes,
-                                 &f->probes,    &f->looks,    &f->waits };
-    bool more = false;
+                                 &f->probes,    &f->looks,    &f->waits,     &f->meters,   &f->paces };
+    bool more = rates_trim(f);
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         more = slab_trim(all[i], NULL, NULL) || more;
@@ -333,6 +348,7 @@ void forward_attach(struct forward *f, struct stack *s, struct up_env *env)
         echo_tunnel_attach(f);
     f->stack = s;
     f->wheel = stack_wheel(s);
+    rates_open(f);
 }
 
 void forward_attach_dns(struct forward *f, struct dns_service *dns, struct name_book *book)

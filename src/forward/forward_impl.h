@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "culvert/dns.h"
+#include "rate_bucket.h"
 #include "culvert/forward.h"
 
 /* One worker's hold on a policy. It lives as long as flows of this worker do that were decided by it. */
@@ -19,7 +20,11 @@ struct ways {
     struct rules *rules; /* the policy's, as the next three */
     size_t count;
     struct upstream *const *target;
-    counter *hits; /* this worker's: one for each rule, then one for RULE_IMPLICIT */
+    const struct rate_limit *rates;
+    uint32_t rate_count;
+    struct meter *meters; /* this worker's part of each limit of a way out */
+    uint32_t workers;     /* that have a part in every limit */
+    counter *hits;        /* this worker's: one for each rule, then one for RULE_IMPLICIT */
     uint32_t rule_count;
     _Atomic uint8_t *
         echo_said; /* two places for each rule and two more: what was said about it, once by all workers (M16) */
@@ -28,10 +33,41 @@ struct ways {
 /* How many flows one client address has here (limits.per-source). */
 struct source {
     struct ip_addr addr;
-    uint32_t flows;
+    uint32_t flows; /* 0: it has been fast a moment ago, and its meter remembers that */
+    uint8_t limit;  /* with a meter: which of the rates */
     struct source *next;
+    struct meter *meter; /* NULL: no limit of rates names it */
 };
 #define SOURCE_BUCKETS 4096
+
+/* ---- how fast (rate.c) --------------------------------------------------------------------------------------------- */
+
+struct rate_line { /* one direction of a meter, and the streams that wait for it */
+    struct rate_bucket bucket;
+    struct rate_wait *first, *last;
+    struct rate_line *next; /* of those where somebody waits */
+    uint8_t dir;
+    bool listed;
+};
+struct meter {
+    struct rate_line line[2]; /* RATE_UP, RATE_DOWN */
+};
+struct rate_wait {
+    struct rate_line *line; /* NULL: does not wait */
+    struct rate_wait *next, *prev;
+};
+struct rate_of { /* the limits of a flow's ways: 1 + their index, 0: none */
+    uint8_t target, way;
+};
+
+/* What only a TCP flow needs that some limit names. */
+struct pace {
+    struct source *source;
+    struct tcp_flow *flow;
+    struct rate_wait wait[2];
+    struct rate_of of;
+    bool stalled[2]; /* while the policy changes */
+};
 
 /* ---- a TCP flow ---------------------------------------------------------------------------------------------- */
 
@@ -65,13 +101,17 @@ struct tcp_flow {
         struct dns_session *dns; /* TCP_FLOW_DNS */
         struct owner *owner;     /* TCP_FLOW_ASK */
     };
-    struct source *source;
+    union {
+        struct source *source;
+        struct pace *pace; /* paced */
+    };
     struct wheel_timer timer; /* idle and half-close time-outs, and the poll of DRAIN */
     uint32_t rule;
     uint16_t target; /* index into ways->target */
     uint8_t state;   /* enum tcp_flow_state */
-    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1, fake : 1,
-        sniff : 1;                  /* its target is a fake address, in use until it ends */
+    bool client_eof : 1, up_eof : 1, up_shut : 1, want_read : 1, want_write : 1,
+        fake : 1, /* its target is a fake address, in use until it ends */
+        sniff : 1, paced : 1;
     uint32_t started_ms, active_ms; /* since the forwarder began */
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct tcp_flow) <= 80, "an idle flow is cheap (PERF-9)");
@@ -111,6 +151,7 @@ struct udp_assoc {
     struct udp_assoc *next;
     struct held_list held; /* datagrams that wait for the opening */
     uint16_t target;       /* index into ways->target */
+    struct rate_of rate;   /* while it is open */
     bool open, no_udp, alias;
     bool
         faked; /* its one target is a fake address: it has the association to itself, so that replies find back */
@@ -289,6 +330,15 @@ struct forward {
     struct slab owners;
     struct echo_probe *probing; /* all that run */
     struct source *source_table[SOURCE_BUCKETS];
+    struct slab meters, paces;     /* of clients; of TCP flows */
+    struct rate_line *hungry;      /* where somebody waits */
+    struct wheel_timer rate_timer; /* serves them */
+    struct pace *serving;          /* whose turn it is; NULL: nobody's */
+    struct rate_line *serving_line;
+    int64_t turn_left;           /* bytes */
+    forward_want_fn *want_share; /* NULL: this worker has all of every limit */
+    void *want_arg;
+    bool wants; /* has said so, and was not heard yet */
     struct log_limit limits[LOG_CAUSES];
     struct forward_counters cnt;
 };
@@ -318,6 +368,43 @@ static inline struct upstream *forward_way(const struct forward *f, const struct
 /** source_enter() - count one more flow of @addr. NULL: its limit is met (counted) */
 struct source *source_enter(struct forward *f, const struct ip_addr *addr);
 void source_leave(struct forward *f, struct source *s); /* NULL is fine */
+/** source_forget() - free it, if no flow has it and its meter has nothing left to remember */
+void source_forget(struct forward *f, struct source *s);
+
+/* ---- rate.c ---- */
+static inline bool rates_on(const struct forward *f)
+{
+    return f->ways->rate_count > 0;
+}
+void rates_open(struct forward *f);  /* the meters of its policy, full; once it is attached */
+void rates_renew(struct forward *f); /* there is another policy, and the one before is still held */
+bool rates_trim(struct forward *f);  /* forgets clients. Return: there are more to forget later */
+void rate_enter_source(struct forward *f, struct source *s);
+bool rate_leave_source(struct forward *f, struct source *s); /* false: its meter must be kept for a while */
+struct rate_of rate_of(const struct forward *f, const struct upstream *target, const struct upstream *way);
+/** rate_pass() - may so many bytes of datagrams go? Then they are counted; false: drop them */
+bool rate_pass(struct forward *f, const struct source *s, struct rate_of of, int dir, size_t bytes);
+void rate_attach_tcp(struct tcp_flow *t); /* both sides are there */
+void rate_stop_tcp(struct tcp_flow *t);   /* it waits for nothing any more */
+void rate_detach_tcp(struct tcp_flow *t); /* the source is its own again */
+/** rate_allow() - how much a paced flow may move now; 0: it waits, and tcp_flow_resume() follows */
+size_t rate_allow(struct tcp_flow *t, int dir);
+void rate_took(struct tcp_flow *t, int dir, size_t bytes);
+static inline bool rate_waits(const struct tcp_flow *t, int dir)
+{
+    return t->paced && t->pace->wait[dir].line != NULL;
+}
+
+/* ---- tcp_bytes.c ---- */
+void tcp_flow_want(struct tcp_flow *t);  /* tell the upstream what the flow waits for */
+void tcp_flow_broke(struct tcp_flow *t); /* the upstream did: DRAIN */
+void tcp_flow_pump_up(struct tcp_flow *t);
+void tcp_flow_pump_down(struct tcp_flow *t);
+void tcp_flow_resume(struct tcp_flow *t, int dir); /* its turn has come (rate.c) */
+
+/* ---- share.c ---- */
+uint64_t share_equal(const struct forward *f, uint64_t whole); /* what a worker has until it is dealt anew */
+void share_want(struct forward *f);                            /* some limit was met here */
 /** forward_is_loop() - is this a packet of our own? Then it is counted, and logged once in a while with advice */
 bool forward_is_loop(struct forward *f, const struct flow_key *key);
 /** forward_target() - where a flow to @dst is dialled: the DNS address stands for the name server (forward.h) */

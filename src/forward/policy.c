@@ -14,12 +14,15 @@ struct forward_policy {
     struct rules *rules;
     struct upstream **target;
     size_t count;
+    struct rate_limit *rates;
+    uint32_t rate_count;
     _Atomic uint8_t *echo_said;
     uint32_t workers;
     struct hold { /* a cache line and more each: its count changes with every flow */
         _Alignas(CACHE_LINE) struct ways ways;
-    } * hold;      /* one a worker */
-    counter *hits; /* hit_places() for each worker */
+    } * hold;             /* one a worker */
+    counter *hits;        /* hit_places() for each worker */
+    struct meter *meters; /* rate_count for each worker */
 };
 
 static void policy_free(struct forward_policy *p)
@@ -29,8 +32,10 @@ static void policy_free(struct forward_policy *p)
     rules_unref(p->rules);
     free(p->target);
     free((void *)p->echo_said);
+    free(p->rates);
     free(p->hold);
     free(p->hits);
+    free(p->meters);
     free(p);
 }
 
@@ -54,6 +59,9 @@ static int holds_new(struct forward_policy *p, uint32_t workers)
     if (!p->hold)
         return -ENOMEM;
     memset(p->hold, 0, workers * sizeof(*p->hold));
+    p->meters = calloc((size_t)workers * p->rate_count + 1, sizeof(*p->meters));
+    if (!p->meters)
+        return -ENOMEM;
     p->workers = workers;
     for (uint32_t i = 0; i < workers; i++)
         p->hold[i].ways = (struct ways){ .policy = p,
@@ -61,6 +69,10 @@ static int holds_new(struct forward_policy *p, uint32_t workers)
                                          .count = p->count,
                                          .target = p->target,
                                          .echo_said = p->echo_said,
+                                         .rates = p->rates,
+                                         .rate_count = p->rate_count,
+                                         .meters = p->meters + (size_t)i * p->rate_count,
+                                         .workers = workers,
                                          .hits = p->hits + i * places,
                                          .rule_count = (uint32_t)rules_count(p->rules) };
     return 0;
@@ -77,9 +89,13 @@ int forward_policy_new(const struct forward_policy_setup *setup, struct forward_
     p->rules = rules_ref(setup->rules);
     p->target = calloc(setup->target_count, sizeof(struct upstream *));
     p->echo_said = calloc(2 * (rules_count(p->rules) + 1), sizeof(*p->echo_said));
+    p->rates = calloc(setup->rate_count + 1, sizeof(*p->rates));
+    if (p->rates && setup->rate_count > 0)
+        memcpy(p->rates, setup->rates, setup->rate_count * sizeof(*p->rates));
+    p->rate_count = (uint32_t)setup->rate_count;
     for (; p->target && p->count < setup->target_count; p->count++)
         p->target[p->count] = upstream_ref(setup->targets[p->count]);
-    if (!p->target || !p->echo_said || holds_new(p, setup->workers) != 0) {
+    if (!p->target || !p->echo_said || !p->rates || holds_new(p, setup->workers) != 0) {
         policy_free(p);
         return -ENOMEM;
     }
@@ -126,6 +142,12 @@ bool forward_policy_has(const struct forward_policy *p, const struct upstream *u
         if (p->target[i] == up)
             return true;
     return false;
+}
+
+const struct rate_limit *forward_policy_rates(const struct forward_policy *p, size_t *count)
+{
+    *count = p->rate_count;
+    return p->rates;
 }
 
 const struct forward_options *forward_policy_options(const struct forward_policy *p)

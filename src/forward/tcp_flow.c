@@ -9,14 +9,11 @@
  *            straight into the stack's send chunks. Neither side is read when the other cannot take more.
  *            Each direction ends by itself: FIN becomes shutdown(), end of file becomes FIN.
  *   DRAIN    the upstream broke; what had been read is delivered (5 s at most), then the client gets RST, never a clean FIN.
- * Whoever ends last ends the flow: the stack's on_tcp_closed frees it. */
+ * Whoever ends last ends the flow: the stack's on_tcp_closed frees it. Moving the bytes is tcp_bytes.c. */
 #include <stdio.h>
 
 #include "forward_impl.h"
 
-/* One wake-up moves at most this much to the client before others get a turn. */
-#define DOWN_ROUNDS   4
-#define UP_RANGES     64
 #define DRAIN_POLL_US 20000
 #define DRAIN_MAX_MS  5000
 
@@ -49,6 +46,7 @@ static void flow_end(struct tcp_flow *t, const char *why)
     counter_add(&f->cnt.bytes_up, info.bytes_up);
     counter_add(&f->cnt.bytes_down, info.bytes_down);
     wheel_cancel(f->wheel, &t->timer);
+    rate_detach_tcp(t);
     source_leave(f, t->source);
     if (t->state == TCP_FLOW_DNS)
         dns_session_free(t->dns);
@@ -58,112 +56,6 @@ static void flow_end(struct tcp_flow *t, const char *why)
         flow_name_release(f, &key.target);
     ways_unref(t->ways);
     slab_put(&f->tcp_flows, t);
-}
-
-static void want(struct tcp_flow *t)
-{
-    if (t->up)
-        up_stream_want(t->up, (t->want_read ? LOOP_READ : 0u) | (t->want_write ? LOOP_WRITE : 0u));
-}
-
-/* Nothing more can come from or go to the upstream: free its socket now, the client's side may take its time (TW-1). */
-static void close_finished_upstream(struct tcp_flow *t)
-{
-    if (t->up && t->up_eof && t->up_shut) {
-        up_stream_close(t->up);
-        t->up = NULL;
-    }
-}
-
-/* The stream is of no more use, but what it had received before it broke is still the client's: drain_step() reads it. */
-static void upstream_broke(struct tcp_flow *t)
-{
-    FCOUNT(t->ways->f, tcp_reset_by_upstream);
-    if (t->up)
-        up_stream_want(t->up, 0);
-    t->state = TCP_FLOW_DRAIN;
-    t->active_ms = forward_now_ms(t->ways->f);
-    wheel_set(t->ways->f->wheel, &t->timer, loop_now_us(t->ways->f->loop));
-}
-
-/* The half-close time-out counts from now on, not from when the idle one would have been looked at. */
-static void arm_half_close(struct tcp_flow *t)
-{
-    wheel_set(t->ways->f->wheel, &t->timer,
-              loop_now_us(t->ways->f->loop) + (uint64_t)t->ways->f->opt.half_close_timeout_ms * 1000);
-}
-
-/* ---- bytes ------------------------------------------------------------------------------------------------------- */
-
-static void pump_up(struct tcp_flow *t)
-{
-    struct iovec iov[UP_RANGES];
-    int n;
-
-    if (t->state != TCP_FLOW_OPEN || !t->up)
-        return;
-    while ((n = tcp_peek(t->conn, iov, UP_RANGES)) > 0) {
-        size_t offered = 0;
-        ssize_t taken = up_stream_sendv(t->up, iov, n);
-
-        if (taken == -EAGAIN)
-            taken = 0;
-        if (taken < 0) {
-            upstream_broke(t);
-            return;
-        }
-        for (int i = 0; i < n; i++)
-            offered += iov[i].iov_len;
-        tcp_consume(t->conn, (size_t)taken);
-        t->want_write = (size_t)taken < offered;
-        if (t->want_write)
-            break;
-    }
-    if (n == 0)
-        t->want_write = false;
-    if (!t->up_shut && tcp_at_eof(t->conn)) {
-        t->client_eof = t->up_shut = true;
-        up_stream_shutdown(t->up);
-        close_finished_upstream(t);
-        arm_half_close(t);
-    }
-    want(t);
-}
-
-static void upstream_ended(struct tcp_flow *t)
-{
-    t->up_eof = true;
-    t->want_read = false;
-    tcp_shutdown(t->conn);
-    close_finished_upstream(t);
-    arm_half_close(t);
-    want(t);
-}
-
-static void pump_down(struct tcp_flow *t)
-{
-    for (int round = 0; round < DOWN_ROUNDS && t->state == TCP_FLOW_OPEN && t->up && !t->up_eof; round++) {
-        uint8_t *to;
-        size_t room = tcp_tx_space(t->conn, &to);
-        ssize_t n;
-
-        if (room == 0) {
-            t->want_read = false;
-            want(t);
-            return;
-        }
-        n = up_stream_recv(t->up, to, room);
-        tcp_tx_commit(t->conn, n > 0 ? (size_t)n : 0);
-        if (n == 0) {
-            upstream_ended(t);
-        } else if (n == -EAGAIN) {
-            return;
-        } else if (n < 0) {
-            upstream_broke(t);
-        } else if ((size_t)n < room) {
-            return; /* a short read: the socket is empty, and epoll tells when it is not */
-        }
-    }
 }
 
 /* ---- the upstream's events -------------------------------------------------------------------------------------------- */
@@ -196,7 +88,9 @@ static void flow_open(struct tcp_flow *t)
     t->state = TCP_FLOW_OPEN;
     t->active_ms = forward_now_ms(t->ways->f);
     t->want_read = true;
-    want(t);
+    if (rates_on(t->ways->f))
+        rate_attach_tcp(t);
+    tcp_flow_want(t);
     wheel_set(t->ways->f->wheel, &t->timer,
               loop_now_us(t->ways->f->loop) + (uint64_t)t->ways->f->opt.tcp_idle_timeout_ms * 1000);
 }
@@ -208,7 +102,7 @@ static void on_up_open(void *arg)
     if (t->state == TCP_FLOW_DIALING) {
         FCOUNT(t->ways->f, tcp_opened);
         flow_open(t);
-        pump_up(t); /* what came meanwhile */
+        tcp_flow_pump_up(t); /* what came meanwhile */
     } else if (flow_accept(t)) {
         FCOUNT(t->ways->f, tcp_opened);
     }
@@ -232,11 +126,11 @@ static void on_up_readable(void *arg)
     struct tcp_flow *t = arg;
 
     if (t->state == TCP_FLOW_ACCEPT) { /* the target speaks first; tcp_flow_on_open() asks again */
-        want(t);
+        tcp_flow_want(t);
         return;
     }
     t->active_ms = forward_now_ms(t->ways->f);
-    pump_down(t);
+    tcp_flow_pump_down(t);
 }
 
 static void on_up_writable(void *arg)
@@ -244,7 +138,7 @@ static void on_up_writable(void *arg)
     struct tcp_flow *t = arg;
 
     t->active_ms = forward_now_ms(t->ways->f);
-    pump_up(t);
+    tcp_flow_pump_up(t);
 }
 
 static void on_up_closed(void *arg, const struct up_failure *why)
@@ -255,7 +149,7 @@ static void on_up_closed(void *arg, const struct up_failure *why)
     t->up = NULL;
     if (t->state != TCP_FLOW_OPENING && t->state != TCP_FLOW_DIALING) {
         if (t->state != TCP_FLOW_DRAIN)
-            upstream_broke(t);
+            tcp_flow_broke(t);
         return;
     }
     snprintf(text, sizeof(text), "%s: %s", why->stage, why->text);
@@ -307,6 +201,8 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
         tcp_flow_sniff(t, true);
         return;
     }
+    if (rate_waits(t, RATE_UP) || rate_waits(t, RATE_DOWN)) /* it would if it could */
+        idle_ms = 0;
     limit_ms = t->state == TCP_FLOW_DNS     ? o->dns_idle_timeout_ms
                : t->client_eof || t->up_eof ? o->half_close_timeout_ms
                                             : o->tcp_idle_timeout_ms;
@@ -611,7 +507,7 @@ void tcp_flow_on_readable(void *user)
         return;
     t->active_ms = forward_now_ms(t->ways->f);
     if (!t->want_write) /* the upstream takes no more now: on_up_writable goes on */
-        pump_up(t);
+        tcp_flow_pump_up(t);
 }
 
 void tcp_flow_on_writable(void *user)
@@ -622,11 +518,11 @@ void tcp_flow_on_writable(void *user)
         dns_session_on_writable(t->dns);
         return;
     }
-    if (t->state != TCP_FLOW_OPEN || t->up_eof || !t->up)
+    if (t->state != TCP_FLOW_OPEN || t->up_eof || !t->up || rate_waits(t, RATE_DOWN))
         return;
     t->active_ms = forward_now_ms(t->ways->f);
     t->want_read = true;
-    want(t);
+    tcp_flow_want(t);
 }
 
 void tcp_flow_on_closed(void *user, int err)

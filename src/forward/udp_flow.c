@@ -98,6 +98,17 @@ static bool symmetric_stranger(const struct udp_assoc *a, const struct ip_port *
     return a->flow->f->opt.nat == UDP_NAT_SYMMETRIC && !ip_port_equal(source, &a->flow->first_target);
 }
 
+/* @n datagrams: do the limits let them pass? */
+static bool in_time(const struct udp_assoc *a, int dir, size_t bytes, size_t n)
+{
+    struct forward *f = a->flow->f;
+
+    if (!rates_on(f) || rate_pass(f, a->flow->source, a->rate, dir, bytes))
+        return true;
+    counter_add(&f->cnt.rate_dropped, n);
+    return false;
+}
+
 static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
 {
     struct udp_assoc *a = arg;
@@ -117,7 +128,7 @@ static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
         } while (i + row < n && row < REPLY_ROW_MAX && d[i + row].len > 0 && d[i + row - 1].len == d[i].len &&
                  d[i + row].len <= d[i].len && bytes + d[i + row].len <= 65507 &&
                  ip_port_equal(&d[i + row].source, &d[i].source));
-        if (!symmetric_stranger(a, &source))
+        if (!symmetric_stranger(a, &source) && in_time(a, RATE_DOWN, bytes, row))
             udp_flow_reply(u, &source, iov, (int)row, row > 1 ? (uint16_t)d[i].len : 0);
         i += row;
     }
@@ -173,6 +184,8 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
             return;
         to.name = name;
     }
+    if (!in_time(a, RATE_UP, d->len, d->gso_size > 0 ? (d->len + d->gso_size - 1) / d->gso_size : 1))
+        return;
     up_udp_send_row(a->up, &to, d->data, d->ranges, d->gso_size,
                     direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0, d->tos);
 }
@@ -220,6 +233,8 @@ static bool flow_accept(struct udp_flow *u)
 static void assoc_ready(struct udp_assoc *a)
 {
     a->open = true;
+    if (rates_on(a->flow->f))
+        a->rate = rate_of(a->flow->f, a->flow->ways->target[a->target], a->up ? up_udp_way(a->up) : NULL);
     if (a->flow->state == UDP_FLOW_OPENING) {
         if (!flow_accept(a->flow))
             return;

@@ -8,6 +8,7 @@
 #define PROXY(more) "proxies: [{name: a, type: socks5, server: h, port: 1" more "}]\nrules: ['MATCH,a']\n"
 #define MASQUE(more)                                                                                         \
     "serve: {masque: {" more "certificate: " DATA "/ca.pem, private-key: {file: " DATA "/key.pem}}}\n"
+#define RATE(entry)  "rate-limits: [" entry "]\n" MATCH
 #define LIST(inside) "rule-providers: {l: {" inside "}}\n" MATCH
 #define MATCH        "rules: ['MATCH,DIRECT']\n"
 
@@ -253,6 +254,19 @@ const struct key_row key_rows[] = {
       "/ca.pem}, token: {env: PATH}}]\n" MATCH,
       PROXY(", token: abc"),
       "1:62: proxies[0]: only type masque has a token; username and password would work" },
+    { "rate-limits", RATE("{source: 10.0.0.0/8, down: 1Mbit}"), "rate-limits: {}\n" MATCH,
+      "1:14: rate-limits[0]: says nobody's rate; source (clients, each by itself) or proxy would work" },
+    { "rate-limits[].source", RATE("{source: [10.0.0.0/8, 'fd00::/8'], up: 64kbit}"),
+      RATE("{source: lan, up: 1Mbit}"),
+      "1:24: rate-limits[0].source: \"lan\" is no range of addresses; 192.168.0.0/16 or fd00::/8 would "
+      "work" },
+    { "rate-limits[].proxy", RATE("{proxy: DIRECT, up: 1Gbit, down: none}"),
+      RATE("{proxy: REJECT, up: 1Mbit}"),
+      "1:23: rate-limits[0].proxy: carries nothing; the name of a proxy or a group would work" },
+    { "rate-limits[].up", RATE("{source: 10.1.2.3, up: 8kbit}"), RATE("{source: 10.1.2.3, up: 50Mb}"),
+      "1:40: rate-limits[0].up: \"50Mb\" has no known unit; write kbit, Mbit or Gbit, as in \"50Mbit\"" },
+    { "rate-limits[].down", RATE("{source: 10.1.2.3, down: 1Gbit}"), RATE("{source: 10.1.2.3, down: 1kbit}"),
+      "1:40: rate-limits[0].down: \"1kbit\" is out of range; 8kbit to 1000Gbit would work" },
     { "proxy-groups", GROUP(""), "proxy-groups: {}\n" MATCH,
       "1:15: proxy-groups: the key \"name\" is missing; a name would work\n"
       "1:15: proxy-groups: the key \"type\" is missing; select, url-test, fallback or load-balance would "

@@ -193,7 +193,6 @@ static void every_key_that_the_specification_names_is_known(void **state)
 {
     static const char *const paths[] = {
         "proxies.fingerprint: x",
-        "rate-limits: x",
     };
     int wrong = 0;
 

@@ -12,7 +12,7 @@ PACKET_PATH = {
     "base": ["addr.c.o", "bytes.c.o", "hash.c.o", "ring.c.o", "slab.c.o", "wheel.c.o"],
     "tun": ["tun.c.o", "vnet.c.o"],
     "stack": None,  # all of it
-    "forward": ["tcp_flow.c.o", "udp_flow.c.o"],
+    "forward": ["tcp_flow.c.o", "tcp_bytes.c.o", "udp_flow.c.o", "rate.c.o", "rate_bucket.c.o", "share.c.o"],
     "upstream": ["stream.c.o", "udp.c.o", "udp_io.c.o", "udp_socks.c.o", "udp_direct.c.o"],
     "app": ["worker.c.o"],
 }

@@ -1,0 +1,126 @@
+"""`rate-limits`: as fast as the limit says, nothing lost of a stream, and nobody else slowed down (issue F, budget)."""
+import threading
+import time
+
+from harness import check, client, servers, test, within
+from harness import lab as at
+from harness.reloading import reload, sections_of
+
+MBIT = 125000
+LIMIT = 40 * MBIT
+LENGTH = 12 << 20               # 2.5 seconds at the limit
+CLIENT, OTHER = at.CLI[0], at.CLI2[0]
+
+
+def limited(t, limits, workers=1):
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=workers, **{"rate-limits": limits})
+    return lab, gw
+
+
+def rate(move, lab, length=LENGTH, source=CLIENT):
+    """Bytes a second of one transfer, every byte compared."""
+    start = time.monotonic()
+    move(lab.cli, at.TARGET[0], length, 60, source)
+    return length / (time.monotonic() - start)
+
+
+def together(functions):
+    """What each returns, run side by side; the first exception is raised."""
+    results, wrong = [None] * len(functions), []
+
+    def run(i, f):
+        try:
+            results[i] = f()
+        except (OSError, AssertionError) as e:
+            wrong.append(e)
+    threads = [threading.Thread(target=run, args=x) for x in enumerate(functions)]
+    for x in threads:
+        x.start()
+    for x in threads:
+        x.join()
+    if wrong:
+        raise wrong[0]
+    return results
+
+
+def near(t, what, got, limit=LIMIT):
+    """Within a tenth of the limit."""
+    t.note("%s: %.1f Mbit/s, limit %.0f" % (what, got / MBIT, limit / MBIT))
+    check(0.9 * limit <= got <= 1.1 * limit, "%s: %.1f Mbit/s, not near %.0f" % (what, got / MBIT, limit / MBIT))
+
+
+@test("a client is as fast as its limit says, and its neighbour is not slowed down", limit=60, quick=True,
+      cases={"up": ("up", client.upload), "down": ("down", client.download)})
+def _(t, way, move):
+    lab, gw = limited(t, [{"source": CLIENT, way: "40Mbit"}])
+    slow, other = together([lambda: rate(move, lab), lambda: rate(move, lab, 4 * LENGTH, OTHER)])
+    near(t, way, slow)
+    t.note("the neighbour had %.0f Mbit/s" % (other / MBIT))
+    check(other > 3 * LIMIT, "the neighbour had only %.0f Mbit/s" % (other / MBIT))
+    free = rate(client.download if way == "up" else client.upload, lab)      # the other direction has no limit
+    check(free > 3 * LIMIT, "the other direction: %.0f Mbit/s" % (free / MBIT))
+    gw.wait_no_flows()
+
+
+@test("connections of one client share its limit in equal parts", limit=60)
+def _(t):
+    lab, gw = limited(t, [{"source": ["fd77:1::/64", "10.77.1.0/24"], "down": "40Mbit"}])
+    start = time.monotonic()
+    rates = together([lambda: rate(client.download, lab, LENGTH // 4) for _ in range(4)])
+    near(t, "four together", LENGTH / (time.monotonic() - start))
+    check(min(rates) > 0.7 * LIMIT / 4, "one of four had %.1f Mbit/s" % (min(rates) / MBIT))
+    gw.wait_no_flows()
+
+
+@test("all that takes a way out shares its limit, whoever asks", limit=60)
+def _(t):
+    lab, gw = limited(t, [{"proxy": "up", "up": "40Mbit"}])
+    start = time.monotonic()
+    together([lambda: rate(client.upload, lab, LENGTH // 2, x) for x in (CLIENT, OTHER)])
+    near(t, "two clients", 2 * (LENGTH // 2) / (time.monotonic() - start))
+    gw.wait_no_flows()
+
+
+@test("datagrams beyond the limit are dropped and counted, and streams go on beside them", limit=60)
+def _(t):
+    lab, gw = limited(t, [{"source": CLIENT, "up": "40Mbit"}])
+    ended, data, sent = threading.Event(), b"d" * 1200, [0]
+
+    def flood():
+        with client.udp(lab.cli, at.TARGET[0], 7, source=CLIENT) as s:
+            while not ended.is_set():
+                for _ in range(20):
+                    s.send(data)
+                sent[0] += 20
+                time.sleep(0.001)       # the pace of the flood: far above the limit
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        within(10, lambda: gw.counter("flow.rate_dropped") > 0, "dropped datagrams", every=0.05)
+        got = rate(client.upload, lab, LENGTH // 2)
+    finally:
+        ended.set()
+        thread.join()
+    n = gw.settled_counters()
+    t.note("%d datagrams sent, %d dropped; the stream had %.1f Mbit/s" % (sent[0], n["flow.rate_dropped"], got / MBIT))
+    check(0.4 * LIMIT < got < 0.75 * LIMIT, "the stream had %.1f Mbit/s" % (got / MBIT))
+    check(n["flow.rate_dropped"] < sent[0], "no datagram passed")
+
+
+@test("a reload changes the limit of a flow that lives, and takes it away", rows=["C11"], limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab)
+    gw = lab.gateway(proxies=[server], workers=1, **{"rate-limits": [{"source": CLIENT, "down": "1Mbit"}]})
+    result = []
+    thread = threading.Thread(target=lambda: result.append(rate(client.download, lab, LENGTH)))
+    thread.start()
+    within(10, lambda: gw.counter("upstream.bytes_down") > 100000, "the download has begun", every=0.05)
+    reload(gw, sections_of(gw, [server], ["MATCH,up"], workers=1, **{"rate-limits": [{"proxy": "up", "down": "1Gbit"}]}))
+    thread.join(20)
+    check(result, "the download is as slow as before")
+    gw.wait_no_flows()
+    t.note("%.1f Mbit/s on the whole" % (result[0] / MBIT))
