@@ -131,7 +131,10 @@ struct dns_settings { /* immutable; what it points to belongs to whoever made it
     struct dns_nameservers nameservers;
     const struct dns_policy *policies; /* the first that matches wins */
     size_t n_policies;
-    struct ip_port proxy_servers[RESOLVER_SERVERS_MAX]; /* for the names of proxies; none: resolv.conf's */
+    /* For the names of proxies and name servers, asked directly: over TCP, TLS or HTTPS, if there are any; the names of these
+     * themselves, or all of them, by the resolver from plain addresses; none: resolv.conf's. */
+    struct dns_nameservers proxy_nameservers;
+    struct ip_port proxy_servers[RESOLVER_SERVERS_MAX];
     size_t n_proxy_servers;
     uint16_t block_types[DNS_BLOCK_TYPES_MAX];
     size_t n_block_types;
@@ -209,7 +212,7 @@ int dns_service_lookup(struct dns_service *s, const char *name, up_resolved_fn *
                        struct dns_lookup **out);
 void dns_service_lookup_cancel(struct dns_lookup *l);
 
-/** dns_service_knows() - may dns_service_lookup() be asked for @name? False: no name servers, or a name that they hang on */
+/** dns_service_knows() - may dns_service_lookup() be asked for @name? False: no name servers for it, or a name that they hang on */
 bool dns_service_knows(const struct dns_service *s, const char *name);
 
 /* clang-format off */

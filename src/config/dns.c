@@ -415,30 +415,42 @@ static void finish_policy(struct cfg_read *r, struct cfg_dns *d)
     r->config->dns.n_policies = n;
 }
 
-/* Those of the proxies' names are asked before anything else works: plain addresses. */
-static void finish_proxy_servers(struct cfg_read *r, struct cfg_dns *d)
+/* Those of the proxies' names are asked before anything else works: directly. Plain addresses find the names of the others, or, with
+ * no others, all. */
+static void take_proxy_server(struct cfg_read *r, const struct cfg_node *v,
+                              const struct dns_nameserver *server, struct dns_nameserver *others)
 {
     struct dns_settings *s = &r->config->dns;
+    bool plain = server->transport == DNS_OVER_UDP;
 
-    for (size_t i = 0; i < d->proxy_servers.count; i++) {
+    if (server->target != CONFIG_TARGET_DIRECT)
+        cfg_error(r, v,
+                  "is asked for the names of proxies, so it cannot be asked through one; "
+                  "leave out what stands behind #");
+    else if (plain ? s->n_proxy_servers == RESOLVER_SERVERS_MAX
+                   : s->proxy_nameservers.n == DNS_NAMESERVERS_MAX)
+        cfg_error(r, v, "more than %d %s; remove some", plain ? RESOLVER_SERVERS_MAX : DNS_NAMESERVERS_MAX,
+                  plain ? "plain addresses" : "name servers");
+    else if (plain)
+        s->proxy_servers[s->n_proxy_servers++] = (struct ip_port){ server->at.addr, server->at.port };
+    else
+        others[s->proxy_nameservers.n++] = *server;
+}
+
+static void finish_proxy_servers(struct cfg_read *r, struct cfg_dns *d)
+{
+    struct dns_nameserver *others = cfg_keep(r, DNS_NAMESERVERS_MAX * sizeof(*others));
+
+    for (size_t i = 0; i < d->proxy_servers.count && others != NULL; i++) {
         size_t before = cfg_enter_key(r, "dns.proxy-server-nameserver");
         struct dns_nameserver server;
 
         cfg_enter_index(r, i);
-        if (!take_nameserver(r, d, d->proxy_servers.list[i], &server))
-            ;
-        else if (server.transport != DNS_OVER_UDP || server.target != CONFIG_TARGET_DIRECT)
-            cfg_error(
-                r, d->proxy_servers.list[i],
-                "is asked directly and in the clear, for the names of proxies only; a plain address such "
-                "as 192.0.2.53 would work");
-        else if (s->n_proxy_servers == RESOLVER_SERVERS_MAX)
-            cfg_error(r, d->proxy_servers.list[i], "more than %d name servers; remove some",
-                      RESOLVER_SERVERS_MAX);
-        else
-            s->proxy_servers[s->n_proxy_servers++] = (struct ip_port){ server.at.addr, server.at.port };
+        if (take_nameserver(r, d, d->proxy_servers.list[i], &server))
+            take_proxy_server(r, d->proxy_servers.list[i], &server, others);
         cfg_leave(r, before);
     }
+    r->config->dns.proxy_nameservers.list = others;
 }
 
 /* ---- hosts ------------------------------------------------------------------------------------------------------------ */
@@ -570,7 +582,8 @@ CFG_LIST_TYPE(cfg_dns_rebind, "list of patterns", "a pattern of names such as +.
 CFG_LIST_TYPE(cfg_dns_types, "list of types", "a type such as HTTPS", read_block_type);
 CFG_LIST_TYPE(cfg_dns_servers, "list of servers", "a name server such as tls://192.0.2.53#proxy",
               read_nameserver);
-CFG_LIST_TYPE(cfg_dns_proxy_servers, "list of addresses", "an address such as 192.0.2.53", read_proxy_server);
+CFG_LIST_TYPE(cfg_dns_proxy_servers, "list of servers", "a name server such as tls://192.0.2.53",
+              read_proxy_server);
 CFG_MAP_TYPE(cfg_dns_policy, "map of servers by pattern", "a map of name servers by pattern", read_policy);
 CFG_MAP_TYPE(cfg_dns_hosts, "map of addresses by pattern", "a map of addresses by name", read_hosts);
 CFG_LIST_TYPE(cfg_sniff_ports, "list of ports", "a port such as 443, 8000-8999, or none", read_ports);

@@ -85,7 +85,9 @@ static const struct cfg_key dns_keys[] = {
     { .name = "proxy-server-nameserver",
       .type = &cfg_dns_proxy_servers,
       .shown = "those of resolv.conf",
-      .help = "who is asked for the names of proxies and name servers: plain addresses, up to 3" },
+      .help =
+          "who is asked, directly, for the names of proxies and name servers: as in `nameserver`. Plain "
+          "addresses, up to 3, are asked for the names of the others, and for all if there are no others" },
     { .name = "ca",
       .type = &cfg_dns_ca,
       .shown = "the system's",
@@ -107,7 +109,10 @@ static const struct cfg_key dns_keys[] = {
       .max = 1000000,
       .help = "queries a second that one client address may ask" },
     ALIAS("enhanced-mode", "mode"),
-    ALIAS("default-nameserver", "proxy-server-nameserver"),
+    { .name = "default-nameserver",
+      .type = &cfg_dns_proxy_servers,
+      .shown = "none",
+      .help = "mihomo: more entries of `proxy-server-nameserver`" },
     { .name = "enable", .type = &cfg_dns_enable, .help = "mihomo: `false` is `mode: off`" },
     { .name = "listen", .type = &cfg_ignored, .state = CFG_NO_EFFECT, .help = "mihomo: no effect" },
     END,

@@ -111,13 +111,11 @@ static void on_open(void *arg)
 
 /* ---- in ---- */
 
-/* A server that is known by name alone may answer from any address: its proxy has found it. */
 static bool is_from(const struct dns_try *t, const struct ip_port *source)
 {
-    const struct host_port *at = &t->server->at;
+    const struct ip_port server = { t->server->at.addr, t->server->at.port };
 
-    return ip_is_none(&source->addr) || at->name != NULL ||
-           (ip_equal(&source->addr, &at->addr) && source->port == at->port);
+    return ip_is_none(&source->addr) || ip_port_equal(source, &server);
 }
 
 static struct dns_try *try_of(const struct dns_assoc *a, const struct up_datagram *d)

@@ -357,18 +357,9 @@ static void on_tick(struct wheel_timer *timer, uint64_t now_us)
 
 /* ---- a new question ---- */
 
-static const struct dns_nameservers *servers_of(const struct dns_settings *settings, const char *name)
-{
-    for (size_t i = 0; i < settings->n_policies; i++) {
-        if (dns_pattern_match(settings->policies[i].pattern, name))
-            return &settings->policies[i].servers;
-    }
-    return &settings->nameservers;
-}
-
 static struct dns_job *job_new(struct dns_service *s, const struct dns_ask *a, uint8_t flags)
 {
-    const struct dns_nameservers *servers = servers_of(s->settings, a->name);
+    const struct dns_nameservers *servers = dns_plan_servers(s->plan, a->name);
     struct dns_job *j = servers->n > 0 ? slab_get(&s->jobs) : NULL;
     struct dns_job **bucket;
 
@@ -421,7 +412,7 @@ void job_join(struct dns_service *s, struct dns_ask *a)
         DCOUNT(s, coalesced);
     if (j == NULL) { /* no name server is configured, or too many questions are open */
         DCOUNT(s, limit);
-        ask_reply(a, servers_of(s->settings, a->name)->n == 0 ? DNS_REFUSED : DNS_SERVFAIL, NULL, 0);
+        ask_reply(a, dns_plan_servers(s->plan, a->name)->n == 0 ? DNS_REFUSED : DNS_SERVFAIL, NULL, 0);
         return;
     }
     a->next = j->waiting;

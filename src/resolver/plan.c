@@ -105,6 +105,7 @@ static void forget_servers(const struct dns_nameservers *servers)
 static void plan_free(struct dns_plan *p)
 {
     forget_servers(&p->settings.nameservers);
+    forget_servers(&p->settings.proxy_nameservers);
     for (size_t i = 0; i < p->settings.n_policies; i++)
         forget_servers(&p->settings.policies[i].servers);
     for (size_t i = 0; i < p->target_count; i++)
@@ -128,6 +129,7 @@ int dns_plan_new(const struct dns_plan_setup *setup, struct dns_plan **out)
     atomic_init(&p->refs, 1);
     p->settings = *setup->settings;
     keep_servers(p, &p->settings.nameservers);
+    keep_servers(p, &p->settings.proxy_nameservers);
     keep_policies(p);
     keep_patterns(p, &p->settings.fake_filter);
     keep_patterns(p, &p->settings.rebind_allow);
@@ -183,5 +185,25 @@ bool dns_plan_asks_first(const struct dns_plan *p, const char *name)
         if (has_server(&p->settings.policies[i].servers, name))
             return true;
     }
-    return has_server(&p->settings.nameservers, name);
+    return has_server(&p->settings.nameservers, name) || has_server(&p->settings.proxy_nameservers, name);
+}
+
+bool dns_plan_bootstraps(const struct dns_plan *p, const char *name)
+{
+    const struct dns_nameservers *servers = &p->settings.proxy_nameservers;
+
+    return servers->n > 0 && !has_server(servers, name) && dns_plan_asks_first(p, name);
+}
+
+const struct dns_nameservers *dns_plan_servers(const struct dns_plan *p, const char *name)
+{
+    const struct dns_settings *s = &p->settings;
+
+    if (dns_plan_bootstraps(p, name))
+        return &s->proxy_nameservers;
+    for (size_t i = 0; i < s->n_policies; i++) {
+        if (dns_pattern_match(s->policies[i].pattern, name))
+            return &s->policies[i].servers;
+    }
+    return &s->nameservers;
 }

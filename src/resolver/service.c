@@ -474,8 +474,9 @@ bool dns_service_trim(struct dns_service *s)
 
 bool dns_service_knows(const struct dns_service *s, const char *name)
 {
-    return s->settings->mode != DNS_MODE_OFF && s->settings->nameservers.n > 0 &&
-           !dns_plan_asks_first(s->plan, name);
+    if (dns_plan_asks_first(s->plan, name))
+        return dns_plan_bootstraps(s->plan, name);
+    return s->settings->mode != DNS_MODE_OFF && s->settings->nameservers.n > 0;
 }
 
 const struct dns_counters *dns_counters(const struct dns_service *s)

@@ -58,6 +58,11 @@ struct dns_plan {
     bool broken; /* memory was out while it was made */
 };
 
+/** dns_plan_bootstraps() - is @name asked of the proxy_nameservers, before anything works? */
+bool dns_plan_bootstraps(const struct dns_plan *p, const char *name);
+/** dns_plan_servers() - who is asked for @name; there may be none */
+const struct dns_nameservers *dns_plan_servers(const struct dns_plan *p, const char *name);
+
 /* ---- answer_cache.c ---- */
 
 struct answer_key {

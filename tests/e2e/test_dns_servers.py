@@ -145,3 +145,35 @@ def _(t):
     check_equal((relay.associates, len(waiting), gw.counter("dns.repeated")), (2, 1, 1))
     check_equal(len(ask(names)), 50, "and more")
     check_equal(relay.associates, 2, "associations in the end")
+
+
+@test("the names of proxies are asked over TCP, TLS and HTTPS, and of nobody else; a plain address finds the name of such a server",
+      rows=["G5"], limit=90)
+def _(t):
+    lab = t.lab()
+    lab.direct_route()
+    pki = fronts.Pki(t)
+    servers.unbound(lab, pem=pki.make("dns", "DNS:boot.test,IP:%s" % at.TARGET[0]),
+                    more=["exit.test. 60 IN A " + at.PROXY[0], "boot.test. 60 IN A " + at.TARGET[0]])
+    lab.services()
+    proxy = servers.culvert_serve(lab)
+    host = "host %s and " % at.TARGET[0]
+    to_proxy = "host %s and tcp port %d" % (at.PROXY[0], proxy.port)
+    cases = [(["tcp://" + at.TARGET[0]], "tcp port 53", "off"), (["tls://" + at.TARGET[0]], "tcp port 853", "off"),
+             (["https://%s/dns-query" % at.TARGET[0]], "tcp port 443", "fake-ip"),
+             ([at.TARGET[0], "tls://boot.test"], "(tcp port 853 or udp port 53)", "off")]
+    for i, (asked, allowed, mode) in enumerate(cases):
+        only = lab.only("(%s%s) or (%s)" % (host, allowed, to_proxy))
+        gw = lab.gateway(proxies=[proxy.proxy("up", server="exit.test")], rules=["MATCH,up"], route=i == 0,
+                         **dns(t, mode, ca=pki.ca, **{"proxy-server-nameserver": asked}))
+        if i > 0:
+            lab.gw.ip("route replace default dev tun0 metric 10 table 20")
+        with client.tcp(lab.cli, at.TARGET[0], 7000) as s:
+            s.sendall(b"echo\nhello")
+            check_equal(client.receive(s, 5), b"hello", asked)
+        check(gw.counter("dns.asked") >= 2, "A and AAAA of exit.test")
+        # the resolver asks for boot.test alone
+        check_equal(gw.counter("resolver.sent"), 2 if "boot" in asked[-1] else 0, asked)
+        only.check_nothing()
+        only.stop()
+        check_equal(gw.terminate(seconds=4), 0)

@@ -185,10 +185,17 @@ const struct key_row key_rows[] = {
       "dns: {nameserver-policy: {'+.corp.example': dns.example}}\n",
       "1:45: dns.nameserver-policy.+.corp.example[0]: \"dns.example\" is no name server; 192.0.2.53, "
       "tls://192.0.2.53 or https://192.0.2.53/dns-query would work" },
-    { "dns.proxy-server-nameserver", "dns: {proxy-server-nameserver: [192.0.2.1, 192.0.2.2]}\n",
-      "dns: {proxy-server-nameserver: 'tcp://192.0.2.1'}\n",
-      "1:32: dns.proxy-server-nameserver[0]: is asked directly and in the clear, for the names of proxies "
-      "only; a plain address such as 192.0.2.53 would work" },
+    { "dns.proxy-server-nameserver",
+      "dns: {proxy-server-nameserver: [192.0.2.1, tls://dns.example, tcp://192.0.2.2, "
+      "'https://192.0.2.3/q']}\n",
+      "proxies: [{name: p, type: socks5, server: 192.0.2.9, port: 1080}]\n"
+      "dns: {proxy-server-nameserver: 'tcp://192.0.2.1#p'}\n",
+      "2:32: dns.proxy-server-nameserver[0]: is asked for the names of proxies, so it cannot be asked "
+      "through one; leave out what stands behind #" },
+    { "dns.default-nameserver",
+      "dns: {default-nameserver: 192.0.2.1, proxy-server-nameserver: 'tls://a.b'}\n",
+      "dns: {default-nameserver: [192.0.2.1, 192.0.2.2], proxy-server-nameserver: [192.0.2.3, 192.0.2.4]}\n",
+      "1:88: dns.proxy-server-nameserver[3]: more than 3 plain addresses; remove some" },
     { "dns.block-types", "dns: {block-types: [HTTPS, TYPE64, AAAA]}\n", "dns: {block-types: WEB}\n",
       "1:20: dns.block-types: \"WEB\" is no type of DNS records; HTTPS, AAAA or TYPE65 would work" },
     { "dns.rebind-allow", "dns: {rebind-allow: '+.lab.example'}\n", "dns: {rebind-allow: 'a b'}\n",

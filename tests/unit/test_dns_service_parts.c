@@ -157,6 +157,35 @@ static void names_that_name_servers_hang_on_are_asked_first(
     dns_plan_unref(p);
 }
 
+/* The names of proxies, and whom they are asked of. */
+static void names_of_proxies_are_asked_of_their_own_servers_but_never_a_server_of_itself(void **state)
+{
+    static const struct dns_nameserver secure = { .transport = DNS_OVER_TLS,
+                                                  .at = { .name = "boot.example", .port = 853 } };
+    static const struct dns_nameserver usual = { .transport = DNS_OVER_TLS,
+                                                 .at = { .name = "usual.example", .port = 853 } };
+    static const char *const proxies[] = { "exit.example" };
+    struct dns_settings s = { .nameservers = { &usual, 1 }, .proxy_nameservers = { &secure, 1 } };
+    const struct dns_plan_setup setup = { .settings = &s, .proxy_names = proxies, .proxy_name_count = 1 };
+    struct dns_plan *p;
+
+    (void)state;
+    assert_int_equal(dns_plan_new(&setup, &p), 0);
+    assert_true(dns_plan_bootstraps(p, "exit.example"));
+    assert_true(dns_plan_bootstraps(p, "usual.example"));
+    assert_false(dns_plan_bootstraps(p, "boot.example")); /* the resolver's */
+    assert_true(dns_plan_asks_first(p, "boot.example"));
+    assert_false(dns_plan_bootstraps(p, "www.example"));
+    assert_string_equal(dns_plan_servers(p, "exit.example")->list[0].at.name, "boot.example");
+    assert_string_equal(dns_plan_servers(p, "www.example")->list[0].at.name, "usual.example");
+    dns_plan_unref(p);
+    s.proxy_nameservers.n = 0; /* plain addresses, or none: the resolver's as well */
+    assert_int_equal(dns_plan_new(&setup, &p), 0);
+    assert_false(dns_plan_bootstraps(p, "exit.example"));
+    assert_true(dns_plan_asks_first(p, "exit.example"));
+    dns_plan_unref(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +195,7 @@ int main(void)
         cmocka_unit_test(a_cleared_cache_is_empty_and_takes_answers_again),
         cmocka_unit_test(a_plan_keeps_all_that_its_settings_pointed_to),
         cmocka_unit_test(names_that_name_servers_hang_on_are_asked_first),
+        cmocka_unit_test(names_of_proxies_are_asked_of_their_own_servers_but_never_a_server_of_itself),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
