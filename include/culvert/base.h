@@ -296,6 +296,21 @@ void *slab_at(const struct slab *s,
 typedef void slab_give_back_fn(void *arg, void *memory, size_t bytes);
 bool slab_trim(struct slab *s, slab_give_back_fn *give_back, void *arg);
 
+/* ---- buffers: large ones, held for moments --------------------------------------------------------------------- */
+
+/* The one that was given back last is handed out first: it is still in the cache. When all are back after a rush that took more
+ * than `keep`, their memory goes back to the kernel. Not zeroed. No malloc. One thread. */
+struct buffers {
+    uint8_t *base;
+    size_t bytes; /* of each */
+    uint32_t limit, keep, touched, in_use;
+    void *free_list;
+};
+int buffers_init(struct buffers *b, size_t bytes, uint32_t limit, uint32_t keep); /* 0 or -ENOMEM */
+void buffers_fini(struct buffers *b);                                             /* zeroed or initialised */
+void *buffers_get(struct buffers *b);                                             /* NULL at the limit */
+void buffers_put(struct buffers *b, void *buffer);
+
 /* ---- log ----------------------------------------------------------------------------------------------------- */
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };

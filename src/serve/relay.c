@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define DRAIN_US      UINT64_C(5000000)
 #define DRAIN_POLL_US UINT64_C(5000)
@@ -26,53 +25,6 @@ enum {
     KEEP_BUFFERS = 64,  /* 4 MiB that are not given back */
     BUFFERS_MAX = 4096, /* 256 MiB, touched on demand: what a server holds for stalled peers is bounded */
 };
-
-/* ---- buffers ---- */
-
-static int buffers_init(struct buffers *b, uint32_t limit)
-{
-    void *base = mmap(NULL, (size_t)limit * RELAY_BUFFER_BYTES, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (base == MAP_FAILED)
-        return -ENOMEM;
-    *b = (struct buffers){ .base = base, .limit = limit };
-    return 0;
-}
-
-static void buffers_fini(struct buffers *b)
-{
-    if (b->base)
-        munmap(b->base, (size_t)b->limit * RELAY_BUFFER_BYTES);
-    *b = (struct buffers){ 0 };
-}
-
-/* RELAY_BUFFER_BYTES, not zeroed; NULL at the limit */
-static uint8_t *buffers_get(struct buffers *b)
-{
-    void *buffer = b->free_list;
-
-    if (buffer)
-        memcpy(&b->free_list, buffer, sizeof(b->free_list));
-    else if (b->touched < b->limit)
-        buffer = b->base + (size_t)b->touched++ * RELAY_BUFFER_BYTES;
-    else
-        return NULL;
-    b->in_use++;
-    return buffer;
-}
-
-static void buffers_put(struct buffers *b, uint8_t *buffer)
-{
-    memcpy(buffer, &b->free_list, sizeof(b->free_list)); /* last in, first out: it is still in the cache */
-    b->free_list = buffer;
-    if (--b->in_use > 0 || b->touched <= KEEP_BUFFERS)
-        return;
-    madvise(b->base, (size_t)b->touched * RELAY_BUFFER_BYTES,
-            MADV_DONTNEED); /* a rush is over: faults.md G4 */
-    b->touched = 0;
-    b->free_list = NULL;
-}
 
 static void wait_for_buffer(struct relay *r, struct half *h)
 {
@@ -128,7 +80,8 @@ static void release(struct relay *r)
 
 int relays_init(struct relays *all, uint32_t max_streams)
 {
-    return buffers_init(&all->buffers, max_streams > BUFFERS_MAX / 2 ? BUFFERS_MAX : 2 * max_streams);
+    return buffers_init(&all->buffers, RELAY_BUFFER_BYTES,
+                        max_streams > BUFFERS_MAX / 2 ? BUFFERS_MAX : 2 * max_streams, KEEP_BUFFERS);
 }
 
 void relays_fini(struct relays *all)

@@ -9,14 +9,6 @@
 
 enum { RELAY_BUFFER_BYTES = 64 * 1024 };
 
-/* ---- buffers: held by a direction only while bytes wait in it ---- */
-
-struct buffers {
-    uint8_t *base;
-    uint32_t limit, touched, in_use;
-    void *free_list;
-};
-
 /* ---- relays ---- */
 
 struct relay;
@@ -25,7 +17,7 @@ struct relay;
 struct relays {
     struct loop *loop;
     struct wheel *wheel;
-    struct buffers buffers;
+    struct buffers buffers;      /* of RELAY_BUFFER_BYTES; held by a direction only while bytes wait in it */
     struct relay *starved;       /* wait for a buffer */
     const struct relay *running; /* what is being called back; NULL once it has ended */
     counter *bytes[2];           /* UP, DOWN */
