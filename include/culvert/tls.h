@@ -1,7 +1,8 @@
 /* tls.h - TLS sessions, client and server, without a socket of their own; the one door to mbedTLS.
  * Knows     TLS 1.2 (and 1.3 where mbedTLS has it), certificates, names; moves bytes through the two functions of tls_io.
  * Threads   tls_ca and tls_settings are immutable and counted [any]; all the rest belongs to one worker.
- * Memory    a session costs about 40 KiB while it lives (mbedTLS keeps a record buffer for each direction).
+ * Memory    a session costs about 40 KiB while it lives (mbedTLS keeps a record buffer for each direction); those of a worker share
+ *           2.1 MiB for what waits to leave or was read ahead.
  * Errors    what went wrong is a sentence that fits behind "NAME (ADDRESS) ": see tls_why(). No secrets in it. */
 #ifndef CULVERT_TLS_H
 #define CULVERT_TLS_H
@@ -102,9 +103,11 @@ enum tls_step tls_handshake(struct tls *t, uint64_t turn);
  * Return: > 0; 0 they closed their direction (close_notify); -EAGAIN; -ECONNRESET broken, see tls_why() and tls_truncated().
  * A short read means that nothing more is there now. */
 ssize_t tls_recv(struct tls *t, void *to, size_t len);
-/** tls_sendv() - take plain bytes; small pieces share records
+/** tls_sendv() - take plain bytes, about 256 KiB at most; small pieces share records, records share system calls
  * Return: bytes taken, of which some may still wait (tls_unsent()); -EAGAIN; -ECONNRESET. */
 ssize_t tls_sendv(struct tls *t, const struct iovec *iov, int iovcnt);
+/** tls_hold() - what tls_sendv() takes from now on waits until there are 64 KiB of it, or for tls_flush(): they leave together */
+void tls_hold(struct tls *t);
 /** tls_flush() - send what waits. Return: 0, -EAGAIN, -ECONNRESET */
 int tls_flush(struct tls *t);
 bool tls_unsent(const struct tls *t); /* ciphertext waits for the socket */

@@ -16,44 +16,6 @@ static int64_t wall_s(void)
     return (int64_t)time(NULL);
 }
 
-/* ---- the socket, as mbedTLS sees it ---------------------------------------------------------------------------------- */
-
-static int on_recv(void *arg, unsigned char *to, size_t len)
-{
-    struct tls *t = arg;
-    uint32_t most = t->state == TLS_STATE_OPENING ? TLS_OPENING_RECORDS_MAX : TLS_IDLE_RECORDS_MAX;
-    ssize_t n;
-
-    if (t->watch.count > most) {
-        t->flooded = true;
-        return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
-    }
-    n = t->io->recv(t->arg, to, len);
-    t->dry = n == -EAGAIN;
-    if (n > 0) {
-        record_watch(&t->watch, to, (size_t)n);
-        return (int)n;
-    }
-    if (n == -EAGAIN)
-        return MBEDTLS_ERR_SSL_WANT_READ;
-    t->reset = n < 0;
-    t->truncated = n == 0;
-    return MBEDTLS_ERR_SSL_CONN_EOF;
-}
-
-static int on_send(void *arg, const unsigned char *data, size_t len)
-{
-    struct tls *t = arg;
-    ssize_t n = t->io->send(t->arg, data, len);
-
-    if (n >= 0)
-        return (int)n;
-    if (n == -EAGAIN)
-        return MBEDTLS_ERR_SSL_WANT_WRITE;
-    t->reset = true;
-    return MBEDTLS_ERR_SSL_CONN_EOF;
-}
-
 /* ---- why it failed --------------------------------------------------------------------------------------------------------- */
 
 /* Alerts of the other side (RFC 8446 section 6.2). @config: ours to correct. */
@@ -443,7 +405,7 @@ int tls_open(struct tls_context *c, const struct tls_io *io, void *arg, struct t
         return -ENOMEM;
     }
     mbedtls_ssl_set_verify(&t->ssl, verify_callback, t);
-    mbedtls_ssl_set_bio(&t->ssl, t, on_send, on_recv, NULL);
+    mbedtls_ssl_set_bio(&t->ssl, t, wire_send, wire_recv, NULL);
     *out = t;
     return 0;
 }
@@ -454,6 +416,7 @@ void tls_free(struct tls *t)
         return;
     unqueue(t);
     mbedtls_ssl_free(&t->ssl);
+    wire_drop(t);
     leave_full(t);
     free(t);
 }

@@ -1,14 +1,20 @@
 /* data.c - plain bytes through an open session, and its end.
  *
- * Copies. mbedTLS receives into its record buffer, decrypts in place and copies out to the caller's memory: one copy. Sending,
- * a piece is copied into the record and encrypted there; pieces below SMALL_PIECE are gathered before, so that a hundred
- * segments do not make a hundred records.
+ * Copies. What was read ahead (wire.c) goes into mbedTLS's record buffer, is decrypted there and copied out to the caller's memory:
+ * two copies. Sending, a piece is copied into the record and encrypted there; pieces below SMALL_PIECE are gathered before, so that
+ * a hundred segments do not make a hundred records; records of one call are gathered after, to leave together. The cipher costs
+ * twenty times as much as all of these.
  *
  * What always holds. A record that was made is ours to send: tls_sendv() counts its bytes as taken although the socket took
  * only a part, and nothing else is written before the rest of it has left (RFC 5246 section 6.2: records do not interleave). */
 #include "tls_impl.h"
 
-enum { SMALL_PIECE = 4096 };
+enum {
+    SMALL_PIECE = 4096,
+    SEND_MAX =
+        256 *
+        1024, /* of one call: about a millisecond of cipher, then others of this worker have their turn */
+};
 
 static int broken(struct tls *t, int e)
 {
@@ -64,6 +70,7 @@ ssize_t tls_recv(struct tls *t, void *to, size_t len)
         return tell_end(t, 0);
     if (t->state != TLS_STATE_OPEN)
         return tell_end(t, -ECONNRESET);
+    t->emptied = false;
     while (got < len) {
         ssize_t n = recv_some(t, (uint8_t *)to + got, len - got);
 
@@ -71,6 +78,8 @@ ssize_t tls_recv(struct tls *t, void *to, size_t len)
             got += (size_t)n;
         else if (got > 0)
             break; /* an end or an error is told by the next call: tls_unread() says that there is one */
+        else if (n == -EAGAIN && t->emptied)
+            t->emptied = false; /* a part of a record came, or no data: their end may be right behind it */
         else
             return tell_end(t, n);
     }
@@ -81,14 +90,15 @@ bool tls_unread(const struct tls *t)
 {
     if (t->their_end || t->state == TLS_STATE_BROKEN)
         return !t->end_told;
-    return t->state == TLS_STATE_OPEN && mbedtls_ssl_check_pending(&t->ssl) != 0;
+    return t->state == TLS_STATE_OPEN && (t->in || mbedtls_ssl_check_pending(&t->ssl) != 0);
 }
 
 /* ---- sending ---- */
 
 bool tls_unsent(const struct tls *t)
 {
-    return t->state == TLS_STATE_OPEN && !t->send_broken && t->ssl.MBEDTLS_PRIVATE(out_left) > 0;
+    return t->state == TLS_STATE_OPEN && !t->send_broken &&
+           ((t->out && !t->gathering) || t->ssl.MBEDTLS_PRIVATE(out_left) > 0);
 }
 
 static int send_broken(struct tls *t)
@@ -104,6 +114,9 @@ int tls_flush(struct tls *t)
 
     if (t->state != TLS_STATE_OPEN || t->send_broken)
         return -ECONNRESET;
+    n = wire_flush(t);
+    if (n != 0)
+        return n == -EAGAIN ? n : send_broken(t);
     if (!tls_unsent(t))
         return 0;
     n = mbedtls_ssl_write(&t->ssl, &unused, 1); /* with a record waiting it only sends that one */
@@ -164,18 +177,35 @@ static const uint8_t *next_bytes(const struct pieces *p, uint8_t gather[TLS_RECO
     return gather;
 }
 
+void tls_hold(struct tls *t)
+{
+    t->gathering = !tls_unsent(t);
+}
+
+static size_t bytes_of(const struct iovec *iov, int iovcnt)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < iovcnt; i++)
+        n += iov[i].iov_len;
+    return n;
+}
+
 ssize_t tls_sendv(struct tls *t, const struct iovec *iov, int iovcnt)
 {
     struct pieces p = { iov, iovcnt, 0 };
+    bool held = t->gathering;
     ssize_t taken = 0;
-    int r = tls_flush(t);
+    int r = held ? 0 : tls_flush(t);
 
     if (r != 0)
         return r;
-    if (t->our_end)
+    if (t->state != TLS_STATE_OPEN || t->send_broken || t->our_end)
         return -ECONNRESET;
+    if (!held && bytes_of(iov, iovcnt) > TLS_RECORD_MAX)
+        tls_hold(t);
     skip(&p, 0);
-    while (p.left > 0 && !tls_unsent(t)) {
+    while (p.left > 0 && !tls_unsent(t) && taken < SEND_MAX) {
         size_t len;
         const uint8_t *data = next_bytes(&p, t->context->worker->gather, &len);
         ssize_t n = send_record(t, data, len);
@@ -185,6 +215,8 @@ ssize_t tls_sendv(struct tls *t, const struct iovec *iov, int iovcnt)
         skip(&p, (size_t)n);
         taken += n;
     }
+    if (!held)
+        (void)tls_flush(t); /* what is broken shows in the next call */
     return taken;
 }
 

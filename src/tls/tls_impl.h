@@ -69,6 +69,7 @@ struct tls_worker {
     uint64_t turn;        /* the latest one */
     uint32_t turn_calls;  /* of tls_handshake() in it */
     uint64_t costly_turn; /* in which the last costly step was taken; UINT64_MAX none */
+    struct buffers wire;  /* of struct wire_buffer */
     uint8_t gather[TLS_RECORD_MAX];
 };
 int tls_random(void *worker, unsigned char *out, size_t len); /* as mbedTLS wants it */
@@ -128,6 +129,24 @@ const char *record_stranger(const struct record_watch *w);
 
 bool tls_is_no_memory(int e); /* does mbedTLS's code @e say that memory is missing? */
 
+/* ---- between mbedTLS and the socket (wire.c) ------------------------------------------------------------------------- */
+
+enum {
+    WIRE_BYTES = 17 * 4096 -
+                 16, /* four full records with heads and tags of any version, and more than the largest one */
+    WIRE_BUFFERS_MAX = 32, /* of a worker: 2.1 MiB, touched on demand ... */
+    WIRE_BUFFERS_KEPT = 4, /* ... and given back but for these */
+};
+struct wire_buffer {
+    size_t off, len; /* what waits is data[off .. len) */
+    uint8_t data[WIRE_BYTES];
+};
+int wire_recv(void *tls, unsigned char *to, size_t len); /* as mbedTLS wants them */
+int wire_send(void *tls, const unsigned char *data, size_t len);
+/** wire_flush() - send what was gathered, and gather no more. Return: 0; -EAGAIN some of it waits; -errno */
+int wire_flush(struct tls *t);
+void wire_drop(struct tls *t); /* give the buffers back, and what is in them is lost */
+
 /* ---- a connection ------------------------------------------------------------------------------------------------------ */
 
 enum tls_state { TLS_STATE_OPENING, TLS_STATE_OPEN, TLS_STATE_BROKEN };
@@ -139,12 +158,15 @@ struct tls {
     mbedtls_ssl_context ssl;
     struct record_watch watch;
     struct cert_report report;
+    struct wire_buffer *in, *out; /* NULL: nothing waits there */
     struct tls *next_queued;
     uint8_t state; /* enum tls_state */
     bool queued, counted_full, offered_session;
     bool their_end;                 /* close_notify came */
     bool truncated, reset, flooded; /* the end without it; a broken socket; too many records */
     bool dry;                       /* the last read found the socket empty */
+    bool emptied;                   /* the one before has, as this call of tls_recv() knows */
+    bool gathering;                 /* records wait for each other */
     bool end_told;                  /* tls_recv() has returned their end, or that it broke */
     bool our_end, send_broken;
     bool config_fault;

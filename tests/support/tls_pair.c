@@ -14,6 +14,7 @@ ssize_t mem_pipe_put(struct mem_pipe *p, const void *data, size_t len)
     size_t held = p->len - p->off;
     uint8_t *grown;
 
+    p->puts++;
     if (p->reset)
         return -ECONNRESET;
     if (p->room > 0 && held >= p->room)
@@ -32,6 +33,7 @@ ssize_t mem_pipe_get(struct mem_pipe *p, void *to, size_t len)
 {
     size_t n = p->len - p->off;
 
+    p->gets++;
     if (n == 0)
         return p->reset ? -ECONNRESET : p->ended ? 0 : -EAGAIN;
     n = n < len ? n : len;

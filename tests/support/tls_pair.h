@@ -8,8 +8,9 @@
 struct mem_pipe {
     uint8_t *data;
     size_t len, off;
-    size_t room;  /* bytes that may wait in it; 0: any number */
-    size_t piece; /* at most so many bytes a read; 0: all */
+    size_t room;         /* bytes that may wait in it; 0: any number */
+    size_t piece;        /* at most so many bytes a read; 0: all */
+    unsigned puts, gets; /* calls */
     bool ended, reset;
 };
 ssize_t mem_pipe_put(struct mem_pipe *p, const void *data, size_t len);
