@@ -2,7 +2,8 @@
  *
  * How it works. One turn reads a bounded amount, tells every stream that has news once, writes, and goes round again while
  * telling made something to write; what is left then waits for the next turn, so one busy connection does not hold up the rest
- * of the worker. Small frames are gathered into one record; a large one leaves from nghttp2's own memory.
+ * of the worker. Small frames are gathered into one record; a large one leaves from nghttp2's own memory; up to four records
+ * leave with one system call.
  *
  * What may be ahead of an urgent datagram: one frame that nghttp2 has already cut, and what the socket has not sent. The kernel
  * bounds the latter (TCP_NOTSENT_LOWAT holds for send(), too), and tightly once there is an urgent stream. */
@@ -98,6 +99,8 @@ static void read_some(struct h2 *h)
             return;
         }
         feed(h, data, (size_t)n);
+        if ((size_t)n < sizeof(data)) /* nothing more is there now, but perhaps an end */
+            break;
     }
     h->unread = h->opt.tls && tls_unread(h->opt.tls);
 }
@@ -150,9 +153,17 @@ static int tls_release(struct h2 *h)
     return r == 0 ? tls_flush(h->opt.tls) : r;
 }
 
+/* Records leave together, unless pings may come behind them: those wait for one frame at most. */
+static void hold(struct h2 *h)
+{
+    if (h->opt.tls && !h->urgent)
+        tls_hold(h->opt.tls);
+}
+
 /* Return: 0 all is out; -EAGAIN; -errno */
 static int write_all(struct h2 *h)
 {
+    hold(h);
     for (;;) {
         struct iovec iov[2];
         int n = 0, r = fill(h);
@@ -169,7 +180,7 @@ static int write_all(struct h2 *h)
         if (h->frame_len > 0)
             iov[n++] = (struct iovec){ (void *)(uintptr_t)h->frame, h->frame_len };
         if (n == 0)
-            return tls_holds(h) ? tls_release(h) : 0;
+            return h->opt.tls ? tls_release(h) : 0;
         done = write_bytes(h, iov, n);
         if (done < 0)
             return (int)done;
