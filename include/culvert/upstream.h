@@ -68,8 +68,8 @@ struct group_options {
         retry_after_ms; /* until a test may bring it back; doubles each time, up to 16-fold, with jitter */
 };
 
-struct
-    upstream_options { /* filled by config; copied by upstream_new(). A new member belongs into mark.c as well. */
+/* Filled by config; copied by upstream_new(). A new member belongs into mark.c as well: tests/unit/test_marks.c. */
+struct upstream_options {
     const char *name; /* "DIRECT", "REJECT", "REJECT-DROP" or the proxy's name */
     enum upstream_kind kind;
     struct host_port server;

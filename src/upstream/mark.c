@@ -40,12 +40,12 @@ static uint64_t mix_group(uint64_t h, const struct group_options *g)
 
 uint64_t upstream_mark(const struct upstream_options *o)
 {
-    uint32_t plain[] = { o->kind,   o->udp,         o->pipelining,          o->fast_open,
+    uint32_t plain[] = { o->kind,   o->udp,         o->pipelining,          o->fast_open,   o->pool,
                          o->secure, o->public_only, o->half_close_delay_ms, o->routing_mark };
     uint64_t h = mix(0, plain, sizeof(plain));
 
     h = mix_server(mix_text(h, o->name), &o->server);
-    h = mix_text(mix_text(h, o->username), o->password);
+    h = mix_text(mix_text(mix_text(h, o->username), o->password), o->token);
     h = mix_text(mix_tls(h, o->tls), o->tls_name);
     h = mix_text(h, o->interface_name);
     if (o->allows > 0)

@@ -59,6 +59,10 @@ static void password(struct set *s)
 {
     s->list[OFFICE].password = "Secret";
 }
+static void pool(struct set *s)
+{
+    s->list[OFFICE].pool = 4;
+}
 static void login_gone(struct set *s)
 {
     s->list[OFFICE].username = s->list[OFFICE].password = NULL;
@@ -98,6 +102,7 @@ static void what_says_the_same_stays_and_what_names_a_new_one_is_new(void **stat
     } rows[] = {
         { "nothing", nothing, 0 },
         { "a password", password, 1 << OFFICE | 1 << PICK | 1 << OUTER },
+        { "a pool", pool, 1 << OFFICE | 1 << PICK | 1 << OUTER },
         { "no login", login_gone, 1 << OFFICE | 1 << PICK | 1 << OUTER },
         { "a port", corp_port, 1 << CORP | 1 << HOP | 1 << PICK | 1 << OUTER },
         { "a mark", corp_mark, 1 << CORP | 1 << HOP | 1 << PICK | 1 << OUTER },
