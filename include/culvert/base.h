@@ -323,7 +323,7 @@ struct log_options {
         output; /* "stderr" (default), "stdout" or a path, opened for append; borrowed until log_init returns */
 };
 
-/** log_init() - set the sink; may be called again to reopen. Before it, lines go to stderr at LOG_INFO. [main]
+/** log_init() - set where the lines of the calling thread's log go; may be called again to reopen. Before it, to stderr at LOG_INFO
  * Return: 0, or -errno of opening the file; then the old sink stays. */
 int log_init(const struct log_options *opt);
 bool log_enabled(enum log_level level);
@@ -331,7 +331,20 @@ bool log_enabled(enum log_level level);
  * Control bytes in arguments are escaped. Secrets and payload never reach it. */
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_vline(enum log_level level, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
-uint64_t log_lines_lost(void);
+uint64_t log_lines_lost(void); /* by the calling thread's log */
+
+/* The process has one log, and every thread writes to it until it is given another: a gateway inside another program has its own. */
+struct log_sink;
+/* @line: without time, level and newline; escaped; borrowed. Any thread that uses the log calls it, several at once. */
+typedef void log_fn(void *arg, enum log_level level, const char *line);
+/** log_sink_new() - one more log; @fn: takes its lines, and then log_init() sets the level only; NULL: lines go where log_init() says
+ * Return: 0 or -ENOMEM. log_sink_free() it when no thread uses it any more; NULL is fine there. */
+int log_sink_new(log_fn *fn, void *arg, struct log_sink **out);
+void log_sink_free(struct log_sink *l);
+/** log_use() - lines of the calling thread go there from now on; NULL: to the process's. Return: what it used before */
+struct log_sink *log_use(struct log_sink *l);
+struct log_sink *log_in_use(
+    void); /* of the calling thread, for a thread that it starts; NULL: the process's */
 
 #define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)

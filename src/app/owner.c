@@ -17,6 +17,7 @@ struct owners {
     struct loop *loop;
     struct netlink *diag;
     struct helper *helper; /* sees the processes of all users; NULL: we look ourselves */
+    struct log_sink *log;  /* of whoever made us */
     pthread_t thread;
     bool started;
 };
@@ -51,6 +52,7 @@ static void *run(void *arg)
 {
     struct owners *o = arg;
 
+    log_use(o->log);
     loop_run(o->loop);
     return NULL;
 }
@@ -63,6 +65,7 @@ int owners_new(struct helper *helper, struct owners **out, struct err *err)
     if (o == NULL)
         return err_set(err, -ENOMEM, "out of memory");
     o->helper = helper;
+    o->log = log_in_use();
     r = netlink_open_diag(&o->diag, err);
     if (r == 0 && (r = loop_new(&o->loop)) != 0)
         err_set(err, r, "no event loop for look-ups of programs: %s", strerror(-r));

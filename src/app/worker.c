@@ -280,6 +280,7 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     w->policy = forward_policy_ref(setup->policy);
     w->tun_is_default = setup->tun_is_default;
     w->seed = setup->seed;
+    w->log = log_in_use();
     w->socket_rules = setup->rules_of_sockets;
     names.make_socket = resolver_socket;
     names.socket_arg = w;
@@ -317,6 +318,7 @@ static void *run(void *arg)
     struct worker *w = arg;
     char name[16];
 
+    log_use(w->log);
     snprintf(name, sizeof(name), "worker-%u", w->index);
     pthread_setname_np(pthread_self(), name); /* of another thread it would be a write into /proc */
     worker_groups_start(w, w->policy);

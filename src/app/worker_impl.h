@@ -56,6 +56,7 @@ struct worker {
     struct ring *inbox[WORKERS_MAX]; /* from each other worker */
     bool ring_bell[WORKERS_MAX];     /* we put something there during this turn */
     struct worker_ended *ended;      /* worker_ended.c; NULL: nobody has listened yet */
+    struct log_sink *log;            /* of whoever made us; NULL: the process's */
     pthread_t thread;
     bool started;
 };

@@ -1,4 +1,7 @@
-/* log.c - one line for one event, to a descriptor, from any thread.
+/* log.c - one line for one event, to a descriptor or a function, from any thread.
+ *
+ * Whose line it is follows from the thread: each belongs to the process's log or to one of log_sink_new(), so that several gateways in one
+ * process have a log each, and no function in between passes one on.
  *
  * How it works: the line is formatted and escaped on the caller's stack, then written with a single write() under a
  * mutex that also guards a change of the sink. A full pipe is asked by poll() first and never waited for; the mode of
@@ -13,6 +16,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,15 +25,27 @@
 #define LINE_BYTES    4096 /* of one line on the wire; PIPE_BUF, so that a pipe takes it whole or not at all */
 #define LINE_TAIL     16   /* kept free for the closing bytes */
 
-/* The one mutable object of this folder: a process has one log. */
-static struct {
+struct log_sink {
     pthread_mutex_t lock;         /* guards fd and owned, and keeps lines whole */
     int fd;                       /* where lines go */
     bool owned;                   /* fd was opened here, not inherited */
     _Atomic enum log_level level; /* read without the lock */
     _Atomic enum log_format format;
     _Atomic uint64_t lost;
-} sink = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO, .level = LOG_INFO, .format = LOG_TEXT };
+    log_fn *fn; /* takes the lines instead; NULL: the descriptor does */
+    void *arg;
+};
+
+/* The one mutable object of this folder: a process has one log of its own, and each thread may have been given another. */
+static struct log_sink of_process = {
+    .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO, .level = LOG_INFO, .format = LOG_TEXT
+};
+static _Thread_local struct log_sink *of_thread; /* NULL: the process's */
+
+static struct log_sink *sink_now(void)
+{
+    return of_thread != NULL ? of_thread : &of_process;
+}
 
 static int sink_open(const char *output, int *fd, bool *owned)
 {
@@ -48,33 +64,75 @@ static int sink_open(const char *output, int *fd, bool *owned)
 
 int log_init(const struct log_options *opt)
 {
+    struct log_sink *sink = sink_now();
     int fd, old = -1, r;
     bool owned;
 
-    r = sink_open(opt->output, &fd, &owned);
-    if (r != 0)
-        return r;
-    pthread_mutex_lock(&sink.lock);
-    if (sink.owned)
-        old = sink.fd;
-    sink.fd = fd;
-    sink.owned = owned;
-    pthread_mutex_unlock(&sink.lock);
-    sink.level = opt->level;
-    sink.format = opt->format;
+    if (sink->fn == NULL) {
+        r = sink_open(opt->output, &fd, &owned);
+        if (r != 0)
+            return r;
+        pthread_mutex_lock(&sink->lock);
+        if (sink->owned)
+            old = sink->fd;
+        sink->fd = fd;
+        sink->owned = owned;
+        pthread_mutex_unlock(&sink->lock);
+    }
+    sink->level = opt->level;
+    sink->format = opt->format;
     if (old >= 0)
         close(old);
     return 0;
 }
 
+int log_sink_new(log_fn *fn, void *arg, struct log_sink **out)
+{
+    struct log_sink *l = calloc(1, sizeof(*l));
+
+    if (l == NULL)
+        return -ENOMEM;
+    pthread_mutex_init(&l->lock, NULL);
+    l->fd = STDERR_FILENO;
+    l->level = LOG_INFO;
+    l->format = LOG_TEXT;
+    l->fn = fn;
+    l->arg = arg;
+    *out = l;
+    return 0;
+}
+
+void log_sink_free(struct log_sink *l)
+{
+    if (l == NULL)
+        return;
+    if (l->owned)
+        close(l->fd);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+struct log_sink *log_use(struct log_sink *l)
+{
+    struct log_sink *before = of_thread;
+
+    of_thread = l;
+    return before;
+}
+
+struct log_sink *log_in_use(void)
+{
+    return of_thread;
+}
+
 bool log_enabled(enum log_level level)
 {
-    return level <= atomic_load_explicit(&sink.level, memory_order_relaxed);
+    return level <= atomic_load_explicit(&sink_now()->level, memory_order_relaxed);
 }
 
 uint64_t log_lines_lost(void)
 {
-    return sink.lost;
+    return sink_now()->lost;
 }
 
 static const char *level_text(enum log_level level)
@@ -155,10 +213,8 @@ static void put_time(struct buf *line)
     put_text(line, text);
 }
 
-static void build_line(struct buf *line, enum log_level level, const char *message)
+static void build_line(struct buf *line, enum log_format format, enum log_level level, const char *message)
 {
-    enum log_format format = sink.format;
-
     if (format == LOG_JSON)
         put_text(line, "{\"time\":\"");
     put_time(line);
@@ -170,25 +226,26 @@ static void build_line(struct buf *line, enum log_level level, const char *messa
 }
 
 /* One line, whole or counted as lost; half a line stays half (disk full), and is counted as well. */
-static void sink_write(const struct buf *line)
+static void sink_write(struct log_sink *sink, const struct buf *line)
 {
     struct pollfd p = { .events = POLLOUT };
     ssize_t n = -1;
 
-    pthread_mutex_lock(&sink.lock);
-    p.fd = sink.fd;
+    pthread_mutex_lock(&sink->lock);
+    p.fd = sink->fd;
     if (poll(&p, 1, 0) == 1 && (p.revents & (POLLOUT | POLLERR)) == POLLOUT) {
         do {
-            n = write(sink.fd, line->data, line->len);
+            n = write(sink->fd, line->data, line->len);
         } while (n < 0 && errno == EINTR);
     }
-    pthread_mutex_unlock(&sink.lock);
+    pthread_mutex_unlock(&sink->lock);
     if (n != (ssize_t)line->len)
-        atomic_fetch_add_explicit(&sink.lost, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&sink->lost, 1, memory_order_relaxed);
 }
 
 void log_vline(enum log_level level, const char *fmt, va_list ap)
 {
+    struct log_sink *sink = sink_now();
     uint8_t memory[LINE_BYTES];
     char message[MESSAGE_BYTES];
     int saved = errno;
@@ -199,8 +256,14 @@ void log_vline(enum log_level level, const char *fmt, va_list ap)
     if (vsnprintf(message, sizeof(message), fmt, ap) >= (int)sizeof(message))
         memcpy(message + sizeof(message) - 4, "...", 4);
     buf_init(&line, memory, sizeof(memory));
-    build_line(&line, level, message);
-    sink_write(&line);
+    if (sink->fn != NULL) {
+        put_escaped(&line, message, LOG_TEXT);
+        buf_u8(&line, 0);
+        sink->fn(sink->arg, level, (const char *)memory);
+    } else {
+        build_line(&line, sink->format, level, message);
+        sink_write(sink, &line);
+    }
     errno = saved; /* a caller may log between a failed call and its look at errno */
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -231,6 +232,56 @@ static void an_error_keeps_its_number_and_its_sentence(void **state)
     assert_int_equal(strlen(e.text), sizeof(e.text) - 1);
 }
 
+struct heard {
+    struct log_sink *log;
+    enum log_level level;
+    char line[128];
+    size_t lines;
+};
+
+static void hear(void *arg, enum log_level level, const char *line)
+{
+    struct heard *h = arg;
+
+    h->level = level;
+    h->lines++;
+    snprintf(h->line, sizeof(h->line), "%s", line);
+}
+
+static void *write_to_it(void *arg)
+{
+    struct heard *h = arg;
+    struct log_options quiet = { .level = LOG_WARNING };
+
+    log_use(h->log);
+    assert_int_equal(log_init(&quiet), 0); /* of this log only */
+    log_info("too quiet");
+    log_warning("one\nline");
+    return NULL;
+}
+
+static void a_thread_may_have_a_log_of_its_own(void **state)
+{
+    struct fixture *f = *state;
+    struct heard h = { 0 };
+    pthread_t thread;
+
+    log_to(f, LOG_INFO, LOG_TEXT);
+    assert_int_equal(log_sink_new(hear, &h, &h.log), 0);
+    assert_int_equal(pthread_create(&thread, NULL, write_to_it, &h), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(h.lines, 1);
+    assert_int_equal(h.level, LOG_WARNING);
+    assert_string_equal(h.line, "one\\x0aline");
+    assert_string_equal(written(f), "");
+    log_info("here");
+    assert_non_null(strstr(written(f), " info: here\n"));
+    assert_null(log_use(h.log));
+    assert_ptr_equal(log_in_use(), h.log);
+    assert_ptr_equal(log_use(NULL), h.log);
+    log_sink_free(h.log);
+}
+
 int main(void)
 {
 #define LOG_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -243,6 +294,7 @@ int main(void)
         LOG_TEST(a_pipe_that_nobody_reads_is_not_waited_for),
         LOG_TEST(a_sink_that_cannot_be_opened_leaves_the_old_one),
         LOG_TEST(a_cause_that_repeats_is_held_back_and_then_counted),
+        LOG_TEST(a_thread_may_have_a_log_of_its_own),
         cmocka_unit_test(an_error_keeps_its_number_and_its_sentence),
     };
 
