@@ -14,6 +14,14 @@ install(TARGETS libculvert ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT
 install(FILES include/culvert/base.h include/culvert/stack.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/culvert COMPONENT dev)
 install(FILES ${CMAKE_BINARY_DIR}/libculvert.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
 
+if(WITH_LIBRARY)
+    configure_file(packaging/libculvert-gateway.pc.in libculvert-gateway.pc @ONLY)
+    install(TARGETS gateway LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library NAMELINK_COMPONENT dev)
+    install(FILES ${CMAKE_BINARY_DIR}/libculvert-gateway.a DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
+    install(FILES include/culvert.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev)
+    install(FILES ${CMAKE_BINARY_DIR}/libculvert-gateway.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
+endif()
+
 find_program(SCDOC NAMES scdoc)
 if(SCDOC)
     foreach(page IN ITEMS culvert.1 culvert.yaml.5)

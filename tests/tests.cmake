@@ -32,13 +32,35 @@ endforeach()
 
 target_link_libraries(test_vsock PRIVATE culvert_vsock)
 
-# Programs that embed the stack, as docs/examples shows them: they link to nothing else.
+# Programs that embed the stack, or the whole gateway (embed_*), as docs/examples shows them: they link to nothing else.
 file(GLOB examples CONFIGURE_DEPENDS docs/examples/*.c)
 foreach(source IN LISTS examples)
     get_filename_component(name ${source} NAME_WE)
+    if(name MATCHES "^embed")
+        if(NOT WITH_LIBRARY)
+            continue()
+        endif()
+        set(library gateway culvert_flags)
+    else()
+        set(library stack)
+    endif()
     add_executable(example_${name} ${source})
-    target_link_libraries(example_${name} PRIVATE stack)
+    target_link_libraries(example_${name} PRIVATE ${library})
 endforeach()
+
+# libculvert-gateway from the outside, shared and static: plain C that sees include/culvert.h and no folder.
+if(WITH_LIBRARY)
+    foreach(kind IN ITEMS embed embed_static)
+        add_executable(test_${kind} tests/embed/test_embed.c tests/embed/rig.c)
+        target_include_directories(test_${kind} PRIVATE tests/support)
+        target_link_libraries(test_${kind} PRIVATE culvert_flags PkgConfig::CMOCKA Threads::Threads)
+        add_test(NAME test_${kind} COMMAND test_${kind})
+        set_tests_properties(test_${kind} PROPERTIES TIMEOUT 120 LABELS unit SKIP_RETURN_CODE 77)
+    endforeach()
+    target_link_libraries(test_embed PRIVATE gateway)
+    add_dependencies(test_embed_static gateway_static)
+    target_link_libraries(test_embed_static PRIVATE ${CMAKE_BINARY_DIR}/libculvert-gateway.a ${GATEWAY_NEEDS})
+endif()
 
 file(GLOB tree_tests CONFIGURE_DEPENDS tests/unit/test_*.py)
 foreach(source IN LISTS tree_tests)

@@ -27,6 +27,7 @@ int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 
 /** load_config() - what -c, --proxy or the default places say, with all messages on stderr
  * Return: EXIT_FINE and *out, the caller's; otherwise the exit status. */
 int load_config(const struct cli *cli, struct config **out);
+int complain_of_nothing(void); /* there is no configuration; returns EXIT_USAGE */
 /* The file that load_config() reads; NULL: --proxy, or there is none. */
 const char *load_path(const struct cli *cli);
 /** load_file() - the same for one file */

@@ -255,15 +255,18 @@ int confine_take(const struct confine *c, const struct config *now, struct err *
     return 0;
 }
 
+int confine_refused(const struct confine *c, const struct config_messages *m, struct err *err)
+{
+    return m->refused != NULL && !confine_covers(c, m->refused, false) ? outside(m->refused, false, err) : 0;
+}
+
 int confine_load(const struct confine *c, const char *path, struct config **out, struct err *err)
 {
     struct config_messages m = { 0 };
     int r = config_load_file(path, out, &m);
 
     config_print_messages(stderr, &m);
-    if (r != 0 && m.refused != NULL && !confine_covers(c, m.refused, false))
-        r = outside(m.refused, false, err);
-    else if (r != 0)
+    if (r != 0 && (r = confine_refused(c, &m, err)) == 0)
         r = err_set(err, -EINVAL, "the file has mistakes; `culvert check` lists them");
     config_messages_free(&m);
     if (r == 0 && (r = confine_take(c, *out, err)) != 0)

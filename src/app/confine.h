@@ -29,6 +29,8 @@ int confine_now(const struct confine_options *o, struct loop *l, struct confine 
 bool confine_covers(const struct confine *c, const char *path, bool written);
 /** confine_take() - is all that @now names within? Return: 0; -EACCES with a sentence that says what takes a restart */
 int confine_take(const struct confine *c, const struct config *now, struct err *err);
+/** confine_refused() - did the load that said @m fail because of us? Return: -EACCES with a sentence, or 0: it did not */
+int confine_refused(const struct confine *c, const struct config_messages *m, struct err *err);
 /** confine_load() - load_file() for a reload, whose mistakes go to the log's place and whose refusals are explained
  * Return: 0 and *out, the caller's; -EINVAL or -EACCES with a sentence. */
 int confine_load(const struct confine *c, const char *path, struct config **out, struct err *err);

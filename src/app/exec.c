@@ -238,6 +238,7 @@ static int start_gateway(struct exec *x)
         .dns_server = x->dns_server,
         .before_threads = give_up_privileges,
         .before_arg = x,
+        .is_process = true,
         .on_fatal = on_fatal,
         .arg = x,
     };

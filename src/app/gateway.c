@@ -195,7 +195,8 @@ static int threads_start(struct gateway *g, struct err *err)
         return err_set(err, r, "no thread for look-ups of programs: %s", strerror(-r));
     if ((r = workers_start(g, err)) != 0)
         return r;
-    r = watchdog_start(g->setup.loop, g->workers, g->worker_count, on_wake, g, &g->watchdog);
+    r = watchdog_start(g->setup.loop, g->workers, g->worker_count, g->setup.is_process, on_wake, g,
+                       &g->watchdog);
     return r == 0 ? 0 : err_set(err, r, "no memory");
 }
 

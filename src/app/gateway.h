@@ -31,6 +31,8 @@ struct gateway_setup {
     void *before_arg;
     bool
         keeps_state; /* what is in state_dir is read, and written: `run`, not what lives as long as a command does */
+    /* The process is there for this gateway alone: a worker that is stuck ends it, and the service manager hears that none is */
+    bool is_process;
     /* The gateway cannot go on (device lost for good): the caller ends with status 1. [main] */
     void (*on_fatal)(void *arg, const char *why);
     void *arg;

@@ -68,6 +68,11 @@ int load_config(const struct cli *cli, struct config **out)
         return load_url(cli->proxy, out);
     if (path != NULL)
         return load_file(path, out);
+    return complain_of_nothing();
+}
+
+int complain_of_nothing(void)
+{
     return complain(EXIT_USAGE,
                     "nothing is configured: neither ./%s nor %s exists; give -c FILE or --proxy "
                     "socks5://HOST:PORT",

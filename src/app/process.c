@@ -83,18 +83,21 @@ uint32_t process_usable_cores(void)
     return (uint32_t)CPU_COUNT(&set);
 }
 
-bool process_claim(const char *what)
+int process_claim(const char *what)
 {
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
     size_t len = (size_t)snprintf(sa.sun_path + 1, sizeof(sa.sun_path) - 1, "culvert/%s", what);
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd, r;
 
-    if (fd < 0 || len >= sizeof(sa.sun_path) - 1)
-        return true; /* nothing to be known */
+    if (len >= sizeof(sa.sun_path) - 1)
+        return -ENAMETOOLONG;
+    if ((fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
+        return -errno;
     if (bind(fd, (struct sockaddr *)&sa, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len)) == 0)
-        return true; /* open until the process ends: that is the claim */
+        return fd;
+    r = -errno;
     close(fd);
-    return false;
+    return r;
 }
 
 int process_port_is_free(const struct ip_port *at)

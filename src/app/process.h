@@ -23,10 +23,10 @@ int process_wait_for_entropy(ssize_t (*get)(void *out, size_t len, unsigned flag
 
 uint32_t process_usable_cores(void); /* those that the affinity mask leaves; >= 1 */
 
-/** process_claim() - hold @what in this network namespace until the process ends, so that a second one can be told why it fails
+/** process_claim() - hold @what in this network namespace until the descriptor is closed, so that a second one can be told why it fails
  * An abstract socket name (unix(7)) that anybody may take: good for a sentence, never for a decision about safety.
- * Return: true; false: somebody has it. */
-bool process_claim(const char *what);
+ * Return: the descriptor; -EADDRINUSE: somebody has it; another -errno: nothing is known. */
+int process_claim(const char *what);
 
 /** process_port_is_free() - could a server listen there? SO_REUSEPORT would let a second one in beside the first
  * Return: 0; -EADDRINUSE, -EADDRNOTAVAIL, -EACCES or another -errno of bind. */

@@ -14,6 +14,7 @@
 struct watchdog {
     struct loop *loop;
     struct loop_timer timer;
+    bool is_process;
     void (*on_wake)(void *arg, uint64_t slept_us);
     void *arg;
     uint64_t gap_us;
@@ -65,11 +66,15 @@ static void on_sign(struct loop_msg *m) /* [worker] */
     atomic_store_explicit(&s->out, false, memory_order_release);
 }
 
-/* SIGABRT goes to the thread itself, so that the banner and the core show where it hangs. */
-static _Noreturn void end_it(const struct sign *s)
+/* SIGABRT goes to the thread itself, so that the banner and the core show where it hangs. Inside another program that is not ours
+ * to do. */
+static void on_stuck(const struct watchdog *w, const struct sign *s)
 {
-    log_error("worker-%u has been stuck for %d s: ending, so that a new start can help", s->worker->index,
-              WATCHDOG_TICKS * WATCHDOG_TICK_US / 1000000);
+    log_error("worker-%u has been stuck for %d s%s", s->worker->index,
+              WATCHDOG_TICKS * WATCHDOG_TICK_US / 1000000,
+              w->is_process ? ": ending, so that a new start can help" : "");
+    if (!w->is_process)
+        return;
     pthread_kill(s->worker->thread, SIGABRT);
     for (int i = 0; i < 20; i++)
         nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
@@ -84,20 +89,23 @@ static void on_tick(struct loop_timer *t)
         struct sign *s = &w->sign[i];
 
         if (!atomic_load_explicit(&s->out, memory_order_acquire)) {
+            if (s->waiting >= WATCHDOG_TICKS)
+                log_warning("worker-%u goes on", s->worker->index);
             s->waiting = 0;
             atomic_store_explicit(&s->out, true, memory_order_relaxed);
             s->msg.fn = on_sign;
             loop_post(s->worker->loop, &s->msg);
-        } else if (++s->waiting >= WATCHDOG_TICKS) {
-            end_it(s);
+        } else if (++s->waiting == WATCHDOG_TICKS) {
+            on_stuck(w, s);
         }
     }
-    process_notify("WATCHDOG=1");
+    if (w->is_process)
+        process_notify("WATCHDOG=1");
     look_at_clock(w);
     loop_timer_start(w->loop, t, loop_now_us(w->loop) + WATCHDOG_TICK_US, on_tick);
 }
 
-int watchdog_start(struct loop *l, struct worker *const *workers, uint32_t count,
+int watchdog_start(struct loop *l, struct worker *const *workers, uint32_t count, bool is_process,
                    void (*on_wake)(void *arg, uint64_t slept_us), void *arg, struct watchdog **out)
 {
     struct watchdog *w = calloc(1, sizeof(*w) + count * sizeof(w->sign[0]));
@@ -105,6 +113,7 @@ int watchdog_start(struct loop *l, struct worker *const *workers, uint32_t count
     if (w == NULL)
         return -ENOMEM;
     w->loop = l;
+    w->is_process = is_process;
     w->on_wake = on_wake;
     w->arg = arg;
     w->count = count;

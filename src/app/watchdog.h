@@ -14,10 +14,11 @@ enum {
 
 struct watchdog;
 
-/** watchdog_start() - every tick: WATCHDOG=1 to the service manager while all answer
- * A worker that does not is ended with the whole process: one line, its stack, abort().
+/** watchdog_start() - look at every tick
+ * @is_process: WATCHDOG=1 to the service manager while all answer, and a worker that does not is ended with the whole process: one
+ * line, its stack, abort(). Else it is one line, and another when the worker is back.
  * @on_wake: the machine slept that long (faults.md X7), or NULL. Return: 0 or -ENOMEM. */
-int watchdog_start(struct loop *l, struct worker *const *workers, uint32_t count,
+int watchdog_start(struct loop *l, struct worker *const *workers, uint32_t count, bool is_process,
                    void (*on_wake)(void *arg, uint64_t slept_us), void *arg, struct watchdog **out);
 /** watchdog_stop() - after the workers have ended, before their loops are freed: an answer may be on its way. NULL is fine */
 void watchdog_stop(struct watchdog *w);
