@@ -116,6 +116,10 @@ struct rule_flow {
     struct ip_port client;
     /* The name (as host_name_normalise() makes it) is for domain rules; the address may stand beside it, or be none. */
     struct host_port target;
+    /* Beside target.addr, of a name that was looked up; borrowed. A condition about the target's address holds if it does for one of
+     * them all: which one is dialled shows later. */
+    const struct ip_addr *more_addrs;
+    size_t n_more_addrs;
     enum ip_proto proto;
     const char *process; /* path of the program; NULL: not known */
     const char *in_name; /* interface; NULL: none */

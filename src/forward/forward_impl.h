@@ -282,7 +282,8 @@ struct owner {
     bool asking;     /* up_resolve_name() has not returned yet */
     uint8_t settled; /* RULE_NEEDS_* that were asked for */
     struct up_resolve *query;
-    struct ip_addr addr; /* of `name`; none: not known */
+    struct ip_addr addrs[RESOLVER_ADDRS_MAX]; /* of `name` */
+    size_t n_addrs;
     char name[256];
 };
 /** owner_match() - the rules' verdict on @asked, with what is known of its owner and address

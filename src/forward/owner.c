@@ -16,8 +16,12 @@ static void add_facts(const struct owner *o, struct rule_flow *asked)
         asked->uid = o->ask.uid;
         asked->process = o->ask.program[0] != '\0' ? o->ask.program : NULL;
     }
-    if (asked->target.name && ip_is_none(&asked->target.addr) && strcmp(asked->target.name, o->name) == 0)
-        asked->target.addr = o->addr;
+    if (o->n_addrs > 0 && asked->target.name && ip_is_none(&asked->target.addr) &&
+        strcmp(asked->target.name, o->name) == 0) {
+        asked->target.addr = o->addrs[0];
+        asked->more_addrs = o->addrs + 1;
+        asked->n_more_addrs = o->n_addrs - 1;
+    }
 }
 
 bool owner_match(struct forward *f, const struct ways *w, struct rule_flow *asked, const struct owner *owner,
@@ -60,8 +64,10 @@ static void on_resolved(void *arg, int err, const struct ip_addr *addrs, size_t 
 
     o->query = NULL;
     o->resolving = false;
-    if (err == 0 && n > 0)
-        o->addr = addrs[0];
+    if (err == 0) {
+        o->n_addrs = n < RESOLVER_ADDRS_MAX ? n : RESOLVER_ADDRS_MAX;
+        memcpy(o->addrs, addrs, o->n_addrs * sizeof(o->addrs[0]));
+    }
     if (!o->asking)
         answered(o);
 }

@@ -166,20 +166,41 @@ static enum rule_answer addr_lacking(struct ask *a, bool no_resolve)
     return no_resolve ? RULE_NO : lacking(a, RULE_NEEDS_ADDRESS);
 }
 
+static bool addr_fits(const struct node *n, const struct ip_addr *addr)
+{
+    uint32_t asn;
+
+    if (n->kind == RULE_DST_CIDR)
+        return ip_in_prefix(addr, &n->prefix);
+    if (n->kind == RULE_IP_ASN)
+        return geo_asn(n->geo, addr, &asn) && asn >= n->range.first && asn <= n->range.last;
+    if (n->geo == NULL)
+        return addr_is_lan(addr);
+    return geo_has_country(n->geo, addr, n->value.text, n->value.len);
+}
+
 static enum rule_answer addr_ask(const struct node *n, struct ask *a)
 {
-    const struct ip_addr *addr = &a->flow->target.addr;
-    uint32_t asn;
+    const struct ip_addr *addr = flow_addr(a->flow, 0);
 
     if (ip_is_none(addr))
         return addr_lacking(a, n->no_resolve);
-    if (n->kind == RULE_DST_CIDR)
-        return answer(ip_in_prefix(addr, &n->prefix));
-    if (n->kind == RULE_IP_ASN)
-        return answer(geo_asn(n->geo, addr, &asn) && asn >= n->range.first && asn <= n->range.last);
-    if (n->geo == NULL)
-        return answer(addr_is_lan(addr));
-    return answer(geo_has_country(n->geo, addr, n->value.text, n->value.len));
+    for (size_t i = 0; addr != NULL; addr = flow_addr(a->flow, ++i)) {
+        if (addr_fits(n, addr))
+            return RULE_YES;
+    }
+    return RULE_NO;
+}
+
+static bool addrs_within(const struct prefixes *p, const struct ask *a)
+{
+    const struct ip_addr *addr;
+
+    for (size_t i = 0; (addr = flow_addr(a->flow, i)) != NULL; i++) {
+        if (prefixes_find(p, addr, a->visited) != PREFIX_NONE)
+            return true;
+    }
+    return false;
 }
 
 /* ---- programs ------------------------------------------------------------------------------------------------------ */
@@ -299,7 +320,7 @@ static void worse(enum rule_answer *sum, enum rule_answer one)
 /* Any entry will do. */
 enum rule_answer set_ask(const struct rule_set *s, struct ask *a, bool no_resolve)
 {
-    const struct ip_addr *addr = &a->flow->target.addr;
+    bool no_addr = ip_is_none(&a->flow->target.addr);
     enum rule_answer sum = RULE_NO;
 
     if (s->names.count > 0)
@@ -307,11 +328,10 @@ enum rule_answer set_ask(const struct rule_set *s, struct ask *a, bool no_resolv
                                     : answer(names_has(&s->names, a->name, a->name_len, a->visited)));
     if (sum != RULE_YES && s->src.count > 0)
         worse(&sum, answer(prefixes_find(&s->src, &a->flow->client.addr, a->visited) != PREFIX_NONE));
-    if (sum != RULE_YES && s->dst_no_resolve.count > 0 && !ip_is_none(addr))
-        worse(&sum, answer(prefixes_find(&s->dst_no_resolve, addr, a->visited) != PREFIX_NONE));
+    if (sum != RULE_YES && s->dst_no_resolve.count > 0 && !no_addr)
+        worse(&sum, answer(addrs_within(&s->dst_no_resolve, a)));
     if (sum != RULE_YES && s->dst.count > 0)
-        worse(&sum, ip_is_none(addr) ? addr_lacking(a, no_resolve)
-                                     : answer(prefixes_find(&s->dst, addr, a->visited) != PREFIX_NONE));
+        worse(&sum, no_addr ? addr_lacking(a, no_resolve) : answer(addrs_within(&s->dst, a)));
     for (uint32_t i = 0; i < s->n_exprs && sum != RULE_YES; i++)
         worse(&sum, node_ask(&s->nodes.list[s->expr[i]], a));
     return sum;

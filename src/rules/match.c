@@ -99,11 +99,12 @@ static void by_address(struct match *m, const struct prefixes *p, const struct i
 static void by_indexes(struct match *m)
 {
     const struct rule_flow *flow = m->ask.flow;
+    const struct ip_addr *addr;
 
     if (m->ask.name != NULL)
         by_name(m);
-    if (!ip_is_none(&flow->target.addr))
-        by_address(m, &m->core->dst, &flow->target.addr);
+    for (size_t i = 0; (addr = flow_addr(flow, i)) != NULL && !ip_is_none(addr); i++)
+        by_address(m, &m->core->dst, addr);
     by_address(m, &m->core->src, &flow->client.addr);
     if (m->ask.network != RULE_ICMP) {
         by_number(m, RULE_DST_PORT, flow->target.port);

@@ -67,7 +67,7 @@ def _(t):
     lab = t.lab()
     lab.direct_route()
     services = lab.services()
-    servers.dnsmasq(lab, {"near.test": at.TARGET[0], "far.test": at.TARGET2[0]})
+    servers.dnsmasq(lab, {"near.test": at.TARGET[0], "far.test": at.TARGET2[0], "both.test": "%s,%s" % at.TARGET})
     server = servers.culvert_serve(lab)
     gw = lab.gateway(proxies=[server.proxy("up")], rules=["IP-CIDR,%s/32,DIRECT" % at.TARGET[0], "MATCH,REJECT"],
                      **dns(t, "fake-ip", nameserver=[at.TARGET[0]]))
@@ -79,4 +79,7 @@ def _(t):
         flows = [f for f in gw.status("--flows")["connections"] if f["destination"] == fake + ":7000"]
         check_equal([(f["host"], f["upstream"]) for f in flows], [("near.test", "DIRECT")])
     check_equal(client.outcome(lab.cli, dig(lab.cli, at.PROXY2[0], "far.test")[0], 7000)[0], "ECONNREFUSED", "another address")
+    # of a name with several addresses one that fits is enough, whichever family comes first
+    how, _ = client.outcome(lab.cli, dig(lab.cli, at.PROXY2[0], "both.test")[0], 7000)
+    check_equal(how, "open", "one address of two")
     check(services is not None and gw.counter("dns.fake") >= 2, "fake addresses")

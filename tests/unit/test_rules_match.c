@@ -91,10 +91,11 @@ static int books_close(void **state)
     return 0;
 }
 
-/* "tcp host.example 10.0.0.1 :443 <192.168.1.5:1000 uid=7 exe=/usr/bin/curl in=tun0", in any order, parts as wanted. */
+/* Several addresses are those of a name. "tcp host.example 10.0.0.1 :443 <192.168.1.5:1000 uid=7 exe=/usr/bin/curl in=tun0", in any order, parts as wanted. */
 static struct rule_flow flow_from(const char *words, char room[512])
 {
-    struct rule_flow f = { .proto = IP_PROTO_TCP };
+    static struct ip_addr more[4];
+    struct rule_flow f = { .proto = IP_PROTO_TCP, .more_addrs = more };
     char *word, *save;
 
     ip_parse("192.0.2.200", &f.client.addr);
@@ -119,6 +120,8 @@ static struct rule_flow flow_from(const char *words, char room[512])
             f.in_name = word + 3;
         else if (strcmp(word, "settled") == 0)
             f.settled = 15;
+        else if (!ip_is_none(&f.target.addr) && ip_parse(word, &more[f.n_more_addrs]) == 0)
+            f.n_more_addrs++;
         else if (ip_parse(word, &f.target.addr) != 0 && strcmp(word, "tcp") != 0)
             f.target.name = word;
     }
@@ -128,6 +131,15 @@ static struct rule_flow flow_from(const char *words, char room[512])
 static const struct kind_row {
     const char *rule, *flow, *answer; /* "yes", "no", or what it lacks */
 } rows[] = {
+    { "IP-CIDR,10.0.0.0/8", "a.example 2001:db8::1 11.0.0.1 10.0.0.1", "yes" },
+    { "IP-CIDR,10.0.0.0/8", "a.example 2001:db8::1 11.0.0.1", "no" },
+    { "IP-CIDR,10.0.0.0/8,no-resolve", "a.example 2001:db8::1 10.0.0.1", "yes" },
+    { "NOT,((IP-CIDR,10.0.0.0/8))", "a.example 2001:db8::1 10.0.0.1", "no" },
+    { "AND,((IP-CIDR,10.0.0.0/8),(IP-CIDR,11.0.0.0/8))", "a.example 11.0.0.1 10.0.0.1", "yes" },
+    { "GEOIP,LAN", "a.example 1.1.1.1 192.168.0.1", "yes" },
+    { "RULE-SET,ranges", "a.example 1.1.1.1 2001:db8::9", "yes" },
+    { "RULE-SET,ranges", "a.example 1.1.1.1 1.0.0.1", "no" },
+    { "RULE-SET,mixed", "a.example 1.1.1.1 11.2.3.4", "yes" },
     { "DOMAIN,a.example", "a.example", "yes" },
     { "DOMAIN,A.Example", "a.example", "yes" },
     { "DOMAIN,a.example", "b.a.example", "no" },
