@@ -84,9 +84,13 @@ static void on_helper_dead(void *arg)
 {
     struct stages *s = arg;
 
-    s->on_fatal(s->arg,
-                "the helper process, which has the privileges, ended by itself; without it routes cannot be "
-                "kept; ending");
+    s->on_fatal(
+        s->arg,
+        s->config->route.auto_route
+            ? "the helper process, which has the privileges, ended by itself; ending, and routes stay "
+              "without a way out until `culvert cleanup` or the next start"
+            : "the helper process, which has the privileges, ended by itself; ending, since the TUN "
+              "cannot be kept");
 }
 
 static int delegate(struct stages *s, const char *tun_name, struct route *route, struct err *err)

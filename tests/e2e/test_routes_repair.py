@@ -1,5 +1,6 @@
 """auto-route when the network changes under it, when others undo it, and when it is killed."""
 import os
+import shutil
 import signal
 import time
 
@@ -207,6 +208,43 @@ def _(t):
     third.says("an earlier culvert left")
     works(lab)
     check_equal(third.terminate(), 0)
+    gateway.check_network(lab.gw, before)
+
+
+UNIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../packaging/systemd/culvert.service")
+AS_THE_UNIT = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all,+net_admin,+net_raw",
+               "--ambient-caps=-all,+net_admin,+net_raw", "--bounding-set=-all,+net_admin,+net_raw", "--no-new-privs"]
+
+
+def stop_line(t):
+    """ExecStopPost= of the packaged unit, with what systemd would leave it of privileges."""
+    with open(UNIT, encoding="utf-8") as f:
+        words = [x.split("=", 1)[1].split() for x in f if x.startswith("ExecStopPost=")][0]
+    copy = t.path("culvert-copy")
+    shutil.copy(gateway.program(t), copy)
+    os.chmod(copy, 0o755)
+    os.chmod(t.dir, 0o755)
+    return AS_THE_UNIT + [copy] + words[1:]
+
+
+@test("the helper is killed: one line, exit 1, nothing leaks, and the service's stop line puts back every byte", rows=["X3", "X8"],
+      limit=60)
+def _(t):
+    lab = prepared(t)
+    before = gateway.network_state(lab.gw)
+    gw, proxy = start(lab)
+    works(lab)
+    with open("/proc/%d/task/%d/children" % (gw.pid, gw.pid)) as f:
+        helper = int(f.read().split()[0])
+    only = lab.only("host %s" % proxy.address)
+    os.kill(helper, signal.SIGKILL)
+    gw.stopped = True
+    check_equal(gw.process.wait(t.slow(5)), 1, "exit status")
+    check_equal(len([x for x in gw.process.lines if "helper process" in x and "culvert cleanup" in x]), 1, "lines about it")
+    both_are_out(lab)
+    only.check_nothing()
+    r = lab.gw.result(stop_line(t), timeout=20)
+    check_equal(r.returncode, 0, r.stdout + r.stderr)
     gateway.check_network(lab.gw, before)
 
 
