@@ -125,21 +125,27 @@ bool echo_proxy_trim(struct echo_proxy *p); /* as slab_trim(), for all that it h
 
 /* ---- metrics (4.10) --------------------------------------------------------------------------------------------------- */
 
+/* Errors of the network that clients were told of: family, type, code (RFC 792, RFC 1812 section 5.2.7.1, RFC 4443). */
+/* clang-format off */
+#define ECHO_PROXY_ERRORS(E, X) \
+    E(X, 4, 3, 0) E(X, 4, 3, 1) E(X, 4, 3, 2) E(X, 4, 3, 3) E(X, 4, 3, 4) E(X, 4, 3, 5) E(X, 4, 3, 6) \
+    E(X, 4, 3, 7) E(X, 4, 3, 8) E(X, 4, 3, 9) E(X, 4, 3, 10) E(X, 4, 3, 11) E(X, 4, 3, 12) \
+    E(X, 4, 3, 13) E(X, 4, 3, 14) E(X, 4, 3, 15) E(X, 4, 11, 0) E(X, 4, 11, 1) E(X, 4, 12, 0) \
+    E(X, 4, 12, 1) E(X, 4, 12, 2) E(X, 6, 1, 0) E(X, 6, 1, 1) E(X, 6, 1, 2) E(X, 6, 1, 3) E(X, 6, 1, 4) \
+    E(X, 6, 1, 5) E(X, 6, 1, 6) E(X, 6, 1, 7) E(X, 6, 2, 0) E(X, 6, 3, 0) E(X, 6, 3, 1) E(X, 6, 4, 0) \
+    E(X, 6, 4, 1) E(X, 6, 4, 2) E(X, 6, 4, 3)
+#define ECHO_PROXY_ERROR_COUNTER(X, family, type, code) \
+    X(err_v##family##_##type##_##code, "icmp_proxy.errors_relayed_v" #family "_" #type "_" #code)
+/* clang-format on */
+
 /* The last six are gauges. Names carry no addresses. */
 /* clang-format off */
 #define ECHO_PROXY_COUNTERS(X) \
     X(requests4, "icmp_proxy.requests_v4") \
     X(requests6, "icmp_proxy.requests_v6") \
     X(replies, "icmp_proxy.replies") \
-    X(err_net_unreach, "icmp_proxy.errors_relayed_net_unreachable") \
-    X(err_host_unreach, "icmp_proxy.errors_relayed_host_unreachable") \
-    X(err_port_unreach, "icmp_proxy.errors_relayed_port_unreachable") \
-    X(err_prohibited, "icmp_proxy.errors_relayed_prohibited") \
-    X(err_unreach, "icmp_proxy.errors_relayed_unreachable_other") \
-    X(err_too_big, "icmp_proxy.errors_relayed_too_big") \
-    X(err_expired, "icmp_proxy.errors_relayed_time_exceeded") \
-    X(err_reassembly, "icmp_proxy.errors_relayed_reassembly_timeout") \
-    X(err_parameter, "icmp_proxy.errors_relayed_parameter_problem") \
+    ECHO_PROXY_ERRORS(ECHO_PROXY_ERROR_COUNTER, X) \
+    X(err_other, "icmp_proxy.errors_relayed_other") \
     X(expired, "icmp_proxy.ttl_expired") \
     X(drop_code, "icmp_proxy.drops_code") \
     X(drop_target, "icmp_proxy.drops_target") \

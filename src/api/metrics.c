@@ -11,18 +11,30 @@
 #include <string.h>
 
 #define FAMILY_MAX 96
+enum { RULE_SERIES_MAX = 500 };
 
 /* Counters that are one family: what follows the prefix is the label's value. */
 static const struct split {
     const char *prefix, *family, *label, *help;
 } splits[] = {
     { "icmp_proxy.requests_", "icmp_proxy_requests_total", "family", "Echo requests sent to targets." },
-    { "icmp_proxy.errors_relayed_", "icmp_proxy_errors_relayed_total", "kind",
-      "ICMP errors of the network that clients were told of." },
+    { "icmp_proxy.errors_relayed_", "icmp_proxy_errors_relayed_total", "error",
+      "ICMP errors of the network that clients were told of, by family, type and code." },
     { "icmp_proxy.drops_", "icmp_proxy_drops_total", "reason", "Requests and answers thrown away." },
     { "icmp_proxy.send_errors_", "icmp_proxy_send_errors_total", "errno", "Requests that did not leave." },
     { "icmp_proxy.families_", "icmp_proxy_mode", "mode", "Address families that are carried in this way." },
 };
+
+/* "v4_3_1": the three labels of an error; "other" has none. */
+static void put_error_labels(FILE *f, const char *value)
+{
+    unsigned family, type, code;
+
+    if (sscanf(value, "v%u_%u_%u", &family, &type, &code) == 3)
+        fprintf(f, ",family=\"v%u\",type=\"%u\",code=\"%u\"", family, type, code);
+    else
+        fputs(",family=\"\",type=\"other\",code=\"other\"", f);
+}
 
 /* What goes back as well. */
 static const char *const gauges[] = { "icmp_proxy.flows", "icmp_proxy.flows_pooled",
@@ -105,7 +117,9 @@ static void put_series(FILE *f, const struct status_snapshot *s, const char *nam
             if (strcmp(c->name, name) != 0)
                 continue;
             fprintf(f, "%s{worker=\"%" PRIu32 "\"", m->family, s->workers[w].index);
-            if (m->label != NULL)
+            if (m->label != NULL && strcmp(m->label, "error") == 0)
+                put_error_labels(f, m->value);
+            else if (m->label != NULL)
                 fprintf(f, ",%s=\"%s\"", m->label, m->value);
             fprintf(f, "} %" PRIu64 "\n", c->value);
         }
@@ -310,16 +324,30 @@ static void put_groups(FILE *f, const struct status_snapshot *s)
             }
 }
 
+static void put_rule(FILE *f, size_t i, const struct status_rule *rule)
+{
+    fprintf(f, "culvert_rule_hits_total{rule=\"%zu\",text=\"", i);
+    put_value(f, rule->text != NULL ? rule->text : "");
+    fputs("\",via=\"", f);
+    put_value(f, rule->target != NULL ? rule->target : "");
+    fprintf(f, "\"} %" PRIu64 "\n", rule->hits);
+}
+
+/* Files have 100,000 rules; who collects metrics pays for each series for ever. The last one stands for flows that no rule took. */
 static void put_rules(FILE *f, const struct status_snapshot *s)
 {
+    size_t shown = s->rule_count <= RULE_SERIES_MAX ? s->rule_count : RULE_SERIES_MAX - 1;
+    uint64_t others = 0;
+
     put_head(f, "culvert_rule_hits_total", "counter", "Flows that the rule took since it was loaded.");
-    for (size_t i = 0; i < s->rule_count; i++) {
-        fprintf(f, "culvert_rule_hits_total{rule=\"%zu\",text=\"", i);
-        put_value(f, s->rules[i].text != NULL ? s->rules[i].text : "");
-        fputs("\",via=\"", f);
-        put_value(f, s->rules[i].target != NULL ? s->rules[i].target : "");
-        fprintf(f, "\"} %" PRIu64 "\n", s->rules[i].hits);
-    }
+    for (size_t i = 0; i < shown; i++)
+        put_rule(f, i, &s->rules[i]);
+    if (shown == s->rule_count)
+        return;
+    for (size_t i = shown; i + 1 < s->rule_count; i++)
+        others += s->rules[i].hits;
+    put_rule(f, s->rule_count - 1, &s->rules[s->rule_count - 1]);
+    fprintf(f, "culvert_rule_hits_total{rule=\"other\",text=\"\",via=\"\"} %" PRIu64 "\n", others);
 }
 
 static void put_process(FILE *f, const struct status_snapshot *s)

@@ -321,7 +321,7 @@ static enum MHD_Result dispatch(struct api_answer *a, const char *url, const cha
     const char *allow = NULL;
 
     if (a->too_long)
-        return send_error(a->connection, MHD_HTTP_CONTENT_TOO_LARGE, "a body has at most 64 KiB");
+        return send_error(a->connection, MHD_HTTP_CONTENT_TOO_LARGE, "a body has at most 1 MiB");
     for (size_t i = 0; i <= ARRAY_LEN(routes); i++) {
         const struct route *r = i < ARRAY_LEN(routes) ? &routes[i] : &metrics;
         const char *rest = r->path != NULL ? path_rest(url, r->path) : NULL;
@@ -370,7 +370,7 @@ static bool may_ask(const struct api_answer *a, enum MHD_Result *sent)
         *sent = send_error(a->connection, MHD_HTTP_UNAUTHORIZED,
                            "send the header \"Authorization: Bearer SECRET\" with api.secret");
     else if (length != NULL && strtoull(length, NULL, 10) > API_BODY_MAX)
-        *sent = send_error(a->connection, MHD_HTTP_CONTENT_TOO_LARGE, "a body has at most 64 KiB");
+        *sent = send_error(a->connection, MHD_HTTP_CONTENT_TOO_LARGE, "a body has at most 1 MiB");
     else
         return true;
     return false;
@@ -380,7 +380,8 @@ static bool may_ask(const struct api_answer *a, enum MHD_Result *sent)
 
 static void take_body(struct api_answer *a, const char *data, size_t len)
 {
-    char *more = !a->too_long && len <= API_BODY_MAX - a->in_len ? realloc(a->in, a->in_len + len) : NULL;
+    bool fits = len <= API_BODY_MAX - a->in_len && len <= API_BODIES_MAX - a->api->body_bytes;
+    char *more = !a->too_long && fits ? realloc(a->in, a->in_len + len) : NULL;
 
     if (more == NULL) { /* thrown away from here on */
         a->too_long = true;
@@ -389,6 +390,7 @@ static void take_body(struct api_answer *a, const char *data, size_t len)
     memcpy(more + a->in_len, data, len);
     a->in = more;
     a->in_len += len;
+    a->api->body_bytes += len;
 }
 
 /* MHD calls this for the head, for each piece of a body, at the end of the request, and again after a resume. */
@@ -437,6 +439,7 @@ void api_on_completed(void *cls, struct MHD_Connection *c, void **request,
         a->peer->heard = false;
         a->peer->since_us = clock_now_us();
     }
+    a->api->body_bytes -= a->in_len;
     free(a->in);
     free(a->body);
     free(a);

@@ -7,7 +7,7 @@
  * When the flows have taken every descriptor, status must still answer (faults.md G1): the program leaves a few below the hard
  * limit (process_raise_fd_limit), and here the soft limit is lifted for the moment of one accept.
  *
- * Limits (faults.md A4): 64 connections, 8 KiB for the head of a request, 64 KiB for its body. MHD's own time-out is one of
+ * Limits (faults.md A4): 64 connections, 8 KiB for the head of a request, 1 MiB for its body, 4 MiB for all of them. MHD's own time-out is one of
  * silence, which a byte now and then escapes; so a connection that has not brought a whole request within 10 s is closed. */
 #include "api_impl.h"
 

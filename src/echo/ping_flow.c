@@ -324,39 +324,24 @@ void ping_on_message(struct ping_socket *s, const struct ip_addr *source, const 
 
 /* ---- errors ------------------------------------------------------------------------------------------------------------------- */
 
-static void count_unreachable(struct echo_proxy *p, bool v6, uint8_t code)
+static void count_error(struct echo_proxy *p, bool v6, uint8_t type, uint8_t code)
 {
-    static const uint8_t prohibited4[] = { 9, 10, 13 }, prohibited6[] = { 1, 5, 6 };
-    const uint8_t *list = v6 ? prohibited6 : prohibited4;
+#define ROW(X, family, type, code)                                                                           \
+    { (family) == 6, type, code, offsetof(struct echo_proxy_counters, err_v##family##_##type##_##code) },
+    static const struct {
+        bool v6;
+        uint8_t type, code;
+        uint32_t offset;
+    } kinds[] = { ECHO_PROXY_ERRORS(ROW, ) };
+#undef ROW
 
-    for (size_t i = 0; i < ARRAY_LEN(prohibited4); i++) {
-        if (code == list[i]) {
-            PCOUNT(p, err_prohibited);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (kinds[i].v6 == v6 && kinds[i].type == type && kinds[i].code == code) {
+            counter_add((counter *)(void *)((char *)&p->cnt + kinds[i].offset), 1);
             return;
         }
     }
-    if (code == 0)
-        PCOUNT(p, err_net_unreach);
-    else if (code == (v6 ? 3 : 1))
-        PCOUNT(p, err_host_unreach);
-    else if (code == (v6 ? 4 : 3))
-        PCOUNT(p, err_port_unreach);
-    else
-        PCOUNT(p, err_unreach);
-}
-
-static void count_error(struct echo_proxy *p, bool v6, uint8_t type, uint8_t code)
-{
-    if (v6 ? type == PING6_TOO_BIG : type == PING4_UNREACH && code == 4)
-        PCOUNT(p, err_too_big);
-    else if (type == (v6 ? PING6_UNREACH : PING4_UNREACH))
-        count_unreachable(p, v6, code);
-    else if (type == (v6 ? PING6_PARAMETER : PING4_PARAMETER))
-        PCOUNT(p, err_parameter);
-    else if (code == 0)
-        PCOUNT(p, err_expired);
-    else
-        PCOUNT(p, err_reassembly);
+    PCOUNT(p, err_other);
 }
 
 static bool error_may_pass(struct ping_flow *f)

@@ -228,9 +228,16 @@ def _(t):
     gw = start(lab)
     s = flow(lab, t)
     end = b" HTTP/1.1\r\nHost: x\r\n"
+
+    def body(request, length):
+        return request + end + b"Content-Length: %d\r\n\r\n" % length + b'{"now": "up"}'.ljust(length)
     rows = {"100 KiB of URL": (b"GET /" + b"a" * 102400 + end + b"\r\n", (b"", b"414", b"431")),
             "10,000 headers": (b"GET /v1/status" + end + b"X: y\r\n" * 10000 + b"\r\n", (b"", b"431", b"413")),
             "a GiB of body, said": (b"PUT /v1/groups/pick" + end + b"Content-Length: 1073741824\r\n\r\n", (b"413",)),
+            "1 MiB of body": (body(b"PUT /v1/groups/none", 1 << 20), (b"404",)),
+            "a byte more": (body(b"PUT /v1/groups/none", (1 << 20) + 1), (b"", b"413")),
+            "2 MiB in chunks": (b"PUT /v1/groups/none" + end + b"Transfer-Encoding: chunked\r\n\r\n" +
+                                (b"10000\r\n" + b" " * 65536 + b"\r\n") * 32 + b"0\r\n\r\n", (b"413",)),
             "dots in the path": (b"GET /v1/../v1/status" + end + b"\r\n", (b"404",)),
             "NUL": (b"GET /v1/st\0atus" + end + b"\r\n", (b"", b"400", b"404")),
             "nonsense": (b"\x16\x03\x01\x02\0\x01\0\r\n\r\n", (b"", b"400"))}

@@ -238,6 +238,8 @@ def _(t):
                 wrong.append("IPv%d, TTL %d: quotes %s" % (6 if v6 else 4, ttl, quote.hex()))
     check_table(wrong)
     check_equal(gw.counter("icmp_proxy.ttl_expired"), 2)
+    check_equal([gw.counter("icmp_proxy.errors_relayed_" + x) for x in ("v4_11_0", "v6_3_0", "v4_3_1", "other")], [2, 2, 0, 0],
+                "errors that were relayed, by type and code (icmp.md 4.10)")
 
 
 @test("an ICMP error that runs out of hops is not answered, and is never proxied", rows=["icmp X32", "icmp X8"])

@@ -133,8 +133,10 @@ static void a_deep_body_is_refused_and_takes_no_stack(void **state) /* faults.md
 
     (void)state;
     memset(deep, '[', API_BODY_MAX);
+    assert_int_equal(api_body_read(deep, 1000, &b, &f), -22);
     assert_int_equal(api_body_read(deep, API_BODY_MAX, &b, &f), -22);
     assert_int_equal(f.line, 1);
+    assert_non_null(strstr(f.text, "too many values"));
     free(deep);
 }
 
@@ -176,6 +178,46 @@ static void a_name_in_the_metrics_is_escaped(void **state)
     free(text);
 }
 
+static void relayed_errors_have_family_type_and_code(void **state) /* icmp.md 4.10 */
+{
+    static const struct status_counter counters[] = { { "icmp_proxy.errors_relayed_v4_3_13", 4 },
+                                                      { "icmp_proxy.errors_relayed_v6_1_0", 5 },
+                                                      { "icmp_proxy.errors_relayed_other", 6 } };
+    struct status_worker w = { .counters = counters, .counter_count = 3 };
+    struct status_snapshot s = { .workers = &w, .worker_count = 1 };
+    char *text = api_metrics(&s);
+
+    (void)state;
+#define RELAYED "icmp_proxy_errors_relayed_total{worker=\"0\",family="
+    assert_non_null(strstr(text, RELAYED "\"v4\",type=\"3\",code=\"13\"} 4\n" RELAYED
+                                         "\"v6\",type=\"1\",code=\"0\"} 5\n" RELAYED
+                                         "\"\",type=\"other\",code=\"other\"} 6\n"));
+    free(text);
+}
+
+static void many_rules_are_few_series(void **state)
+{
+    enum { RULES = 100000 };
+    struct status_rule *rules = calloc(RULES, sizeof(*rules));
+    struct status_snapshot s = { .rules = rules, .rule_count = RULES };
+    size_t series = 0;
+    char *text;
+
+    (void)state;
+    for (size_t i = 0; i < RULES; i++)
+        rules[i] = (struct status_rule){ "some", "out", 1 };
+    rules[RULES - 1] = (struct status_rule){ "MATCH", "last", 9 };
+    text = api_metrics(&s);
+    for (const char *at = text; (at = strstr(at, "culvert_rule_hits_total{")) != NULL; at++)
+        series++;
+    assert_int_equal(series, 501);
+    assert_non_null(strstr(text, "{rule=\"498\",text=\"some\",via=\"out\"} 1\n"));
+    assert_non_null(strstr(text, "{rule=\"99999\",text=\"MATCH\",via=\"last\"} 9\n"));
+    assert_non_null(strstr(text, "{rule=\"other\",text=\"\",via=\"\"} 99500\n"));
+    free(text);
+    free(rules);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +230,8 @@ int main(void)
         cmocka_unit_test(a_right_body_is_read),
 #endif
         cmocka_unit_test(a_name_in_the_metrics_is_escaped),
+        cmocka_unit_test(relayed_errors_have_family_type_and_code),
+        cmocka_unit_test(many_rules_are_few_series),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
