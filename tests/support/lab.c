@@ -348,6 +348,23 @@ void lab_connect(struct lab *lab)
     lab_clear(lab);
 }
 
+struct lab *lab_connected(const struct lab_options *o)
+{
+    struct lab *lab = lab_new(o);
+
+    lab_connect(lab);
+    return lab;
+}
+
+struct lab *lab_stalled(void)
+{
+    struct lab_options o;
+
+    lab_options_default(&o);
+    o.stall = true;
+    return lab_connected(&o);
+}
+
 void lab_run_us(struct lab *lab, uint64_t us)
 {
     uint64_t until = lab->now_us + us, next;

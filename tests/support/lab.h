@@ -117,6 +117,8 @@ struct lab {
 
 void lab_options_default(struct lab_options *o);
 struct lab *lab_new(const struct lab_options *o);
+struct lab *lab_connected(const struct lab_options *o); /* lab_new() and lab_connect() */
+struct lab *lab_stalled(void);                          /* connected, and its reader takes nothing */
 void lab_free(struct lab *lab); /* also fails the process when an object is left over */
 
 /* Send one segment; lab_send() ends the batch, lab_feed() does not. */

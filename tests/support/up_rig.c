@@ -325,6 +325,12 @@ void plan_close(struct plan_server *p)
     close(fd);
 }
 
+struct upstream *plan_socks(struct plan_server *p, struct up_rig *rig, const struct plan *plan)
+{
+    plan_open(p, rig, plan);
+    return rig_socks(p->port, NULL, NULL);
+}
+
 bool plan_saw_close(void *server)
 {
     struct plan_server *p = server;
@@ -456,4 +462,19 @@ void stream_send(struct stream_log *log, const void *data, size_t len)
     struct iovec iov = { (void *)(uintptr_t)data, len };
 
     assert_int_equal(up_stream_sendv(log->s, &iov, 1), (ssize_t)len);
+}
+
+void probe_log_on_probe(void *arg, int err)
+{
+    struct probe_log *log = arg;
+
+    log->calls++;
+    log->err = err;
+}
+
+bool probe_log_is_done(void *arg)
+{
+    struct probe_log *log = arg;
+
+    return log->calls == log->wanted;
 }

@@ -91,6 +91,8 @@ struct plan_server {
 };
 void plan_open(struct plan_server *p, struct up_rig *rig, const struct plan *plan);
 void plan_close(struct plan_server *p);
+/* plan_open(), and rig_socks() of it without a login */
+struct upstream *plan_socks(struct plan_server *p, struct up_rig *rig, const struct plan *plan);
 bool plan_saw_close(void *server); /* the other side ended a connection */
 
 /* A port of 127.0.0.1 where nobody listens: bound, so that nobody takes it meanwhile. Return: the descriptor, to be closed */
@@ -122,5 +124,14 @@ bool stream_is_settled(void *log); /* opened or closed */
 bool stream_is_over(void *log);    /* closed, broke or at its end */
 void stream_forget(struct stream_log *log);
 void stream_send(struct stream_log *log, const void *data, size_t len); /* all of it fits */
+
+/* ---- a probe and what it told ---- */
+
+struct probe_log {
+    unsigned calls, wanted;
+    int err; /* of the last */
+};
+void probe_log_on_probe(void *log, int err);
+bool probe_log_is_done(void *log); /* as many calls as wanted */
 
 #endif

@@ -203,30 +203,12 @@ static void a_draining_connection_still_brings_its_answers(void **state) /* icmp
 
 /* ---- is it well? ---- */
 
-struct probe_log {
-    unsigned calls;
-    int err;
-};
-
-static void on_probe(void *arg, int err)
-{
-    struct probe_log *log = arg;
-
-    log->calls++;
-    log->err = err;
-}
-
-static bool probed_twice(void *arg)
-{
-    return ((struct probe_log *)arg)->calls == 2;
-}
-
 static void probe_twice(struct mq_lab *l, struct probe_log *log, uint64_t timeout_us)
 {
-    *log = (struct probe_log){ 0 };
-    assert_int_equal(up_probe(l->rig.env, l->up, timeout_us, on_probe, log), 0);
-    assert_int_equal(up_probe(l->rig.env, l->up, timeout_us, on_probe, log), 0);
-    rig_until(&l->rig, probed_twice, log);
+    *log = (struct probe_log){ .wanted = 2 };
+    assert_int_equal(up_probe(l->rig.env, l->up, timeout_us, probe_log_on_probe, log), 0);
+    assert_int_equal(up_probe(l->rig.env, l->up, timeout_us, probe_log_on_probe, log), 0);
+    rig_until(&l->rig, probe_log_is_done, log);
 }
 
 static uint64_t pings_at(const struct mq_lab *l, size_t conn)

@@ -76,14 +76,9 @@ static void a_fin_is_repeated_like_data(void **state) /* CLS-3 */
 static void unread_bytes_outlive_the_clients_end(
     void **state) /* TW-1: the record comes after the last byte */
 {
-    struct lab_options o;
-    struct lab *lab;
+    struct lab *lab = lab_stalled();
 
     (void)state;
-    lab_options_default(&o);
-    o.stall = true;
-    lab = lab_new(&o);
-    lab_connect(lab);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 1, .len = 5000 });
     tcp_shutdown(lab->conn);
     lab_batch(lab);
@@ -168,14 +163,9 @@ static void an_orphan_resets_a_client_that_goes_on_talking(void **state) /* RFC 
 
 static void release_with_unread_bytes_is_a_reset(void **state) /* CLS-2 */
 {
-    struct lab_options o;
-    struct lab *lab;
+    struct lab *lab = lab_stalled();
 
     (void)state;
-    lab_options_default(&o);
-    o.stall = true;
-    lab = lab_new(&o);
-    lab_connect(lab);
     lab_data(lab, 1, 1, 10);
     tcp_release(lab->conn);
     lab_batch(lab);
@@ -239,8 +229,7 @@ static void keep_alive_ends_what_does_not_answer(void **state) /* KA-1; faults.m
     (void)state;
     lab_options_default(&o);
     o.config.keepalive_idle_ms = 300000;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     lab_run_us(lab, 299000000);
     assert_int_equal(lab->outs, 0);
     lab_run_us(lab, 2000000);
@@ -303,8 +292,7 @@ static void without_timestamps_only_a_higher_number_reuses_the_port(void **state
     (void)state;
     lab_options_default(&o);
     o.ts = false;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     tcp_shutdown(lab->conn);
     lab_batch(lab);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 2 });

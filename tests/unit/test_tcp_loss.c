@@ -360,8 +360,7 @@ static void a_window_that_only_feeds_a_queue_stops_growing(void **state)
     (void)state;
     lab_options_default(&o);
     o.ws = 10;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     lab_write(lab, 200u << 20);
     for (int i = 0; i < 200; i++) { /* the rate is 1 GB/s: the round trip is what stands in the queue */
         rtt = 100 + lab_info(lab).unacked / 1000;
@@ -380,8 +379,7 @@ static void cwnd_reaches_the_send_buffer_quickly_on_one_hop(void **state)
     (void)state;
     lab_options_default(&o);
     o.ws = 10;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     lab_write(lab, 100u << 20);
     for (int i = 0; i < 10; i++)
         lab_pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);

@@ -22,8 +22,7 @@ static struct lab *open_lab(void (*change)(struct lab_options *o))
     lab_options_default(&o);
     if (change != NULL)
         change(&o);
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     return lab;
 }
 

@@ -144,18 +144,13 @@ static void stalled_upstreams_leave_memory_to_healthy_flows(void **state)
 /* LIM-1: at 80 % the budget of a connection whose data waits shrinks; what it was told it may send stays. */
 static void an_edge_that_was_told_never_moves_back(void **state)
 {
-    struct lab_options o;
-    struct lab *lab;
+    struct lab *lab = lab_stalled();
     uint32_t edge;
 
     (void)state;
-    lab_options_default(&o);
-    o.stall = true;
-    lab = lab_new(&o);
-    lab_connect(lab);
     lab_data(lab, 1, 1, 40000);
     edge = lab->conn->rcv_adv;
-    lab->stack->block_bytes += o.config.buffer_cap_bytes / 100 * 85;
+    lab->stack->block_bytes += lab->opt.config.buffer_cap_bytes / 100 * 85;
     for (uint32_t seq = 40001; seq < 200000; seq += 20000) {
         lab_data(lab, seq, 1, 20000);
         assert_true((int32_t)(lab->conn->rcv_adv - edge) >= 0);
@@ -163,7 +158,7 @@ static void an_edge_that_was_told_never_moves_back(void **state)
     }
     assert_int_equal(lab->conn->rcv_budget, BUDGET_PRESSED);
     assert_int_equal(lab->conn->rcv_held, 200000);
-    lab->stack->block_bytes -= o.config.buffer_cap_bytes / 100 * 85;
+    lab->stack->block_bytes -= lab->opt.config.buffer_cap_bytes / 100 * 85;
     lab_read(lab, SIZE_MAX);
     assert_int_equal(lab->got, 200000);
     assert_false(lab->got_wrong);
@@ -250,8 +245,7 @@ static void a_send_buffer_shrinks_under_pressure(void **state)
 
     (void)state;
     lab_options_default(&o);
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     calm = tcp_send_limit(lab->conn);
     assert_true(calm >= o.config.snd_buffer_initial);
     lab->stack->block_bytes += o.config.buffer_cap_bytes / 100 * 85;
@@ -302,19 +296,14 @@ static void the_oldest_orphan_makes_room_for_a_new_connection(void **state)
  * second later the one whose bytes nobody takes does. */
 static void who_wakes_up_does_not_stand_still(void **state) /* LIM-1; faults.md R9 */
 {
-    struct lab_options o;
-    struct lab *lab;
+    struct lab *lab = lab_stalled();
 
     (void)state;
-    lab_options_default(&o);
-    o.stall = true;
-    lab = lab_new(&o);
-    lab_connect(lab);
     lab_run_us(lab, 60000000);
     lab->stack->cfg.buffer_cap_bytes = lab->stack->block_bytes;
     lab_data(lab, 1, 1, 1000); /* into the slot that is there in any case */
     assert_int_equal(tcp_readable_bytes(lab->conn), 1000);
-    lab->stack->cfg.buffer_cap_bytes = o.config.buffer_cap_bytes;
+    lab->stack->cfg.buffer_cap_bytes = lab->opt.config.buffer_cap_bytes;
     {
         uint8_t *space;
 

@@ -18,8 +18,7 @@ static struct lab *open_lab(bool stall)
 
     lab_options_default(&o);
     o.stall = stall;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     return lab;
 }
 
@@ -204,8 +203,7 @@ static void four_blocks_fit_without_timestamps(void **state) /* ACK-3 */
     (void)state;
     lab_options_default(&o);
     o.ts = false;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     for (uint32_t i = 1; i <= 6; i++)
         lab_data(lab, 1 + i * 1000, 1, 10);
     assert_int_equal(lab_last(lab)->sacks, 4);

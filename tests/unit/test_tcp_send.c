@@ -69,8 +69,7 @@ static void super_segments_are_as_large_as_a_packet_can_be(void **state) /* VN-5
         lab_options_default(&o);
         o.v6 = v6;
         o.ws = 10;
-        lab = lab_new(&o);
-        lab_connect(lab);
+        lab = lab_connected(&o);
         lab_write(lab, 20000000);
         for (int i = 0; i < 12; i++)
             lab_pump(lab, 100, (uint32_t)lab_info(lab).bytes_down + 1);
@@ -308,8 +307,7 @@ static void mtus_below_the_floor_are_not_believed(void **state) /* ICM-3 */
     lab_free(lab);
     lab_options_default(&o);
     o.v6 = true;
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     lab_write(lab, 100000);
     lab_icmp(lab, 1, 2, 0, 1279);
     assert_int_equal(lab_info(lab).mss_bytes, 1428);

@@ -208,8 +208,7 @@ static void a_fin_without_memory_leaves_later(void **state) /* MEM-3, CLS-3 */
 
     (void)state;
     lab_options_default(&o);
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 1 });
     lab->stack->tcp->flights.fail_every = 1;
     tcp_release(lab->conn);

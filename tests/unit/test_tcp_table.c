@@ -104,8 +104,7 @@ static void the_end_of_a_stack_tells_everybody(void **state)
 
     (void)state;
     lab_options_default(&o);
-    lab = lab_new(&o);
-    lab_connect(lab);
+    lab = lab_connected(&o);
     lab_write(lab, 100000);
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 5001, .ack = 1, .len = 1000 });
     lab->opt.hold = true;

@@ -292,8 +292,7 @@ static void a_relay_without_a_port_is_refused(void **state)
     struct upstream *up;
     struct udp_log log;
 
-    plan_open(&server, rig, &plan);
-    up = rig_socks(server.port, NULL, NULL);
+    up = plan_socks(&server, rig, &plan);
     udp_start(rig, &log, up);
     assert_true(log.closed);
     assert_int_equal(log.why.err, -EHOSTUNREACH);

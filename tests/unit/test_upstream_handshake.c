@@ -28,8 +28,7 @@ static void a_name_is_checked_before_anything_is_dialled(void **state) /* faults
     struct up_stream *s = NULL;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = rig_socks(server.port, NULL, NULL);
+    up = plan_socks(&server, rig, &plan);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct host_port to = { .name = bad[i], .port = 80 };
 
@@ -80,8 +79,7 @@ static void a_name_goes_to_the_proxy_and_an_address_as_one(void **state) /* faul
         struct stream_log log;
         struct upstream *up;
 
-        plan_open(&server, rig, &plan);
-        up = rig_socks(server.port, NULL, NULL);
+        up = plan_socks(&server, rig, &plan);
         stream_start(rig, &log, up, &to, 2000);
         rig_until(rig, got_request, &server);
         assert_int_equal(server.conns[0].total_in, 3 + rows[i].len);
@@ -219,8 +217,7 @@ static void slow_progress_does_not_stretch_the_deadline(void **state) /* faults.
     struct stream_log log;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = rig_socks(server.port, NULL, NULL);
+    up = plan_socks(&server, rig, &plan);
     stream_settle(rig, &log, up, &to, 60);
     assert_true(log.closed);
     assert_string_equal(log.why.stage, "request");
@@ -251,8 +248,7 @@ static void what_listens_there_is_named(void **state) /* faults.md S5 */
         struct stream_log log;
         struct upstream *up;
 
-        plan_open(&server, rig, &plan);
-        up = rig_socks(server.port, NULL, NULL);
+        up = plan_socks(&server, rig, &plan);
         stream_settle(rig, &log, up, &to, 3000);
         assert_int_equal(log.why.err, -EHOSTUNREACH);
         assert_non_null(strstr(log.why.text, rows[i].text));
@@ -272,8 +268,7 @@ static void a_refused_login_is_not_hammered(void **state) /* faults.md S6 */
     struct stream_log log;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = rig_socks(server.port, NULL, NULL);
+    up = plan_socks(&server, rig, &plan);
     for (int i = 0; i < 20; i++) {
         stream_settle(rig, &log, up, &to, 3000);
         assert_int_equal(log.why.err, -EHOSTUNREACH);
@@ -320,8 +315,7 @@ static void the_target_of_a_proxy_fails_without_blame_for_the_proxy(void **state
         struct stream_log log;
         struct upstream *up;
 
-        plan_open(&server, rig, &plan);
-        up = rig_socks(server.port, NULL, NULL);
+        up = plan_socks(&server, rig, &plan);
         stream_settle(rig, &log, up, &to, 3000);
         assert_int_equal(log.why.err, errs[code]);
         assert_false(log.why.proxy_fault);
@@ -410,8 +404,7 @@ static void an_opening_may_be_given_up_at_any_moment(void **state) /* faults.md 
     struct plan_server server;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = rig_socks(server.port, NULL, NULL);
+    up = plan_socks(&server, rig, &plan);
     for (unsigned ms = 0; ms < 24; ms++) {
         struct stream_log log;
 
@@ -430,60 +423,41 @@ static void an_opening_may_be_given_up_at_any_moment(void **state) /* faults.md 
 
 /* ---- probes ---- */
 
-struct probe_log {
-    unsigned calls;
-    int err;
-};
-
-static void on_probe(void *arg, int err)
-{
-    struct probe_log *log = arg;
-
-    log->calls++;
-    log->err = err;
-}
-
-static bool probed_thrice(void *arg)
-{
-    return ((struct probe_log *)arg)->calls == 3;
-}
-
 static void probes_at_the_same_time_are_one_and_ask_for_no_target(void **state)
 {
     static const struct plan_step steps[] = { { 3, BYTES("\5\0"), false } };
     struct plan plan = { steps, 1, PLAN_HANG, 0 };
     struct up_rig *rig = *state;
-    struct probe_log log = { 0, -1 };
+    struct probe_log log = { .wanted = 3, .err = -1 };
     struct plan_server server;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = rig_socks(server.port, NULL, NULL);
+    up = plan_socks(&server, rig, &plan);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(up_probe(rig->env, up, 1000000, on_probe, &log), 0);
+        assert_int_equal(up_probe(rig->env, up, 1000000, probe_log_on_probe, &log), 0);
     assert_int_equal(log.calls, 0);
-    rig_until(rig, probed_thrice, &log);
+    rig_until(rig, probe_log_is_done, &log);
     assert_int_equal(log.err, 0);
     rig_until(rig, plan_saw_close, &server);
     assert_int_equal(server.accepted, 1);
     assert_int_equal(server.conns[0].total_in, 3);
     plan_close(&server);
 
-    log = (struct probe_log){ 0, -1 }; /* the port is closed now */
+    log = (struct probe_log){ .wanted = 3, .err = -1 }; /* the port is closed now */
     for (int i = 0; i < 3; i++)
-        assert_int_equal(up_probe(rig->env, up, 1000000, on_probe, &log), 0);
-    rig_until(rig, probed_thrice, &log);
+        assert_int_equal(up_probe(rig->env, up, 1000000, probe_log_on_probe, &log), 0);
+    rig_until(rig, probe_log_is_done, &log);
     assert_int_equal(log.err, -EHOSTUNREACH);
     upstream_unref(up);
 
     up = rig_direct(); /* always well */
-    log = (struct probe_log){ 0, -1 };
+    log = (struct probe_log){ .wanted = 3, .err = -1 };
     for (int i = 0; i < 3; i++)
-        assert_int_equal(up_probe(rig->env, up, 1000000, on_probe, &log), 0);
+        assert_int_equal(up_probe(rig->env, up, 1000000, probe_log_on_probe, &log), 0);
     assert_int_equal(log.calls, 0);
-    rig_until(rig, probed_thrice, &log);
+    rig_until(rig, probe_log_is_done, &log);
     assert_int_equal(log.err, 0);
-    assert_int_equal(up_probe(rig->env, up, 1000000, on_probe, &log),
+    assert_int_equal(up_probe(rig->env, up, 1000000, probe_log_on_probe, &log),
                      0); /* still running at the end of the test */
     upstream_unref(up);
 }

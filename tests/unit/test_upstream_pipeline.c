@@ -26,7 +26,9 @@ static const struct plan_step with_login[] = { { 3, BYTES("\5\2"), false },
                                                { 14, BYTES("\1\0"), false },
                                                { 10, BYTES(REPLY), false } };
 
-static struct upstream *office(uint16_t port, enum upstream_pipelining how, const char *user)
+/* Opens the server, too; leave() ends both. */
+static struct upstream *office(struct up_rig *rig, struct plan_server *server, const struct plan *plan,
+                               enum upstream_pipelining how, const char *user)
 {
     struct upstream_options o = { .name = "office",
                                   .kind = UPSTREAM_SOCKS5,
@@ -35,9 +37,16 @@ static struct upstream *office(uint16_t port, enum upstream_pipelining how, cons
                                   .password = user ? "sesame" : NULL };
     struct upstream *up;
 
-    o.server = rig_to("127.0.0.1", port);
+    plan_open(server, rig, plan);
+    o.server = rig_to("127.0.0.1", server->port);
     assert_int_equal(upstream_new(&o, &up), 0);
     return up;
+}
+
+static void leave(struct plan_server *server, struct upstream *up)
+{
+    plan_close(server);
+    upstream_unref(up);
 }
 
 /* One stream, until it is open or has failed. Return: 0 or the error. */
@@ -78,8 +87,7 @@ static void a_server_that_takes_it_is_told_all_at_once_from_then_on(void **state
     struct plan_server server;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_AUTO, NULL);
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_AUTO, NULL);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(open_once(rig, up), 0);
         assert_int_equal(first_said(rig, &server), i == 0 ? 3 : 3 + 10);
@@ -87,8 +95,7 @@ static void a_server_that_takes_it_is_told_all_at_once_from_then_on(void **state
     }
     assert_true(env_memory(rig->env, up)->pipelining_proved);
     assert_int_equal(server.accepted, 3);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 static void a_refusal_proves_as_much_as_a_success(void **state)
@@ -98,13 +105,11 @@ static void a_refusal_proves_as_much_as_a_success(void **state)
     struct plan_server server;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_ON, NULL);
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_ON, NULL);
     assert_int_equal(open_once(rig, up), -ECONNREFUSED);
     assert_int_equal(first_said(rig, &server), 13); /* `true`: from the first one on */
     assert_true(env_memory(rig->env, up)->pipelining_proved);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 static void only_one_is_on_trial_while_the_others_go_step_by_step(void **state)
@@ -117,8 +122,7 @@ static void only_one_is_on_trial_while_the_others_go_step_by_step(void **state)
     struct upstream *up;
     int at_once = 0;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_AUTO, NULL);
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_AUTO, NULL);
     assert_int_equal(open_once(rig, up), 0);
     rig_until(rig, all_ended, &server);
     for (size_t i = 0; i < ARRAY_LEN(logs); i++)
@@ -131,8 +135,7 @@ static void only_one_is_on_trial_while_the_others_go_step_by_step(void **state)
         stream_forget(&logs[i]);
     }
     assert_in_range(at_once, 1, ARRAY_LEN(logs) - 1);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 static void with_a_login_only_its_method_is_offered(void **state)
@@ -142,13 +145,11 @@ static void with_a_login_only_its_method_is_offered(void **state)
     struct plan_server server;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_ON, "alice");
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_ON, "alice");
     assert_int_equal(open_once(rig, up), 0);
     assert_int_equal(first_said(rig, &server), 27);
     assert_memory_equal(server.conns[0].in, "\5\1\2\1\5alice\6sesame" REQUEST, 27);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 /* ---- servers that choke ---- */
@@ -171,10 +172,9 @@ static void a_server_that_chokes_is_asked_again_step_by_step_and_remembered(void
         struct up_memory *m;
         struct upstream *up;
 
-        plan_open(&server, rig, &plan);
+        up = office(rig, &server, &plan, UPSTREAM_PIPELINING_AUTO, NULL);
         server.forgets = chokes[i].forgets;
         server.strict = chokes[i].strict;
-        up = office(server.port, UPSTREAM_PIPELINING_AUTO, NULL);
         m = env_memory(rig->env, up);
         assert_int_equal(open_once(rig, up), 0);
         rig_until(rig, all_ended, &server);
@@ -188,8 +188,7 @@ static void a_server_that_chokes_is_asked_again_step_by_step_and_remembered(void
         assert_int_equal(open_once(rig, up), 0);
         assert_int_equal(first_said(rig, &server), 3);
         assert_int_equal(server.accepted, 4);
-        plan_close(&server);
-        upstream_unref(up);
+        leave(&server, up);
     }
 }
 
@@ -200,16 +199,14 @@ static void a_proved_server_that_changes_its_mind_is_found_out(void **state)
     struct plan_server server;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_ON, NULL);
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_ON, NULL);
     assert_int_equal(open_once(rig, up), 0);
     rig_until(rig, all_ended, &server);
     server.strict = true;
     assert_int_equal(open_once(rig, up), 0);
     assert_false(env_memory(rig->env, up)->pipelining_proved);
     assert_int_equal(server.accepted, 3);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 static void a_target_that_is_silent_costs_the_server_its_proof_and_no_more(void **state)
@@ -223,8 +220,7 @@ static void a_target_that_is_silent_costs_the_server_its_proof_and_no_more(void 
     struct up_memory *m;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_ON, NULL);
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_ON, NULL);
     m = env_memory(rig->env, up);
     assert_int_equal(open_once(rig, up), 0);
     rig_until(rig, all_ended, &server);
@@ -239,8 +235,7 @@ static void a_target_that_is_silent_costs_the_server_its_proof_and_no_more(void 
     assert_int_equal(open_once(rig, up), 0);
     assert_int_equal(first_said(rig, &server), 13);
     assert_true(m->pipelining_proved);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 static void a_trial_that_is_given_up_leaves_room_for_the_next(void **state)
@@ -253,8 +248,7 @@ static void a_trial_that_is_given_up_leaves_room_for_the_next(void **state)
     struct up_memory *m;
     struct upstream *up;
 
-    plan_open(&server, rig, &plan);
-    up = office(server.port, UPSTREAM_PIPELINING_AUTO, NULL);
+    up = office(rig, &server, &plan, UPSTREAM_PIPELINING_AUTO, NULL);
     m = env_memory(rig->env, up);
     m->health.last_good_us = 1;
     stream_start(rig, &log, up, &to, 5000);
@@ -262,8 +256,7 @@ static void a_trial_that_is_given_up_leaves_room_for_the_next(void **state)
     assert_true(m->pipelining_tried);
     stream_forget(&log);
     assert_false(m->pipelining_tried);
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
 }
 
 /* ---- how much of the reply to ask for ---- */
@@ -283,8 +276,7 @@ static void a_reply_that_is_shorter_than_the_last_one_costs_no_byte_of_the_targe
     struct upstream *up;
 
     for (int how = 0; how < 2; how++) {
-        plan_open(&server, rig, &plan);
-        up = office(server.port, how ? UPSTREAM_PIPELINING_ON : UPSTREAM_PIPELINING_OFF, NULL);
+        up = office(rig, &server, &plan, how ? UPSTREAM_PIPELINING_ON : UPSTREAM_PIPELINING_OFF, NULL);
         assert_int_equal(open_once(rig, up), 0);
         rig_until(rig, all_ended, &server);
         assert_int_equal(env_memory(rig->env, up)->reply_len, 10);
@@ -295,8 +287,7 @@ static void a_reply_that_is_shorter_than_the_last_one_costs_no_byte_of_the_targe
         assert_int_equal(log.in_len, 9);
         assert_memory_equal(log.in, "220 hello", 9);
         stream_forget(&log);
-        plan_close(&server);
-        upstream_unref(up);
+        leave(&server, up);
     }
 }
 
@@ -345,8 +336,7 @@ static void with_a_cookie_everything_leaves_with_the_first_packet(void **state) 
         stream_forget(&log);
         rig_until(rig, all_ended, &server);
     }
-    plan_close(&server);
-    upstream_unref(up);
+    leave(&server, up);
     closed = closed_port(
         &o.server.port); /* the cookie is the address's: its refusal comes after the first words */
     assert_int_equal(upstream_new(&o, &up), 0);
