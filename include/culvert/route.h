@@ -153,8 +153,8 @@ int route_apply(struct netlink *nl, const struct route_options *opt, struct rout
 /** route_restore_device() - add what is missing after the device was down, or was deleted and made anew (new ifindex)
  * Return: 0; -ENODEV or -ENETDOWN while it is not there or down; others of the kernel. */
 int route_restore_device(struct route *r);
-/** route_watch() - keep it so: routes come back with their device, and what somebody else removes comes back once
- * (faults.md V3, V12); removed again within a minute it is left so, with one warning. Return: 0 or -errno. */
+/** route_watch() - keep it so: routes come back with their device, and what somebody else removes comes back
+ * (faults.md V3, V12); removed again within a minute it comes back at that minute's end, with one warning. Return: 0 or -errno. */
 int route_watch(struct route *r, struct loop *l);
 /* As on-exit says: takes everything away, or leaves it; and frees @r. What is gone already is fine. NULL is fine. */
 void route_undo(struct route *r);

@@ -58,8 +58,12 @@ static int receive_answer(struct helper *h, struct helper_answer *a)
             return errno == EAGAIN ? -ETIMEDOUT : -errno;
         if (n != (ssize_t)sizeof(*a))
             return -EPIPE;
-        if (a->seq == h->seq)
-            return a->result;
+        if (a->seq != h->seq)
+            continue;
+        a->says[sizeof(a->says) - 1] = '\0';
+        if (a->says[0] != '\0')
+            log_warning("the helper process: %s", a->says);
+        return a->result;
     }
 }
 

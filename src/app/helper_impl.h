@@ -3,6 +3,7 @@
 #define CULVERT_APP_HELPER_IMPL_H
 
 #include "helper.h"
+#include "sandbox.h"
 
 enum helper_kind {
     HELPER_NFT_TEXT = 1, /* a piece of it; only before HELPER_SETTLE */
@@ -33,6 +34,7 @@ struct helper_answer {
     int32_t result; /* 0 or -errno */
     uint32_t count; /* HELPER_NFT_RULES, HELPER_END_SOCKETS */
     char program[FLOW_PROGRAM_MAX];
+    char says[SANDBOX_TEXT_MAX]; /* for the gateway's log; "": nothing. The helper has no log of its own */
 };
 
 struct helper_state { /* of the helper itself */

@@ -85,11 +85,16 @@ static int keep_text(struct helper_state *s, const struct helper_request *q)
     return 0;
 }
 
-static int load_table(const struct helper_state *s)
+static int load_table(const struct helper_state *s, char says[SANDBOX_TEXT_MAX])
 {
     struct err err;
+    int r;
 
-    return s->text != NULL ? route_nft_run(s->text, &err) : -EPERM;
+    if (s->text == NULL)
+        return -EPERM;
+    if ((r = route_nft_run(s->text, &err)) != 0)
+        snprintf(says, SANDBOX_TEXT_MAX, "%s", err.text);
+    return r;
 }
 
 void helper_answer_to(struct helper_state *s, const struct helper_request *q, size_t bytes, int fd,
@@ -104,7 +109,7 @@ void helper_answer_to(struct helper_state *s, const struct helper_request *q, si
         out->result = keep_text(s, q);
         return;
     case HELPER_NFT_LOAD:
-        out->result = load_table(s);
+        out->result = load_table(s, out->says);
         return;
     case HELPER_NFT_RULES:
         out->result = route_nft_rules(&out->count);
@@ -177,7 +182,7 @@ static void give_up_the_rest(const struct helper_options *opt)
     if (privilege_account_find(opt->dns ? NULL : opt->account, &account, &err) != 0 ||
         privilege_become(&account, &err) != 0 || privilege_keep(opt->keep, &err) != 0)
         _exit(1);
-    if (opt->sandbox) /* no Landlock: inside it no process outside may be looked at, which is our trade */
+    if (opt->sandbox && sandbox_listen() == 0) /* no Landlock: inside it no process outside may be looked at, which is our trade */
         (void)sandbox_calls(SANDBOX_HELPER, &err); /* the gateway has said it if this kernel cannot */
 }
 
@@ -207,6 +212,7 @@ _Noreturn void helper_life(int sock, const struct helper_options *opt)
         if (n < 0)
             _exit(1);
         helper_answer_to(&s, &q, (size_t)n, fd, &a);
+        (void)sandbox_refused(a.says);
         if (fd >= 0)
             close(fd);
         if (send(SOCK_FD, &a, sizeof(a), MSG_NOSIGNAL) < 0)

@@ -41,4 +41,10 @@ int sandbox_calls(enum sandbox_who who, struct err *err);
 int sandbox_report(struct loop *l);
 void sandbox_report_end(struct loop *l);
 
+enum { SANDBOX_TEXT_MAX = sizeof(struct err) };
+/** sandbox_listen() - the same for a process without a loop, which asks sandbox_refused(); once, before sandbox_calls(). 0 or -errno */
+int sandbox_listen(void);
+/** sandbox_refused() - was a call refused that has not been told yet? then the line about it */
+bool sandbox_refused(char out[SANDBOX_TEXT_MAX]);
+
 #endif

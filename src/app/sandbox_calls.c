@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -68,7 +69,7 @@ static const struct {
     { "poll", OF_BOTH, "is there room in the log's pipe" },
     { "ppoll", OF_GATEWAY, "the same" },
     { "select", OF_BOTH, "waits of libraries" },
-    { "pselect6", OF_GATEWAY, "the same" },
+    { "pselect6", OF_BOTH, "the same: libnftables listens for errors" },
     { "eventfd2", OF_GATEWAY, "doorbells of loops" },
     { "pipe2", OF_GATEWAY, "doorbells where there is no eventfd" },
     { "timerfd_create", OF_GATEWAY, "libev looks for jumps of the clock" },
@@ -385,36 +386,48 @@ int sandbox_calls(enum sandbox_who who, struct err *err)
 
 /* ---- the line ---- */
 
-static void tell(int nr)
+int sandbox_listen(void)
 {
-    size_t n = (size_t)(unsigned)nr;
-    char *name;
+    return pipe2(refused.pipe, O_NONBLOCK | O_CLOEXEC) == 0 ? 0 : -errno;
+}
 
-    if (n >= 64 * ARRAY_LEN(refused.told) || (refused.told[n / 64] >> n % 64 & 1))
-        return;
+bool sandbox_refused(char out[SANDBOX_TEXT_MAX])
+{
+    char *name;
+    size_t n;
+    int nr;
+
+    do {
+        if (read(refused.pipe[0], &nr, sizeof(nr)) != (ssize_t)sizeof(nr))
+            return false;
+        n = (size_t)(unsigned)nr;
+    } while (n >= 64 * ARRAY_LEN(refused.told) || (refused.told[n / 64] >> n % 64 & 1));
     refused.told[n / 64] |= 1ull << n % 64;
     name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, nr);
-    log_error(
-        "sandbox: the system call %s (%d) was refused; please report it, and set runtime.sandbox: false "
-        "if something does not work",
-        name != NULL ? name : "?", nr);
+    snprintf(out, SANDBOX_TEXT_MAX,
+             "sandbox: the system call %s (%d) was refused; please report it, and set runtime.sandbox: false "
+             "if something does not work",
+             name != NULL ? name : "?", nr);
     free(name);
+    return true;
 }
 
 static void on_told(struct loop_io *io, unsigned events)
 {
-    int nr;
+    char text[SANDBOX_TEXT_MAX];
 
     (void)io;
     (void)events;
-    while (read(refused.pipe[0], &nr, sizeof(nr)) == (ssize_t)sizeof(nr))
-        tell(nr);
+    while (sandbox_refused(text))
+        log_error("%s", text);
 }
 
 int sandbox_report(struct loop *l)
 {
-    if (pipe2(refused.pipe, O_NONBLOCK | O_CLOEXEC) != 0)
-        return -errno;
+    int r = sandbox_listen();
+
+    if (r != 0)
+        return r;
     loop_io_start(l, &refused.io, refused.pipe[0], LOOP_READ, on_told);
     return 0;
 }
@@ -436,6 +449,17 @@ int sandbox_calls(enum sandbox_who who, struct err *err)
 {
     (void)who;
     return err_set(err, -EOPNOTSUPP, "this program was built without libseccomp");
+}
+
+int sandbox_listen(void)
+{
+    return 0;
+}
+
+bool sandbox_refused(char out[SANDBOX_TEXT_MAX])
+{
+    (void)out;
+    return false;
 }
 
 int sandbox_report(struct loop *l)

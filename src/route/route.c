@@ -256,6 +256,21 @@ static int prepare(struct route *rt, struct nl_link *link, struct err *err)
     return check_place(rt, link->ifindex, rt->opt.take_over, err);
 }
 
+/* Only some options cannot be without it. */
+static int load_nft(struct route *rt, struct err *err)
+{
+    struct err why = { "" };
+    int r = route_nft_load(rt, &why);
+
+    if (r != 0 && route_needs_nft(&rt->opt))
+        return err_set(err, r, "tun: groups and cgroups need nftables: %s", why.text);
+    if (r != 0)
+        log_warning("auto-route: without nftables, answers to who connects from beyond the LAN go into the "
+                    "tunnel, and so do connections from before: %s",
+                    why.text);
+    return 0;
+}
+
 int route_apply(struct netlink *nl, const struct route_options *opt, struct route **out, struct err *err)
 {
     struct route *rt = route_alloc(nl, opt);
@@ -269,7 +284,7 @@ int route_apply(struct netlink *nl, const struct route_options *opt, struct rout
         route_free(rt);
         return r;
     }
-    if ((r = route_nft_load(rt, err)) != 0 || (r = route_adopt(rt, &taken, err)) != 0) {
+    if ((r = load_nft(rt, err)) != 0 || (r = route_adopt(rt, &taken, err)) != 0) {
         route_forget_on_exit(rt);
         route_undo(rt);
         return r;

@@ -9,8 +9,9 @@ struct route_watcher {
     struct loop *loop;
     struct netlink_watch *events, *nft_events;
     struct loop_timer settle; /* changes come in crowds; one look after the last of them */
+    struct loop_timer again;  /* the end of the minute in which nothing is put back */
     bool device_was_away;     /* then routes are missing because the kernel took them */
-    bool left_alone;
+    bool left_alone;          /* said so in this minute; nft_left_alone likewise */
     bool spoke_of_routes; /* strict: that a route of others is not followed */
     bool nft_left_alone;
     uint64_t nft_restored_us;
@@ -49,7 +50,7 @@ void route_tell_refused(const struct route_surroundings *before, const struct ro
 enum { ROUTE_HOLD_AT = 8 }; /* from the first of our priorities on: on-exit says keep or block */
 #define ROUTE_NFT_TABLE "culvert"
 /** route_nft_load() - our table, made or made anew in one transaction
- * Without nftables that is one warning. Return: 0; -errno with a sentence where the options need it. */
+ * Return: 0; -errno with a sentence. */
 int route_nft_load(struct route *r, struct err *err);
 bool route_nft_missing(struct route *r); /* gone, or not whole any more */
 

@@ -291,22 +291,13 @@ static int count_rules(struct route *rt, unsigned *count)
 
 int route_nft_load(struct route *rt, struct err *err)
 {
-    struct err why = { "" };
-    int r = load(rt, &why);
+    int r = load(rt, err);
 
     if (r == 0 && rt->nft == NULL)
-        r = netlink_open_nft(&rt->nft, &why);
-    if (r == 0)
-        r = count_rules(rt, &rt->nft_rules);
-    if (r == 0)
-        return 0;
-    if (route_needs_nft(&rt->opt))
-        return err_set(err, r, "tun: groups and cgroups need nftables: %s", why.text);
-    log_warning("auto-route: without nftables, answers to who connects from beyond the LAN go into the "
-                "tunnel, and so do "
-                "connections from before: %s",
-                why.text);
-    return 0;
+        r = netlink_open_nft(&rt->nft, err);
+    if (r == 0 && (r = count_rules(rt, &rt->nft_rules)) != 0)
+        err_set(err, r, "our table of nftables cannot be read: %s", strerror(-r));
+    return r;
 }
 
 bool route_nft_missing(struct route *rt)

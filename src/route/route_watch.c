@@ -1,8 +1,8 @@
 /* route_watch.c - keeping applied routes and rules in place while the gateway runs (faults.md V3, V12).
  * Events only say that something changed; a moment later one look compares the whole plan with the kernel, so crowds of events
  * cost one look and lost ones none. Routes that went with their device come back with it, silently: tun tells that story.
- * What somebody removed is put back once; removed again within a minute it is left so, for two programs that both insist
- * would never stop. */
+ * What somebody removed is put back, at most once a minute: two programs that both insist would never stop, and one that reloads
+ * twice must not leave the way open for good. */
 #include "route_impl.h"
 
 #include <assert.h>
@@ -13,6 +13,8 @@ enum {
     SETTLE_US = 50 * 1000, /* with the kernel's own delays well within the second of faults.md V3 */
     PEACE_US = 60 * 1000000
 };
+
+static void look(struct route *r);
 
 /* Missing while the device stood: somebody did it. */
 static void put_back(struct route *r)
@@ -31,6 +33,23 @@ static void put_back(struct route *r)
     log_warning("auto-route: somebody removed %u routes or rules of ours; they are back", added);
 }
 
+/* Within the minute after a restoration nothing is put back, and the first look that would have is told. */
+static bool is_recent(const struct route_watcher *w, uint64_t restored_us)
+{
+    return restored_us != 0 && loop_now_us(w->loop) - restored_us < PEACE_US;
+}
+
+static void on_peace(struct loop_timer *t)
+{
+    look(CONTAINER_OF(t, struct route, watch.again));
+}
+
+static void look_again(struct route *r, uint64_t restored_us)
+{
+    if (!loop_timer_active(&r->watch.again))
+        loop_timer_start(r->watch.loop, &r->watch.again, restored_us + PEACE_US, on_peace);
+}
+
 /* A firewall's reload flushes everybody's tables (faults.md E7). */
 static void look_at_nft(struct route *r)
 {
@@ -40,11 +59,13 @@ static void look_at_nft(struct route *r)
 
     if (!route_nft_missing(r))
         return;
-    if (w->nft_restored_us != 0 && now_us - w->nft_restored_us < PEACE_US) {
+    if (is_recent(w, w->nft_restored_us)) {
         if (!w->nft_left_alone)
             log_warning(
-                "auto-route: our table of nftables was flushed again; it is left so. Which program does it?");
+                "auto-route: our table of nftables was flushed again; it comes back in a minute. Which "
+                "program does it?");
         w->nft_left_alone = true;
+        look_again(r, w->nft_restored_us);
         return;
     }
     w->nft_restored_us = now_us;
@@ -60,14 +81,6 @@ static bool device_is_up(struct route *r)
     struct nl_link link;
 
     return netlink_link_by_name(r->nl, r->tun_name, &link) == 0 && link.up;
-}
-
-/* Within the minute after a restoration nothing is put back, and the first look that would have is told. */
-static bool at_peace(struct route *r)
-{
-    struct route_watcher *w = &r->watch;
-
-    return w->restored_us == 0 || loop_now_us(w->loop) - w->restored_us >= PEACE_US;
 }
 
 /* Networks come and go with the uplink, and other programs' marks with them. */
@@ -92,13 +105,15 @@ static void look(struct route *r)
         w->device_was_away = route_restore(r, &count) != 0;
         if (!w->device_was_away && count > 0)
             log_info("auto-route: the routes through %s are back", r->tun_name);
-    } else if (at_peace(r)) {
+    } else if (!is_recent(w, w->restored_us)) {
         put_back(r);
     } else if (!w->left_alone && route_missing(r, &count) == 0 && count > 0) {
         w->left_alone = true;
-        log_warning("auto-route: %u routes or rules of ours were removed again; they are left so. Which "
-                    "program does it?",
-                    count);
+        look_again(r, w->restored_us);
+        log_warning(
+            "auto-route: %u routes or rules of ours were removed again; they come back in a minute. Which "
+            "program does it?",
+            count);
     }
 }
 
@@ -150,5 +165,6 @@ void route_watch_end(struct route *r)
     netlink_watch_close(r->watch.events);
     netlink_watch_close(r->watch.nft_events);
     loop_timer_stop(r->watch.loop, &r->watch.settle);
+    loop_timer_stop(r->watch.loop, &r->watch.again);
     r->watch = (struct route_watcher){ 0 };
 }

@@ -177,6 +177,36 @@ static void a_refused_call_is_one_line(void **state) /* faults.md X9 */
     assert_int_equal(r, 0);
 }
 
+static int answers(int unused)
+{
+    char text[SANDBOX_TEXT_MAX] = "";
+    struct err err;
+    int r;
+
+    (void)unused;
+    if (sandbox_listen() != 0)
+        return 1;
+    if ((r = sandbox_calls(SANDBOX_HELPER, &err)) != 0)
+        return r == -EOPNOTSUPP ? CANNOT : 2;
+    if (sandbox_refused(text))
+        return 3;
+    for (int i = 0; i < 3; i++)
+        (void)!syscall(SYS_sethostname, "x", 1);
+    if (!sandbox_refused(text) || strstr(text, "the system call sethostname") == NULL)
+        return 4;
+    return sandbox_refused(text) ? 5 : 0;
+}
+
+static void a_process_without_a_loop_asks_for_that_line(void **state) /* faults.md X9 */
+{
+    int r = alone(answers, 0);
+
+    (void)state;
+    if (r == CANNOT)
+        SKIP("no filter of system calls in this build or kernel");
+    assert_int_equal(r, 0);
+}
+
 /* ---- capabilities ---- */
 
 static int keeps(int keep)
@@ -299,6 +329,7 @@ int main(void)
         cmocka_unit_test(a_kernel_without_landlock_is_named),
         cmocka_unit_test(a_refused_call_is_an_error_and_no_death),
         cmocka_unit_test(a_refused_call_is_one_line),
+        cmocka_unit_test(a_process_without_a_loop_asks_for_that_line),
         cmocka_unit_test(only_what_is_kept_is_left),
         cmocka_unit_test(a_user_is_become_for_good),
         cmocka_unit_test(random_numbers_are_waited_for_and_never_made_up),
