@@ -284,6 +284,7 @@ static void open_h2(struct mq_conn *c)
                               .server = true,
                               .fd = c->fd,
                               .tls = c->tls,
+                              .max_streams = q->max_streams,
                               .events = &conn_events,
                               .arg = c };
 
@@ -368,6 +369,18 @@ void mq_drain(struct mq_server *q)
     for (size_t i = 0; i < MQ_CONNS; i++) {
         if (q->conns[i].active && q->conns[i].h2)
             h2_drain(q->conns[i].h2);
+    }
+}
+
+void mq_go_away(struct mq_server *q, uint32_t last_id)
+{
+    uint8_t frame[17] = { 0, 0, 8, 7 };
+    struct iovec out = { frame, sizeof(frame) };
+
+    put_be32(frame + 9, last_id);
+    for (size_t i = 0; i < MQ_CONNS; i++) {
+        if (q->conns[i].active && q->conns[i].h2)
+            assert_int_equal(tls_sendv(q->conns[i].tls, &out, 1), sizeof(frame));
     }
 }
 

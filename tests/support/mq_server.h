@@ -36,6 +36,7 @@ struct mq_server {
     bool hold;                                  /* never reads: windows stay shut */
     bool mute_echo;                             /* takes pings and says nothing */
     bool no_address;                            /* never assigns one */
+    uint32_t max_streams;                       /* of a connection; 0: as h2.h says */
     uint16_t relay;                             /* CONNECT leads to this port here; 0: to the echo */
     /* what it saw */
     unsigned accepted, requests, pings, resets; /* resets: streams that did not end in order */
@@ -57,7 +58,9 @@ struct mq_server {
 void mq_open(struct mq_server *q, struct up_rig *rig, const char *alpn); /* asserts; echoes by default */
 void mq_close(struct mq_server *q);
 void mq_drain(struct mq_server *q); /* GOAWAY on every connection */
-void mq_cut(struct mq_server *q);   /* RST on every connection */
+/* The same with a number of its own: later streams will not be looked at (RFC 9113 section 6.8). */
+void mq_go_away(struct mq_server *q, uint32_t last_id);
+void mq_cut(struct mq_server *q); /* RST on every connection */
 struct upstream *mq_upstream(
     const struct mq_server *q, const char *username, const char *password,
     const char *token); /* "exit" at 127.0.0.1; trusts the test's authority, offers h2 */

@@ -225,6 +225,45 @@ static void goaway_drains_and_the_next_stream_dials(void **state)
     mq_lab_fini(&l);
 }
 
+/* RFC 9113 section 6.8: streams above the number were not looked at, so they are asked for again at once. */
+static void what_goaway_leaves_out_is_asked_for_on_a_new_connection(void **state)
+{
+    enum {
+        SENT = 100,
+        ALL = 130
+    }; /* what a client may send before SETTINGS; the others wait, and may never leave */
+    static struct stream_log logs[ALL];
+    static const unsigned last_ids[] = { 0, 2 * (SENT / 2) - 1, 2 * SENT - 1 };
+
+    (void)state;
+    for (size_t row = 0; row < ARRAY_LEN(last_ids); row++) {
+        unsigned taken = (last_ids[row] + 1) / 2;
+        struct mq_lab l;
+
+        mq_lab_init(&l, H2_ALPN);
+        l.server.tcp_status = 0;
+        l.server.max_streams = SENT;
+        for (size_t i = 0; i < ALL; i++)
+            mq_start(&l, &logs[i], "a.test", 1, 60000);
+        while (l.server.requests < SENT)
+            rig_run_ms(&l.rig, 1);
+        l.server.tcp_status = 200;
+        l.server.max_streams = 2 * ALL;
+        mq_go_away(&l.server, last_ids[row]);
+        for (size_t i = taken; i < ALL; i++) {
+            rig_until(&l.rig, stream_is_settled, &logs[i]);
+            assert_true(logs[i].opened);
+        }
+        assert_int_equal(l.server.accepted, 2);
+        assert_int_equal(l.server.requests, SENT + ALL - taken);
+        for (size_t i = 0; i < ALL; i++) {
+            assert_true(i >= taken || !stream_is_settled(&logs[i]));
+            stream_forget(&logs[i]);
+        }
+        mq_lab_fini(&l);
+    }
+}
+
 static void a_cut_connection_breaks_its_streams_and_comes_back(void **state) /* faults.md S17 */
 {
     struct stream_log log, again;
@@ -484,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_silent_server_ends_with_the_opening_s_time),
         cmocka_unit_test(a_window_that_never_opens_holds_up_one_stream),
         cmocka_unit_test(goaway_drains_and_the_next_stream_dials),
+        cmocka_unit_test(what_goaway_leaves_out_is_asked_for_on_a_new_connection),
         cmocka_unit_test(a_cut_connection_breaks_its_streams_and_comes_back),
         cmocka_unit_test(a_server_that_fails_is_not_hammered),
         cmocka_unit_test(datagrams_go_by_one_stream_a_target),
