@@ -153,6 +153,8 @@ struct up_env_options {
     /* A group's test has ended in this worker, or another member is its usual one now (from, to: indices; why: static). NULL: nobody asks. */
     void (*on_group_tested)(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
     void (*on_group_switch)(void *arg, struct upstream *group, uint32_t from, uint32_t to);
+    /* An association passes over this member, which carries no UDP; once until it does. NULL: nobody asks. */
+    void (*on_group_no_udp)(void *arg, struct upstream *group, uint32_t member);
     void *group_arg;
     uint32_t max_streams, max_udp; /* sizes of the pools, from limits; memory is touched on demand */
     uint64_t seed;

@@ -200,6 +200,7 @@ static int env_open(struct worker *w, const struct worker_setup *setup)
         .resolve_arg = w,
         .on_group_tested = worker_on_group_tested,
         .on_group_switch = worker_on_group_switch,
+        .on_group_no_udp = worker_on_group_no_udp,
         .group_arg = w,
         .max_streams = setup->max_streams,
         .max_udp = setup->max_udp,

@@ -69,6 +69,16 @@ void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, ui
                  info.member[from].name);
 }
 
+void worker_on_group_no_udp(void *arg, struct upstream *group, uint32_t member)
+{
+    struct worker *w = arg;
+    struct up_group_info info;
+
+    if (up_group_info(w->env, group, &info) == 0)
+        log_info("group %s: %s carries no UDP, so datagrams pass it over", upstream_name(group),
+                 info.member[member].name);
+}
+
 /* ---- the user's pick ---- */
 
 static void do_pick(struct loop_msg *m)

@@ -78,6 +78,7 @@ void worker_groups_report(struct worker *w, struct status_worker *out);
 void worker_upstreams_report(struct worker *w, struct status_worker *out);
 void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its thread */
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
+void worker_on_group_no_udp(void *arg, struct upstream *group, uint32_t member);
 void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);
 
 void worker_fetches_end(struct worker *w); /* worker_fetch.c: its thread has ended */

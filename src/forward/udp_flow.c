@@ -285,10 +285,13 @@ static void on_assoc_closed(void *arg, const struct up_failure *why)
 {
     struct udp_assoc *a = arg;
     struct udp_flow *u = a->flow;
+    bool was_open = a->open;
     char text[256];
 
     a->up = NULL;
     a->open = false;
+    if (why->err == -EOPNOTSUPP && was_open && upstream_kind(u->ways->target[a->target]) == UPSTREAM_GROUP)
+        return; /* the next datagram finds a member that has it, or learns that none has */
     if (why->err == -EOPNOTSUPP) {
         assoc_without_udp(a);
         return;

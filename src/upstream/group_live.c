@@ -13,12 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TEST_BODY_MAX = 1024 * 1024 };
-
 struct member_test {
     struct group_live *live;
     struct handshake *handshake; /* NULL: none is under way */
-    struct up_fetch *fetch;      /* or this: through a way out that no handshake goes through */
     uint64_t started_us;
 };
 
@@ -28,10 +25,11 @@ struct group_live {
     struct up_memory *memory; /* the group's */
     struct wheel_timer timer;
     struct prng prng;
-    uint64_t round_us; /* when the next round is due */
-    uint32_t running;  /* tests under way */
-    bool rounds;       /* they are ours */
-    bool used;         /* since the last round */
+    uint64_t round_us;                   /* when the next round is due */
+    uint32_t running;                    /* tests under way */
+    bool rounds;                         /* they are ours */
+    bool used;                           /* since the last round */
+    bool passed_over[GROUP_MEMBERS_MAX]; /* it was told that this member carries no UDP */
     struct member_test test[GROUP_MEMBERS_MAX];
 };
 
@@ -91,8 +89,6 @@ void group_live_stop(struct up_env *env, struct up_memory *m)
     for (uint32_t i = 0; i < m->live->g.count; i++) {
         handshake_cancel(m->live->test[i].handshake);
         m->live->test[i].handshake = NULL;
-        up_fetch_cancel(m->live->test[i].fetch);
-        m->live->test[i].fetch = NULL;
     }
 }
 
@@ -184,7 +180,18 @@ static bool has_way(struct up_env *env, struct up_memory *m)
     return group_order(&l->g, 0, order) > 0;
 }
 
-static size_t add_tries(struct up_env *env, struct up_memory *m, const struct host_port *dst,
+/* A member without UDP stays the one for streams; what was learned of it may be forgotten again (faults.md U6). */
+static bool passes_over(struct group_live *l, uint32_t i, const struct up_memory *member)
+{
+    bool no_udp = up_has_no_udp(l->env, member);
+
+    if (no_udp && !l->passed_over[i] && l->env->opt.on_group_no_udp)
+        l->env->opt.on_group_no_udp(l->env->opt.group_arg, l->memory->up, i);
+    l->passed_over[i] = no_udp;
+    return no_udp;
+}
+
+static size_t add_tries(struct up_env *env, struct up_memory *m, const struct host_port *dst, bool udp,
                         struct group_try *out, size_t n)
 {
     struct group_live *l = m->live;
@@ -197,8 +204,8 @@ static size_t add_tries(struct up_env *env, struct up_memory *m, const struct ho
         struct up_memory *member = env_memory(env, m->up->members[order[i]]);
 
         if (is_group(member))
-            n = add_tries(env, member, dst, out, n);
-        else
+            n = add_tries(env, member, dst, udp, out, n);
+        else if (!udp || !passes_over(l, order[i], member))
             out[n++] = (struct group_try){ member, m, order[i] };
     }
     return n;
@@ -221,18 +228,17 @@ static void note_use(struct up_memory *m)
     }
 }
 
-size_t group_tries(struct up_env *env, struct up_memory *m, const struct host_port *dst,
-                   struct group_try out[GROUP_TRIES_MAX])
+int group_tries(struct up_env *env, struct up_memory *m, const struct host_port *dst, bool udp,
+                struct group_try out[GROUP_TRIES_MAX])
 {
-    size_t n = 0;
+    bool well = has_way(env, m);
+    int n = well ? (int)add_tries(env, m, dst, udp, out, 0) : 0;
 
-    if (has_way(env, m))
-        n = add_tries(env, m, dst, out, 0);
     if (n == 0)
         UP_COUNT(env, group_refused);
     if (m->live)
         note_use(m);
-    return n;
+    return n > 0 ? n : well && udp ? -EOPNOTSUPP : -EHOSTUNREACH;
 }
 
 struct upstream *up_current(struct up_env *env, struct upstream *up)
@@ -243,7 +249,7 @@ struct upstream *up_current(struct up_env *env, struct upstream *up)
     if (up->kind != UPSTREAM_GROUP)
         return up;
     m = env_memory(env, up);
-    if (m && has_way(env, m) && add_tries(env, m, NULL, tries, 0) > 0)
+    if (m && has_way(env, m) && add_tries(env, m, NULL, false, tries, 0) > 0)
         return tries[0].memory->up;
     while (up->kind == UPSTREAM_GROUP)
         up = up->members[0];
@@ -263,7 +269,7 @@ struct upstream *up_echo_way(struct up_env *env, struct upstream *up, const stru
     m = env_memory(env, up);
     up_env_set_client(env, client);
     if (m && has_way(env, m))
-        n = add_tries(env, m, target, tries, 0);
+        n = add_tries(env, m, target, false, tries, 0);
     for (size_t i = 0; i < n; i++) {
         struct upstream *one = tries[i].memory->up;
 
@@ -304,46 +310,8 @@ static void on_tested(void *arg, const struct handshake_result *result)
     struct member_test *t = arg;
 
     t->handshake = NULL;
-    secure_free(result->secure);
-    if (result->fd >= 0)
-        socket_close(t->live->env, result->fd, result->guard);
+    handshake_result_close(t->live->env, result);
     test_over(t, !result->why);
-}
-
-/* An answer is an answer, whatever its status and however long. */
-static void on_fetched(void *arg, struct up_fetched *result)
-{
-    struct member_test *t = arg;
-    uint64_t timeout_us = (uint64_t)t->live->memory->up->group.timeout_ms * 1000;
-
-    t->fetch = NULL;
-    free(result->body);
-    test_over(t, result->status != 0 && clock_now_us() - t->started_us <= timeout_us);
-}
-
-/* The streams of such a way out carry no other hop: the url is fetched through one of them. */
-static bool may_be_masque(const struct upstream *up)
-{
-    bool may = up->kind == UPSTREAM_MASQUE;
-
-    for (uint32_t i = 0; up->kind == UPSTREAM_GROUP && i < up->group.member_count; i++)
-        may = may || may_be_masque(up->members[i]);
-    return may;
-}
-
-static int start_fetch(struct group_live *l, uint32_t i, const struct upstream *test)
-{
-    struct upstream *up = l->memory->up;
-    char url[4096], authority[HTTP_AUTHORITY_MAX];
-    struct up_fetch_options opt = { .up = up->members[i],
-                                    .url = url,
-                                    .tls = test->tls,
-                                    .max_bytes = TEST_BODY_MAX,
-                                    .silence_us = (uint64_t)up->group.timeout_ms * 1000 };
-
-    http_authority(&test->server, authority);
-    snprintf(url, sizeof(url), "%s://%s%s", test->tls ? "https" : "http", authority, test->head_path);
-    return up_fetch_open(l->env, &opt, on_fetched, &l->test[i], &l->test[i].fetch);
 }
 
 static void start_test(struct group_live *l, uint32_t i)
@@ -353,14 +321,12 @@ static void start_test(struct group_live *l, uint32_t i)
     struct member_test *t = &l->test[i];
     uint64_t timeout_us = (uint64_t)up->group.timeout_ms * 1000;
 
-    if (t->handshake || t->fetch || !m)
+    if (t->handshake || !m)
         return;
     l->g.member[i].retry_us = env_now_us(l->env) + 2 * timeout_us; /* its answer sets it anew */
     t->started_us = clock_now_us();
     UP_COUNT(l->env, group_tests);
-    if (up->tests && may_be_masque(up->members[i])
-            ? start_fetch(l, i, way) == 0
-            : handshake_open(l->env, m, SOCKS5_HELLO, NULL, timeout_us, on_tested, t, &t->handshake) == 0)
+    if (handshake_open(l->env, m, SOCKS5_HELLO, NULL, timeout_us, on_tested, t, &t->handshake) == 0)
         l->running++;
 }
 

@@ -21,9 +21,10 @@ struct group_try {
 };
 
 /** group_tries() - where to go for one flow through the group of @m, the best first
- * @dst: where the flow goes; NULL: nowhere yet. Return: how many are in @out; 0: no member is well. */
-size_t group_tries(struct up_env *env, struct up_memory *m, const struct host_port *dst,
-                   struct group_try out[GROUP_TRIES_MAX]);
+ * @dst: where the flow goes; NULL: nowhere yet. @udp: members that are known to carry none are passed over
+ * Return: how many are in @out, > 0; -EHOSTUNREACH: no member is well; -EOPNOTSUPP: none of those carries UDP. */
+int group_tries(struct up_env *env, struct up_memory *m, const struct host_port *dst, bool udp,
+                struct group_try out[GROUP_TRIES_MAX]);
 /** group_tell() - how a try ended: it got through to the way out, or failed by its fault */
 void group_tell(struct up_env *env, const struct group_try *t, bool good);
 void group_live_stop(struct up_env *env, struct up_memory *m); /* no test is under way any more */

@@ -117,13 +117,14 @@ static void tell_failure(struct handshake *h)
     struct handshake_result result = {
         .fd = -1, .guard = NO_GUARD, .memory = h->memory, .peer = h->dial.peer, .why = &why
     };
+    bool no_udp = why.err == -EOPNOTSUPP && h->goal == SOCKS5_ASSOCIATE;
     handshake_fn *fn = h->fn;
     void *arg = h->arg;
 
     if (why.proxy_fault)
         way_note(h, false);
     drop_try(h);
-    if (why.proxy_fault && way_next(h)) {
+    if ((why.proxy_fault || no_udp) && way_next(h)) {
         begin(h);
         return;
     }

@@ -119,6 +119,8 @@ static void without_udp(struct masque_udp *mu, unsigned status)
     char server[160];
 
     mu->m->memory->no_udp_until_us = env_now_us(mu->m->env) + NO_UDP_US;
+    if (udp_next_way(mu->u))
+        return;
     masque_server_text(mu->m, server);
     if (status)
         up_fail(&why, -EOPNOTSUPP, "request", false, "%s has no CONNECT-UDP (%u)", server, status);

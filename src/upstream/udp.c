@@ -38,6 +38,8 @@ static void release(struct up_udp *u)
 static void free_udp(struct up_udp *u)
 {
     u->memory->users--;
+    if (u->group)
+        u->group->users--;
     slab_put(&u->env->udps, u);
 }
 
@@ -214,9 +216,10 @@ int up_udp_open(struct up_env *env, struct upstream *up, uint64_t timeout_us,
     u->guard[0] = u->guard[1] = NO_GUARD;
     u->socks = upstream_is_proxy(up);
     u->timer.fn = on_direct_open;
+    u->until_us = env_now_us(env) + timeout_us;
     m->users++;
     if (u->socks)
-        r = udp_socks_open(u, timeout_us);
+        r = udp_socks_open(u);
     else
         wheel_set(env->opt.wheel, &u->timer, env_now_us(env));
     if (r != 0) {

@@ -51,6 +51,8 @@ struct up_udp {
     struct loop_io io[2]; /* DIRECT: a socket for each family; SOCKS5: the relay and the control connection */
     struct up_env *env;
     struct up_memory *memory;
+    struct up_memory *group; /* that was asked, when `memory` is a member of it; NULL: none */
+    uint64_t until_us;       /* the end of the opening's time */
     const struct up_udp_events *events;
     void *arg;
     struct masque_udp *masque;   /* MASQUE: all the rest is there */
@@ -85,7 +87,10 @@ static inline bool udp_has_io(const struct up_udp *u, int which)
 int udp_direct_send(struct up_udp *u, const struct host_port *target, const struct up_row_out *o, uint8_t ttl,
                     uint8_t tos);
 void udp_direct_drop_names(struct up_udp *u);
-int udp_socks_open(struct up_udp *u, uint64_t timeout_us);
+int udp_socks_open(struct up_udp *u);
+/** udp_next_way() - while it opens, the way out says that it has no UDP: the group that was asked may have another member
+ * Return: it opens anew, or is dead and gone; false: there is none */
+bool udp_next_way(struct up_udp *u);
 /** udp_tunnel_open() - what the handshake has made carries the datagrams. Return: 0 or -ENOMEM, then nothing was taken */
 int udp_tunnel_open(struct up_udp *u, const struct handshake_result *result);
 int udp_tunnel_send(struct up_udp *u, const struct host_port *target, const struct up_row_out *o);

@@ -94,7 +94,10 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     int r;
 
     u->handshake = NULL;
-    u->memory->users--;
+    if (u->memory->up->kind == UPSTREAM_GROUP)
+        u->group = u->memory;
+    else
+        u->memory->users--;
     u->memory = result->memory; /* the member, if a group was asked */
     u->memory->users++;
     if (result->why) {
@@ -139,10 +142,33 @@ static void on_handshake(void *arg, const struct handshake_result *result)
     udp_opened(u);
 }
 
-int udp_socks_open(struct up_udp *u, uint64_t timeout_us)
+int udp_socks_open(struct up_udp *u)
 {
-    return handshake_open(u->env, u->memory, SOCKS5_ASSOCIATE, NULL, timeout_us, on_handshake, u,
-                          &u->handshake);
+    uint64_t now_us = env_now_us(u->env), left_us = u->until_us > now_us ? u->until_us - now_us : 0;
+
+    return handshake_open(u->env, u->memory, SOCKS5_ASSOCIATE, NULL, left_us, on_handshake, u, &u->handshake);
+}
+
+bool udp_next_way(struct up_udp *u)
+{
+    struct up_failure why = { 0 };
+    int r;
+
+    if (!u->group || u->state != UDP_OPENING)
+        return false;
+    masque_udp_close(u->masque);
+    u->masque = NULL;
+    u->memory->users--;
+    u->memory = u->group; /* and that count */
+    u->group = NULL;
+    u->socks = true;
+    r = udp_socks_open(u);
+    if (r != 0) {
+        UP_COUNT(u->env, udp_failed);
+        up_fail(&why, r, "connect", false, "%.80s cannot be dialled: %s", u->memory->up->name, strerror(-r));
+        udp_die(u, &why);
+    }
+    return true;
 }
 
 int udp_target(const struct host_port *target, struct host_port *out, char name[256])

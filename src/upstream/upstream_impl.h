@@ -293,7 +293,7 @@ struct handshake {
 
 /* ---- which way (way.c) ---- */
 
-/** way_choose() - what was asked for becomes ->memory, or a member of it does. Return: 0; -EHOSTUNREACH: no member is well */
+/** way_choose() - what was asked for becomes ->memory, or a member of it does. Return: 0; as group_tries() */
 int way_choose(struct handshake *h, struct up_memory *m);
 /** way_check() - what stands in the way before anything is dialled; sets ->idle. Return: 0, or -errno and ->why */
 int way_check(struct handshake *h);

@@ -3,7 +3,8 @@
  * How it works. A handshake that was asked for a group takes the group's best member, and is then that member's handshake. When
  * it fails by the member's fault it begins anew with the next one, as long as members and time are left: nobody has seen
  * anything yet. Each member may take its share of the time that is left, the last one all of it; silence that may be the
- * target's is waited for to the end. A target that refuses is an answer.
+ * target's is waited for to the end. A target that refuses is an answer. For an association members without UDP are passed over;
+ * one that turns out to have none is no worse for it, and the next one is asked.
  *
  * A chain (dialer-proxy): instead of a dial there is a handshake with the way out that leads to our server, as deep as it goes,
  * and its connection is what our server is spoken to through. */
@@ -31,23 +32,31 @@ static void set_deadline(struct handshake *h)
 
 int way_choose(struct handshake *h, struct up_memory *m)
 {
+    int tries;
+
     h->memory = m;
     m->users++;
     set_deadline(h);
     if (m->up->kind != UPSTREAM_GROUP)
         return 0;
     h->group = m; /* that count is the group's now */
-    h->try_count = (uint8_t)group_tries(h->env, m, h->goal == SOCKS5_CONNECT ? &h->target : NULL, h->tries);
-    if (h->try_count > 0)
+    tries = group_tries(h->env, m, h->goal == SOCKS5_CONNECT ? &h->target : NULL, h->goal == SOCKS5_ASSOCIATE,
+                        h->tries);
+    h->try_count = (uint8_t)(tries > 0 ? tries : 0);
+    if (tries > 0)
         h->memory = h->tries[0].memory;
     h->memory->users++;
     set_deadline(h);
-    if (h->try_count > 0)
+    if (tries > 0)
         return 0;
-    up_fail(&h->why, -EHOSTUNREACH, "connect", true,
-            "no member of %.80s is well; they are tested again, and `culvert status` shows them",
-            m->up->name);
-    return -EHOSTUNREACH;
+    if (tries == -EOPNOTSUPP)
+        up_fail(&h->why, tries, "request", false, "no member of %.80s that could be taken carries UDP",
+                m->up->name);
+    else
+        up_fail(&h->why, tries, "connect", true,
+                "no member of %.80s is well; they are tested again, and `culvert status` shows them",
+                m->up->name);
+    return tries;
 }
 
 bool way_next(struct handshake *h)

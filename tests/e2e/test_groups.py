@@ -165,6 +165,33 @@ def _(t):
     check_equal(gw.counter("group.retries"), 1)
 
 
+def http_2_proxy(lab):
+    """An HTTP/2 proxy that knows no CONNECT-UDP."""
+    pki = Pki(lab.context)
+    pki.server()
+    far = fronts.masque(lab, pki)
+    return fronts.nghttpx(lab, pki, far).proxy("a")
+
+
+NO_UDP = {"SOCKS5 that refuses it": lambda lab: servers.microsocks(lab).proxy("a"), "HTTP/2 that has no CONNECT-UDP": http_2_proxy}
+
+
+@test("UDP passes over a member that carries none, which TCP goes on to use", rows=["U6"], limit=60, cases=NO_UDP)
+def _(t, start):
+    lab = t.lab()
+    lab.services()
+    b = servers.dante(lab)
+    gw = gateway(lab, [start(lab), b.proxy("b")], [group()])
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    for target in at.TARGET:
+        check_equal(client.ask(lab.cli, target, 7, b"hello"), b"hello")
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+    gw.says("group g: a carries no UDP, so datagrams pass it over")
+    check_equal((gw.counter("group.switches"), gw.status()["groups"]["g"]["now"]), (0, "a"))
+    b.process.stop()
+    client.curl_bytes(lab.cli, at.TARGET[0], 100000)
+
+
 @test("a chain: SOCKS5 through HTTP through TLS, exact bytes both ways", rows=["S22"], quick=True, limit=90)
 def _(t):
     lab = t.lab()

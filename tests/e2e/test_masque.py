@@ -285,12 +285,7 @@ def _(t):
 def _(t):
     lab, pki, far = start(t)
     lab.services()
-    front = Process(t, lab.srv, [servers.need("nghttpx"), "--conf=/dev/null", "--http2-proxy", "-f%s,3443" % at.PROXY[0],
-                                 "-b%s,%d;;tls;proto=h2;sni=proxy.test" % (far.address, far.port), "--cacert=" + pki.ca,
-                                 "--accesslog-file=/dev/null", "--errorlog-file=/dev/stderr", "--workers=1",
-                                 pki.path("server.key"), pki.path("server.crt")], "nghttpx-tls")
-    wait_port(lab.srv, at.PROXY[0], 3443, process=front)
-    lab.gateway(proxies=[far.proxy(server=at.PROXY[0], port=3443)])
+    lab.gateway(proxies=[fronts.nghttpx(lab, pki, far).proxy()])
     path = t.path("up")
     with open(path, "wb") as f:
         for block in client.stream_blocks(1000000):

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "up_rig.h"
+#include "udp_rig.h"
 
 #define BYTES(s) s, sizeof(s) - 1
 #define OPENED   "\5\0\0\1\0\0\0\0\0\0"
@@ -304,6 +304,61 @@ static void url_test_takes_the_one_that_answers(void **state)
     unmake(&s);
 }
 
+/* ---- datagrams ---- */
+
+#define RELAYS "\5\0\0\1\177\0\0\1\0\65"
+static const struct plan_step relays_udp[] = { { 3, BYTES("\5\0"), false }, { 10, BYTES(RELAYS), false } };
+static const struct plan_step refuses_udp[] = { { 3, BYTES("\5\0"), false },
+                                                { 10, BYTES("\5\7\0\1\0\0\0\0\0\0"), false } };
+static const struct plan plan_udp = { relays_udp, 2, PLAN_HANG, 0 },
+                         plan_no_udp = { refuses_udp, 2, PLAN_CLOSE, 0 };
+
+static void a_member_without_udp_is_passed_over_by_associations(void **state) /* faults.md U6 */
+{
+    struct udp_log udp;
+    struct stream_log log;
+    struct setup s = { 0 };
+
+    (void)state;
+    make(&s, &plan_no_udp, &plan_udp, (struct group_options){ .kind = GROUP_FALLBACK });
+    for (unsigned i = 0; i < 3; i++) { /* asked once, and then known */
+        udp_start(&s.rig, &udp, s.way[GROUP]);
+        assert_true(udp.opened);
+        assert_string_equal(upstream_name(up_udp_way(udp.u)), "b");
+        assert_int_equal(s.server[0].accepted, 1);
+        assert_int_equal(s.server[1].accepted, 1 + i);
+        up_udp_close(udp.u);
+    }
+    assert_string_equal(upstream_name(up_current(s.rig.env, s.way[GROUP])), "a"); /* no worse for it */
+    open_through(&s, &log, GROUP, 1000);
+    assert_int_equal(s.server[0].accepted, 2);
+    stream_forget(&log);
+    unmake(&s);
+}
+
+static void without_a_member_that_has_it_there_is_no_udp(void **state) /* faults.md U6 */
+{
+    static const enum group_kind kinds[] = { GROUP_FALLBACK, GROUP_SELECT }; /* a pick is obeyed */
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct udp_log udp;
+        struct setup s = { 0 };
+
+        make(&s, &plan_no_udp, kinds[i] == GROUP_SELECT ? &plan_udp : &plan_no_udp,
+             (struct group_options){ .kind = kinds[i] });
+        for (unsigned again = 0; again < 2; again++) {
+            udp_start(&s.rig, &udp, s.way[GROUP]);
+            assert_true(udp.closed);
+            assert_int_equal(udp.why.err, -EOPNOTSUPP);
+        }
+        assert_non_null(strstr(udp.why.text, "no member of g that could be taken carries UDP"));
+        assert_int_equal(s.server[1].accepted, kinds[i] == GROUP_SELECT ? 0 : 1);
+        assert_false(udp.why.proxy_fault);
+        unmake(&s);
+    }
+}
+
 /* ---- chains ---- */
 
 static void chain_of(struct setup *s, const struct plan *first)
@@ -424,6 +479,8 @@ int main(void)
         cmocka_unit_test(a_pick_survives_a_reload_by_name),
         cmocka_unit_test(a_circle_is_refused),
         cmocka_unit_test(url_test_takes_the_one_that_answers),
+        cmocka_unit_test(a_member_without_udp_is_passed_over_by_associations),
+        cmocka_unit_test(without_a_member_that_has_it_there_is_no_udp),
         cmocka_unit_test(a_chain_asks_each_hop_for_the_next),
         cmocka_unit_test(a_failure_names_its_hop),
         cmocka_unit_test(a_silent_hop_ends_with_the_whole_opening),

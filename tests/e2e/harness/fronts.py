@@ -212,6 +212,16 @@ class Masque(Socks):
         return ["--proxy-cacert", self.ca, "-x", "https://%s%s:%d" % (who, self.address, self.port), "-p"]
 
 
+def nghttpx(lab, pki, far, port=3443):
+    """An HTTP/2 CONNECT proxy inside TLS, in front of `far`; it passes on no extended CONNECT and no half close."""
+    p = Process(lab.context, lab.srv, [need("nghttpx"), "--conf=/dev/null", "--http2-proxy", "-f%s,%d" % (ADDRESS, port),
+                                       "-b%s,%d;;tls;proto=h2;sni=proxy.test" % (far.address, far.port), "--cacert=" + pki.ca,
+                                       "--accesslog-file=/dev/null", "--errorlog-file=/dev/stderr", "--workers=1",
+                                       pki.path("server.key"), pki.path("server.crt")], "nghttpx-tls")
+    wait_port(lab.srv, ADDRESS, port, process=p)
+    return Masque(ADDRESS, port, far.username, far.password, pki.ca, None, p)
+
+
 def masque(lab, pki, namespace=None, address=ADDRESS, port=8443, password="sesame", workers=2, **keys):
     """The far end; unless `allow` says otherwise it may reach the addresses of the lab, all of which are private."""
     entry = {"listen": "%s:%d" % (address, port), "certificate": pki.path("server.crt"), "private-key": pki.path("server.key"),
