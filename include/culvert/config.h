@@ -174,12 +174,12 @@ struct config_machine {
     uint32_t workers;          /* that will run; >= 1 */
 };
 
-struct config_shares {         /* of one worker, except memory_bytes */
+struct config_shares {
     uint64_t memory_bytes;     /* the budget in force, of the process */
-    uint64_t buffer_cap_bytes; /* stack_config.buffer_cap_bytes */
-    uint32_t rx_slots;         /* stack_config.rx_slots: at most a quarter of the cap */
-    uint32_t max_tcp, max_udp; /* forward_options, and stack_config */
-    uint32_t per_source;       /* forward_options; 0: no limit */
+    uint64_t buffer_cap_bytes; /* of one worker: stack_config.buffer_cap_bytes */
+    uint32_t rx_slots;         /* the same: stack_config.rx_slots: at most a quarter of the cap */
+    uint32_t max_tcp, max_udp; /* of the process: forward_options */
+    uint32_t per_source;       /* the same; 0: no limit */
 };
 
 /** config_shares() - the rules of config.md section 4 as arithmetic: memory `auto` is a quarter of RAM or of the cgroup's limit,

@@ -44,6 +44,8 @@ struct
     struct sniff_ports tls, http, quic;
 };
 
+enum { FORWARD_TCP_MAX = 131072, FORWARD_UDP_MAX = 65536 }; /* of one worker, whatever the process may have */
+
 /* One of `rate-limits`: payload a second, of each client address in a range, or of all that takes a way out. */
 enum { RATE_UP, RATE_DOWN, RATE_LIMITS_MAX = 64 };
 #define RATE_OF_SOURCE UINT32_MAX
@@ -68,13 +70,12 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
     enum stack_reject
         echo_reject_with; /* what mode `reject` and REJECT say; REJECT_ADMIN_PROHIBITED (icmp.md M15) */
     enum echo_delay echo_delay;
-    enum echo_ttl echo_ttl;  /* HOP: traceroute shows us (icmp.md X30) */
-    bool echo_relay_errors;  /* true */
-    uint32_t echo_max_flows; /* 1,024, of the process */
-    bool echo_direct;        /* some rule may want the echo proxy: whoever starts us makes one */
-    uint32_t max_tcp,
-        max_udp;         /* of this worker; the process's limit dealt in equal shares (design.md section 6) */
-    uint32_t per_source; /* flows of one client address in this worker; 0: no limit */
+    enum echo_ttl echo_ttl;    /* HOP: traceroute shows us (icmp.md X30) */
+    bool echo_relay_errors;    /* true */
+    uint32_t echo_max_flows;   /* 1,024, of the process */
+    bool echo_direct;          /* some rule may want the echo proxy: whoever starts us makes one */
+    uint32_t max_tcp, max_udp; /* of the process; dealt to its workers (design.md section 6) */
+    uint32_t per_source;       /* flows of one client address; 0: no limit; dealt as well */
     /* `exec` and `demo`: queries to this address of the TUN, port 53, go to dns_server through the rules; none: off */
     struct ip_addr dns_address[2]; /* IPv4, IPv6 */
     struct ip_port dns_server;
@@ -155,7 +156,41 @@ void forward_set_dns(struct forward *f, const struct dns_settings *settings);
 
 /* ---- limits of the process, dealt to workers (design.md section 6) ------------------------------------------------ */
 
+enum share_kind {
+    SHARE_TCP,    /* limits.tcp */
+    SHARE_UDP,    /* limits.udp */
+    SHARE_SOURCE, /* limits.per-source */
+    SHARE_RATE,   /* rate-limits */
+};
+/* A worker's part of one limit. What names the limit: kind, dir, limit, source; the rest is what is said of it. */
+struct share {
+    uint8_t kind, dir;
+    uint8_t limit;         /* SHARE_RATE: which of the policy's rates */
+    bool more;             /* asked: it came near its part; dealt: there is no more to have */
+    struct ip_addr source; /* whose; none: not of a client */
+    uint64_t part;         /* flows, or bytes a second */
+    uint64_t used;         /* flows that live, or bytes since it was asked last */
+};
+enum { SHARES_MAX = 256, SHARE_WORKERS_MAX = 64 };
+bool share_same(const struct share *a, const struct share *b); /* the same limit? [any] */
+/** share_deal() - deal @whole to @n workers, by what they use and want: each[i]->part and ->more anew [any]
+ * Flows that a worker has are never taken from it. Pure. Return: false: equal parts will do, until somebody wants more */
+bool share_deal(struct share *const *each, uint32_t n, uint64_t whole);
+/** forward_policy_whole() - what all workers together may have of this limit [any] */
+uint64_t forward_policy_whole(const struct forward_policy *p, const struct share *s);
+
+/** forward_attach_shares() - @want is called when a limit was nearly met here, once until forward_shares_report()
+ * Without it the worker has an equal part of everything for ever. */
 typedef void forward_want_fn(void *arg);
+void forward_attach_shares(struct forward *f, forward_want_fn *want, void *arg);
+/** forward_shares_report() - fill in what is used of the @n limits of @list, and append those that were nearly met
+ * @list: SHARES_MAX places. What is not used of a number of flows is given back by this. @asked_by: the policy that the limits are
+ * of; with another one in force nothing is said. Return: how many there are in @list */
+size_t forward_shares_report(struct forward *f, struct forward_policy *asked_by, struct share *list,
+                             size_t n);
+/** forward_shares_set() - its part from now on; @dealt: it is not an equal one */
+void forward_shares_set(struct forward *f, struct forward_policy *dealt_by, const struct share *s,
+                        bool dealt);
 
 /* ---- who opened a flow: for rules with UID and PROCESS-* --------------------------------------------------------- */
 

@@ -72,6 +72,12 @@ static int tun_start(struct gateway *g, struct err *err)
     return tun_open(&opt, want, g->setup.netlink, &g->tun, err);
 }
 
+/* Any worker may come to have all of them. */
+static uint32_t of_a_worker(uint32_t whole, uint32_t most)
+{
+    return whole < most ? whole : most;
+}
+
 static void stack_share(const struct gateway *g, const struct config_shares *shares, struct stack_config *out)
 {
     struct ip_addr own[2];
@@ -93,8 +99,8 @@ static void stack_share(const struct gateway *g, const struct config_shares *sha
     out->offload_uso = tun_rung(g->tun) == TUN_RUNG_USO;
     out->buffer_cap_bytes = shares->buffer_cap_bytes;
     out->rx_slots = shares->rx_slots;
-    out->max_tcp = shares->max_tcp;
-    out->max_udp = shares->max_udp;
+    out->max_tcp = of_a_worker(shares->max_tcp, FORWARD_TCP_MAX);
+    out->max_udp = of_a_worker(shares->max_udp, FORWARD_UDP_MAX);
 }
 
 static int worker_open(struct gateway *g, uint32_t index, const struct worker_setup *template,
@@ -131,8 +137,12 @@ static int workers_open(struct gateway *g, struct err *err)
 
     if (r != 0)
         return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
+    if ((r = gateway_deal_open(g)) != 0)
+        return err_set(err, r, "no memory");
+    setup.want_arg = g->deal;
     if ((r = gateway_names_open(g, count, shares->memory_bytes)) != 0)
         return err_set(err, r, "names cannot be set up: %s", strerror(-r));
+    setup.want_share = gateway_deal_wanted;
     setup.dns = g->names.plan;
     setup.dns_services = g->names.services;
     setup.book = g->names.book;
@@ -145,8 +155,8 @@ static int workers_open(struct gateway *g, struct err *err)
     stack_share(g, shares, &setup.stack);
     setup.stack.steer_key = steer;
     gateway_stack_addresses(&c->tun, setup.gateway, NULL);
-    setup.max_streams = shares->max_tcp + 1024; /* DNS over TCP and probes beside the flows */
-    setup.max_udp = shares->max_udp;
+    setup.max_streams = setup.stack.max_tcp + 1024; /* DNS over TCP and probes beside the flows */
+    setup.max_udp = setup.stack.max_udp;
     for (; g->worker_count < count; g->worker_count++)
         if ((r = worker_open(g, g->worker_count, &setup, err)) != 0)
             return r;
@@ -260,6 +270,7 @@ void gateway_stop(struct gateway *g)
         worker_stop(g->workers[i]);
     owners_free(
         g->owners); /* what it still has to say goes to the workers' loops, which worker_free() empties */
+    gateway_deal_close(g);
     for (uint32_t i = 0; i < g->worker_count; i++)
         worker_free(g->workers[i]);
     watchdog_free(g->watchdog);

@@ -37,8 +37,9 @@ struct gateway {
     struct owners *owners;
     struct {
         uint32_t workers;
-        struct config_shares of; /* one of them; as at the start */
+        struct config_shares of; /* as at the start */
     } share;
+    struct deal *deal;             /* gateway_deal.c */
     struct forward_policy *policy; /* of new flows */
     struct worker *workers[WORKERS_MAX];
     uint32_t worker_count;
@@ -87,6 +88,11 @@ int gateway_policy(struct gateway *g, const struct config *c, struct forward_pol
 /** gateway_set_policy() - new flows are decided by @p, whose reference is taken over, and new questions by @plan; NULL:
  * nothing but a list of the rules has changed. Return: 0; -ENOMEM: nobody was told */
 int gateway_set_policy(struct gateway *g, struct forward_policy *p, struct dns_plan *plan);
+
+/* ---- gateway_deal.c ---- */
+int gateway_deal_open(struct gateway *g);   /* before workers are made; 0 or -ENOMEM */
+void gateway_deal_wanted(void *deal);       /* some worker came near its part of a limit [worker] */
+void gateway_deal_close(struct gateway *g); /* the workers' threads have ended; they are not freed yet */
 
 /* ---- gateway_events.c ---- */
 void gateway_watch_end(struct gateway *g); /* the workers are told nothing: they end as well */

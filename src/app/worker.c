@@ -294,6 +294,8 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
         return err_set(err, r, "worker %u cannot be set up: %s", setup->index, strerror(-r));
     }
     forward_attach(w->forward, w->stack, w->env);
+    if (setup->count > 1)
+        forward_attach_shares(w->forward, setup->want_share, setup->want_arg);
     if (setup->owners)
         forward_attach_owners(w->forward, owners_ask, setup->owners);
     loop_on_turn_end(w->loop, on_turn_end, w);

@@ -40,6 +40,8 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     const struct ip_prefix *own_networks; /* of the TUN */
     size_t own_network_count;
     uint32_t max_streams, max_udp;
+    forward_want_fn *want_share; /* called in the worker's thread; with more than one worker */
+    void *want_arg;
     uint64_t seed;
 };
 

@@ -1,6 +1,6 @@
 /* shares.c - what the limits of the file mean on this machine, for one worker (config.md section 4, design.md section 6).
  *
- * Arithmetic only. Nothing is shared on the packet path, so a limit of the process is dealt in equal shares. */
+ * Arithmetic only. Memory is dealt in equal shares once and for all; flows are the forwarders' to deal (forward.h). */
 #include "config_impl.h"
 
 #define MIB             (1ull << 20)
@@ -17,8 +17,6 @@
 #define FLOW_BYTES                                                                                           \
     1024 /* a flow at rest: 512 (tcp-stack.md PERF-9), table slots, half-open and TIME-WAIT records */
 #define FLOWS_MIN          64
-#define FLOWS_MAX          131072 /* of one shard (tcp-stack.md section 7) */
-#define UDP_MAX            65536
 #define DESCRIPTORS_FIXED  64 /* log, API, netlink, name servers; and each worker's loop, queue and doorbell */
 #define DESCRIPTORS_WORKER 8
 
@@ -43,13 +41,7 @@ static uint64_t memory_budget(const struct config_limits *limits, const struct c
     return all / 4 > MEMORY_AUTO_MIN ? all / 4 : MEMORY_AUTO_MIN;
 }
 
-/* Rounded up, so that a small limit is never a share of nothing. */
-static uint32_t dealt(uint64_t whole, uint32_t workers)
-{
-    return (uint32_t)((whole + workers - 1) / workers);
-}
-
-/* `auto` flows of one worker: half of its memory may go to flows at rest, two thirds of that to TCP; descriptors likewise. A
+/* `auto` flows of the process: half of each worker's memory may go to flows at rest, two thirds of that to TCP; descriptors likewise. A
  * TCP flow has one descriptor; a UDP mapping has two, since its SOCKS association is held by a connection. */
 static void auto_flows(const struct config_machine *m, uint64_t per_worker_bytes, uint32_t workers,
                        uint64_t *tcp, uint64_t *udp)
@@ -58,8 +50,8 @@ static void auto_flows(const struct config_machine *m, uint64_t per_worker_bytes
     uint64_t fds = m->descriptor_limit > fixed ? (m->descriptor_limit - fixed) / workers : 0;
     uint64_t flows = per_worker_bytes / 2 / FLOW_BYTES;
 
-    *tcp = between(least(flows * 2 / 3, fds * 2 / 3), FLOWS_MIN, FLOWS_MAX);
-    *udp = between(least(flows / 3, fds / 6), FLOWS_MIN, UDP_MAX);
+    *tcp = workers * between(least(flows * 2 / 3, fds * 2 / 3), FLOWS_MIN, FORWARD_TCP_MAX);
+    *udp = workers * between(least(flows / 3, fds / 6), FLOWS_MIN, FORWARD_UDP_MAX);
 }
 
 void config_shares(const struct config_limits *limits, const struct config_machine *machine,
@@ -74,9 +66,9 @@ void config_shares(const struct config_limits *limits, const struct config_machi
     *out = (struct config_shares){
         .memory_bytes = budget,
         .buffer_cap_bytes = between(each, BUFFER_CAP_MIN, BUFFER_CAP_MAX),
-        .max_tcp = limits->tcp != 0 ? (uint32_t)least(dealt(limits->tcp, workers), FLOWS_MAX) : (uint32_t)tcp,
-        .max_udp = limits->udp != 0 ? (uint32_t)least(dealt(limits->udp, workers), UDP_MAX) : (uint32_t)udp,
-        .per_source = dealt(limits->per_source, workers),
+        .max_tcp = limits->tcp != 0 ? limits->tcp : (uint32_t)tcp,
+        .max_udp = limits->udp != 0 ? limits->udp : (uint32_t)udp,
+        .per_source = limits->per_source,
     };
     out->rx_slots = (uint32_t)between(out->buffer_cap_bytes / 4 / SLOT_BYTES, SLOTS_MIN, SLOTS_MAX);
 }

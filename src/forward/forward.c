@@ -42,24 +42,35 @@ static struct source **source_bucket(struct forward *f, const struct ip_addr *ad
     return &f->source_table[hash_bytes(&f->source_key, addr, sizeof(*addr)) % SOURCE_BUCKETS];
 }
 
-struct source *source_enter(struct forward *f, const struct ip_addr *addr)
+struct source *source_find(struct forward *f, const struct ip_addr *addr)
 {
-    struct source **bucket = source_bucket(f, addr), *s = *bucket;
+    struct source *s = *source_bucket(f, addr);
 
     while (s && !ip_equal(&s->addr, addr))
         s = s->next;
-    if (s && f->opt.per_source && s->flows >= f->opt.per_source) {
+    return s;
+}
+
+struct source *source_get(struct forward *f, const struct ip_addr *addr)
+{
+    struct source **bucket, *s = source_find(f, addr);
+
+    if (s || !(s = slab_get(&f->sources)))
+        return s;
+    bucket = source_bucket(f, addr);
+    *s = (struct source){ .addr = *addr, .next = *bucket };
+    *bucket = s;
+    share_begin(f, &s->part, f->opt.per_source);
+    return s;
+}
+
+struct source *source_enter(struct forward *f, const struct ip_addr *addr)
+{
+    struct source *s = source_get(f, addr);
+
+    if (!s || (f->opt.per_source > 0 && share_near(f, &s->part, s->flows))) {
         FCOUNT(f, limit_source);
         return NULL;
-    }
-    if (!s) {
-        s = slab_get(&f->sources);
-        if (!s) {
-            FCOUNT(f, limit_source);
-            return NULL;
-        }
-        *s = (struct source){ .addr = *addr, .next = *bucket };
-        *bucket = s;
     }
     s->flows++;
     if (rates_on(f))
@@ -77,7 +88,7 @@ void source_forget(struct forward *f, struct source *s)
 {
     struct source **at;
 
-    if (!rate_leave_source(f, s))
+    if (s->dealt_flows || s->dealt_rate || !rate_leave_source(f, s))
         return;
     for (at = source_bucket(f, &s->addr); *at != s; at = &(*at)->next)
         ;
@@ -215,9 +226,15 @@ void udp_flow_evict(struct forward *f)
 
 static int slabs_init(struct forward *f)
 {
-    const struct forward_options *o = &f->opt;
-    uint32_t flows = o->max_tcp + o->max_udp;
+    struct forward_options *o = &f->opt;
+    uint32_t flows;
     int r;
+
+    if (o->max_tcp > FORWARD_TCP_MAX)
+        o->max_tcp = FORWARD_TCP_MAX;
+    if (o->max_udp > FORWARD_UDP_MAX)
+        o->max_udp = FORWARD_UDP_MAX;
+    flows = o->max_tcp + o->max_udp;
 
     if ((r = slab_init(&f->tcp_flows, sizeof(struct tcp_flow), o->max_tcp)) != 0 ||
         (r = slab_init(&f->openings, sizeof(struct tcp_opening), o->max_tcp)) != 0 ||
@@ -253,6 +270,8 @@ int forward_new(const struct forward_setup *setup, struct forward **out)
     f->epoch_us = clock_now_us();
     f->ways = policy_ways(setup->policy, f);
     f->opt = *forward_policy_options(setup->policy);
+    share_begin(f, &f->tcp_part, f->opt.max_tcp);
+    share_begin(f, &f->udp_part, f->opt.max_udp);
     if ((r = slabs_init(f)) != 0 || (r = random_bytes(&seed, sizeof(seed))) != 0 ||
         (r = random_bytes(&f->source_key, sizeof(f->source_key))) != 0) {
         forward_free(f);
@@ -304,6 +323,11 @@ void forward_set_policy(struct forward *f, struct forward_policy *p)
     f->opt = *forward_policy_options(p);
     f->opt.max_tcp = max_tcp; /* of the slabs */
     f->opt.max_udp = max_udp;
+    for (uint32_t i = 0; i < SOURCE_BUCKETS; i++)
+        for (struct source *s = f->source_table[i]; s; s = s->next) {
+            s->dealt_flows = s->dealt_rate = false;
+            share_begin(f, &s->part, f->opt.per_source);
+        }
     rates_open(f);
     if (old->rate_count > 0 || rates_on(f))
         rates_renew(f);

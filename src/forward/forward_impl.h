@@ -30,11 +30,20 @@ struct ways {
         echo_said; /* two places for each rule and two more: what was said about it, once by all workers (M16) */
 };
 
+/* How many flows this worker may have of some limit (share.c). */
+struct part {
+    uint32_t part;
+    bool met;    /* nearly, since somebody asked */
+    bool scarce; /* the other workers have nothing left to give */
+};
+
 /* How many flows one client address has here (limits.per-source). */
 struct source {
     struct ip_addr addr;
-    uint32_t flows; /* 0: it has been fast a moment ago, and its meter remembers that */
-    uint8_t limit;  /* with a meter: which of the rates */
+    uint32_t flows;               /* 0: its meter or its part is remembered for a while */
+    struct part part;             /* with limits.per-source */
+    bool dealt_flows, dealt_rate; /* its parts are no equal ones */
+    uint8_t limit;                /* with a meter: which of the rates */
     struct source *next;
     struct meter *meter; /* NULL: no limit of rates names it */
 };
@@ -336,7 +345,8 @@ struct forward {
     struct wheel_timer rate_timer; /* serves them */
     struct pace *serving;          /* whose turn it is; NULL: nobody's */
     struct rate_line *serving_line;
-    int64_t turn_left;           /* bytes */
+    int64_t turn_left; /* bytes */
+    struct part tcp_part, udp_part;
     forward_want_fn *want_share; /* NULL: this worker has all of every limit */
     void *want_arg;
     bool wants; /* has said so, and was not heard yet */
@@ -406,6 +416,11 @@ void tcp_flow_resume(struct tcp_flow *t, int dir); /* its turn has come (rate.c)
 /* ---- share.c ---- */
 uint64_t share_equal(const struct forward *f, uint64_t whole); /* what a worker has until it is dealt anew */
 void share_want(struct forward *f);                            /* some limit was met here */
+void share_begin(struct forward *f, struct part *p, uint32_t whole); /* an equal part of it */
+/** share_near() - is the part used up? It is said in time that it will be */
+bool share_near(struct forward *f, struct part *p, uint32_t in_use);
+struct source *source_find(struct forward *f, const struct ip_addr *addr); /* NULL: there is none */
+struct source *source_get(struct forward *f, const struct ip_addr *addr);  /* or a new one; NULL: no room */
 /** forward_is_loop() - is this a packet of our own? Then it is counted, and logged once in a while with advice */
 bool forward_is_loop(struct forward *f, const struct flow_key *key);
 /** forward_target() - where a flow to @dst is dialled: the DNS address stands for the name server (forward.h) */

@@ -150,6 +150,21 @@ const struct rate_limit *forward_policy_rates(const struct forward_policy *p, si
     return p->rates;
 }
 
+uint64_t forward_policy_whole(const struct forward_policy *p, const struct share *s)
+{
+    switch ((enum share_kind)s->kind) {
+    case SHARE_TCP:
+        return p->options.max_tcp;
+    case SHARE_UDP:
+        return p->options.max_udp;
+    case SHARE_SOURCE:
+        return p->options.per_source;
+    case SHARE_RATE:
+        break;
+    }
+    return s->limit < p->rate_count ? p->rates[s->limit].bytes_per_s[s->dir] : 0;
+}
+
 const struct forward_options *forward_policy_options(const struct forward_policy *p)
 {
     return &p->options;

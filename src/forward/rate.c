@@ -358,7 +358,7 @@ bool rates_trim(struct forward *f)
 {
     bool more = false;
 
-    for (uint32_t i = 0; f->meters.in_use > 0 && i < SOURCE_BUCKETS; i++)
+    for (uint32_t i = 0; f->sources.in_use > 0 && i < SOURCE_BUCKETS; i++)
         for (struct source *s = f->source_table[i], *next; s; s = next) {
             next = s->next;
             more = more || s->flows == 0;

@@ -246,8 +246,10 @@ static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const
     struct source *source;
     struct tcp_flow *t;
 
-    if (f->tcp_flows.in_use >= f->opt.max_tcp) {
-        evict_idle_flow(f); /* its place is free at the end of this batch: the client's next SYN finds it */
+    if (share_near(f, &f->tcp_part, f->tcp_flows.in_use)) {
+        if (f->tcp_part.scarce)
+            evict_idle_flow(
+                f); /* its place is free at the end of this batch: the client's next SYN finds it */
         FCOUNT(f, limit_tcp);
         return NULL;
     }
@@ -255,6 +257,11 @@ static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const
     if (!source)
         return NULL;
     t = slab_get(&f->tcp_flows);
+    if (!t) { /* more than one worker can have at all */
+        FCOUNT(f, limit_tcp);
+        source_leave(f, source);
+        return NULL;
+    }
     t->opening = slab_get(&f->openings);
     *t->opening = (struct tcp_opening){ r, *key, NULL };
     t->source = source;

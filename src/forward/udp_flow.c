@@ -476,12 +476,16 @@ static struct udp_flow *flow_new(struct forward *f, struct udp_request *r, const
 {
     struct source *source = source_enter(f, &d->client.addr);
     struct udp_flow *u;
+    bool full;
 
     if (!source)
         return NULL;
-    if (f->udp_flows.in_use >= f->opt.max_udp)
+    full = share_near(f, &f->udp_part, f->udp_flows.in_use);
+    if (full && f->udp_part.scarce) {
         udp_flow_evict(f);
-    u = slab_get(&f->udp_flows);
+        full = f->udp_flows.in_use >= f->udp_part.part;
+    }
+    u = full ? NULL : slab_get(&f->udp_flows);
     if (!u) {
         FCOUNT(f, limit_udp);
         source_leave(f, source);

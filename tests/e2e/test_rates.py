@@ -1,4 +1,5 @@
 """`rate-limits`: as fast as the limit says, nothing lost of a stream, and nobody else slowed down (issue F, budget)."""
+import socket
 import threading
 import time
 
@@ -9,6 +10,7 @@ from harness.reloading import reload, sections_of
 MBIT = 125000
 LIMIT = 40 * MBIT
 LENGTH = 12 << 20               # 2.5 seconds at the limit
+MOST = 200                      # flows
 CLIENT, OTHER = at.CLI[0], at.CLI2[0]
 
 
@@ -64,6 +66,32 @@ def _(t, way, move):
     gw.wait_no_flows()
 
 
+@test("with several workers a client that is in one of them has all of its rate, and no more when it is in all", limit=90,
+      cases={"one connection": 1, "eight": 8})
+def _(t, n):
+    lab, gw = limited(t, [{"source": CLIENT, "down": "40Mbit"}], workers=4)
+    ended, moved = threading.Event(), [0] * n
+
+    def download(i):
+        with client.tcp(lab.cli, at.TARGET[0], 7000, 20, CLIENT) as s:
+            s.sendall(b"down 0\n")
+            while not ended.is_set():
+                moved[i] += len(s.recv(1 << 16))
+            client.reset(s)
+    threads = [threading.Thread(target=download, args=(i,)) for i in range(n)]
+    for x in threads:
+        x.start()
+    within(10, lambda: sum(moved) > LIMIT / 2, "the downloads have begun", every=0.02)
+    start, before = time.monotonic(), sum(moved)
+    within(30, lambda: sum(moved) > before + LENGTH, "the downloads go on", every=0.02)
+    got = (sum(moved) - before) / (time.monotonic() - start)
+    ended.set()
+    for x in threads:
+        x.join()
+    near(t, "with 4 workers", got)
+    gw.wait_no_flows()
+
+
 @test("connections of one client share its limit in equal parts", limit=60)
 def _(t):
     lab, gw = limited(t, [{"source": ["fd77:1::/64", "10.77.1.0/24"], "down": "40Mbit"}])
@@ -107,6 +135,40 @@ def _(t):
     t.note("%d datagrams sent, %d dropped; the stream had %.1f Mbit/s" % (sent[0], n["flow.rate_dropped"], got / MBIT))
     check(0.4 * LIMIT < got < 0.75 * LIMIT, "the stream had %.1f Mbit/s" % (got / MBIT))
     check(n["flow.rate_dropped"] < sent[0], "no datagram passed")
+
+
+@test("a limit of flows is the process's: wherever they come in, all of it can be had and no more", limit=90,
+      cases={"tcp": "tcp", "udp": "udp", "per-source": "per-source"})
+def _(t, which):
+    lab = t.lab()
+    lab.services()
+    limits = {"tcp": 4000, "udp": 4000, which: MOST}
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=4, limits=limits, log={"level": "warning"})
+    kind = "udp" if which == "udp" else "tcp"
+    sockets, most, end = [], 0, time.monotonic() + 20
+    while time.monotonic() < end and most < MOST * 0.95:
+        sockets += more_flows(t, lab, kind)
+        n = len(gw.status("--flows")["connections"])
+        most = max(most, n)
+        check(n <= MOST, "%d flows, more than the limit" % n)
+    t.note("%d flows at once with a limit of %d, %d asked for" % (most, MOST, len(sockets)))
+    check(most >= MOST * 0.95, "only %d flows of %d" % (most, MOST))
+    gw.check_alive()
+
+
+def more_flows(t, lab, kind):
+    """A few more, none of which waits to be open."""
+    new = []
+    for _ in range(10):
+        s = t.own(lab.cli.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM), "close")
+        s.setblocking(False)
+        if kind == "tcp":
+            s.connect_ex((at.TARGET[0], 7))
+        else:
+            s.sendto(b"x", (at.TARGET[0], 7))
+        new.append(s)
+    time.sleep(0.1)         # the pace at which they come
+    return new
 
 
 @test("a reload changes the limit of a flow that lives, and takes it away", rows=["C11"], limit=60)

@@ -137,7 +137,7 @@ static void the_shares_of_all_workers_stay_within_the_budget(void **state)
     }
 }
 
-static void flows_are_dealt_in_equal_shares(void **state)
+static void limits_of_flows_are_those_of_the_process(void **state)
 {
     struct config_limits limits = { .tcp = 1001, .udp = 10, .per_source = 3 };
     struct config_machine m = { 4096 * MIB, 0, 1024, 4 };
@@ -145,9 +145,9 @@ static void flows_are_dealt_in_equal_shares(void **state)
 
     (void)state;
     config_shares(&limits, &m, &s);
-    assert_int_equal(s.max_tcp, 251);
-    assert_int_equal(s.max_udp, 3);
-    assert_int_equal(s.per_source, 1);
+    assert_int_equal(s.max_tcp, 1001);
+    assert_int_equal(s.max_udp, 10);
+    assert_int_equal(s.per_source, 3);
 }
 
 static void flows_auto_are_what_memory_and_descriptors_carry(void **state)
@@ -159,14 +159,14 @@ static void flows_auto_are_what_memory_and_descriptors_carry(void **state)
 
     (void)state;
     config_shares(&limits, &few, &s);
-    assert_true(2 * (s.max_tcp + 2 * s.max_udp) <= 1024 - 64);
-    assert_true(s.max_tcp >= 250);
+    assert_true(s.max_tcp + 2 * s.max_udp <= 1024 - 64);
+    assert_true(s.max_tcp >= 500);
     config_shares(&limits, &poor, &s);
     assert_true(s.max_tcp >= 2000);
     assert_true((uint64_t)(s.max_tcp + s.max_udp) * 1024 <= 8 * MIB);
     config_shares(&limits, &rich, &s);
-    assert_int_equal(s.max_tcp, 131072);
-    assert_int_equal(s.max_udp, 65536);
+    assert_int_equal(s.max_tcp, 2 * 131072);
+    assert_int_equal(s.max_udp, 2 * 65536);
     few.descriptor_limit = 10; /* less than we need for ourselves: still a few */
     few.workers = 0;
     config_shares(&limits, &few, &s);
@@ -181,7 +181,7 @@ int main(void)
         cmocka_unit_test(every_key_has_a_row_and_a_line_of_description),
         cmocka_unit_test(memory_auto_is_a_quarter_and_at_least_16_mib),
         cmocka_unit_test(the_shares_of_all_workers_stay_within_the_budget),
-        cmocka_unit_test(flows_are_dealt_in_equal_shares),
+        cmocka_unit_test(limits_of_flows_are_those_of_the_process),
         cmocka_unit_test(flows_auto_are_what_memory_and_descriptors_carry),
     };
 
