@@ -124,6 +124,10 @@ struct nl_rule { /* a policy routing rule */
 int netlink_open(struct netlink **out, struct err *err);
 /** netlink_open_diag() - a socket for netlink_socket_owner() and netlink_destroy_sockets() only */
 int netlink_open_diag(struct netlink **out, struct err *err);
+/** netlink_adopt_diag() - one that another process has opened: it asks in the network namespace of that process
+ * @fd: ours on success. Return: 0 or -errno. */
+int netlink_adopt_diag(int fd, struct netlink **out);
+int netlink_fd(const struct netlink *nl); /* to be handed to another process; stays ours */
 /* ---- changes made by another process, which has the privilege (netlink_change.c) ---- */
 #define NETLINK_CHANGE_MAX 1024
 typedef int netlink_change_fn(void *arg, const void *request, size_t len);

@@ -130,6 +130,8 @@ static int set_up(struct cell *c, struct err *err)
     if ((r = expect(c, CELL_READY, &note, err)) != 0)
         return r;
     c->mtu = note.mtu;
+    if (note.has_diag && c->fd_count > 0 && netlink_adopt_diag(c->fds[--c->fd_count], &c->diag) != 0)
+        close(c->fds[c->fd_count]);
     return c->fd_count > 0 ? 0 : err_set(err, -EPROTO, "the command's namespace came without a TUN");
 }
 
@@ -186,5 +188,6 @@ void cell_end(struct cell *c)
     }
     for (size_t i = 0; i < c->fd_count; i++)
         close(c->fds[i]);
+    netlink_close(c->diag);
     *c = (struct cell){ .sock = -1 };
 }

@@ -22,8 +22,9 @@ struct cell_options {
 struct cell {
     pid_t pid; /* 0: no child */
     int sock;  /* to the child, until cell_go() */
-    int fds[TUN_QUEUES_MAX];
+    int fds[TUN_QUEUES_MAX + 1];
     size_t fd_count; /* queues of the TUN inside; the caller's to close, or a gateway's that adopted them */
+    struct netlink *diag; /* asks about the sockets inside (netlink_socket_owner()); NULL: none, or taken */
     uint32_t mtu;
     dev_t net_dev; /* its network namespace, as in stat of /proc/PID/ns/net */
     ino_t net_ino;

@@ -17,7 +17,7 @@ struct child {
     const struct cell_options *opt;
     int sock;
     pid_t parent;
-    struct netlink *netlink;
+    struct netlink *netlink, *diag;
     struct tun *tun;
 };
 
@@ -26,7 +26,7 @@ struct child {
 static int tell(struct child *c, const struct cell_note *note, const int *fds, size_t n)
 {
     union {
-        char bytes[CMSG_SPACE(sizeof(int) * TUN_QUEUES_MAX)];
+        char bytes[CMSG_SPACE(sizeof(int) * (TUN_QUEUES_MAX + 1))];
         struct cmsghdr align;
     } control = { { 0 } };
     struct iovec iov = { (void *)(uintptr_t)note, sizeof(*note) };
@@ -143,12 +143,16 @@ static int prepare(struct child *c, struct err *err)
 static int hand_over(struct child *c, struct err *err)
 {
     struct cell_note note = { .kind = CELL_READY, .mtu = tun_mtu(c->tun) };
-    int fds[TUN_QUEUES_MAX];
+    int fds[TUN_QUEUES_MAX + 1];
     uint32_t n = tun_queues(c->tun);
     int r;
 
     for (uint32_t i = 0; i < n; i++)
         fds[i] = tun_queue_fd(c->tun, i);
+    if (netlink_open_diag(&c->diag, &note.err) == 0) { /* it belongs to this namespace wherever it is used */
+        note.has_diag = true;
+        fds[n++] = netlink_fd(c->diag);
+    }
     r = tell(c, &note, fds, n);
     return r == 0 ? 0 : err_set(err, r, "the TUN cannot be handed over: %s", strerror(-r));
 }
@@ -159,6 +163,7 @@ static void let_go(struct child *c)
     for (uint32_t i = 0; i < tun_queues(c->tun); i++)
         close(tun_queue_fd(c->tun, i));
     netlink_close(c->netlink);
+    netlink_close(c->diag);
 }
 
 _Noreturn void cell_child(const struct cell_options *opt, int sock, pid_t parent)

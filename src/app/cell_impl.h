@@ -14,6 +14,7 @@ struct cell_note {
     enum cell_note_kind kind;
     int r; /* CELL_FAILED */
     bool has_user_ns;
+    bool has_diag; /* CELL_READY: the last descriptor asks about sockets inside */
     uint32_t mtu;
     struct err err;
 };

@@ -23,6 +23,7 @@
 #include "exec_builtin.h"
 #include "gateway.h"
 #include "guard.h"
+#include "helper.h"
 #include "names.h"
 #include "privilege.h"
 #include "process.h"
@@ -39,6 +40,8 @@ struct exec {
     struct gateway *gateway;
     const char *config_path; /* NULL: --proxy or --builtin */
     struct confine *confine;
+    struct helper *
+        helper; /* looks at the command's processes, which the confined gateway may not; NULL: no rule asks */
     struct loop_io signal_io;
     sigset_t old_mask; /* what the command gets back */
     bool ended;        /* the command, and `status` is its */
@@ -236,6 +239,8 @@ static int start_gateway(struct exec *x)
         .tun_fd_count = x->cell.fd_count,
         .dns_address = { x->dns_address[0], x->dns_address[1] },
         .dns_server = x->dns_server,
+        .helper = x->helper,
+        .diag = x->cell.diag,
         .before_threads = give_up_privileges,
         .before_arg = x,
         .is_process = true,
@@ -245,9 +250,29 @@ static int start_gateway(struct exec *x)
     struct err err = { "" };
 
     x->config.tun.mtu = x->cell.mtu;
+    x->cell.diag = NULL; /* the gateway's now, as the queues will be */
     if (gateway_start(&setup, &x->gateway, &err) != 0)
         return complain(EXIT_FAILED, "%s", err.text);
     x->cell.fd_count = 0; /* the gateway's now */
+    return EXIT_FINE;
+}
+
+static void on_helper_dead(void *arg)
+{
+    on_fatal(arg, "the helper process was killed");
+}
+
+/* Rules with PROCESS-* alone need it. Before there is a thread, and before we give up what we have. */
+static int start_helper(struct exec *x)
+{
+    struct helper_options opt = { .sandbox = x->config.sandbox != CONFIG_SANDBOX_OFF };
+    struct err err = { "" };
+
+    if ((rules_needs(x->config.rules) & RULE_NEEDS_PROCESS) == 0)
+        return EXIT_FINE;
+    if (helper_start(&opt, &x->helper, &err) != 0)
+        return complain(EXIT_FAILED, "%s", err.text);
+    helper_watch(x->helper, x->loop, on_helper_dead, x);
     return EXIT_FINE;
 }
 
@@ -282,7 +307,8 @@ static int run(struct exec *x, struct builtin *builtin)
     process_raise_fd_limit(); /* ours only: the command keeps the limits that it was given */
     if ((r = loop_new(&x->loop)) != 0)
         return complain(EXIT_FAILED, "no event loop: %s", strerror(-r));
-    if ((status = start_gateway(x)) != EXIT_FINE || (status = builtin_start(builtin)) != EXIT_FINE)
+    if ((status = start_helper(x)) != EXIT_FINE || (status = start_gateway(x)) != EXIT_FINE ||
+        (status = builtin_start(builtin)) != EXIT_FINE)
         return status; /* in this order: a thread that is there already would keep what it has */
     return run_until_end(x, &signals);
 }
@@ -290,6 +316,7 @@ static int run(struct exec *x, struct builtin *builtin)
 static void finish(struct exec *x)
 {
     gateway_stop(x->gateway);
+    helper_end(x->helper);
     cell_end(&x->cell);
     guard_dismiss(&x->guard);
     confine_end(x->confine, x->loop);

@@ -185,8 +185,10 @@ static void owners_open(struct gateway *g)
     struct err err = { "" };
     uint8_t needs = rules_needs(g->setup.config->rules);
 
-    if (owners_new(g->setup.helper, &g->owners, &err) != 0 && (needs & (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)))
+    if (owners_new(g->setup.helper, g->setup.diag, &g->owners, &err) != 0 &&
+        (needs & (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)))
         log_warning("rules with UID and PROCESS-* match nothing: %s", err.text);
+    g->setup.diag = NULL;
 }
 
 static void on_wake(void *arg, uint64_t slept_us)
@@ -278,6 +280,7 @@ void gateway_stop(struct gateway *g)
     gateway_picks_close(g);
     if (g->tun)
         tun_close(g->tun);
+    netlink_close(g->setup.diag); /* it came to nothing before it was used */
     forward_policy_unref(g->policy);
     own_flows_free(g->own);
     echo_guard_free(g->echo_guard);

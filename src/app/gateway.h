@@ -26,6 +26,8 @@ struct gateway_setup {
     struct ip_addr dns_address[2]; /* forward.h: queries to these, port 53, go to dns_server; none: off */
     struct ip_port dns_server;
     struct helper *helper; /* looks programs up; NULL: we do. Until gateway_stop() */
+    struct netlink *
+        diag; /* asks about the clients' sockets; the gateway's in any case. NULL: they are of this network namespace */
     /* Everything is open and routes are made, no thread runs: privileges go now. NULL: they stay. 0 or -errno with a sentence */
     int (*before_threads)(void *arg, const char *tun_name, struct route *route, struct err *err);
     void *before_arg;

@@ -57,16 +57,19 @@ static void *run(void *arg)
     return NULL;
 }
 
-int owners_new(struct helper *helper, struct owners **out, struct err *err)
+int owners_new(struct helper *helper, struct netlink *diag, struct owners **out, struct err *err)
 {
     struct owners *o = calloc(1, sizeof(*o));
     int r;
 
-    if (o == NULL)
+    if (o == NULL) {
+        netlink_close(diag);
         return err_set(err, -ENOMEM, "out of memory");
+    }
+    o->diag = diag;
     o->helper = helper;
     o->log = log_in_use();
-    r = netlink_open_diag(&o->diag, err);
+    r = diag == NULL ? netlink_open_diag(&o->diag, err) : 0;
     if (r == 0 && (r = loop_new(&o->loop)) != 0)
         err_set(err, r, "no event loop for look-ups of programs: %s", strerror(-r));
     if (r != 0) {

@@ -27,6 +27,29 @@ int netlink_open_diag(struct netlink **out, struct err *err)
     return 0;
 }
 
+int netlink_adopt_diag(int fd, struct netlink **out)
+{
+    struct netlink *nl = calloc(1, sizeof(*nl));
+
+    if (nl == NULL)
+        return -ENOMEM;
+    nl->sock = mnl_socket_fdopen(fd);
+    if (nl->sock == NULL) {
+        int r = -errno;
+
+        free(nl);
+        return r;
+    }
+    nl->portid = mnl_socket_get_portid(nl->sock);
+    *out = nl;
+    return 0;
+}
+
+int netlink_fd(const struct netlink *nl)
+{
+    return mnl_socket_get_fd(nl->sock);
+}
+
 static void put_end(const struct ip_addr *a, uint16_t port, __be32 addr[4], __be16 *port_be)
 {
     if (ip_is4(a))

@@ -4,6 +4,7 @@ import platform
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -332,3 +333,22 @@ def _(t):
     p.signal(signal.SIGTERM)                        # goes on to the command
     check_equal(p.wait(t.slow(5)), 7, "exit status")
     check(gateway.REFUSED not in p.text, p.text)
+
+
+@test("UID and PROCESS rules see the command's own programs, TCP and UDP", limit=60)
+def _(t):
+    desk = Desk(t)
+    copy = desk.user.path("bin/blocked")
+    shutil.copy("/bin/bash", copy)
+    wrong = []
+    for rule, program, wanted in (("PROCESS-NAME,blocked,REJECT", copy, "refused"), ("PROCESS-NAME,blocked,REJECT", "/bin/bash", ""),
+                                  ("UID,%d,REJECT" % UID, "/bin/bash", "refused"), ("UID,%d,REJECT" % (UID + 1), "/bin/bash", "")):
+        path = t.write("exec.yaml", "version: 1\nproxies: [{name: up, type: socks5, server: %s, port: %d, udp: true}]\n"
+                       "rules: [\"%s\", \"MATCH,up\"]\n" % (desk.server.address, desk.server.port, rule), 0o644)
+        for script in ("exec 3<>/dev/tcp/%s/7000", "exec 3<>/dev/udp/%s/7 && echo x >&3 && read -t 15 -N 1 -u 3 answer"):
+            r = desk.user.run([desk.user.program, "exec", "-c", path, "--", program, "-c", script % at.TARGET[0]])
+            err = r.stderr.decode()
+            if (wanted and wanted not in err) or (not wanted and r.returncode != 0):
+                wrong.append("%s, %s: %s: status %d, %s" % (rule, program, script, r.returncode, err[-300:]))
+    check_table(wrong)
+    within(3, lambda: not desk.user.processes(), "no process left")

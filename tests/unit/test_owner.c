@@ -122,7 +122,7 @@ static void the_thread_finds_user_and_program_and_says_when_there_is_none(void *
     assert_true(n > 0);
     self[n] = '\0';
     assert_int_equal(loop_new(&a.loop), 0);
-    assert_int_equal(owners_new(NULL, &owners, &err), 0);
+    assert_int_equal(owners_new(NULL, NULL, &owners, &err), 0);
     assert_int_equal(owners_start(owners), 0);
     a.ask.home = a.loop;
     a.ask.key = e.key;
@@ -151,7 +151,7 @@ static void what_was_asked_is_answered_even_when_all_ends(void **state)
 
     (void)state;
     assert_int_equal(loop_new(&loop), 0);
-    assert_int_equal(owners_new(NULL, &owners, &err), 0);
+    assert_int_equal(owners_new(NULL, NULL, &owners, &err), 0);
     assert_int_equal(owners_start(owners), 0);
     for (size_t i = 0; i < ARRAY_LEN(a); i++) {
         a[i].ask.answer = on_answer;
