@@ -50,7 +50,7 @@ enum culvert_flags {
     CULVERT_CONTROL_SOCKET = 4,
     /* Give up privileges as runtime.user and runtime.sandbox say. For culvert_run() only, in the only thread of the process, since it
      * is the process that changes: user, capabilities, files and system calls, for good. A helper process is forked. Without this
-     * flag a configuration that names runtime.user is refused by nobody, and the key does nothing but write one line. */
+     * flag runtime.user and runtime.sandbox do nothing, and the first of them is worth a warning in the log. */
     CULVERT_DROP_PRIVILEGES = 8,
 };
 
