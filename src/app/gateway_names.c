@@ -1,7 +1,7 @@
 /* gateway_names.c - what all workers know of names: the book of addresses, its file, and the services that answer DNS.
  *
- * The file (`fake-ip` in runtime.state-dir) is read before the first worker runs and written by the main thread: SAVE_US after a
- * name was added, and at the end. Whatever goes wrong with it is one line, and costs no more than the memory of addresses. */
+ * The file (`fake-ip` in runtime.state-dir) is read before any worker gives a fake address (at the start, or when a reload brings the
+ * mode), and written by the main thread: SAVE_US after a name was added, and at the end. Whatever goes wrong with it is one line, and costs no more than the memory of addresses. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +114,9 @@ void gateway_names_use_fakes(struct gateway *g, const struct dns_plan *p)
     if (g->names.fakes || dns_plan_settings(p)->mode != DNS_MODE_FAKE_IP)
         return;
     g->names.fakes = true;
+    if (g->setup.keeps_state && dns_plan_settings(p)->fake_store)
+        load(g);
+    g->names.saved = name_book_changes(g->names.book);
     name_book_use_fakes(g->names.book);
     gateway_socket_rules_again(g);
 }

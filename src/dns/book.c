@@ -280,14 +280,15 @@ void book_put(struct name_book *b, uint32_t shard, uint32_t i, const char *name,
     age_renew(b, &b->shards[shard], i, now_us);
 }
 
-/* An entry that was never given; those taken by other shards when the book came from disk are passed by. */
+/* An entry that was never given; those taken by other shards when the book came from disk are passed by. Their shards write `linked`
+ * while we look, but never 0 to the time they were given at. */
 static uint32_t take_fresh(struct name_book *b, struct shard *s)
 {
     while (s->fresh < b->opt.fakes) {
         uint32_t i = s->fresh;
 
         s->fresh += b->opt.shards;
-        if (!b->fakes[i].linked)
+        if (atomic_load_explicit(&b->fakes[i].given_us, memory_order_relaxed) == 0)
             return i;
     }
     return NO_ENTRY;

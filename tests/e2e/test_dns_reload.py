@@ -58,6 +58,29 @@ def _(t):
     check_equal(gw.counter("dns.failed"), 0)
 
 
+@test("a reload that brings fake-ip knows the fake addresses of before, and keeps them on disk", rows=["D9", "C11"], limit=60)
+def _(t):
+    lab = t.lab()
+    proxy = FaultServer(t, lab.srv, at.PROXY[0], 2000, handshake([echo()]))
+    names = ["host%d.example.test" % i for i in range(20)]
+    gw = lab.gateway(proxies=[proxy.proxy("up")], **dns(t, "fake-ip"))
+    before = {n: dig(lab.cli, at.TARGET[0], n) for n in names}
+    check_equal(gw.terminate(seconds=4), 0)
+    gw = lab.gateway(proxies=[proxy.proxy("up")], route=False, **dns(t, "off"))
+    lab.gw.ip("route replace default dev tun0 metric 10 table 20")
+    reload(gw, sections_of(gw, [proxy.proxy("up")], ["MATCH,up"], **dns(t, "fake-ip")))
+    gw.says("20 fake addresses of before are known")
+    hello(lab, before[names[7]][0]).close()      # without asking again
+    check_equal(proxy.connections[-1].target, (names[7], 80))
+    new = dig(lab.cli, at.TARGET[0], "new.example.test")
+    check(new not in before.values(), new)
+    check_equal({n: dig(lab.cli, at.TARGET[0], n) for n in names}, before, "after the reload")
+    check_equal(gw.terminate(seconds=4), 0)
+    gw = lab.gateway(proxies=[proxy.proxy("up")], route=False, **dns(t, "fake-ip"))
+    gw.says("21 fake addresses of before are known")
+    check_equal(gw.terminate(seconds=4), 0)
+
+
 @test("a hundred reloads while questions are asked: each is answered, and no memory grows", limit=120)
 def _(t):
     lab = t.lab()
