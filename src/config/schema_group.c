@@ -25,6 +25,7 @@ static const struct cfg_key keys[] = {
     { .name = "name", .type = &cfg_group_name, .required = true, .help = "what rules call it; no comma" },
     { .name = "type",
       .type = &cfg_choice,
+      .instead = "or, for a chain, each proxy but the first with the one before it as its dialer-proxy",
       GROUP_AT(options.kind),
       .required = true,
       .choices = types,

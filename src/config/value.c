@@ -110,7 +110,8 @@ static const struct cfg_choice *chosen(struct cfg_read *r, const struct cfg_key 
     else if (c->state == CFG_LATER)
         cfg_error(r, v, "\"%s\" is not supported yet; %s would work", c->text, works);
     else if (c->state == CFG_FOREIGN)
-        cfg_error(r, v, "\"%s\" is not supported; %s would work", c->text, works);
+        cfg_error(r, v, "\"%s\" is not supported; %s would work%s%s", c->text, works, k->instead ? ", " : "",
+                  k->instead ? k->instead : "");
     else if (c->state == CFG_LEFT_OUT)
         cfg_error(r, v, "\"%s\" is not in this build of the program; %s would work", c->text, works);
     else

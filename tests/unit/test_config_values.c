@@ -350,6 +350,11 @@ static void names_that_nothing_has_and_names_twice(void **state) /* faults.md C2
           "t.yaml:1:131: proxies[1]: goes round in a circle: \"m\" leads back here; take one of them out" },
         { "proxy-groups: [{name: g, type: select, proxies: [DIRECT, DIRECT]}]\nrules: ['MATCH,g']\n",
           "t.yaml:1:58: proxy-groups[0].proxies[1]: is there twice; once is enough" },
+        { "proxy-groups: [{name: g, type: relay, proxies: [DIRECT]}]\nrules: ['MATCH,g']\n",
+          "t.yaml:1:32: proxy-groups[0].type: \"relay\" is not supported; select, url-test, fallback or "
+          "load-balance "
+          "would work, or, for a chain, each proxy but the first with the one before it as its "
+          "dialer-proxy" },
         { "proxy-groups: [{name: g, type: select, proxies: []}]\nrules: ['MATCH,g']\n",
           "t.yaml:1:23: proxy-groups[0]: has no members; proxies: [...] names them" },
         { "proxy-groups: [{name: g, type: select, proxies: DIRECT, strategy: sticky}]\nrules: ['MATCH,g']\n",
