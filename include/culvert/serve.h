@@ -46,6 +46,13 @@ struct serve;
  * Return: 0; -errno with a sentence in @err (faults.md C8: port in use). */
 int serve_open(const struct serve_options *opt, struct up_env *env, struct serve **out, struct err *err);
 uint16_t serve_port(const struct serve *s);
+/* Who may do what, as it is read again: users, `allow`, limits, and of MASQUE the certificate. */
+struct serve_access;
+/** serve_access_new(), masque_access_new() - a copy of that part of @opt, in one piece that belongs to whoever has it. NULL: no memory [any] */
+struct serve_access *serve_access_new(const struct serve_options *opt);
+void serve_access_free(struct serve_access *a); /* NULL is fine; [any] while no server has it */
+/** serve_set_access() - takes @a: for connections from now on; what is open goes on. Return: 0; -ENOMEM, and all is as it was. */
+int serve_set_access(struct serve *s, struct serve_access *a);
 void serve_close(struct serve *s); /* all connections with it */
 
 struct serve_counters {
@@ -78,14 +85,10 @@ struct masque; /* one server thread's part */
 /** masque_open() - start listening in @env's loop. Return: 0; -errno with a sentence in @err */
 int masque_open(const struct masque_options *opt, struct up_env *env, struct masque **out, struct err *err);
 uint16_t masque_port(const struct masque *m);
-/* Who may do what, as it is read again: certificate, users, `allow`, and limits. */
-struct masque_access;
-/** masque_access_new() - a copy of that part of @opt, in one piece that belongs to whoever has it. NULL: no memory [any] */
-struct masque_access *masque_access_new(const struct masque_options *opt);
-void masque_access_free(struct masque_access *a); /* NULL is fine [any] */
+struct serve_access *masque_access_new(const struct masque_options *opt);
 /** masque_set_access() - takes @a: for connections, requests and pings from now on; what is open goes on
  * Return: 0; -ENOMEM, and all is as it was. */
-int masque_set_access(struct masque *m, struct masque_access *a);
+int masque_set_access(struct masque *m, struct serve_access *a);
 /** masque_attach_echo() - pings leave through @echo, whose on_answer is masque_on_echo_answer() and arg this server
  * @exit: who says that a hop limit ran out here, for IPv4 and IPv6; none: a ping's time is up in silence */
 void masque_attach_echo(struct masque *m, struct echo_proxy *echo, const struct ip_addr *exit4,

@@ -2,7 +2,7 @@
  *
  * Once everything listens, privileges go, as in `run`: capabilities, files, system calls.
  *
- * The main thread has signals (SIGHUP: the certificate is read again) and this host's addresses, which the MASQUE server refuses
+ * The main thread has signals (SIGHUP: certificate, users, `allow` and limits are read again) and this host's addresses, which the MASQUE server refuses
  * to dial: netlink tells of changes, and every thread gets the new list by message. */
 #include "commands.h"
 
@@ -220,44 +220,65 @@ static void on_signal(void *arg, int signo)
 }
 
 /* Limits are counted anew for those who come from now on; those of before keep to theirs. Return: false: nothing was changed. */
-static bool take_access(struct server *s, const struct masque_options *o)
+static bool take_access(struct server *s, const struct config *config)
 {
-    struct masque_options access = *o;
+    struct serve_options socks5 = config->serve;
+    struct masque_options masque = config->masque;
+    bool told = true;
 
-    access.ledger = NULL;
-    if (s->olds == LEDGERS_MAX || make_ledger(&o->per_user, o->user_count, &access.ledger) != 0)
+    socks5.ledger = masque.ledger = NULL;
+    if (s->olds + 2 > LEDGERS_MAX ||
+        (s->has_socks5 && make_ledger(&socks5.per_user, socks5.user_count, &socks5.ledger) != 0) ||
+        (s->has_masque && make_ledger(&masque.per_user, masque.user_count, &masque.ledger) != 0)) {
+        serve_ledger_free(socks5.ledger);
         return false;
-    s->old[s->olds++] = s->ledgers[1];
-    s->ledgers[1] = access.ledger;
-    for (uint32_t i = 0; i < s->threads; i++) {
-        if (far_end_set_access(s->thread[i], &access) != 0)
-            log_warning("no memory to tell thread %u of the new users and certificate", i);
     }
+    s->old[s->olds++] = s->ledgers[0];
+    s->old[s->olds++] = s->ledgers[1];
+    s->ledgers[0] = socks5.ledger;
+    s->ledgers[1] = masque.ledger;
+    for (uint32_t i = 0; i < s->threads; i++) {
+        told = (!s->has_socks5 || far_end_set_socks5(s->thread[i], &socks5) == 0) && told;
+        told = (!s->has_masque || far_end_set_access(s->thread[i], &masque) == 0) && told;
+    }
+    if (!told)
+        log_warning("no memory to tell every thread of the new users and certificate");
     return true;
 }
 
-/* The file is read whole, and what is wrong in it is said; of what it says the certificate, users, `allow` and limits of MASQUE are
- * taken. */
+/* What a server that runs cannot become. Return: NULL: nothing of it */
+static const char *not_possible(const struct server *s, const struct config *config)
+{
+    if (s->has_socks5 && !config->has_serve)
+        return "it has no serve.socks5 any more";
+    if (s->has_masque && !config->has_masque)
+        return "it has no serve.masque any more";
+    if (s->has_socks5 && s->socks5.user_count > 0 && config->serve.user_count == 0 &&
+        !ip_is_loopback(&s->socks5.listen.addr))
+        return "it has no serve.socks5.users any more, and others reach this server";
+    if (s->has_masque && config->masque.user_count == 0 && !ip_is_loopback(&s->masque.listen.addr))
+        return "a MASQUE server that others reach needs serve.masque.users";
+    return NULL;
+}
+
+/* The file is read whole, and what is wrong in it is said; of what it says the certificate, users, `allow` and limits are taken. */
 static void on_reload(void *arg, int signo)
 {
     struct server *s = arg;
     struct config *config = NULL;
+    const char *no;
     struct err err = { "" };
 
-    if (!s->has_masque) {
-        log_info("signal %d: there is nothing to read again: no serve.masque", signo);
+    if (s->cli->config == NULL) {
+        log_info("signal %d: there is nothing to read again: no file was given", signo);
         return;
     }
     if (confine_load(s->confine, s->cli->config, &config, &err) != 0) {
         log_error("signal %d: %s is not taken (%s); the old certificate stays, and users and limits as well",
                   signo, s->cli->config, err.text);
-    } else if (!config->has_masque) {
-        log_error("signal %d: %s is not taken: it has no serve.masque any more; the old certificate stays",
-                  signo, s->cli->config);
-    } else if (config->masque.user_count == 0 && !ip_is_loopback(&s->masque.listen.addr)) {
-        log_error("signal %d: %s is not taken: a MASQUE server that others reach needs serve.masque.users",
-                  signo, s->cli->config);
-    } else if (take_access(s, &config->masque)) {
+    } else if ((no = not_possible(s, config)) != NULL) {
+        log_error("signal %d: %s is not taken: %s; all stays as it was", signo, s->cli->config, no);
+    } else if (take_access(s, config)) {
         log_info("signal %d: certificate, users, allow and limits are now as %s says", signo, s->cli->config);
     } else {
         log_error("signal %d: %s was read too often, or there is no memory; restart to take it", signo,

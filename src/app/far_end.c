@@ -132,7 +132,8 @@ uint16_t far_end_masque_port(const struct far_end *f)
 struct news {
     struct loop_msg msg;
     struct far_end *far_end;
-    struct masque_access *access; /* NULL: it is about addresses */
+    struct serve_access *access; /* NULL: it is about addresses */
+    bool socks5;                 /* whose access */
     size_t owns;
     struct ip_addr own[];
 };
@@ -145,27 +146,30 @@ static void on_news(struct loop_msg *m)
     if (n->access == NULL && f->env != NULL) {
         take_own(f, n->own, n->owns);
         up_env_set_rules(f->env, &f->rules);
-    } else if (n->access != NULL && f->masque != NULL) {
-        if (masque_set_access(f->masque, n->access) != 0)
-            log_warning("no memory for the new certificate and users; the old ones stay");
+    } else if (n->access != NULL && f->env != NULL) {
+        if ((n->socks5 ? serve_set_access(f->serve, n->access) : masque_set_access(f->masque, n->access)) !=
+            0)
+            log_warning("no memory for what was read again; the old users and certificate stay");
         n->access = NULL;
     }
-    masque_access_free(n->access);
+    serve_access_free(n->access);
     free(n);
 }
 
 /* @access: taken */
-static int tell(struct far_end *f, struct masque_access *access, const struct ip_addr *own, size_t owns)
+static int tell(struct far_end *f, struct serve_access *access, bool socks5, const struct ip_addr *own,
+                size_t owns)
 {
     struct news *n = calloc(1, sizeof(*n) + owns * sizeof(*own));
 
     if (n == NULL) {
-        masque_access_free(access);
+        serve_access_free(access);
         return -ENOMEM;
     }
     n->msg.fn = on_news;
     n->far_end = f;
     n->access = access;
+    n->socks5 = socks5;
     n->owns = owns;
     if (owns > 0)
         memcpy(n->own, own, owns * sizeof(*own));
@@ -175,14 +179,21 @@ static int tell(struct far_end *f, struct masque_access *access, const struct ip
 
 int far_end_set_access(struct far_end *f, const struct masque_options *o)
 {
-    struct masque_access *a = masque_access_new(o);
+    struct serve_access *a = masque_access_new(o);
 
-    return a != NULL ? tell(f, a, NULL, 0) : -ENOMEM;
+    return a != NULL ? tell(f, a, false, NULL, 0) : -ENOMEM;
+}
+
+int far_end_set_socks5(struct far_end *f, const struct serve_options *o)
+{
+    struct serve_access *a = serve_access_new(o);
+
+    return a != NULL ? tell(f, a, true, NULL, 0) : -ENOMEM;
 }
 
 int far_end_set_own(struct far_end *f, const struct ip_addr *own, size_t owns)
 {
-    return tell(f, NULL, own, owns);
+    return tell(f, NULL, false, own, owns);
 }
 
 /* ---- the thread ---- */
@@ -219,10 +230,9 @@ void far_end_free(struct far_end *f)
     serve_close(f->serve);
     masque_close(f->masque);
     echo_proxy_free(f->echo);
-    f->masque = NULL; /* news may still come, from loop_free() */
     if (f->env != NULL)
         up_env_free(f->env);
-    f->env = NULL;
+    f->env = NULL; /* news may still come, from loop_free() */
     resolver_free(f->resolver);
     loop_free(f->loop);
     free(f);

@@ -25,6 +25,8 @@ uint16_t far_end_masque_port(const struct far_end *f);
 int far_end_start(struct far_end *f, struct err *err);
 /** far_end_set_access() - another certificate, users, `allow` and limits of MASQUE from now on (masque_set_access()). Return: 0, -ENOMEM */
 int far_end_set_access(struct far_end *f, const struct masque_options *o);
+/** far_end_set_socks5() - the same of SOCKS5: users, `allow` and limits (serve_set_access()) */
+int far_end_set_socks5(struct far_end *f, const struct serve_options *o);
 /** far_end_set_own() - the addresses of this host have changed. Return: 0, -ENOMEM */
 int far_end_set_own(struct far_end *f, const struct ip_addr *own, size_t owns);
 void far_end_free(struct far_end *f); /* ends the thread and all of its connections; NULL is fine */

@@ -4,10 +4,16 @@
 
 #include "culvert/serve.h"
 
-/** serve_users_bytes() - what a copy of them needs, their strings included */
-size_t serve_users_bytes(const struct serve_user *users, size_t count);
-/** serve_users_copy() - @to: so many bytes, to be cleared with explicit_bzero() before they are given back */
-void serve_users_copy(struct serve_user *to, const struct serve_user *users, size_t count);
+/* What is read again while a server runs: one copy a thread, which counts who still uses it. */
+struct serve_access {
+    uint32_t users_of_it;
+    struct tls_settings *tls; /* a reference; NULL: SOCKS5 */
+    struct serve_ledger *ledger;
+    struct ip_prefix allow[ARRAY_LEN(((struct serve_options *)0)->allow)];
+    size_t allows, user_count, bytes; /* of all that follows */
+    struct serve_user users[];        /* and their strings */
+};
+struct serve_access *serve_access_ref(struct serve_access *a);
 /** serve_direct_new() - the way out of a server's dials
  * @allow: copied. @public_only: the prefixes lift the ban on private destinations; else, if there are any, nothing but them is dialled
  * Return: 0 or -ENOMEM */

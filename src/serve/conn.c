@@ -40,6 +40,7 @@ void conn_end(struct conn *c, bool reset)
     associate_close(c->associate);
     tunnel_close(c->tunnel);
     drop_hello(c);
+    serve_access_free(c->access);
     loop_io_stop(s->loop, &c->io);
     if (reset) {
         struct linger now = { .l_onoff = 1, .l_linger = 0 };
@@ -199,7 +200,7 @@ static void start_request(struct conn *c)
     struct socks5_server *server = &c->hello->server;
     int r;
 
-    c->user = ledger_user(c->s->opt.ledger, (size_t)server->user);
+    c->user = ledger_user(c->access->ledger, (size_t)server->user);
     c->holds_flow = ledger_open_flow(c->user);
     if (!c->holds_flow) {
         (void)conn_reply(c, REPLY_NOT_ALLOWED, NULL);
@@ -337,7 +338,8 @@ int conn_new(struct serve *s, int fd)
     c->s = s;
     c->hello = h;
     c->timer.fn = on_timer;
-    server_init(&h->server, s->opt.users, s->opt.user_count);
+    c->access = serve_access_ref(s->access);
+    server_init(&h->server, c->access->users, c->access->user_count);
     c->next = s->all;
     c->at = &s->all;
     if (c->next)

@@ -36,41 +36,7 @@ static int door_new(struct masque *m, struct tls_settings *tls, struct door **ou
 
 /* ---- who may do what ---- */
 
-struct masque_access {
-    struct tls_settings *tls; /* a reference */
-    struct serve_ledger *ledger;
-    struct ip_prefix allow[ARRAY_LEN(((struct masque_options *)0)->allow)];
-    size_t allows, user_count, bytes; /* of all that follows */
-    struct serve_user users[];        /* and their strings */
-};
-
-struct masque_access *masque_access_new(const struct masque_options *opt)
-{
-    size_t bytes = serve_users_bytes(opt->users, opt->user_count);
-    struct masque_access *a = calloc(1, sizeof(*a) + bytes);
-
-    if (!a)
-        return NULL;
-    a->tls = tls_settings_ref(opt->tls);
-    a->ledger = opt->ledger;
-    memcpy(a->allow, opt->allow, sizeof(a->allow));
-    a->allows = opt->allows;
-    a->user_count = opt->user_count;
-    a->bytes = bytes;
-    serve_users_copy(a->users, opt->users, opt->user_count);
-    return a;
-}
-
-void masque_access_free(struct masque_access *a)
-{
-    if (!a)
-        return;
-    tls_settings_unref(a->tls);
-    explicit_bzero(a->users, a->bytes);
-    free(a);
-}
-
-int masque_set_access(struct masque *m, struct masque_access *a)
+int masque_set_access(struct masque *m, struct serve_access *a)
 {
     struct upstream *direct = NULL;
     struct door *d = NULL;
@@ -80,12 +46,12 @@ int masque_set_access(struct masque *m, struct masque_access *a)
         r = door_new(m, a->tls, &d);
     if (r != 0) {
         upstream_unref(direct);
-        masque_access_free(a);
+        serve_access_free(a);
         return r;
     }
     door_leave(m->door);
     upstream_unref(m->direct);
-    masque_access_free(m->access);
+    serve_access_free(m->access);
     m->door = d;
     m->direct = direct;
     m->access = a;
@@ -178,7 +144,7 @@ static void set_members(struct masque *m, struct up_env *env)
 int masque_open(const struct masque_options *opt, struct up_env *env, struct masque **out, struct err *err)
 {
     struct masque *m = calloc(1, sizeof(*m));
-    struct masque_access *a = m ? masque_access_new(opt) : NULL;
+    struct serve_access *a = m ? masque_access_new(opt) : NULL;
     int r;
 
     if (!a) {
@@ -191,7 +157,7 @@ int masque_open(const struct masque_options *opt, struct up_env *env, struct mas
     if (r == 0)
         r = masque_set_access(m, a); /* it has it now, whatever it says */
     else
-        masque_access_free(a);
+        serve_access_free(a);
     if (r == 0)
         r = init_pools(m);
     if (r != 0)
@@ -226,7 +192,7 @@ void masque_close(struct masque *m)
     door_leave(m->door);
     tls_worker_free(m->tls);
     upstream_unref(m->direct);
-    masque_access_free(m->access);
+    serve_access_free(m->access);
     free(m);
 }
 

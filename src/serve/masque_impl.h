@@ -94,7 +94,7 @@ struct tunnel {      /* one request of HTTP/2, and what it opened */
 
 struct masque {
     struct masque_options opt; /* its users, limits and `allow` are not looked at: */
-    struct masque_access *access;
+    struct serve_access *access;
     struct up_env *env;
     struct loop *loop;
     struct wheel *wheel;

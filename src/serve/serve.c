@@ -3,20 +3,13 @@
 
 #include <stdlib.h>
 
-#include "access.h"
-
 enum { CONNECT_TIMEOUT_MS = 10000 };
 
 /* ---- opening ---- */
 
-/* The options with everything that they point to, in one block behind the server. */
-static void copy_options(struct serve *s, const struct serve_options *opt)
+static void set_options(struct serve *s, const struct serve_options *opt)
 {
-    struct serve_user *users = (struct serve_user *)(s + 1);
-
     s->opt = *opt;
-    s->opt.users = users;
-    serve_users_copy(users, opt->users, opt->user_count);
     if (s->opt.max_streams == 0)
         s->opt.max_streams = SERVE_STREAMS_DEFAULT;
     if (s->opt.connect_timeout_ms == 0)
@@ -41,14 +34,33 @@ static int take_connection(void *s, int fd)
     return conn_new(s, fd);
 }
 
+int serve_set_access(struct serve *s, struct serve_access *a)
+{
+    struct upstream *direct;
+    int r = serve_direct_new(a->allow, a->allows, false, &direct);
+
+    if (r != 0) {
+        serve_access_free(a);
+        return r;
+    }
+    upstream_unref(s->direct);
+    serve_access_free(s->access);
+    s->direct = direct;
+    s->access = a;
+    return 0;
+}
+
 int serve_open(const struct serve_options *opt, struct up_env *env, struct serve **out, struct err *err)
 {
-    struct serve *s = calloc(1, sizeof(*s) + serve_users_bytes(opt->users, opt->user_count));
+    struct serve *s = calloc(1, sizeof(*s));
+    struct serve_access *a = s ? serve_access_new(opt) : NULL;
     int r;
 
-    if (!s)
+    if (!a) {
+        free(s);
         return err_set(err, -ENOMEM, "no memory for a server");
-    copy_options(s, opt);
+    }
+    set_options(s, opt);
     s->env = env;
     s->loop = up_env_loop(env);
     s->wheel = up_env_wheel(env);
@@ -62,8 +74,7 @@ int serve_open(const struct serve_options *opt, struct up_env *env, struct serve
                                      .arg = s,
                                      .accepted = &s->cnt.accepted,
                                      .refused = &s->cnt.refused };
-    if ((r = serve_direct_new(s->opt.allow, s->opt.allows, false, &s->direct)) != 0 ||
-        (r = init_pools(s)) != 0)
+    if ((r = serve_set_access(s, a)) != 0 || (r = init_pools(s)) != 0) /* it has @a now, whatever it says */
         err_set(err, r, "no memory for a server");
     else
         r = listener_open(&s->listener, &s->opt.listen, err);
@@ -82,8 +93,6 @@ uint16_t serve_port(const struct serve *s)
 
 void serve_close(struct serve *s)
 {
-    size_t secrets;
-
     if (!s)
         return;
     listener_close(&s->listener);
@@ -95,8 +104,7 @@ void serve_close(struct serve *s)
     slab_fini(&s->hellos);
     slab_fini(&s->conns);
     upstream_unref(s->direct);
-    secrets = serve_users_bytes(s->opt.users, s->opt.user_count);
-    explicit_bzero(s + 1, secrets);
+    serve_access_free(s->access);
     free(s);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "culvert/serve.h"
+#include "access.h"
 #include "listener.h"
 #include "relay.h"
 #include "socks5_server.h"
@@ -43,13 +44,15 @@ struct conn {
     struct associate *associate;
     struct tunnel *tunnel; /* CONN_UDP over this connection */
     struct relay relay;
-    struct ledger_user *user; /* NULL: not limited */
+    struct serve_access *access; /* as it was when the connection came; a count of it */
+    struct ledger_user *user;    /* NULL: not limited */
     bool holds_flow;
     uint8_t state; /* enum conn_state */
 };
 
 struct serve {
-    struct serve_options opt; /* deep copy: users and their strings are behind it */
+    struct serve_options opt; /* but for users, allow and ledger, which `access` has */
+    struct serve_access *access;
     struct up_env *env;
     struct loop *loop;
     struct wheel *wheel;

@@ -53,6 +53,54 @@ def _(t):
     check(SECRET not in body.log, "the password is in the gateway's log")
 
 
+@test("SIGHUP: users, allow and limits of serve.socks5 are taken as the file says now, and what runs is not cut", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab, username="alice", password="sesame")
+    url = servers.Services.url(at.TARGET[0], "bytes/10")
+
+    def change(**keys):
+        entry = {"listen": "%s:%d" % (server.address, server.port), "udp": True, "users": {"alice": "sesame"}, **keys}
+        t.write("serve-%d.yaml" % server.port, gateway.config_text({"serve": {"socks5": entry}}), 0o600)
+        server.process.signal(1)
+
+    def fetch(who):
+        """curl's exit status: 0, or 97 for what the proxy refuses."""
+        argv = [servers.need("curl"), "-sS", "--max-time", "5", "-o", "/dev/null", "-x", "socks5h://%s@%s:%d" % (who, server.address, server.port)]
+        return lab.gw.result(argv + [url], timeout=10).returncode
+
+    def opened():
+        s = client.tcp(lab.gw, server.address, server.port, timeout=10)
+        s.sendall(b"\5\1\2\1\5alice\6sesame\5\1\0\1" + socket.inet_aton(at.TARGET[0]) + struct.pack("!H", 7))
+        return s, client.receive(s, 14)
+    running, answer = opened()
+    check_equal(answer[:6], b"\5\2\1\0\5\0")
+    halfway = client.tcp(lab.gw, server.address, server.port, timeout=10)
+    halfway.sendall(b"\5\1\2")                              # it began with the users of before
+    check_equal(client.receive(halfway, 2), b"\5\2")
+    check_equal((fetch("alice:sesame"), fetch("bob:other")), (0, 97))
+    change(users={"bob": "other"})
+    within(t.slow(5), lambda: (fetch("alice:sesame"), fetch("bob:other")) == (97, 0), "bob is the user now")
+    halfway.sendall(b"\1\5alice\6sesame")
+    check_equal(client.receive(halfway, 2), b"\1\0")
+    running.sendall(b"one")
+    check_equal(client.receive(running, 3), b"one")
+    change(allow=[at.TARGET[1]])
+    within(t.slow(5), lambda: fetch("alice:sesame") == 97, "the target is not allowed any more")
+    change(**{"per-user": {"flows": 1}})
+    within(t.slow(5), lambda: fetch("alice:sesame") == 0, "and is again")
+    second, answer = opened()
+    check_equal((answer[5], fetch("alice:sesame")), (0, 97), "one flow at a time")
+    change(users={})
+    server.process.wait_line("is not taken: it has no serve.socks5.users any more", t.slow(5))
+    running.sendall(b"two")
+    check_equal(client.receive(running, 3), b"two")
+    server.process.signal(15)
+    check_equal(server.process.wait(t.slow(5)), 0)
+    check(not gateway.SANITIZER_NOISE.search(server.process.text), server.process.text)
+
+
 @test("a wrong login through the gateway: the client sees unreachable, the log names the proxy", rows=["S6", "S7"])
 def _(t):
     lab = t.lab()
