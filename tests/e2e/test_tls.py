@@ -1,4 +1,5 @@
 """TLS to a proxy, against real servers: whom we trust, whom we do not, and how a connection ends."""
+import hashlib
 import re
 import socket
 import threading
@@ -56,20 +57,56 @@ def _(t):
     client.download(lab.cli, at.TARGET[0], 2000000)
 
 
+def half_closing(t, lab, front, **tls):
+    """A gateway whose proxy is dante behind a TLS front of that kind."""
+    lab.services()
+    behind = servers.dante(lab)
+    pki = Pki(t)
+    front(lab, behind, TLS_PORT, pki.server())
+    return lab.gateway(proxies=[Front(behind, TLS_PORT, {"ca": pki.ca, **tls})])
+
+
 # stunnel 5.68 ends such an answer after 66 KiB with a proper close_notify, so nobody can tell; short ones it passes (upload above).
 @test("half close over TLS: the client ends, the answer comes afterwards", rows=["L12", "CLS-1"])
 def _(t):
     lab = t.lab()
-    lab.services()
-    behind = servers.dante(lab)
-    pki = Pki(t)
-    fronts.haproxy(lab, behind, TLS_PORT, pki.server())
-    lab.gateway(proxies=[Front(behind, TLS_PORT, {"ca": pki.ca, "half-close-delay": "200ms"})])
+    half_closing(t, lab, fronts.haproxy, **{"half-close-delay": "200ms"})
     with client.tcp(lab.cli, at.TARGET[0], 7000) as s:
         s.sendall(b"late\n" + b"q" * 100000)
         s.shutdown(socket.SHUT_WR)
         data, how = client.receive_end(s)
     check_equal((len(data), how), (100 * 1024, "FIN"), "the answer after our end")
+
+
+@test("half close over TLS: a server that closes at once on our close_notify gets it when its answer is over, not before", rows=["L12"], limit=60,
+      cases={"hitch": fronts.hitch, "nginx": fronts.nginx, "haproxy": fronts.haproxy})
+def _(t, front):
+    lab = t.lab()
+    gw = half_closing(t, lab, front, **{"half-close-delay": "1s"})
+    with client.tcp(lab.cli, at.TARGET[0], 7000, timeout=20) as s:
+        s.sendall(b"down 400000 150000\n")
+        s.shutdown(socket.SHUT_WR)
+        data, how = client.receive_end(s)
+    check_equal((hashlib.sha256(data).hexdigest(), len(data), how), (client.stream_sha256(400000), 400000, "FIN"), "after our end")
+    gw.wait_no_flows()
+    check_equal(gw.counter("tls.truncated"), 0)
+
+
+@test("half close over TLS the other way: the target ends, and what the client sends after that arrives whole", rows=["L12", "T13"], limit=60)
+def _(t):
+    lab = t.lab()
+    gw = half_closing(t, lab, fronts.haproxy)
+    with client.tcp(lab.cli, at.TARGET[0], 7000, timeout=20) as s:
+        s.sendall(b"first 70000\n")
+        data, how = client.receive_end(s)
+        check_equal((len(data), how), (70000, "FIN"), "the target's half")
+        for block in client.stream_blocks(1000000):
+            s.sendall(block)
+        s.shutdown(socket.SHUT_WR)
+        gw.wait_no_flows()
+    with client.tcp(lab.cli, at.TARGET[0], 7000, timeout=20) as s:
+        s.sendall(b"rest\n")
+        check_equal(client.receive_end(s)[0].decode(), "%s %d\n" % (client.stream_sha256(1000000), 1000000), "the client's half")
 
 
 @test("200 connections at once through TLS: all work, most resume", rows=["L13", "G4"], limit=60)
@@ -123,7 +160,9 @@ def _(t):
     waits.sort()
     t.note("open after %.2f s; %d full, %d resumed; a neighbour's byte: median %.1f ms, 99th of 100 %.1f ms, longest %.1f ms of %d" % (
         took, full, resumed, waits[len(waits) // 2] * 1e3, waits[len(waits) * 99 // 100] * 1e3, waits[-1] * 1e3, len(waits)))
-    check(500 <= full + resumed <= 520, "%d handshakes for 500 flows" % (full + resumed))
+    # One more than flows: microsocks throws away what comes behind a greeting, so the one flow on which that is tried starts over.
+    check_equal(full + resumed, 500 + gw.counter("upstream.started_over"), "handshakes for 500 flows, and a start-over each")
+    check(gw.counter("upstream.started_over") <= 1, "more than one flow was tried out")
     # At most four run at a time. With TLS 1.3 the session comes after the handshake (L10), so a second four, or a third, begin before it.
     most = 4 if "libmbedtls.so.14" in lab.gw.result(["ldd", gateway.program(t)]).stdout else 12
     check(full <= most, "%d full handshakes of 500, at most %d" % (full, most))

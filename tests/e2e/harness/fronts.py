@@ -143,6 +143,24 @@ def nginx(lab, behind, port, pem, protocols="TLSv1.2 TLSv1.3"):
     return p
 
 
+HITCH = """\
+frontend = "[%(address)s]:%(port)d"
+backend = "[%(to)s]:%(to_port)d"
+pem-file = "%(pem)s"
+workers = 1
+daemon = off
+user = "nobody"
+"""
+
+
+def hitch(lab, behind, port, pem):
+    program = need("hitch")
+    text = HITCH % {"address": ADDRESS, "port": port, "pem": pem, "to": behind.address, "to_port": behind.port}
+    p = Process(lab.context, lab.srv, [program, "--config=" + lab.context.write("hitch.conf", text)], "hitch")
+    wait_port(lab.srv, ADDRESS, port, process=p)
+    return p
+
+
 SQUID = """\
 http_port %(address)s:%(port)d
 https_port %(address)s:%(tls_port)d tls-cert=%(pki)s/server.crt tls-key=%(pki)s/server.key

@@ -13,10 +13,13 @@ On every address:
             stall            never reads again
             drip N           N bytes, one a second
             late             reads to the end, then 100 KiB of the stream
+            first N          N bytes, then FIN; then reads to the end
+            rest             answers what the oldest such reading has found, as `up` would
 The stream is 64 KiB blocks that begin with their own number, so that a block out of place is seen.
 """
 import hashlib
 import os
+import queue
 import random
 import socket
 import struct
@@ -27,6 +30,7 @@ import time
 BLOCK = 65536
 _BASE = random.Random(7).randbytes(BLOCK)
 _BASE_TAIL = _BASE[8:]
+_RESTS = queue.Queue()     # of `first`
 
 
 def block(i):
@@ -163,6 +167,12 @@ def serve_line(s, peer):
     elif command == "late":
         hash_rest(reader)
         send_stream(s, 100 * 1024)
+    elif command == "first":
+        send_stream(s, n)
+        s.shutdown(socket.SHUT_WR)
+        _RESTS.put(hash_rest(reader))
+    elif command == "rest":
+        s.sendall(_RESTS.get(timeout=20).encode())
     elif command == "rst":
         send_stream(s, n)
         reset(s)
@@ -189,7 +199,7 @@ def serve_one(serve, s, peer):
         s.shutdown(socket.SHUT_WR)
         while s.recv(65536):
             pass
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, queue.Empty):
         pass
     finally:
         s.close()
