@@ -122,6 +122,8 @@ static void look_for_alert(struct tls *t)
     uint8_t rest[512];
     ssize_t n = 1;
 
+    if (t->in)
+        record_watch(&t->watch, t->in->data + t->in->off, t->in->len - t->in->off);
     for (int i = 0; i < 4 && n > 0; i++) {
         n = t->io->recv(t->arg, rest, sizeof(rest));
         if (n > 0)
@@ -338,16 +340,20 @@ static bool has_turn(struct tls_worker *w, uint64_t turn)
     return w->turn_calls++ < TLS_TURN_CALLS_MAX;
 }
 
-enum tls_step tls_handshake(struct tls *t, uint64_t turn)
+static enum tls_step give_up(struct tls *t, int e)
+{
+    t->context->count.failed++;
+    if (t->offered_session) /* whatever it was, it shall not happen twice */
+        context_drop_session(t->context);
+    tls_fail(t, e);
+    leave_full(t);
+    return TLS_BROKEN;
+}
+
+static enum tls_step take_steps(struct tls *t, uint64_t turn)
 {
     struct tls_worker *w = t->context->worker;
 
-    if (t->state != TLS_STATE_OPENING)
-        return t->state == TLS_STATE_OPEN ? TLS_DONE : TLS_BROKEN;
-    if (!has_turn(w, turn))
-        return TLS_LATER;
-    if (!admitted(t))
-        return TLS_QUEUED;
     while (state_of(t) != MBEDTLS_SSL_HANDSHAKE_OVER) {
         bool costly = is_costly(state_of(t));
         int before = state_of(t), e;
@@ -361,17 +367,36 @@ enum tls_step tls_handshake(struct tls *t, uint64_t turn)
             return TLS_WANT_READ;
         if (e == MBEDTLS_ERR_SSL_WANT_WRITE)
             return TLS_WANT_WRITE;
-        if (e != 0) {
-            t->context->count.failed++;
-            if (t->offered_session) /* whatever it was, it shall not happen twice */
-                context_drop_session(t->context);
-            tls_fail(t, e);
-            leave_full(t);
-            return TLS_BROKEN;
-        }
+        if (e != 0)
+            return give_up(t, e);
     }
     opened(t);
     return TLS_DONE;
+}
+
+enum tls_step tls_handshake(struct tls *t, uint64_t turn)
+{
+    enum tls_step step;
+    int r;
+
+    if (t->state != TLS_STATE_OPENING)
+        return t->state == TLS_STATE_OPEN ? TLS_DONE : TLS_BROKEN;
+    if (!has_turn(t->context->worker, turn))
+        return TLS_LATER;
+    if (!admitted(t))
+        return TLS_QUEUED;
+    r = t->gathering ? 0 : wire_flush(t);
+    t->emptied = false;
+    t->gathering = true; /* a flight of several records, or an alert at the end, leaves at once */
+    step = r == 0 ? take_steps(t, turn) : TLS_WANT_WRITE;
+    if (step == TLS_LATER) /* in the middle of a flight, perhaps */
+        return step;
+    if (r == 0)
+        r = wire_flush(t);
+    t->gathering = false;
+    if (r == -EAGAIN) /* with TLS_DONE, tls_unsent() says so */
+        return step == TLS_WANT_READ ? TLS_WANT_WRITE : step;
+    return r == 0 || step == TLS_DONE || step == TLS_BROKEN ? step : give_up(t, MBEDTLS_ERR_SSL_CONN_EOF);
 }
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------------- */

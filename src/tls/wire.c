@@ -5,8 +5,7 @@
  * leave. The buffers are the worker's: a session holds one only while bytes wait in it, which for most is within one call.
  *
  * What always holds. Bytes leave in the order in which they were made: while a buffer waits for the socket, mbedTLS's own is
- * behind it. When all buffers are taken, by sessions whose sockets or owners stand still, the others do without. In a handshake
- * there is no reading ahead. Where the copy goes: 64 KiB stay in the second-level cache, and cost a tenth of the calls they save. */
+ * behind it. When all buffers are taken, by sessions whose sockets or owners stand still, the others do without. Where the copy goes: 64 KiB stay in the second-level cache, and cost a tenth of the calls they save. */
 #include "tls_impl.h"
 
 /* ---- receiving ---- */
@@ -38,7 +37,7 @@ static ssize_t read_ahead(struct tls *t, void *to, size_t len)
         return take_in(t, to, len);
     if (t->emptied)
         return -EAGAIN;
-    t->in = t->state == TLS_STATE_OPEN ? buffers_get(&t->context->worker->wire) : NULL;
+    t->in = buffers_get(&t->context->worker->wire);
     if (!t->in)
         return t->io->recv(t->arg, to, len);
     n = t->io->recv(t->arg, t->in->data, sizeof(t->in->data));
@@ -99,7 +98,7 @@ int wire_flush(struct tls *t)
         ssize_t n = t->io->send(t->arg, t->out->data + t->out->off, t->out->len - t->out->off);
 
         if (n < 0) {
-            t->reset = n != -EAGAIN;
+            t->reset = t->reset || n != -EAGAIN;
             return (int)n;
         }
         t->out->off += (size_t)n;

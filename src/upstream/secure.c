@@ -98,6 +98,9 @@ int secure_new(struct handshake *h, struct secure **out)
         slab_put(&env->secures, c);
         return r;
     }
+    if (!h->hop && !h->below)
+        socket_tune(
+            c->fd); /* a request behind the last flight must not wait for its ACK, which may take 40 ms */
     c->below = h->below;
     h->below = NULL;
     *out = c;

@@ -261,10 +261,10 @@ ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len)
 }
 
 /* Before the second send, since Nagle's algorithm holds nothing back before that: a connection that sends one request and reads
- * the answer does without these system calls. */
+ * the answer does without these system calls. With TLS it has been done (secure_new()). */
 static void tune(struct up_stream *s)
 {
-    if (s->sends < 2 && ++s->sends == 2)
+    if (!s->is_secure && s->sends < 2 && ++s->sends == 2)
         socket_tune(loop_io_fd(&s->io));
 }
 

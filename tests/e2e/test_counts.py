@@ -3,6 +3,7 @@ device or the machine decides, as with what a client's kernel puts into one pack
 import signal
 import subprocess
 import threading
+import time
 
 from harness import check, client, fronts, servers, test, within
 from harness import lab as at
@@ -102,6 +103,26 @@ def _(t, start):
         t.note(bound(wrong, way + ": send and recv for each 64 KiB of plain bytes",
                      (n["upstream.send_calls"] + n["upstream.recv_calls"]) / pieces, 2.5))
         t.note("%s: all system calls for each 64 KiB: %.2f" % (way, n.calls() / pieces))
+    check(not wrong, "; ".join(wrong))
+
+
+@test("a short connection inside TLS is a counted number of sends and receives", limit=60)
+def _(t):
+    """Resumed: hello; the last flight; SOCKS' request; a byte; our end. A flight is one send, and nothing waits for a late ACK."""
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[by_haproxy(t, lab)], workers=1)
+    short_connections(lab, 20)
+    gw.wait_no_flows()
+    n, start = Counts(gw), time.monotonic()
+    short_connections(lab, 100)
+    took = time.monotonic() - start
+    gw.wait_no_flows()
+    n.stop()
+    t.note("%.1f ms for each, one after the other" % (took * 10))
+    wrong = []
+    t.note(bound(wrong, "sends of a connection", n["upstream.send_calls"] / 100, 6))
+    t.note(bound(wrong, "receives", n["upstream.recv_calls"] / 100, 9))
     check(not wrong, "; ".join(wrong))
 
 

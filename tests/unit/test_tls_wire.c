@@ -88,6 +88,51 @@ static void a_small_message_is_one_send_and_one_receive(void **state)
     assert_int_equal(r->p.down.gets, 1);
 }
 
+/* Hello; key exchange, change of cipher and end. What came together is read together, and once more to see that it is all. */
+static void a_flight_of_the_handshake_is_one_send(void **state)
+{
+    struct tls_options opt = { .resume = true };
+    struct tls_lab lab;
+
+    (void)state;
+    tls_lab_init(&lab, &opt, "localhost", pki_server(), true);
+    for (int resumed = 0; resumed < 2; resumed++) {
+        struct tls_pair p;
+        char in;
+
+        tls_pair_open(&lab, &p);
+        assert_true(tls_pair_handshake(&p));
+        assert_int_equal(tls_recv(p.client.tls, &in, 1), -EAGAIN); /* TLS 1.3: its ticket comes now */
+        assert_int_equal(tls_resumed(p.client.tls), resumed);
+        assert_int_equal(p.up.puts, 2);
+        assert_in_range(p.down.puts, 1, 2);
+        tls_pair_free(&p);
+    }
+    tls_lab_fini(&lab);
+}
+
+/* The last flight finds a socket that is full: it waits, and what follows stays behind it. */
+static void a_flight_that_a_full_socket_holds_up_is_finished_first(void **state)
+{
+    struct tls_options opt = { 0 };
+    struct tls_lab lab;
+    struct tls_pair p;
+    char in[4];
+
+    (void)state;
+    tls_lab_init(&lab, &opt, "localhost", pki_server(), false);
+    tls_pair_open(&lab, &p);
+    p.up.room = 40; /* hello and all that follows leave in small parts */
+    p.down.room = 100;
+    assert_true(tls_pair_handshake(&p));
+    p.up.room = 0;
+    assert_int_equal(send_bytes(p.client.tls, "ping", 4), 4);
+    assert_int_equal(tls_recv(p.server.tls, in, 4), 4);
+    assert_memory_equal(in, "ping", 4);
+    tls_pair_free(&p);
+    tls_lab_fini(&lab);
+}
+
 static void one_call_takes_a_bounded_part_of_a_megabyte(
     void **state) /* others of the worker have their turn */
 {
@@ -215,6 +260,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_send_and_a_receive_carry_64_kib, setup, teardown),
         cmocka_unit_test_setup_teardown(a_small_message_is_one_send_and_one_receive, setup, teardown),
+        cmocka_unit_test(a_flight_of_the_handshake_is_one_send),
+        cmocka_unit_test(a_flight_that_a_full_socket_holds_up_is_finished_first),
         cmocka_unit_test_setup_teardown(one_call_takes_a_bounded_part_of_a_megabyte, setup, teardown),
         cmocka_unit_test_setup_teardown(a_record_costs_no_allocation, setup, teardown),
         cmocka_unit_test_setup_teardown(held_records_leave_together, setup, teardown),
