@@ -4,6 +4,8 @@
  * starts, and the next one 250 ms later, or at once when the one before has failed. The first that connects wins, the others
  * are closed. A dial never ends by time alone: the handshake that holds it has the deadline.
  *
+ * With a single address, and a caller that speaks first, there is no need to wait: dial_take().
+ *
  * For a server of ours the winner is remembered and tried first next time, and when its name fails, the addresses of the last
  * good answer are used. For names of DIRECT targets only the lesson "IPv6 does not work here" is kept, for a minute. */
 #include "upstream_impl.h"
@@ -12,6 +14,7 @@
 
 #define NEXT_ATTEMPT_US UINT64_C(250000) /* RFC 8305 section 8 */
 #define NO_IP6_US       (60 * SECOND_US)
+#define FAR_US          (10 * SECOND_US)
 
 static void start_next(struct dial *d);
 
@@ -94,15 +97,20 @@ static void remember_winner(struct dial *d, const struct attempt *a)
     }
 }
 
+static void answered(struct dial *d, const struct attempt *a)
+{
+    d->peer = (struct ip_port){ d->addrs[a->index], d->port };
+    if (d->is_server && !d->fast)
+        up_memory_rtt(d->memory, clock_now_us() - a->started_us);
+    remember_winner(d, a);
+}
+
 static void win(struct dial *d, struct attempt *a)
 {
     int fd = loop_io_fd(&a->io);
     uint32_t guard = a->guard;
 
-    d->peer = (struct ip_port){ d->addrs[a->index], d->port };
-    if (d->is_server && !d->fast)
-        up_memory_rtt(d->memory, clock_now_us() - a->started_us);
-    remember_winner(d, a);
+    answered(d, a);
     stop_attempt(d, a, true);
     dial_cancel(d);
     d->fn(d, fd, guard, 0);
@@ -141,6 +149,11 @@ static void on_attempt(struct loop_io *io, unsigned events)
     start_next(d);
 }
 
+static bool may_be_taken(const struct dial *d)
+{
+    return d->starting && d->unasked && d->addr_count == 1 && d->memory->far_until_us <= env_now_us(d->env);
+}
+
 /* Return: 0 when the attempt runs. */
 static int start_attempt(struct dial *d, uint8_t index)
 {
@@ -161,8 +174,12 @@ static int start_attempt(struct dial *d, uint8_t index)
         close(fd);
         return r;
     }
-    *a = (struct attempt){ .started_us = clock_now_us(), .index = index, .active = true };
+    *a = (struct attempt){ .started_us = clock_now_us(), .index = index, .active = !may_be_taken(d) };
     a->guard = socket_guard(d->env, fd, IP_PROTO_TCP, &dst);
+    if (may_be_taken(d)) {
+        d->early_fd = fd;
+        return 0;
+    }
     d->active++;
     loop_io_start(d->env->opt.loop, &a->io, fd, LOOP_WRITE, on_attempt);
     return 0;
@@ -236,9 +253,15 @@ static void resolve(struct dial *d, const char *name)
 }
 
 int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const struct host_port *dst,
-               bool is_server, dial_fn *fn)
+               unsigned how, dial_fn *fn)
 {
-    *d = (struct dial){ .env = env, .memory = m, .fn = fn, .port = dst->port, .is_server = is_server };
+    *d = (struct dial){ .env = env,
+                        .memory = m,
+                        .fn = fn,
+                        .port = dst->port,
+                        .early_fd = -1,
+                        .is_server = (how & DIAL_SERVER) != 0,
+                        .unasked = (how & DIAL_UNASKED) != 0 };
     d->next_timer.fn = on_next_timer;
     d->err = -EHOSTUNREACH;
     d->starting = true;
@@ -249,5 +272,25 @@ int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const st
         start_next(d);
     }
     d->starting = false;
-    return d->resolving || d->active > 0 ? 0 : d->err;
+    return d->resolving || d->active > 0 || d->early_fd >= 0 ? 0 : d->err;
+}
+
+int dial_take(struct dial *d, uint32_t *guard)
+{
+    int fd = d->early_fd;
+
+    d->early_fd = -1;
+    if (fd < 0)
+        return -1;
+    *guard = d->attempts[0].guard;
+    d->peer = (struct ip_port){ d->addrs[0], d->port };
+    return fd;
+}
+
+void dial_noted(struct dial *d, bool there)
+{
+    if (there)
+        answered(d, &d->attempts[0]);
+    else
+        d->memory->far_until_us = env_now_us(d->env) + FAR_US;
 }

@@ -106,7 +106,7 @@ static void drop_try(struct handshake *h)
     pipeline_end(h);
     close_io(h);
     drop_way(h);
-    h->talking = h->pooled = false;
+    h->talking = h->pooled = h->early = false;
     h->in_len = h->out_len = h->out_off = h->peeked = 0;
 }
 
@@ -130,6 +130,14 @@ static void tell_failure(struct handshake *h)
     }
     release(h);
     fn(arg, &result);
+}
+
+/* For what fails while nobody may be called. */
+static void fail_soon(struct handshake *h)
+{
+    drop_try(h);
+    h->failed = true;
+    wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env));
 }
 
 void handshake_cancel(struct handshake *h)
@@ -215,17 +223,33 @@ static bool has_unsent(const struct handshake *h)
     return h->out_off < h->out_len || secure_unsent(h->secure);
 }
 
+/* @sent: what the first send said, which tells of the dial, too. Return: false: the dial has failed, and the handshake with it. */
+static bool dial_stands(struct handshake *h, ssize_t sent)
+{
+    if (sent < 0 && sent != -EAGAIN) {
+        handshake_why_dial(h, (int)sent);
+        if (h->beginning)
+            fail_soon(h);
+        else
+            tell_failure(h);
+        return false;
+    }
+    if (h->early)
+        dial_noted(&h->dial, sent >= 0);
+    if (sent >= 0) {
+        h->dial.unasked = false;
+        pipeline_wait(h);
+    }
+    return true;
+}
+
 /* What is left waits for readiness, or the handshake has ended. */
 static void flush(struct handshake *h)
 {
     ssize_t n = send_out(h);
 
-    if (n < 0 && n != -EAGAIN && h->dial.unasked) {
-        handshake_why_dial(h, (int)n);
-        tell_failure(h);
+    if (h->dial.unasked && !dial_stands(h, n))
         return;
-    }
-    h->dial.unasked = false;
     if (n < 0 && n != -EAGAIN) {
         server_gone(h, true);
         return;
@@ -352,7 +376,6 @@ enum socks5_goal handshake_goal(const struct handshake *h)
 static void start_talk(struct handshake *h)
 {
     struct up_memory *m = h->memory;
-    uint64_t patience_us;
 
     talk_init(&h->talk, m->up->kind, handshake_goal(h), &m->up->login, &h->target);
     if (m->up->head_path)
@@ -362,9 +385,8 @@ static void start_talk(struct handshake *h)
         talk_greeted(&h->talk);
     else if (h->goal == SOCKS5_CONNECT && h->doubted_us == 0 && pipeline_begin(h))
         talk_pipeline(&h->talk);
-    patience_us = pipeline_patience_us(h);
-    if (patience_us < h->deadline_us - env_now_us(h->env))
-        wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env) + patience_us);
+    if (!h->dial.unasked)
+        pipeline_wait(h);
     h->talking = true;
     watch(h, LOOP_READ);
     run_steps(h);
@@ -536,7 +558,7 @@ const char *handshake_stage(const struct handshake *h)
         return masque_stream_stage(h->masque);
     if (h->dial.resolving)
         return "resolve";
-    if (!h->connected)
+    if (!h->connected || h->dial.unasked)
         return "connect";
     return h->talking ? talk_stage(&h->talk) : "tls";
 }
@@ -556,14 +578,6 @@ static int take_target(struct handshake *h, const struct host_port *target)
         return -EINVAL;
     h->target.name = h->target_name;
     return 0;
-}
-
-/* Without a word of ours at once the socket must be asked whether it is connected. */
-static bool says_something(const struct handshake *h)
-{
-    enum upstream_kind kind = h->memory->up->kind;
-
-    return kind == UPSTREAM_SOCKS5 || (upstream_is_proxy(h->memory->up) && h->goal == SOCKS5_CONNECT);
 }
 
 /* A connection that was dialled ahead. It is spoken to when begin() has set everything up. */
@@ -587,11 +601,21 @@ static bool take_pooled(struct handshake *h)
     return true;
 }
 
+/* Nobody waits for this connection: begin() speaks. */
+static void take_early(struct handshake *h)
+{
+    int fd = dial_take(&h->dial, &h->guard);
+
+    if (fd < 0)
+        return;
+    h->connected = h->early = true;
+    loop_io_start(h->env->opt.loop, &h->io, fd, LOOP_READ, on_io);
+}
+
 /* Return: 0: under way, or idle; or -errno, and h->why says it */
 static int start(struct handshake *h)
 {
     struct up_memory *m = h->memory;
-    bool direct = !upstream_is_proxy(m->up);
     int r = way_check(h);
 
     if (r != 0 || h->idle)
@@ -605,13 +629,11 @@ static int start(struct handshake *h)
     }
     if (take_pooled(h))
         return 0;
-    if (m->up->dialer)
-        r = way_start_via(h, on_via);
-    else
-        r = dial_start(&h->dial, h->env, m, direct ? &h->target : &m->up->server, !direct, on_dialled);
+    r = m->up->dialer ? way_start_via(h, on_via) : way_start_dial(h, on_dialled);
     if (r != 0)
         handshake_why_dial(h, r);
-    h->dial.unasked = !m->up->dialer && says_something(h) && !m->up->tls && !m->up->server.name;
+    else if (!m->up->dialer)
+        take_early(h);
     return r;
 }
 
@@ -624,8 +646,11 @@ static void begin(struct handshake *h)
         wheel_set(h->env->opt.wheel, &h->deadline, env_now_us(h->env));
     else if (!h->via)
         wheel_set(h->env->opt.wheel, &h->deadline, h->deadline_us);
-    if (h->pooled)
-        start_talk(h); /* what fails now starts over, and calls nobody */
+    if (!h->pooled && !h->early)
+        return;
+    h->beginning = true;
+    start_talk(h); /* a pooled one that fails now starts over, and calls nobody */
+    h->beginning = false;
 }
 
 int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,

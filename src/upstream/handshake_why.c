@@ -148,7 +148,7 @@ void handshake_why_timeout(struct handshake *h)
     } else if (h->dial.resolving) {
         up_fail(&h->why, -EHOSTUNREACH, stage, proxy, "the name %.120s was not resolved in time",
                 dialled_name(h));
-    } else if (!h->connected) {
+    } else if (!h->connected || h->dial.unasked) {
         if (ip_is_none(&h->dial.peer.addr) && h->dial.tried > 0)
             h->dial.peer = (struct ip_port){ h->dial.addrs[0], h->dial.port };
         up_fail(&h->why, proxy ? -EHOSTUNREACH : -ETIMEDOUT, stage, proxy, "%s did not answer in time",

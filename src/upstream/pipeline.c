@@ -43,9 +43,12 @@ bool pipeline_begin(struct handshake *h)
     return true;
 }
 
-uint64_t pipeline_patience_us(const struct handshake *h)
+void pipeline_wait(struct handshake *h)
 {
-    return h->on_trial ? patience_us(h->memory) : UINT64_MAX;
+    uint64_t now_us = env_now_us(h->env);
+
+    if (h->on_trial && patience_us(h->memory) < h->deadline_us - now_us)
+        wheel_set(h->env->opt.wheel, &h->deadline, now_us + patience_us(h->memory));
 }
 
 static void leave_trial(struct handshake *h)

@@ -92,6 +92,7 @@ struct up_memory {
     uint64_t bad_until_us;    /* a refused login: openings fail at once (faults.md S6) */
     uint64_t no_udp_until_us; /* faults.md U6 */
     uint64_t no_ip6_until_us; /* IPv6 lost a race against IPv4: it goes second */
+    uint64_t far_until_us;    /* connect() returned before the server had answered */
     struct ip_addr last_good; /* address of the server that answered last; none */
     struct ip_addr addrs[UP_ADDRS_MAX];
     uint8_t addr_count;  /* the server's name as it was last answered, for when it fails (faults.md S18) */
@@ -216,6 +217,7 @@ struct dial {
     uint8_t addr_count, tried, active;
     uint16_t port;
     int err;        /* the most telling one so far */
+    int early_fd;   /* for dial_take(); -1: none */
     bool is_server; /* the upstream's own server: its addresses are remembered */
     bool starting;  /* inside dial_start(): failures are its return value */
     bool fast;      /* the SYN may wait for what is sent first: the winner has not answered yet */
@@ -223,11 +225,20 @@ struct dial {
     bool resolving;
 };
 
+/* How to dial: our own server; whoever gets the connection sends at once, so an error may as well be told by that */
+enum { DIAL_SERVER = 1, DIAL_UNASKED = 2 };
+
 /** dial_start() - connect to @dst, its addresses in turn, 250 ms apart (RFC 8305)
- * Return: 0, then one call of @fn, later; or -errno and no call. */
+ * Return: 0, then dial_take() has it or there is one call of @fn, later; or -errno and no call. */
 int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const struct host_port *dst,
-               bool is_server, dial_fn *fn);
-void dial_cancel(struct dial *d); /* after dial_start(); finished is fine */
+               unsigned how, dial_fn *fn);
+/** dial_take() - right after dial_start(): the descriptor of a connection that nobody needs to wait for
+ * The first send tells: it works, or it would block and the connection is not there yet, or the dial has failed. A server next to
+ * us has answered before connect() returns, so that nearly always it works. @guard: set, the caller's with the descriptor
+ * Return: the descriptor; -1: @fn will be called */
+int dial_take(struct dial *d, uint32_t *guard);
+void dial_noted(struct dial *d, bool there); /* what the first send said of one that was taken */
+void dial_cancel(struct dial *d);            /* after dial_start(); finished is fine */
 /** dial_order() - the order of attempts: @first if it is among them, then the families by turns
  * @ip6_second: IPv4 opens the round */
 void dial_order(struct ip_addr *addrs, size_t n, const struct ip_addr *first, bool ip6_second);
@@ -274,6 +285,8 @@ struct handshake {
     bool failed;               /* before handshake_open() returned: told by the deadline timer */
     bool talking;              /* the dial, and TLS if any, are through */
     bool pooled;               /* the connection is one that was dialled ahead */
+    bool early;                /* dial_take(): the first send tells whether it is there */
+    bool beginning;            /* nobody may be called */
     bool stale;                /* such a one was dead: take no other */
     bool pipelined, on_trial;  /* pipeline.c */
     uint64_t doubted_us;       /* when it started over for being pipelined; 0: it did not */
@@ -301,6 +314,8 @@ int way_check(struct handshake *h);
 bool way_next(struct handshake *h);
 void way_note(struct handshake *h, bool good); /* counts for its health, and for the group that chose it */
 void way_leave(struct handshake *h);
+/** way_start_dial() - dial our server, or without one the target. Return: as dial_start() */
+int way_start_dial(struct handshake *h, dial_fn *fn);
 /** way_start_via() - open the hop before ours. Return: as handshake_open() */
 int way_start_via(struct handshake *h, handshake_fn *fn);
 void way_why_via(struct handshake *h, const struct up_failure *why); /* names the hop (faults.md S22) */
@@ -328,8 +343,8 @@ void pool_drop_all(struct up_memory *m);
 
 /** pipeline_begin() - may this handshake say all at once? Then ->pipelined is set; pipeline_end() when it is over */
 bool pipeline_begin(struct handshake *h);
-/** pipeline_patience_us() - how long the answer may take before the server is doubted; UINT64_MAX: as long as it likes */
-uint64_t pipeline_patience_us(const struct handshake *h);
+/** pipeline_wait() - all has been said: from now on the answer of a server on trial may take its time, then on_deadline() doubts it */
+void pipeline_wait(struct handshake *h);
 void pipeline_doubt(struct handshake *h);    /* no answer to a pipelined request: it goes on step by step */
 void pipeline_silent(struct handshake *h);   /* its time is over; perhaps the target's fault */
 void pipeline_answered(struct handshake *h); /* there is an answer to the request, whatever it says */

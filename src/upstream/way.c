@@ -101,6 +101,25 @@ int way_check(struct handshake *h)
     return 0;
 }
 
+/* ---- the dial ---- */
+
+/* Without a word of ours at once the socket must be asked whether it is connected. */
+static bool says_something(const struct handshake *h)
+{
+    enum upstream_kind kind = h->memory->up->kind;
+
+    return kind == UPSTREAM_SOCKS5 || (upstream_is_proxy(h->memory->up) && h->goal == SOCKS5_CONNECT);
+}
+
+int way_start_dial(struct handshake *h, dial_fn *fn)
+{
+    const struct upstream *up = h->memory->up;
+    bool server = upstream_is_proxy(up), unasked = says_something(h) && !up->tls && !up->server.name;
+
+    return dial_start(&h->dial, h->env, h->memory, server ? &up->server : &h->target,
+                      (server ? DIAL_SERVER : 0u) | (unasked ? DIAL_UNASKED : 0u), fn);
+}
+
 /* ---- chains ---- */
 
 int way_start_via(struct handshake *h, handshake_fn *fn)

@@ -421,6 +421,79 @@ static void an_opening_may_be_given_up_at_any_moment(void **state) /* faults.md 
     upstream_unref(up);
 }
 
+/* ---- who speaks without waiting ---- */
+
+/* A server next to us has answered before connect() returns. */
+static void a_near_server_is_spoken_to_before_the_loop_turns(void **state)
+{
+    struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(sin);
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), fd;
+    struct host_port to = rig_to("192.0.2.1", 80);
+    struct up_rig *rig = *state;
+    struct stream_log log;
+    struct upstream *up;
+    char greeting[8];
+
+    assert_int_equal(bind(listening, (struct sockaddr *)&sin, sizeof(sin)), 0);
+    assert_int_equal(listen(listening, 1), 0);
+    assert_int_equal(getsockname(listening, (struct sockaddr *)&sin, &len), 0);
+    up = rig_socks(ntohs(sin.sin_port), NULL, NULL);
+    stream_start(rig, &log, up, &to, 2000);
+    fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_int_equal(recv(fd, greeting, sizeof(greeting), 0), 3);
+    assert_memory_equal(greeting, "\5\1\0", 3);
+    stream_forget(&log);
+    close(fd);
+    close(listening);
+    upstream_unref(up);
+}
+
+/* The first send is refused within up_stream_open(), which calls nobody. */
+static void a_near_refusal_is_told_later_and_in_full(void **state)
+{
+    struct host_port to = rig_to("192.0.2.1", 80);
+    struct up_rig *rig = *state;
+    struct stream_log log;
+    struct upstream *up;
+    uint16_t port;
+    int fd = closed_port(&port);
+
+    up = rig_socks(port, NULL, NULL);
+    stream_start(rig, &log, up, &to, 60000);
+    rig_until(rig, stream_is_over, &log);
+    assert_string_equal(log.why.stage, "connect");
+    assert_non_null(strstr(log.why.text, "refuses connections"));
+    stream_start(rig, &log, up, &to, 60000);
+    stream_forget(&log); /* between the failure and the word of it */
+    upstream_unref(up);
+    close(fd);
+}
+
+static void a_far_server_is_tried_too_early_once_and_not_again_soon(void **state)
+{
+    struct host_port to = rig_to("192.0.2.1", 80);
+    struct up_rig *rig = *state;
+    struct stream_log log;
+    struct silence silent;
+    struct upstream *up;
+    uint16_t port;
+    int fd = closed_port(&port);
+    uint64_t calls = up_counters(rig->env)->send_calls;
+
+    close(fd);
+    silence_open(&silent, "127.0.0.1", port);
+    up = rig_socks(port, NULL, NULL);
+    for (int i = 0; i < 3; i++) {
+        stream_settle(rig, &log, up, &to, 50);
+        assert_string_equal(log.why.stage, "connect");
+        assert_int_equal(up_counters(rig->env)->send_calls - calls, 1);
+    }
+    silence_close(&silent);
+    upstream_unref(up);
+}
+
 /* ---- probes ---- */
 
 static void probes_at_the_same_time_are_one_and_ask_for_no_target(void **state)
@@ -480,6 +553,9 @@ int main(void)
         TEST(an_absent_or_silent_proxy_is_an_unreachable_host),
         TEST(local_ports_that_run_out_are_named),
         TEST(an_opening_may_be_given_up_at_any_moment),
+        TEST(a_near_server_is_spoken_to_before_the_loop_turns),
+        TEST(a_near_refusal_is_told_later_and_in_full),
+        TEST(a_far_server_is_tried_too_early_once_and_not_again_soon),
         TEST(probes_at_the_same_time_are_one_and_ask_for_no_target),
     };
     return run_unless(netns_enter(), tests);
