@@ -373,6 +373,10 @@ struct err {
 int err_set(struct err *e, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4))); /* returns @r; @e may be NULL */
 
+/** err_set_listen() - why nobody can listen @at, and what would work; @r: -errno of bind or listen, which it returns
+ * @what: "api.listen: ", or "" */
+int err_set_listen(struct err *e, int r, const char *what, const struct ip_port *at);
+
 /* Counters are plain integers of one thread; another thread reads them through counter_read(), torn-free on 64 bits. */
 typedef uint64_t counter;
 static inline uint64_t counter_read(const counter *c)

@@ -74,23 +74,17 @@ int api_listen_unix(const char *path, struct api_socket *out, struct err *err)
 
 int api_listen_tcp(const struct ip_port *at, struct api_socket *out, struct err *err)
 {
-    char text[IP_PORT_TEXT_MAX];
     struct sockaddr_storage ss;
     socklen_t len = ip_to_sockaddr(at, &ss);
     int on = 1;
 
-    ip_port_text(at, text);
     out->fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (out->fd < 0)
         return err_set(err, -errno, "api.listen: no socket: %s", strerror(errno));
     if (setsockopt(out->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
         bind(out->fd, (struct sockaddr *)&ss, len) == 0 && listen(out->fd, API_CONNECTIONS_MAX) == 0)
         return 0;
-    if (errno == EADDRINUSE)
-        return err_set(err, -EADDRINUSE,
-                       "api.listen: %s is in use; stop what listens there or choose another port", text);
-    return err_set(err, -errno, "api.listen: %s: %s; choose an address of this machine and a port above 1023",
-                   text, strerror(errno));
+    return err_set_listen(err, -errno, "api.listen: ", at);
 }
 
 /* ---- both ---- */

@@ -138,12 +138,10 @@ static int listen_status(int r)
 
 static int check_port(const struct ip_port *at)
 {
-    char listen[IP_PORT_TEXT_MAX];
     int r = process_port_is_free(at);
+    struct err err;
 
-    return r == 0 ? EXIT_FINE
-                  : complain(listen_status(r), "cannot listen on %s: %s", ip_port_text(at, listen),
-                             strerror(-r));
+    return r == 0 ? EXIT_FINE : complain(listen_status(err_set_listen(&err, r, "", at)), "%s", err.text);
 }
 
 /* All threads listen on one address; the first one's port is everybody's when the kernel chose it. */

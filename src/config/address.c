@@ -212,17 +212,34 @@ static void read_api_listen(struct cfg_read *r, const struct cfg_key *k, const s
     r->api_listen = v;
 }
 
+static bool is_name_with_port(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    size_t digits = colon != NULL ? strspn(colon + 1, "0123456789") : 0;
+    char name[256];
+
+    return digits > 0 && digits <= 5 && colon[1 + digits] == '\0' &&
+           host_name_normalise(text, (size_t)(colon - text), name) == 0;
+}
+
 /* An address or a name; the port beside it is a key of its own. */
 static void read_host(struct cfg_read *r, const struct cfg_key *k, const struct cfg_node *v, void *to)
 {
     struct host_port *server = member(k, to);
     char name[256], quoted[CFG_QUOTED_MAX];
+    struct ip_port with_port;
 
     if (ip_parse(v->text, &server->addr) == 0) {
         if (ip_is_martian(&server->addr) && !ip_is_loopback(&server->addr)) /* faults.md S19 */
             cfg_error(r, v,
                       "%s is no address that a server can have; 192.0.2.10 or proxy.example.net would work",
                       cfg_quote(v->text, quoted));
+        return;
+    }
+    if (config_parse_listen(v->text, &with_port) == 0 || is_name_with_port(v->text)) {
+        cfg_error(r, v, "%s: the port is a key of its own; server: %.*s and port: %s would work",
+                  cfg_quote(v->text, quoted), (int)(strrchr(v->text, ':') - v->text), v->text,
+                  strrchr(v->text, ':') + 1);
         return;
     }
     if (host_name_normalise(v->text, v->count, name) == 0 && strspn(name, "0123456789.") < strlen(name))

@@ -490,7 +490,7 @@ CFG_SCALAR_TYPE(cfg_bool, "`true`, `false`", "true or false", read_bool);
 CFG_SCALAR_TYPE(cfg_uint, "number", "a number", read_uint);
 CFG_SCALAR_TYPE(cfg_auto_uint, "`auto`, number", "auto or a number", read_auto_uint);
 CFG_SCALAR_TYPE(cfg_none_uint, "`none`, number", "none or a number", read_none_uint);
-CFG_SCALAR_TYPE(cfg_port, "number", "a port", read_port);
+CFG_SCALAR_TYPE(cfg_port, "number", "a port such as 1080", read_port);
 CFG_SCALAR_TYPE(cfg_mtu, "number", "a number", read_mtu);
 CFG_SCALAR_TYPE(cfg_choice, "choice", "one word", read_choice);
 CFG_SCALAR_TYPE(cfg_choice_only, "choice", "one word", read_choice_only);

@@ -124,10 +124,24 @@ const struct cfg_node *cfg_map_get(const struct cfg_node *map, const char *key)
 
 /* ---- kinds ----------------------------------------------------------------------------------------------------------- */
 
+/* "key:value", which YAML takes for one word. */
+static const char *word_with_colon(const char *text)
+{
+    const char *colon = strchr(text, ':');
+    size_t key = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-_");
+
+    return colon != NULL && key > 0 && text + key == colon && colon[1] != '/' ? colon : NULL;
+}
+
 bool cfg_wrong_kind(struct cfg_read *r, const struct cfg_node *v, const char *expects)
 {
-    if (cfg_is_null(v))
+    if (cfg_is_null(v) && strncmp(expects, "a map", 5) == 0)
+        cfg_error(r, v, "has no value; %s would work, each key on a line of its own that is indented",
+                  expects);
+    else if (cfg_is_null(v))
         cfg_error(r, v, "has no value; %s would work", expects);
+    else if (v->kind == CFG_SCALAR && v->plain && word_with_colon(v->text) != NULL)
+        cfg_error(r, v, "is a single value; a space is missing after the colon");
     else if (v->kind == CFG_SCALAR)
         cfg_error(r, v, "is a single value; %s would work", expects);
     else
@@ -247,10 +261,25 @@ static const struct cfg_key *key_find(const struct cfg_section *s, const char *n
     return NULL;
 }
 
+/* "proxy" for "proxies", "rule" for "rules". */
+static bool is_plural(const char *name, const char *key)
+{
+    size_t len = strlen(name);
+
+    if (len > 3 && name[len - 1] == 'y' && strncmp(name, key, len - 1) == 0)
+        return strcmp(key + len - 1, "ies") == 0;
+    return len > 3 && strncmp(name, key, len) == 0 && strcmp(key + len, "s") == 0;
+}
+
 static const struct cfg_key *key_nearest(const struct cfg_section *s, const char *name)
 {
     unsigned best = cfg_slips_allowed(name);
     const struct cfg_key *nearest = NULL;
+
+    for (const struct cfg_key *k = s->keys; k->name != NULL; k++) {
+        if (is_plural(name, k->name))
+            return k;
+    }
 
     for (const struct cfg_key *k = s->keys; k->name != NULL; k++) {
         unsigned d = cfg_word_distance(name, k->name, best);
@@ -285,7 +314,9 @@ static void unknown_key(struct cfg_read *r, const struct cfg_section *s, const s
     char quoted[CFG_QUOTED_MAX], place[CFG_PATH_MAX];
 
     cfg_quote(key->text, quoted);
-    if (foreign != NULL)
+    if (word_with_colon(key->text) != NULL)
+        cfg_error(r, key, "unknown key %s; a space is missing after the colon", quoted);
+    else if (foreign != NULL)
         cfg_error(r, key, "the key %s of mihomo is not supported; %s", quoted, foreign->instead);
     else if (nearest != NULL)
         cfg_error(r, key, "unknown key %s; did you mean \"%s\"?", quoted, nearest->name);

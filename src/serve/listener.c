@@ -99,17 +99,13 @@ int listener_open(struct listener *l, const struct ip_port *at, struct err *err)
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
 
     l->pause.fn = accept_again;
-    ip_port_text(at, text);
     if (fd < 0)
-        return err_set(err, -errno, "cannot open a socket for %s: %s", text, strerror(errno));
+        return err_set(err, -errno, "cannot open a socket for %s: %s", ip_port_text(at, text),
+                       strerror(errno));
     r = bind_listener(l, at, fd);
     if (r != 0) {
         close(fd);
-        if (r == -EADDRINUSE)
-            return err_set(err, r, "%s is in use by another program; choose another port", text);
-        if (r == -EADDRNOTAVAIL)
-            return err_set(err, r, "%s is no address of this machine", text);
-        return err_set(err, r, "cannot listen on %s: %s", text, strerror(-r));
+        return err_set_listen(err, r, "", at);
     }
     loop_io_start(l->loop, &l->io, fd, LOOP_READ, on_listener);
     return 0;

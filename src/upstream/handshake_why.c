@@ -94,14 +94,30 @@ static bool is_our_own_trouble(int err)
     return err == -ELOOP || err == -EMFILE || err == -ENOMEM || err == -EADDRNOTAVAIL;
 }
 
+/* What the resolver says (up_resolved_fn), for people. */
+static const char *name_text(int err)
+{
+    switch (err) {
+    case -ENOENT:
+        return "does not exist, or has no address";
+    case -ETIMEDOUT:
+        return "cannot be resolved: no name server answers";
+    case -ENETUNREACH:
+        return "cannot be resolved: no name server can be reached";
+    case -EHOSTUNREACH:
+        return "cannot be resolved: the name servers fail or refuse";
+    }
+    return "cannot be resolved";
+}
+
 void handshake_why_dial(struct handshake *h, int err)
 {
     bool proxy = upstream_is_proxy(h->memory->up);
     char server[SERVER_TEXT_MAX];
 
     if (h->dial.addr_count == 0)
-        up_fail(&h->why, dial_err(err, proxy), "resolve", proxy, "the name %.120s cannot be resolved",
-                dialled_name(h));
+        up_fail(&h->why, dial_err(err, proxy), "resolve", proxy, "the name %.120s %s", dialled_name(h),
+                name_text(err));
     else
         up_fail(&h->why, dial_err(err, proxy), "connect", proxy && !is_our_own_trouble(err), "%s %s",
                 server_text(h, server), dial_text(err));

@@ -224,7 +224,7 @@ const struct key_row key_rows[] = {
       "1:10: proxies: the key \"name\" is missing; a name would work\n"
       "1:10: proxies: the key \"type\" is missing; socks5, socks4, socks4a, http or masque would work\n"
       "1:10: proxies: the key \"server\" is missing; an address or a host name would work\n"
-      "1:10: proxies: the key \"port\" is missing; a port would work" },
+      "1:10: proxies: the key \"port\" is missing; a port such as 1080 would work" },
     { "proxies[].name", PROXY(""), "proxies: [{name: 'a,b', type: socks5, server: h, port: 1}]\n" MATCH,
       "1:18: proxies[0].name: a name with a comma cannot stand in a rule; leave the comma out" },
     { "proxies[].type", PROXY(""), "proxies: [{name: a, type: sock5, server: h, port: 1}]\n" MATCH,

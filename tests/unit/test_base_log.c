@@ -282,6 +282,30 @@ static void a_thread_may_have_a_log_of_its_own(void **state)
     log_sink_free(h.log);
 }
 
+static void who_cannot_listen_is_told_what_would_work(void **state)
+{
+    static const struct {
+        int r;
+        const char *says;
+    } rows[] = {
+        { -EADDRINUSE, "x: 192.0.2.1:53 is in use; stop what listens there or choose another port" },
+        { -EADDRNOTAVAIL,
+          "x: 192.0.2.1:53: this machine has no such address; \"ip address\" lists those it has" },
+        { -EACCES,
+          "x: 192.0.2.1:53: ports below 1024 take root or CAP_NET_BIND_SERVICE; choose a higher one" },
+        { -ENOBUFS, "x: cannot listen on 192.0.2.1:53: No buffer space available" },
+    };
+    struct ip_port at = { .port = 53 };
+    struct err e;
+
+    (void)state;
+    ip_parse("192.0.2.1", &at.addr);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_int_equal(err_set_listen(&e, rows[i].r, "x: ", &at), rows[i].r);
+        assert_string_equal(e.text, rows[i].says);
+    }
+}
+
 int main(void)
 {
 #define LOG_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -295,6 +319,7 @@ int main(void)
         LOG_TEST(a_sink_that_cannot_be_opened_leaves_the_old_one),
         LOG_TEST(a_cause_that_repeats_is_held_back_and_then_counted),
         LOG_TEST(a_thread_may_have_a_log_of_its_own),
+        cmocka_unit_test(who_cannot_listen_is_told_what_would_work),
         cmocka_unit_test(an_error_keeps_its_number_and_its_sentence),
     };
 

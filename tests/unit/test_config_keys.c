@@ -232,6 +232,24 @@ static void a_misspelt_key_earns_a_suggestion(void **state) /* faults.md C1 */
         { "proxys: []\n", "t.yaml:1:1: unknown key \"proxys\"; did you mean \"proxies\"?" },
         { "Rules: []\n", "t.yaml:1:1: unknown key \"Rules\"; did you mean \"rules\"?" },
         { "mtu: 1500\n", "t.yaml:1:1: unknown key \"mtu\"; there is \"tun.mtu\"" },
+        { "proxy: []\n" MATCH, "t.yaml:1:1: unknown key \"proxy\"; did you mean \"proxies\"?" },
+        { "rule: []\n", "t.yaml:1:1: unknown key \"rule\"; did you mean \"rules\"?" },
+        { "tun: {auto-route:true}\n" MATCH,
+          "t.yaml:1:7: tun: unknown key \"auto-route:true\"; a space is missing after the colon" },
+        { "tun:\n  auto-route:true\n" MATCH,
+          "t.yaml:2:3: tun: is a single value; a space is missing after the colon" },
+        { "tun:\nauto-route: true\n" MATCH,
+          "t.yaml:1:5: tun: has no value; a map (key: value) would work, each key on a line of its own that "
+          "is "
+          "indented\nt.yaml:2:1: unknown key \"auto-route\"; there is \"tun.auto-route\"" },
+        { "proxies: [{name: a, type: http, server: '192.0.2.1:80', port: 80}]\n" MATCH,
+          "t.yaml:1:41: proxies[0].server: \"192.0.2.1:80\": the port is a key of its own; server: 192.0.2.1 "
+          "and port: "
+          "80 would work" },
+        { "proxies: [{name: a, type: http, server: 'proxy.test:80', port: 80}]\n" MATCH,
+          "t.yaml:1:41: proxies[0].server: \"proxy.test:80\": the port is a key of its own; server: "
+          "proxy.test and port: "
+          "80 would work" },
         { "connect-timeout: 1s\n",
           "t.yaml:1:1: unknown key \"connect-timeout\"; there is \"stack.tcp.connect-timeout\"" },
         { "zebra: 1\n", "t.yaml:1:1: unknown key \"zebra\"; docs/config.md lists the keys that would work" },
@@ -271,7 +289,8 @@ static void a_value_of_the_wrong_type_is_an_error_of_its_own(void **state) /* fa
         NUMBER("null", "has no value; a number would work"),
         NUMBER("~", "has no value; a number would work"),
         NUMBER("'~'", "\"~\" is no whole number; 576 to 65535 would work"),
-        { "tun:\n" MATCH, "t.yaml:1:5: tun: has no value; a map (key: value) would work" },
+        { "tun:\n" MATCH, "t.yaml:1:5: tun: has no value; a map (key: value) would work, each key on a line "
+                          "of its own that is indented" },
         { "tun: []\n" MATCH, "t.yaml:1:6: tun: is a list; a map (key: value) would work" },
         { "tun: on\n" MATCH, "t.yaml:1:6: tun: is a single value; a map (key: value) would work" },
         { "tun: {auto-route: True}\n" MATCH,

@@ -38,8 +38,9 @@ static const struct lab_row syntax[] = {
     { "log: {level: info}}\n", "t.yaml:1:19: a key is expected here, indented like the lines above" },
     { "tun:\n  mtu: 1500\n name: a\n",
       "t.yaml:3:2: a key is expected here, indented like the lines above; it began on line 1, column 1" },
-    { "log: level: info\n",
-      "t.yaml:1:11: a colon is not expected here; put a value that holds \": \" in quotes" },
+    { "log: level: info\n", "t.yaml:1:11: a colon is not expected here; indent a key like its neighbours, "
+                            "and put a value that holds "
+                            "\": \" in quotes" },
     { "version: 1\n---\nversion: 1\n",
       "t.yaml:2:1: a second document begins here; one file is one document" },
     { "", "t.yaml:1:1: nothing configured; docs/config.md has a first file of ten lines" },
