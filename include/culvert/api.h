@@ -63,6 +63,14 @@ struct status_worker {
     const struct status_upstream *upstreams; /* groups are not among them */
     size_t upstream_count;
 };
+struct status_ended { /* a flow that has ended */
+    uint64_t id;
+    struct flow_key key;
+    char upstream[STATUS_NAME_MAX], rule[132], reason[132], host[132];
+    uint64_t up, down;
+    uint32_t age_ms;
+    uint64_t ago_ms; /* since it ended; in a snapshot only */
+};
 struct status_snapshot {
     const char *version, *tun, *offload;
     uint32_t mtu;
@@ -75,19 +83,17 @@ struct status_snapshot {
     size_t flow_count;
     const struct status_rule *rules;
     size_t rule_count;
-};
-
-struct status_ended { /* a flow that has ended */
-    struct flow_key key;
-    char upstream[STATUS_NAME_MAX], rule[132], reason[132];
-    uint64_t up, down;
-    uint32_t age_ms;
+    const struct ip_prefix
+        *not_followed; /* with strict-route: routes of others that would lead past the tunnel */
+    size_t not_followed_count;
+    const struct status_ended *ended; /* the last few of each worker, newest first */
+    size_t ended_count;
 };
 
 struct api;
 struct api_answer; /* one request under way */
 /* What a snapshot has beside counters, pools, groups and upstreams. */
-enum { STATUS_FLOWS = 1, STATUS_RULES = 2 };
+enum { STATUS_FLOWS = 1, STATUS_RULES = 2, STATUS_ENDED = 4 };
 #define API_NO_DRAIN UINT32_MAX
 struct api_options {
     /* at most 107 bytes; NULL: none. A stale socket is replaced after a failed connect (faults.md A7) */

@@ -331,6 +331,15 @@ bool log_enabled(enum log_level level);
  * Control bytes in arguments are escaped. Secrets and payload never reach it. */
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_vline(enum log_level level, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+struct log_field {    /* borrowed */
+    const char *name; /* a JSON name that needs no escape */
+    const char *text; /* NULL: @number */
+    uint64_t number;
+};
+/** log_event() - one line that programs read as well: as text the sentence of @fmt, as JSON @event as its message and @fields beside it
+ * Fields that do not fit the line are left out, the last ones first. */
+void log_event(enum log_level level, const char *event, const struct log_field *fields, size_t count,
+               const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 uint64_t log_lines_lost(void); /* by the calling thread's log */
 
 /* The process has one log, and every thread writes to it until it is given another: a gateway inside another program has its own. */

@@ -214,12 +214,14 @@ typedef void owner_ask_fn(void *arg, struct flow_owner_ask *ask);
 void forward_attach_owners(struct forward *f, owner_ask_fn *ask, void *arg);
 
 struct flow_end { /* borrowed */
+    uint64_t id;  /* as in struct flow_info */
     struct flow_key key;
     const struct upstream *way; /* what its rule says, perhaps a group */
     struct forward_policy *policy;
     uint32_t rule, age_ms;
     uint64_t bytes_up, bytes_down;
-    const char *why; /* NULL: an orderly end */
+    const char *why;  /* NULL: an orderly end */
+    const char *name; /* behind the target's address; "": none is known */
 };
 typedef void flow_end_fn(void *arg, const struct flow_end *e);
 /** forward_watch_ends() - @fn is called for each flow that ends, in the middle of its ending; NULL: not any more */

@@ -160,6 +160,9 @@ int route_watch(struct route *r, struct loop *l);
 void route_undo(struct route *r);
 /* From now on route_undo() takes everything away, whatever on-exit says: nobody confirmed (--confirm). */
 void route_forget_on_exit(struct route *r);
+/** route_not_followed() - with strict-route: routes of others that would lead past the tunnel (faults.md E5)
+ * @out: borrowed until the next change of routes. Return: how many. */
+size_t route_not_followed(const struct route *r, const struct ip_prefix **out);
 
 /** route_owner() - the live instance that has this table: one whose default route leads to a TUN that a program holds
  * @table: 0 is the default. Return: 0 and its device; -ENOENT: nobody, or only leftovers. */

@@ -81,7 +81,7 @@ _culvert() {
         ;;
     connections)
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W '--api --help' -- "$cur"))
+            COMPREPLY=($(compgen -W '--api --ended --help' -- "$cur"))
         else
             COMPREPLY=($(compgen -W '' -- "$cur"))
         fi

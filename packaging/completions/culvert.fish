@@ -31,5 +31,6 @@ complete -c culvert -n '__fish_seen_subcommand_from cleanup' -l stopped -d 'leav
 complete -c culvert -n '__fish_seen_subcommand_from serve' -l listen -x -d 'where to listen; default: 127.0.0.1:1080'
 complete -c culvert -n '__fish_seen_subcommand_from status' -l flows -d 'with every open flow'
 complete -c culvert -n '__fish_seen_subcommand_from status connections reload select' -l api -rF -d 'the gateway\'s control socket; default: /run/culvert/api.sock'
+complete -c culvert -n '__fish_seen_subcommand_from connections' -l ended -d 'the last ones that ended, with the reason, instead'
 complete -c culvert -n '__fish_seen_subcommand_from reload' -l drain -x -d 'then end the flows whose way out is not in the file any more'
 complete -c culvert -n '__fish_seen_subcommand_from doctor' -l root -x -d 'look at the machine whose files are there; default: this one'

@@ -26,6 +26,7 @@ int api_address(const char *path, struct sockaddr_un *out, struct err *err);
 /* ---- json.c: snapshots as JSON text with a newline at the end, malloc'd; NULL: no memory ---- */
 char *api_json_status(const struct status_snapshot *s, bool flows);
 char *api_json_flows(const struct status_snapshot *s);
+char *api_json_last(const struct status_snapshot *s); /* flows that ended */
 char *api_json_groups(const struct status_snapshot *s);
 char *api_json_group(const struct status_snapshot *s, const char *name); /* NULL as well: there is none */
 char *api_json_upstreams(const struct status_snapshot *s);
@@ -38,6 +39,7 @@ char *api_json_error(const char *sentence, int line, int column);
 
 /** api_text_flows() - the live flows as a table, malloc'd; NULL: no memory. Works without WITH_API */
 char *api_text_flows(const struct status_snapshot *s);
+char *api_text_last(const struct status_snapshot *s); /* the same of those that ended, with the reason */
 
 /* ---- metrics.c ---- */
 /** api_metrics() - the text format of Prometheus, version 0.0.4; malloc'd, NULL: no memory. Works without WITH_API */
@@ -87,6 +89,8 @@ enum api_about {
     API_STATUS,
     API_FLOWS,
     API_FLOWS_TEXT,
+    API_LAST,
+    API_LAST_TEXT,
     API_GROUPS,
     API_GROUP,
     API_UPSTREAMS,

@@ -153,18 +153,34 @@ static const char *text_or_none(const char *text)
     return text != NULL ? text : "";
 }
 
+static json_t *json_not_followed(const struct status_snapshot *s)
+{
+    char text[IP_TEXT_MAX], whole[IP_TEXT_MAX + 8];
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < s->not_followed_count; i++) {
+        const struct ip_prefix *net = &s->not_followed[i];
+
+        snprintf(whole, sizeof(whole), "%s/%u", ip_text(&net->addr, text),
+                 ip_is4(&net->addr) ? net->len - 96u : net->len);
+        json_array_append_new(list, json_string(whole));
+    }
+    return list;
+}
+
 static json_t *json_all(const struct status_snapshot *s)
 {
     json_t *workers = json_array();
 
     for (size_t i = 0; i < s->worker_count; i++)
         json_array_append_new(workers, json_worker(&s->workers[i]));
-    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so, so}", "version", text_or_none(s->version),
-                     "tun", text_or_none(s->tun), "offload", text_or_none(s->offload), "mtu", (int)s->mtu,
-                     "tun-kernel-drops", json_count(s->tun_kernel_drops), "uptime-ms",
-                     json_count(s->uptime_ms), "rss-bytes", json_count(s->rss_bytes), "log-lines-lost",
-                     json_count(s->log_lines_lost), "flows", json_flow_counts(s), "counters", json_sums(s),
-                     "groups", json_groups(s), "workers", workers);
+    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so, so, so}", "version",
+                     text_or_none(s->version), "tun", text_or_none(s->tun), "offload",
+                     text_or_none(s->offload), "mtu", (int)s->mtu, "tun-kernel-drops",
+                     json_count(s->tun_kernel_drops), "uptime-ms", json_count(s->uptime_ms), "rss-bytes",
+                     json_count(s->rss_bytes), "log-lines-lost", json_count(s->log_lines_lost), "flows",
+                     json_flow_counts(s), "counters", json_sums(s), "groups", json_groups(s),
+                     "routes-not-followed", json_not_followed(s), "workers", workers);
 }
 
 /* @o is used up. Return: its text and a newline, malloc'd; NULL: no memory. */
@@ -273,16 +289,40 @@ static char *line_of(json_t *o)
     return text;
 }
 
-char *api_json_ended(const struct status_ended *e)
+static json_t *json_ended(const struct status_ended *e)
 {
-    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX];
+    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX], id[20];
     struct ip_port c = { e->key.client, e->key.client_port }, t = { e->key.target, e->key.target_port };
 
-    return line_of(json_pack("{ss, ss, ss, ss, ss, ss, ss, so, so, sI}", "event", "ended", "network",
-                             proto_text(e->key.proto), "source", ip_port_text(&c, client), "destination",
-                             ip_port_text(&t, target), "upstream", e->upstream, "rule", e->rule, "reason",
-                             e->reason, "up", json_count(e->up), "down", json_count(e->down), "age-ms",
-                             (json_int_t)e->age_ms));
+    snprintf(id, sizeof(id), "%016" PRIx64, e->id);
+    return json_pack("{ss, ss, ss, ss, ss, ss, ss, ss, so, so, sI}", "id", id, "network",
+                     proto_text(e->key.proto), "source", ip_port_text(&c, client), "destination",
+                     ip_port_text(&t, target), "host", e->host, "upstream", e->upstream, "rule", e->rule,
+                     "reason", e->reason, "up", json_count(e->up), "down", json_count(e->down), "age-ms",
+                     (json_int_t)e->age_ms);
+}
+
+char *api_json_ended(const struct status_ended *e)
+{
+    json_t *o = json_ended(e);
+
+    if (o != NULL)
+        json_object_set_new(o, "event", json_string("ended"));
+    return line_of(o);
+}
+
+char *api_json_last(const struct status_snapshot *s)
+{
+    json_t *all = json_array();
+
+    for (size_t i = 0; i < s->ended_count; i++) {
+        json_t *o = json_ended(&s->ended[i]);
+
+        if (o != NULL)
+            json_object_set_new(o, "ago-ms", json_count(s->ended[i].ago_ms));
+        json_array_append_new(all, o);
+    }
+    return text_of(json_pack("{so}", "ended", all));
 }
 
 char *api_json_counters(const struct status_snapshot *s, uint64_t lost)

@@ -366,6 +366,9 @@ static void put_process(FILE *f, const struct status_snapshot *s)
             (double)s->budget_bytes);
     put_one(f, "culvert_tun_kernel_drops_total", "counter",
             "Packets that found the queue of the device full.", (double)s->tun_kernel_drops);
+    put_one(f, "culvert_routes_not_followed", "gauge",
+            "Routes of others that would lead past the tunnel (strict-route).",
+            (double)s->not_followed_count);
     put_one(f, "culvert_log_lines_lost_total", "counter", "Lines of the log that could not be written.",
             (double)s->log_lines_lost);
 }

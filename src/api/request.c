@@ -68,7 +68,8 @@ static const char *type_of(enum api_about about)
 {
     if (about == API_METRICS)
         return "text/plain; version=0.0.4; charset=utf-8";
-    return about == API_FLOWS_TEXT ? "text/plain; charset=utf-8" : "application/json";
+    return about == API_FLOWS_TEXT || about == API_LAST_TEXT ? "text/plain; charset=utf-8"
+                                                             : "application/json";
 }
 
 static enum MHD_Result send_answer(struct api_answer *a)
@@ -137,6 +138,10 @@ static char *render(const struct api_answer *a, const struct status_snapshot *s)
         return api_json_flows(s);
     case API_FLOWS_TEXT:
         return api_text_flows(s);
+    case API_LAST:
+        return api_json_last(s);
+    case API_LAST_TEXT:
+        return api_text_last(s);
     case API_GROUPS:
         return api_json_groups(s);
     case API_GROUP:
@@ -184,23 +189,31 @@ static enum MHD_Result ask_snapshot(struct api_answer *a, unsigned parts)
     return wait_or_send(a);
 }
 
+/* Is it KEY=VALUE behind the question mark? */
+static bool query_is(const struct api_answer *a, const char *key, const char *value)
+{
+    const char *text = MHD_lookup_connection_value(a->connection, MHD_GET_ARGUMENT_KIND, key);
+
+    return text != NULL && strcmp(text, value) == 0;
+}
+
 static enum MHD_Result get_status(struct api_answer *a, const char *rest)
 {
-    const char *flows = MHD_lookup_connection_value(a->connection, MHD_GET_ARGUMENT_KIND, "flows");
-
     (void)rest;
-    a->flows = flows != NULL && strcmp(flows, "1") == 0;
+    a->flows = query_is(a, "flows", "1");
     return ask_snapshot(a, a->flows ? STATUS_FLOWS : 0);
 }
 
 static enum MHD_Result get_flows(struct api_answer *a, const char *rest)
 {
-    const char *format = MHD_lookup_connection_value(a->connection, MHD_GET_ARGUMENT_KIND, "format");
+    bool text = query_is(a, "format", "text"), ended = query_is(a, "ended", "1");
 
     (void)rest;
-    if (format != NULL && strcmp(format, "text") == 0)
+    if (ended)
+        a->about = text ? API_LAST_TEXT : API_LAST;
+    else if (text)
         a->about = API_FLOWS_TEXT;
-    return ask_snapshot(a, STATUS_FLOWS);
+    return ask_snapshot(a, ended ? STATUS_ENDED : STATUS_FLOWS);
 }
 
 static enum MHD_Result get_plain(struct api_answer *a, const char *rest)

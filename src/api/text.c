@@ -47,21 +47,54 @@ static void put_flow(FILE *f, const struct status_flow *flow)
             flow->rule_text != NULL ? flow->rule_text : "");
 }
 
+static void put_last(FILE *f, const struct status_ended *e)
+{
+    struct ip_port c = { e->key.client, e->key.client_port };
+    struct ip_port t = { e->key.target, e->key.target_port };
+    char client[IP_PORT_TEXT_MAX], target[IP_PORT_TEXT_MAX], up[32], down[32], age[32], ago[32];
+
+    fprintf(f, "%-3s %7s %7s %7s %7s  %s -> %s%s%s%s via %s by %s: %s\n",
+            e->key.proto == IP_PROTO_TCP ? "tcp" : "udp", age_text(e->ago_ms, ago), age_text(e->age_ms, age),
+            bytes_text(e->up, up), bytes_text(e->down, down), ip_port_text(&c, client),
+            ip_port_text(&t, target), e->host[0] != '\0' ? " (" : "", e->host, e->host[0] != '\0' ? ")" : "",
+            e->upstream, e->rule, e->reason);
+}
+
+/* @f: of open_memstream(), behind *text. Return: *text; NULL: no memory */
+static char *text_end(FILE *f, char *const *text)
+{
+    bool whole = ferror(f) == 0;
+
+    if (fclose(f) == 0 && whole)
+        return *text;
+    free(*text);
+    return NULL;
+}
+
+char *api_text_last(const struct status_snapshot *s)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    if (f == NULL)
+        return NULL;
+    fprintf(f, "%-3s %7s %7s %7s %7s  %s\n", "net", "ago", "age", "up", "down", "flow");
+    for (size_t i = 0; i < s->ended_count; i++)
+        put_last(f, &s->ended[i]);
+    return text_end(f, &text);
+}
+
 char *api_text_flows(const struct status_snapshot *s)
 {
     char *text = NULL;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
-    bool whole;
 
     if (f == NULL)
         return NULL;
     fprintf(f, "%-16s %-3s %-8s %7s %7s %7s  %s\n", "id", "net", "state", "age", "up", "down", "flow");
     for (size_t i = 0; i < s->flow_count; i++)
         put_flow(f, &s->flows[i]);
-    whole = ferror(f) == 0;
-    if (fclose(f) == 0 && whole)
-        return text;
-    free(text);
-    return NULL;
+    return text_end(f, &text);
 }

@@ -56,6 +56,8 @@ static const struct option options[] = {
     { "--flows", NULL, "with every open flow", offsetof(struct cli, flows), ON(CLI_STATUS), 0 },
     { "--api", "PATH", "the gateway's control socket; default: /run/culvert/api.sock",
       offsetof(struct cli, api), ON(CLI_STATUS) | ON(CLI_CONNECTIONS) | ON(CLI_RELOAD) | ON(CLI_SELECT), 0 },
+    { "--ended", NULL, "the last ones that ended, with the reason, instead", offsetof(struct cli, ended),
+      ON(CLI_CONNECTIONS), 0 },
     { "--drain", "TIME", "then end the flows whose way out is not in the file any more",
       offsetof(struct cli, drain), ON(CLI_RELOAD), 0 },
     { "--root", "DIR", "look at the machine whose files are there; default: this one",

@@ -31,7 +31,7 @@ struct cli { /* all of it points into argv; what was not given is NULL or false 
     enum cli_command topic; /* CLI_HELP: about this command; CLI_HELP itself: about all */
     const char *config, *proxy, *tun, *dns, *listen, *api;
     const char *drain, *root, *net, *src, *uid, *process, *confirm;
-    bool dry_run, builtin, flows, stopped;
+    bool dry_run, builtin, flows, ended, stopped;
     char *const *
         words; /* exec: COMMAND and its arguments, ends with NULL; check: FILE is the first, explain: HOST[:PORT], select: GROUP MEMBER */
 };

@@ -39,7 +39,8 @@ int cmd_status(const struct cli *cli)
 
 int cmd_connections(const struct cli *cli)
 {
-    return ask(cli, "GET", "/v1/flows?format=text", NULL, PATIENCE_MS, stdout);
+    return ask(cli, "GET", cli->ended ? "/v1/flows?ended=1&format=text" : "/v1/flows?format=text", NULL,
+               PATIENCE_MS, stdout);
 }
 
 int cmd_reload(const struct cli *cli)

@@ -69,6 +69,35 @@ static struct status_rule *rules_of(struct forward_policy *p, size_t *count)
     return all;
 }
 
+static int by_end(const void *a, const void *b)
+{
+    const struct status_ended *x = a, *y = b;
+
+    return (x->ago_ms > y->ago_ms) - (x->ago_ms < y->ago_ms);
+}
+
+/* Of all workers, newest first. NULL: no memory, and *count is 0. */
+static struct status_ended *ended_of(const struct snapshot *s, size_t *count)
+{
+    struct status_ended *all;
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < s->workers; i++)
+        n += s->report[i] ? s->report[i]->ended_count : 0;
+    all = calloc(n + 1, sizeof(*all));
+    *count = all ? n : 0;
+    for (uint32_t i = 0, at = 0; all && i < s->workers; i++) {
+        const struct worker_report *r = s->report[i];
+
+        if (r && r->ended_count > 0)
+            memcpy(all + at, r->ended, r->ended_count * sizeof(*all));
+        at += r ? (uint32_t)r->ended_count : 0;
+    }
+    if (*count > 1)
+        qsort(all, *count, sizeof(*all), by_end);
+    return all;
+}
+
 static void show(struct snapshot *s)
 {
     struct gateway *g = s->g;
@@ -86,6 +115,7 @@ static void show(struct snapshot *s)
         .workers = workers,
     };
     struct status_rule *rules = s->parts & STATUS_RULES ? rules_of(g->policy, &out.rule_count) : NULL;
+    struct status_ended *ended = ended_of(s, &out.ended_count);
     struct status_flow *flows;
     size_t flow_count = 0;
 
@@ -103,8 +133,12 @@ static void show(struct snapshot *s)
         out.flow_count += flows ? r->flow_count : 0;
     }
     out.flows = flows;
+    if (g->route)
+        out.not_followed_count = route_not_followed(g->route, &out.not_followed);
     out.rules = rules;
+    out.ended = ended;
     s->done(s->arg, &out);
+    free(ended);
     free(flows);
     free(rules);
 }
@@ -180,7 +214,7 @@ void gateway_status(struct gateway *g, unsigned parts,
         a->snapshot = s;
         a->to = g->setup.loop;
         s->waiting++;
-        if (worker_report(g->workers[i], (parts & STATUS_FLOWS) != 0, on_report, a) != 0) {
+        if (worker_report(g->workers[i], parts, on_report, a) != 0) {
             s->waiting--;
             free(a);
         }

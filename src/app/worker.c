@@ -252,7 +252,7 @@ static int parts_open(struct worker *w, const struct worker_setup *setup, const 
     int r;
 
     if ((r = inboxes_open(w)) != 0 || (r = forward_new(fs, &w->forward)) != 0 ||
-        (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
+        (r = worker_last_open(w)) != 0 || (r = stack_open(w, setup)) != 0 || (r = env_open(w, setup)) != 0 ||
         (r = worker_echo_open(w, forward_policy_options(setup->policy))) != 0)
         return r;
     r = resolver_new(w->loop, names, &w->resolver);
@@ -385,6 +385,7 @@ void worker_free(struct worker *w)
     forward_policy_unref(w->policy); /* of a worker that never ran */
     free(w->own_rules);
     free(w->ended);
+    free(w->last);
     free(w);
 }
 

@@ -95,10 +95,12 @@ struct worker_report {
     /* what the flows' names belong to; references */
     struct forward_policy **policies;
     size_t policy_count;
+    struct status_ended *ended;
+    size_t ended_count;
 };
-/** worker_report() - ask; @fn runs in the worker's thread with the filled report, and hands it on by itself */
+/** worker_report() - ask for what is always there and @parts of STATUS_*; @fn runs in the worker's thread with the filled report, and hands it on by itself */
 typedef void worker_report_fn(void *arg, uint32_t worker, struct worker_report *report);
-int worker_report(struct worker *w, bool flows, worker_report_fn *fn, void *arg); /* 0 or -ENOMEM */
+int worker_report(struct worker *w, unsigned parts, worker_report_fn *fn, void *arg); /* 0 or -ENOMEM */
 /** worker_watch() - begin or end to tell of flows that end, for worker_next_ended(), until worker_free() [main] */
 void worker_watch(struct worker *w, bool on);
 /** worker_next_ended() - the oldest that nobody has seen. Return: false: there is none [main] */

@@ -1,16 +1,27 @@
-/* worker_ended.c - a worker tells of the flows that end, while somebody listens (gateway_events.c). */
-#include <stdio.h>
+/* worker_ended.c - a worker keeps the last flows that ended, and tells of each while somebody listens (gateway_events.c).
+ *
+ * What ended is kept as text, in memory of its own: the way out and the rules that the texts come from may be gone when somebody asks. */
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "worker_impl.h"
 
-/* 256 records of about 450 bytes. */
-#define ENDED_BYTES   (1u << 17)
+/* 256 records of about 600 bytes, for those who listen. */
+#define ENDED_BYTES   (1u << 18)
 #define ENDED_RECORDS 256
 
 struct worker_ended {
     struct ring ring; /* the worker puts, the main thread takes */
     uint8_t memory[ENDED_BYTES];
+};
+
+struct worker_last {
+    uint64_t count; /* ever */
+    struct {
+        uint64_t at_us;
+        struct status_ended flow;
+    } slot[WORKER_LAST_MAX];
 };
 
 struct watch_order {
@@ -19,27 +30,78 @@ struct watch_order {
     bool on;
 };
 
+static void put_text(char *to, size_t size, const char *text)
+{
+    size_t len = strnlen(text, size - 1);
+
+    memcpy(to, text, len);
+    to[len] = '\0';
+}
+
+static void put_ended(struct status_ended *to, const struct flow_end *e)
+{
+    to->id = e->id;
+    to->key = e->key;
+    to->up = e->bytes_up;
+    to->down = e->bytes_down;
+    to->age_ms = e->age_ms;
+    to->ago_ms = 0;
+    put_text(to->upstream, sizeof(to->upstream), upstream_name(e->way));
+    put_text(to->rule, sizeof(to->rule), rules_name(forward_policy_rules(e->policy), e->rule));
+    put_text(to->reason, sizeof(to->reason), e->why ? e->why : "ended");
+    put_text(to->host, sizeof(to->host), e->name);
+}
+
 static void on_flow_ended(void *arg, const struct flow_end *e)
 {
     struct worker *w = arg;
-    struct status_ended *to = ring_reserve(&w->ended->ring, sizeof(*to));
+    uint64_t at = w->last->count++ % WORKER_LAST_MAX;
+    struct status_ended *to = w->ended_wanted ? ring_reserve(&w->ended->ring, sizeof(*to)) : NULL;
 
+    w->last->slot[at].at_us = loop_now_us(w->loop);
+    put_ended(&w->last->slot[at].flow, e);
     if (!to)
         return;
-    *to =
-        (struct status_ended){ .key = e->key, .up = e->bytes_up, .down = e->bytes_down, .age_ms = e->age_ms };
-    snprintf(to->upstream, sizeof(to->upstream), "%s", upstream_name(e->way));
-    snprintf(to->rule, sizeof(to->rule), "%s", rules_name(forward_policy_rules(e->policy), e->rule));
-    snprintf(to->reason, sizeof(to->reason), "%s", e->why ? e->why : "ended");
+    *to = w->last->slot[at].flow;
     ring_commit(&w->ended->ring);
 }
+
+/* ---- the last ones ---- */
+
+int worker_last_open(struct worker *w)
+{
+    w->last = calloc(1, sizeof(*w->last)); /* touched when flows end */
+    if (!w->last)
+        return -ENOMEM;
+    forward_watch_ends(w->forward, on_flow_ended, w);
+    return 0;
+}
+
+size_t worker_last(const struct worker *w, struct status_ended **out)
+{
+    uint64_t now_us = loop_now_us(w->loop), n = w->last->count;
+    size_t count = n < WORKER_LAST_MAX ? (size_t)n : WORKER_LAST_MAX;
+    struct status_ended *list = calloc(count + 1, sizeof(*list));
+
+    *out = list;
+    if (!list)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t at = (n - 1 - i) % WORKER_LAST_MAX;
+
+        list[i] = w->last->slot[at].flow;
+        list[i].ago_ms = (now_us - w->last->slot[at].at_us) / 1000;
+    }
+    return count;
+}
+
+/* ---- those who listen ---- */
 
 static void do_watch(struct loop_msg *m)
 {
     struct watch_order *o = CONTAINER_OF(m, struct watch_order, msg);
 
-    if (o->worker->stack)
-        forward_watch_ends(o->worker->forward, o->on ? on_flow_ended : NULL, o->worker);
+    o->worker->ended_wanted = o->on;
     free(o);
 }
 

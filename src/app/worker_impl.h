@@ -55,7 +55,9 @@ struct worker {
     struct worker *peer[WORKERS_MAX];
     struct ring *inbox[WORKERS_MAX]; /* from each other worker */
     bool ring_bell[WORKERS_MAX];     /* we put something there during this turn */
-    struct worker_ended *ended;      /* worker_ended.c; NULL: nobody has listened yet */
+    struct worker_last *last;        /* worker_ended.c: flows that ended */
+    struct worker_ended *ended;      /* the same, for those who listen; NULL: nobody has yet */
+    bool ended_wanted;               /* somebody does now */
     struct log_sink *log;            /* of whoever made us; NULL: the process's */
     pthread_t thread;
     bool started;
@@ -80,6 +82,12 @@ void worker_groups_start(struct worker *w, struct forward_policy *p); /* in its 
 void worker_on_group_tested(void *arg, struct upstream *group, uint32_t member, uint32_t delay_us);
 void worker_on_group_no_udp(void *arg, struct upstream *group, uint32_t member);
 void worker_on_group_switch(void *arg, struct upstream *group, uint32_t from, uint32_t to);
+
+/* ---- worker_ended.c ---- */
+enum { WORKER_LAST_MAX = 100 };
+int worker_last_open(struct worker *w); /* needs forward; 0 or -ENOMEM */
+/** worker_last() - the flows that ended last, newest first, for free(); in its thread. Return: how many */
+size_t worker_last(const struct worker *w, struct status_ended **out);
 
 void worker_fetches_end(struct worker *w); /* worker_fetch.c: its thread has ended */
 

@@ -183,7 +183,7 @@ int workers_drain(struct worker *const *all, uint32_t count)
 struct question {
     struct loop_msg msg;
     struct worker *worker;
-    bool flows;
+    unsigned parts;
     worker_report_fn *fn;
     void *arg;
 };
@@ -304,7 +304,7 @@ static void do_report(struct loop_msg *m)
 {
     struct question q = *CONTAINER_OF(m, struct question, msg);
     struct worker *w = q.worker;
-    struct worker_report *r = w->stack ? report_new(w, q.flows) : NULL;
+    struct worker_report *r = w->stack ? report_new(w, (q.parts & STATUS_FLOWS) != 0) : NULL;
 
     free(CONTAINER_OF(m, struct question, msg));
     if (r) {
@@ -316,7 +316,9 @@ static void do_report(struct loop_msg *m)
         fill_pools(w, &r->status);
         worker_groups_report(w, &r->status);
         worker_upstreams_report(w, &r->status);
-        if (q.flows) {
+        if (q.parts & STATUS_ENDED)
+            r->ended_count = worker_last(w, &r->ended);
+        if (q.parts & STATUS_FLOWS) {
             uint64_t now_us = loop_now_us(w->loop);
 
             forward_flows(w->forward, put_flow, r);
@@ -327,13 +329,13 @@ static void do_report(struct loop_msg *m)
     q.fn(q.arg, w->index, r);
 }
 
-int worker_report(struct worker *w, bool flows, worker_report_fn *fn, void *arg)
+int worker_report(struct worker *w, unsigned parts, worker_report_fn *fn, void *arg)
 {
     struct question *q = malloc(sizeof(*q));
 
     if (!q)
         return -ENOMEM;
-    *q = (struct question){ { NULL, do_report }, w, flows, fn, arg };
+    *q = (struct question){ { NULL, do_report }, w, parts, fn, arg };
     loop_post(w->loop, &q->msg);
     return 0;
 }
@@ -375,6 +377,7 @@ void worker_report_free(struct worker_report *r)
     for (size_t i = 0; i < r->flow_count; i++)
         free((void *)(uintptr_t)r->flows[i].host);
     free(r->flows);
+    free(r->ended);
     free((void *)(uintptr_t)r->status.counters);
     free((void *)(uintptr_t)r->status.pools);
     free((void *)(uintptr_t)r->status.groups);

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -213,16 +214,55 @@ static void put_time(struct buf *line)
     put_text(line, text);
 }
 
-static void build_line(struct buf *line, enum log_format format, enum log_level level, const char *message)
+struct line { /* what a line of the log says */
+    enum log_level level;
+    const char *message;
+    const struct log_field *fields; /* JSON only */
+    size_t count;
+};
+
+/* Return: false: there was no room, and nothing was written. */
+static bool put_field(struct buf *line, const struct log_field *f)
 {
-    if (format == LOG_JSON)
-        put_text(line, "{\"time\":\"");
+    char number[24];
+
+    if (line->cap - line->len < strlen(f->name) + sizeof(number) + 8 + LINE_TAIL)
+        return false;
+    put_text(line, ",\"");
+    put_text(line, f->name);
+    put_text(line, f->text != NULL ? "\":\"" : "\":");
+    if (f->text != NULL) {
+        put_escaped(line, f->text, LOG_JSON);
+        buf_u8(line, '"');
+    } else {
+        snprintf(number, sizeof(number), "%" PRIu64, f->number);
+        put_text(line, number);
+    }
+    return true;
+}
+
+static void build_json(struct buf *line, const struct line *l)
+{
+    put_text(line, "{\"time\":\"");
     put_time(line);
-    put_text(line, format == LOG_JSON ? "\",\"level\":\"" : " ");
-    put_text(line, level_text(level));
-    put_text(line, format == LOG_JSON ? "\",\"message\":\"" : ": ");
-    put_escaped(line, message, format);
-    put_text(line, format == LOG_JSON ? "\"}\n" : "\n");
+    put_text(line, "\",\"level\":\"");
+    put_text(line, level_text(l->level));
+    put_text(line, "\",\"message\":\"");
+    put_escaped(line, l->message, LOG_JSON);
+    buf_u8(line, '"');
+    for (size_t i = 0; i < l->count && put_field(line, &l->fields[i]); i++)
+        ;
+    put_text(line, "}\n");
+}
+
+static void build_text(struct buf *line, const struct line *l)
+{
+    put_time(line);
+    buf_u8(line, ' ');
+    put_text(line, level_text(l->level));
+    put_text(line, ": ");
+    put_escaped(line, l->message, LOG_TEXT);
+    buf_u8(line, '\n');
 }
 
 /* One line, whole or counted as lost; half a line stays half (disk full), and is counted as well. */
@@ -243,28 +283,63 @@ static void sink_write(struct log_sink *sink, const struct buf *line)
         atomic_fetch_add_explicit(&sink->lost, 1, memory_order_relaxed);
 }
 
+static void write_line(struct log_sink *sink, const struct line *l)
+{
+    uint8_t memory[LINE_BYTES];
+    struct buf line;
+
+    buf_init(&line, memory, sizeof(memory));
+    if (sink->fn != NULL) {
+        put_escaped(&line, l->message, LOG_TEXT);
+        buf_u8(&line, 0);
+        sink->fn(sink->arg, l->level, (const char *)memory);
+        return;
+    }
+    if (sink->format == LOG_JSON)
+        build_json(&line, l);
+    else
+        build_text(&line, l);
+    sink_write(sink, &line);
+}
+
+static void format_message(char out[MESSAGE_BYTES], const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0)));
+static void format_message(char out[MESSAGE_BYTES], const char *fmt, va_list ap)
+{
+    if (vsnprintf(out, MESSAGE_BYTES, fmt, ap) >= MESSAGE_BYTES)
+        memcpy(out + MESSAGE_BYTES - 4, "...", 4);
+}
+
 void log_vline(enum log_level level, const char *fmt, va_list ap)
 {
-    struct log_sink *sink = sink_now();
-    uint8_t memory[LINE_BYTES];
     char message[MESSAGE_BYTES];
     int saved = errno;
-    struct buf line;
 
     if (!log_enabled(level))
         return;
-    if (vsnprintf(message, sizeof(message), fmt, ap) >= (int)sizeof(message))
-        memcpy(message + sizeof(message) - 4, "...", 4);
-    buf_init(&line, memory, sizeof(memory));
-    if (sink->fn != NULL) {
-        put_escaped(&line, message, LOG_TEXT);
-        buf_u8(&line, 0);
-        sink->fn(sink->arg, level, (const char *)memory);
-    } else {
-        build_line(&line, sink->format, level, message);
-        sink_write(sink, &line);
-    }
+    format_message(message, fmt, ap);
+    write_line(sink_now(), &(struct line){ level, message, NULL, 0 });
     errno = saved; /* a caller may log between a failed call and its look at errno */
+}
+
+void log_event(enum log_level level, const char *event, const struct log_field *fields, size_t count,
+               const char *fmt, ...)
+{
+    struct log_sink *sink = sink_now();
+    char message[MESSAGE_BYTES];
+    int saved = errno;
+    va_list ap;
+
+    if (!log_enabled(level))
+        return;
+    va_start(ap, fmt);
+    format_message(message, fmt, ap);
+    va_end(ap);
+    if (sink->fn == NULL && sink->format == LOG_JSON)
+        write_line(sink, &(struct line){ level, event, fields, count });
+    else
+        write_line(sink, &(struct line){ level, message, NULL, 0 });
+    errno = saved;
 }
 
 void log_line(enum log_level level, const char *fmt, ...)

@@ -143,7 +143,9 @@ static const struct cfg_key log_keys[] = {
       AT(log.format),
       .fallback = "text",
       .choices = log_formats,
-      .help = "how a line looks" },
+      .help =
+          "how a line looks; `json`: an object a line, for an ended flow with `id`, `source`, `destination`, "
+          "`host`, `upstream`, `rule`, `reason`, `up`, `down` and `age-ms`" },
     { .name = "output",
       .type = &cfg_output,
       AT(log.output),

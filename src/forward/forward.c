@@ -1,6 +1,7 @@
 /* forward.c - a worker's forwarder: what its flows share. Flows themselves are in tcp_flow.c, udp_flow.c and echo_policy.c. */
 #include "culvert/forward.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -175,28 +176,49 @@ enum stack_reject reject_for_icmp(bool v6, int type, int code)
     }
 }
 
-void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
-              uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why)
+static void log_flow(const struct flow_end *e, uint32_t held)
 {
-    enum log_level level = why ? LOG_INFO : LOG_DEBUG;
-    enum log_cause cause = why ? LOG_FLOW_FAILED : LOG_FLOW_ENDED;
-    struct ip_port from = { key->client, key->client_port }, to = { key->target, key->target_port };
-    char from_text[IP_PORT_TEXT_MAX], to_text[IP_PORT_TEXT_MAX], more[48] = "", name[256];
-    uint32_t held;
+    struct ip_port from = { e->key.client, e->key.client_port }, to = { e->key.target, e->key.target_port };
+    char from_text[IP_PORT_TEXT_MAX], to_text[IP_PORT_TEXT_MAX], id[20], more[48] = "";
+    const char *network = e->key.proto == IP_PROTO_TCP ? "tcp" : "udp", *why = e->why ? e->why : "ended";
+    const char *rule = rules_name(forward_policy_rules(e->policy), e->rule);
+    const struct log_field fields[] = {
+        { "id", id, 0 },
+        { "network", network, 0 },
+        { "source", ip_port_text(&from, from_text), 0 },
+        { "destination", ip_port_text(&to, to_text), 0 },
+        { "host", e->name, 0 },
+        { "upstream", upstream_name(e->way), 0 },
+        { "rule", rule, 0 },
+        { "reason", why, 0 },
+        { "up", NULL, e->bytes_up },
+        { "down", NULL, e->bytes_down },
+        { "age-ms", NULL, e->age_ms },
+        { "held-back", NULL, held },
+    };
 
-    if (f->on_end)
-        f->on_end(f->end_arg,
-                  &(struct flow_end){ *key, w->target[target], w->policy, rule, age_ms, up, down, why });
-    if (!log_enabled(level) || !log_limit_pass(&f->limits[cause], loop_now_us(f->loop), 10, &held))
-        return;
+    snprintf(id, sizeof(id), "%016" PRIx64, e->id);
     if (held)
         snprintf(more, sizeof(more), " (%u more lines like this held back)", held);
-    flow_name_shown(f, &key->target, name);
-    log_line(level, "%s %s -> %s%s%s%s via %s by %s: %s; up %llu down %llu bytes in %u.%03u s%s",
-             key->proto == IP_PROTO_TCP ? "tcp" : "udp", ip_port_text(&from, from_text),
-             ip_port_text(&to, to_text), name[0] ? " (" : "", name, name[0] ? ")" : "",
-             upstream_name(w->target[target]), rules_name(w->rules, rule), why ? why : "ended",
-             (unsigned long long)up, (unsigned long long)down, age_ms / 1000, age_ms % 1000, more);
+    log_event(e->why ? LOG_INFO : LOG_DEBUG, "flow ended", fields, ARRAY_LEN(fields),
+              "%s %s -> %s%s%s%s via %s by %s: %s; up %" PRIu64 " down %" PRIu64 " bytes in %u.%03u s%s",
+              network, from_text, to_text, e->name[0] ? " (" : "", e->name, e->name[0] ? ")" : "",
+              upstream_name(e->way), rule, why, e->bytes_up, e->bytes_down, e->age_ms / 1000,
+              e->age_ms % 1000, more);
+}
+
+void flow_ended(struct forward *f, struct flow_end *e)
+{
+    enum log_cause cause = e->why ? LOG_FLOW_FAILED : LOG_FLOW_ENDED;
+    char name[256];
+    uint32_t held;
+
+    e->name = flow_name_shown(f, &e->key.target, name);
+    if (f->on_end)
+        f->on_end(f->end_arg, e);
+    if (log_enabled(e->why ? LOG_INFO : LOG_DEBUG) &&
+        log_limit_pass(&f->limits[cause], loop_now_us(f->loop), 10, &held))
+        log_flow(e, held);
 }
 
 void forward_watch_ends(struct forward *f, flow_end_fn *fn, void *arg)
@@ -455,7 +477,7 @@ static bool has_left(const struct forward *f, const struct ways *w, const struct
 
 /* Six bits for the worker, one for UDP, 25 for the slot, 32 for when it began there: the slot's next flow has another id, but for
  * one that begins within the same millisecond or 49 days later. */
-static uint64_t flow_id(const struct forward *f, bool udp, uint32_t slot, uint32_t started_ms)
+uint64_t flow_id(const struct forward *f, bool udp, uint32_t slot, uint32_t started_ms)
 {
     return (uint64_t)f->worker << FLOW_ID_WORKER_SHIFT | (uint64_t)udp << 57 | (uint64_t)slot << 32 |
            started_ms;

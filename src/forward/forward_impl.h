@@ -427,9 +427,11 @@ bool forward_is_loop(struct forward *f, const struct flow_key *key);
 struct ip_port forward_target(const struct forward *f, const struct ip_port *dst);
 enum stack_reject reject_for_error(int err);
 enum stack_reject reject_for_icmp(bool v6, int type, int code);
-/** log_flow() - the one line of an ended flow. @why: NULL for an orderly end */
-void log_flow(struct forward *f, const struct flow_key *key, const struct ways *w, uint32_t target,
-              uint32_t rule, uint64_t up, uint64_t down, uint32_t age_ms, const char *why);
+/** flow_ended() - the one line of an ended flow, and whoever listens is told
+ * @e: all but `name`, which is found here */
+void flow_ended(struct forward *f, struct flow_end *e);
+/** flow_id() - of the flow in this slot of tcp_flows or udp_flows; see struct flow_info */
+uint64_t flow_id(const struct forward *f, bool udp, uint32_t slot, uint32_t started_ms);
 
 void tcp_flow_key(const struct tcp_flow *t, struct flow_key *out);
 /** tcp_flow_refuse() - end a flow that is still opening; the client's SYN is answered with RST */

@@ -33,16 +33,22 @@ static void flow_end(struct tcp_flow *t, const char *why)
 {
     struct forward *f = t->ways->f;
     struct tcp_info info = { 0 };
-    struct flow_key key;
+    struct flow_end end = { .id = flow_id(f, false, slab_index(&f->tcp_flows, t), t->started_ms),
+                            .way = t->ways->target[t->target],
+                            .policy = t->ways->policy,
+                            .rule = t->rule,
+                            .age_ms = forward_now_ms(f) - t->started_ms,
+                            .why = why };
 
-    tcp_flow_key(t, &key);
+    tcp_flow_key(t, &end.key);
     if (t->state == TCP_FLOW_OPENING) {
         owner_leave(t->opening->owner);
         slab_put(&f->openings, t->opening);
     } else
         tcp_conn_info(t->conn, &info);
-    log_flow(f, &key, t->ways, t->target, t->rule, info.bytes_up, info.bytes_down,
-             forward_now_ms(f) - t->started_ms, why);
+    end.bytes_up = info.bytes_up;
+    end.bytes_down = info.bytes_down;
+    flow_ended(f, &end);
     counter_add(&f->cnt.bytes_up, info.bytes_up);
     counter_add(&f->cnt.bytes_down, info.bytes_down);
     wheel_cancel(f->wheel, &t->timer);
@@ -53,7 +59,7 @@ static void flow_end(struct tcp_flow *t, const char *why)
     if (t->state == TCP_FLOW_ASK)
         owner_leave(t->owner);
     if (t->fake)
-        flow_name_release(f, &key.target);
+        flow_name_release(f, &end.key.target);
     ways_unref(t->ways);
     slab_put(&f->tcp_flows, t);
 }

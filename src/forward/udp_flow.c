@@ -30,11 +30,22 @@ static void assoc_free(struct udp_assoc *a)
 static void flow_free(struct udp_flow *u, const char *why)
 {
     struct forward *f = u->f;
-    struct flow_key key = { u->client.addr,       u->first_target.addr, u->client.port,
-                            u->first_target.port, IP_PROTO_UDP,         { 0 } };
+    struct flow_end end = { .id = flow_id(f, true, slab_index(&f->udp_flows, u), u->started_ms),
+                            .key = { u->client.addr,
+                                     u->first_target.addr,
+                                     u->client.port,
+                                     u->first_target.port,
+                                     IP_PROTO_UDP,
+                                     { 0 } },
+                            .way = u->ways->target[u->assocs ? u->assocs->target : 0],
+                            .policy = u->ways->policy,
+                            .rule = u->rule,
+                            .age_ms = forward_now_ms(f) - u->started_ms,
+                            .bytes_up = u->bytes_up,
+                            .bytes_down = u->bytes_down,
+                            .why = why };
 
-    log_flow(f, &key, u->ways, u->assocs ? u->assocs->target : 0, u->rule, u->bytes_up, u->bytes_down,
-             forward_now_ms(f) - u->started_ms, why);
+    flow_ended(f, &end);
     counter_add(&f->cnt.bytes_up, u->bytes_up);
     counter_add(&f->cnt.bytes_down, u->bytes_down);
     owner_leave(u->owner);

@@ -308,6 +308,12 @@ void route_forget_on_exit(struct route *rt)
     rt->opt.on_exit = ROUTE_RESTORE;
 }
 
+size_t route_not_followed(const struct route *rt, const struct ip_prefix **out)
+{
+    *out = rt->around.refused;
+    return rt->around.refuseds;
+}
+
 void route_undo(struct route *rt)
 {
     if (rt == NULL)

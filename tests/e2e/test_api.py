@@ -1,6 +1,7 @@
 """The control socket: what it shows and changes, who may ask, and that nobody who asks badly does harm (faults.md section 10)."""
 import json
 import os
+import re
 import shlex
 import socket
 import threading
@@ -301,6 +302,36 @@ def _(t):
             check_equal(said["column"], column, "column of %.40s: %s" % (body, text))
     check_equal(ask(gw, "POST", "/v1/reload", '{"drain-ms": -1}')[0], 400)
     check_equal(ask(gw, "POST", "/v1/reload")[0], 200)
+
+
+@test("flows that ended are kept with their reasons, newest first, a hundred of each worker; the log has the same in JSON", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    path = t.path("flows.log")
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], log={"level": "debug", "format": "json", "output": path})
+    client.download(lab.cli, at.TARGET[0], 100000)
+    check_equal(client.outcome(lab.cli, at.TARGET[0], 81)[0], "ECONNREFUSED")
+    within(t.slow(5), lambda: get(gw, "/v1/flows?ended=1")["ended"][0]["destination"] == at.TARGET[0] + ":81",
+           "the newest is the first")
+    kept = get(gw, "/v1/flows?ended=1")["ended"]
+    refused, whole = kept[0], kept[1]
+    check("refused" in refused["reason"], refused)
+    check_equal((whole["reason"], whole["upstream"], whole["network"]), ("ended", "up", "tcp"))
+    check(whole["down"] >= 100000 and re.fullmatch("[0-9a-f]{16}", whole["id"]) and whole["ago-ms"] >= refused["ago-ms"], whole)
+    with open(path, encoding="utf-8") as f:
+        lines = [json.loads(x) for x in f]
+    logged = [x for x in lines if x["message"] == "flow ended" and x["id"] == whole["id"]]
+    check_equal(len(logged), 1, "lines about that flow")
+    for key in ("network", "source", "destination", "host", "upstream", "rule", "reason", "up", "down", "age-ms"):
+        check_equal(logged[0][key], whole[key], key)
+    for _ in range(250):
+        client.outcome(lab.cli, at.TARGET[0], 81)
+    count = len(get(gw, "/v1/flows?ended=1")["ended"])
+    check(100 <= count <= 200, "%d are kept" % count)
+    r = gw.namespace.result([gateway.program(t), "connections", "--ended", "--api", gw.api])
+    check_equal(r.returncode, 0, r.stderr)
+    check(re.search(r"tcp .* -> %s:81 via up by .*refused" % re.escape(at.TARGET[0]), r.stdout), r.stdout[:600])
 
 
 @test("every command of docs/api.md works")

@@ -70,6 +70,8 @@ def _(t):
     lab.gw.ip(*["route add %s via %s proto dhcp" % (n, at.PROXY[":" in n])
                 for n in ("10.77.9.0/24", "0.0.0.0/1", "fd77:9::/64", "::/1")])
     gw.says(r"strict-route: a route to 10\.77\.9\.0/24 would lead past the tunnel and is not followed", 5)
+    within(t.slow(5), lambda: set(gw.status()["routes-not-followed"]) ==
+           {"10.77.9.0/24", "0.0.0.0/1", "fd77:9::/64", "::/1"}, "status shows them")
     # A LAN that claims to be part of the internet.
     lab.gw.ip("addr add 203.0.113.1/24 dev lan0", "addr add 2001:db8:7::1/64 dev lan0 nodad")
     works(lab)

@@ -133,6 +133,36 @@ static void bytes_of_strangers_can_neither_forge_a_line_nor_move_the_cursor(void
     }
 }
 
+static void an_event_is_a_sentence_as_text_and_fields_as_json(void **state)
+{
+    static char longest[3000];
+    const struct log_field fields[] = { { "source", "a \"b\"\n", 0 }, { "up", NULL, UINT64_MAX } };
+    const struct log_field many[] = { { "first", longest, 0 },
+                                      { "second", longest, 0 },
+                                      { "third", "x", 0 } };
+    struct fixture *f = *state;
+    size_t len;
+
+    log_to(f, LOG_INFO, LOG_TEXT);
+    log_event(LOG_INFO, "flow ended", fields, 2, "%s went", "it");
+    assert_string_equal(written(f) + 24, " info: it went\n");
+    log_to(f, LOG_INFO, LOG_JSON);
+    log_event(LOG_INFO, "flow ended", fields, 2, "%s went", "it");
+    assert_string_equal(written(f) + 9 + 24,
+                        "\",\"level\":\"info\",\"message\":\"flow ended\",\"source\":\"a "
+                        "\\\"b\\\"\\u000a\",\"up\":18446744073709551615}\n");
+    memset(longest, 'x', sizeof(longest) - 1);
+    log_to(f, LOG_INFO, LOG_JSON); /* it stays one line of JSON, whatever is in it */
+    log_event(LOG_INFO, "much", many, 3, "much");
+    len = strlen(written(f));
+    assert_in_range(len, 4000, 4096);
+    assert_string_equal(f->text + len - 7, "x...\"}\n");
+    assert_null(strstr(f->text, "third"));
+    log_to(f, LOG_WARNING, LOG_JSON);
+    log_event(LOG_INFO, "flow ended", fields, 2, "no");
+    assert_string_equal(written(f), "");
+}
+
 static void a_long_message_is_cut_and_says_so(void **state)
 {
     struct fixture *f = *state;
@@ -313,6 +343,7 @@ int main(void)
         LOG_TEST(a_line_has_the_time_the_level_and_the_message),
         LOG_TEST(lines_below_the_level_are_not_written),
         LOG_TEST(bytes_of_strangers_can_neither_forge_a_line_nor_move_the_cursor),
+        LOG_TEST(an_event_is_a_sentence_as_text_and_fields_as_json),
         LOG_TEST(a_long_message_is_cut_and_says_so),
         LOG_TEST(a_line_that_cannot_be_written_is_counted_and_errno_is_kept),
         LOG_TEST(a_pipe_that_nobody_reads_is_not_waited_for),
