@@ -182,9 +182,8 @@ static void give_up_the_rest(const struct helper_options *opt)
     if (privilege_account_find(opt->dns ? NULL : opt->account, &account, &err) != 0 ||
         privilege_become(&account, &err) != 0 || privilege_keep(opt->keep, &err) != 0)
         _exit(1);
-    if (opt->sandbox &&
-        sandbox_listen() ==
-            0) /* no Landlock: inside it no process outside may be looked at, which is our trade */
+    /* No Landlock: inside it no process outside may be looked at, which is our trade. */
+    if (opt->sandbox && sandbox_listen() == 0)
         (void)sandbox_calls(SANDBOX_HELPER, &err); /* the gateway has said it if this kernel cannot */
 }
 

@@ -12,7 +12,6 @@ struct route_watcher {
     struct loop_timer again;  /* the end of the minute in which nothing is put back */
     bool device_was_away;     /* then routes are missing because the kernel took them */
     bool left_alone;          /* said so in this minute; nft_left_alone likewise */
-    bool spoke_of_routes;     /* strict: that a route of others is not followed */
     bool nft_left_alone;
     uint64_t nft_restored_us;
     uint64_t restored_us; /* when somebody's removal was last undone; 0: never */
