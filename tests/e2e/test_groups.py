@@ -1,5 +1,7 @@
 """Groups and chains (config.md proxy-groups, dialer-proxy) through a gateway, with real servers that die and come back."""
-from faultd import FaultServer, close, greet, handshake, hang, relay, reply, request, send, wait
+import time
+
+from faultd import FaultServer, close, greet, handshake, hang, relay, reply, request, reset, send, wait
 from harness import check, check_equal, client, fronts, servers, test, within
 from harness import lab as at
 from harness.fronts import Pki
@@ -141,6 +143,50 @@ def _(t, trusted):
         within(t.slow(10), lambda: all(m["failures"] > 0 for m in gw.status()["groups"]["g"]["members"].values()), "both have failed")
         check_equal([m["delay-ms"] for m in gw.status()["groups"]["g"]["members"].values()], [0, 0], "what was measured")
     check_equal(web.asked(), ["/generate_204 200"] if trusted else [])
+
+
+class Flapping(FaultServer):
+    """A good server for a second, then one that resets whoever comes, and so on; who is there stays."""
+
+    def __init__(self, t, lab, port=2000):
+        self.start, self.turned_away = time.monotonic(), 0
+        super().__init__(t, lab.srv, at.PROXY[0], port, self._answer)
+
+    def _answer(self, _):
+        if int(time.monotonic() - self.start) % 2 == 0:
+            return GOOD
+        self.turned_away += 1
+        return [reset()]
+
+
+@test("a member is up for a second and down for a second, for a minute: no flow sees it, one switch in 30 s, no storm of dials",
+      rows=["S13"], limit=180, long=True, cases={"before a good one": ("a", "b"), "behind it": ("b", "a")})
+def _(t, *members):
+    lab = t.lab()
+    lab.services()
+    a, b = Flapping(t, lab), servers.microsocks(lab)
+    gw = gateway(lab, [a.proxy("a"), b.proxy("b")], [group(members=members, **{"max-failures": 2, "retry-after": "1s"})])
+    end, fetched, living = time.monotonic() + 60, 0, []
+    while time.monotonic() < end:
+        client.download(lab.cli, at.TARGET[fetched % 2], 10000)
+        fetched += 1
+        if fetched % 20 == 1:
+            living.append(client.tcp(lab.cli, at.TARGET[0], 7, timeout=10))
+        for s in living[-20:]:
+            s.sendall(b"x")
+            check_equal(client.receive(s, 1), b"x", "a flow that runs")
+        time.sleep(0.05)                # a pace, not a wait
+    for s in living:
+        s.sendall(b"end")
+        check_equal(client.receive(s, 3), b"end", "a flow that has run all the time")
+    switches, tests = gw.counter("group.switches"), gw.counter("group.tests")
+    t.note("%d flows, %d that lived on; %d switches; %d tests; %d connections to the member, %d turned away" % (
+        fetched, len(living), switches, tests, len(a.connections), a.turned_away))
+    check(fetched >= 200, "%d flows in a minute" % fetched)
+    check(switches <= 3, "%d switches in a minute" % switches)
+    # max-failures, and then tests, which come less and less often.
+    check(a.turned_away <= 2 + 30, "the member was dialled %d times while it was down" % a.turned_away)
+    check_equal(gw.counter("flow.tcp_failed"), 0)
 
 
 @test("load-balance: round-robin spreads, a hash stays", rows=[], limit=60, cases={x: x for x in ("round-robin", "consistent-hash", "sticky")})
