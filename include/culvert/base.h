@@ -1,7 +1,7 @@
 /* base.h - what every folder shares: addresses, byte views, keyed hash, random numbers, rings, log, counters.
  * Knows     nothing of packets' meaning, of loops, sockets or threads; it sits below all other folders.
  * Threads   [any] unless a function says otherwise: there is no shared mutable state except the log's sink.
- * Memory    nothing here allocates, except where the name ends in _new. */
+ * Memory    nothing here allocates, except where the name ends in _new; slab_init() and buffers_init() map address space, once. */
 #ifndef CULVERT_BASE_H
 #define CULVERT_BASE_H
 
@@ -379,6 +379,7 @@ bool log_limit_pass(struct log_limit *l, uint64_t now_us, uint32_t per_second, u
 struct err {
     char text[256];
 };
+/* What does not fit is cut. */
 int err_set(struct err *e, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4))); /* returns @r; @e may be NULL */
 

@@ -1,6 +1,7 @@
-/* dns.h - DNS messages as bytes: questions and answers read with bounds, queries and replies written.
+/* dns.h - DNS messages as bytes: questions and answers read with bounds, queries and replies written; and the book of names.
  * Knows     RFC 1035, RFC 6891 (EDNS), RFC 2308 (negative answers), RFC 3596 (AAAA); no socket, no clock, no dice.
- * Threads   [any] pure functions; nothing allocates.
+ * Threads   messages, names and patterns: [any] pure functions that allocate nothing. The book of names at the end says for each
+ *           function who may call it; it allocates in name_book_new() and name_book_encode() only.
  * Bounds    every reader stops within the bytes it was given, in time linear in them, whatever the counts and pointers
  *           inside claim (faults.md D1, D2). */
 #ifndef CULVERT_DNS_H

@@ -1,7 +1,7 @@
 /* loop.h - one thread's event loop (libev, epoll): descriptors, timers, messages from other threads, netlink.
  * Knows     libev and the monotonic clock; nothing of packets.
- * Threads   a loop belongs to the thread that calls loop_run(); before that, to its maker. Only loop_post() and loop_stop()
- *           may be called from elsewhere, marked [any].
+ * Threads   a loop belongs to the thread that calls loop_run(); before that, to its maker. Only what is marked [any] may be
+ *           called from elsewhere: loop_post(), loop_ring_doorbell(), loop_stop().
  * Order     in one turn: descriptors and timers, then posted messages, then the on_turn_end hooks, then sleep. */
 #ifndef CULVERT_LOOP_H
 #define CULVERT_LOOP_H

@@ -1,6 +1,8 @@
 /* resolver.h - addresses of host names, asked from name servers without ever blocking (RFC 1035, RFC 6891).
- * Knows     the hosts file, resolv.conf and name servers over UDP and TCP; nothing of why a name is asked.
- * Threads   [worker] one resolver belongs to one loop; nothing is shared.
+ * Knows     the hosts file, resolv.conf and name servers over UDP and TCP, for clients also over TLS and HTTPS (RFC 7858, RFC 8484);
+ *           nothing of why a name is asked.
+ * Threads   [worker] one resolver, one dns_service belongs to one loop; services speak to each other by messages. Plans are immutable
+ *           and counted [any]; exceptions are marked.
  * Bounds    an answer or an error within 5 s; a bounded cache; one question on the wire for all who ask the same name.
  * Files     read in the loop's thread when they changed, at most once a second; only their first MiB counts.
  * Not here  getaddrinfo and nsswitch.conf (design.md section 6, Names); `search` and `ndots`: names are taken as complete. */

@@ -2,7 +2,11 @@
  * Knows     what a flow is made of (addresses, name, ports, program); never what a target is: it is a number that the caller gave.
  *           It fetches nothing: what is missing for a decision is named in the verdict, and the caller asks again when it has it.
  * Threads   [any] a loaded list, a set and a database are immutable and counted, shared by all workers.
- * Memory    rules_match() allocates nothing and takes no lock. */
+ * Memory    is allocated when something is loaded, and by nothing else: rules_new(), rules_with_set(), rule_set_build() to
+ *           rule_set_finish(), rule_set_parse(), rule_geo_open(), and while rules_value_parse() and its kin try an expression. Whatever
+ *           asks (rules_match(), rules_why(), rule_set_has_*()) allocates nothing, takes no lock and does not block; an expression
+ *           works in 40 KiB of the caller's stack. A database is mapped: a page that is not in memory is read from the disk then.
+ * Errors    0 or -errno, with a sentence where there is an @err; *out is untouched on failure. */
 #ifndef CULVERT_RULES_H
 #define CULVERT_RULES_H
 
@@ -96,8 +100,8 @@ struct rules; /* immutable, counted */
  * Return: 0; -ENOMEM; -EINVAL: a condition contradicts its kind (ports in the wrong order, prefix over 128, no network, a set or a
  * database that is not there, an expression that pcre2 refuses). */
 int rules_new(const struct rule *list, size_t n, uint32_t implicit_target, struct rules **out);
-struct rules *rules_ref(struct rules *r); /* returns @r */
-void rules_unref(struct rules *r);        /* NULL is fine */
+struct rules *rules_ref(struct rules *r); /* [any] returns @r */
+void rules_unref(struct rules *r);        /* [any] NULL is fine */
 size_t rules_count(const struct rules *r);
 /* The name given to rules_new(), or "" for none; "(no rule)" for RULE_IMPLICIT. Lives as long as @r. */
 const char *rules_name(const struct rules *r, uint32_t rule);
@@ -141,7 +145,8 @@ struct rule_verdict {
     bool regex_gave_up; /* an expression met its limit of steps, and so did not match */
 };
 
-/** rules_match() - the first rule that takes @flow; there is always a verdict */
+/** rules_match() - the first rule that takes @flow; there is always a verdict [any] the packet path
+ * @flow: borrowed for the call, as all that it points to */
 void rules_match(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out);
 /** rules_match_counted() - the same; @visited grows by the places of the indexes and the rules that were looked at */
 void rules_match_counted(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out,
@@ -189,6 +194,7 @@ size_t rule_set_count(const struct rule_set *s);
 size_t rule_set_bytes(const struct rule_set *s); /* of memory */
 /** rule_set_has_name() - is @name (normalised) in it? @visited may be NULL */
 bool rule_set_has_name(const struct rule_set *s, const char *name, uint64_t *visited);
+/* The same for an address; false for none and for a set of names. */
 bool rule_set_has_addr(const struct rule_set *s, const struct ip_addr *addr, uint64_t *visited);
 
 /* ---- databases of addresses (MaxMind's format) ------------------------------------------------------------------ */

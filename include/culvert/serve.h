@@ -27,25 +27,26 @@ void serve_ledger_free(struct serve_ledger *l);  /* after all threads; NULL is f
 
 #define SERVE_STREAMS_DEFAULT 16384
 
-struct serve_options {
+struct serve_options {              /* copied by serve_open(), users with their strings */
     struct ip_port listen;          /* port 0: any; see serve_port() */
-    bool udp;                       /* UDP ASSOCIATE; default true */
+    bool udp;                       /* UDP ASSOCIATE and UDP in TCP; what is read from a file: true */
     const struct serve_user *users; /* none: no login */
     size_t user_count;
     struct ip_prefix allow[32]; /* destinations allowed; none: all (it binds to loopback by default) */
     size_t allows;
     struct serve_per_user per_user;
     struct serve_ledger *ledger; /* borrowed; shared by all threads; NULL: no limits of users */
-    uint32_t connect_timeout_ms; /* 10,000 */
+    uint32_t connect_timeout_ms; /* of the handshake, and of a dial; 0: 10,000 */
     uint32_t max_streams;        /* per thread; 0: SERVE_STREAMS_DEFAULT */
 };
 
 /* One server thread's part: listener, connections, associations. */
 struct serve;
 /** serve_open() - start listening in @env's loop; each thread opens its own on the same address
+ * @env: borrowed until serve_close()
  * Return: 0; -errno with a sentence in @err (faults.md C8: port in use). */
 int serve_open(const struct serve_options *opt, struct up_env *env, struct serve **out, struct err *err);
-uint16_t serve_port(const struct serve *s);
+uint16_t serve_port(const struct serve *s); /* the one that was bound, host order */
 /* Who may do what, as it is read again: users, `allow`, limits, and of MASQUE the certificate. */
 struct serve_access;
 /** serve_access_new(), masque_access_new() - a copy of that part of @opt, in one piece that belongs to whoever has it. NULL: no memory [any] */
@@ -53,7 +54,7 @@ struct serve_access *serve_access_new(const struct serve_options *opt);
 void serve_access_free(struct serve_access *a); /* NULL is fine; [any] while no server has it */
 /** serve_set_access() - takes @a: for connections from now on; what is open goes on. Return: 0; -ENOMEM, and all is as it was. */
 int serve_set_access(struct serve *s, struct serve_access *a);
-void serve_close(struct serve *s); /* all connections with it */
+void serve_close(struct serve *s); /* all connections with it, at once; NULL is fine */
 
 struct serve_counters {
     counter accepted, refused, streams, udp_associations, bytes_up, bytes_down, datagrams_up, datagrams_down,
@@ -82,7 +83,8 @@ struct masque_options {
 };
 
 struct masque; /* one server thread's part */
-/** masque_open() - start listening in @env's loop. Return: 0; -errno with a sentence in @err */
+/** masque_open() - start listening in @env's loop; @opt is copied, @env borrowed until masque_close()
+ * Return: 0; -errno with a sentence in @err */
 int masque_open(const struct masque_options *opt, struct up_env *env, struct masque **out, struct err *err);
 uint16_t masque_port(const struct masque *m);
 struct serve_access *masque_access_new(const struct masque_options *opt);
@@ -93,6 +95,7 @@ int masque_set_access(struct masque *m, struct serve_access *a);
  * @exit: who says that a hop limit ran out here, for IPv4 and IPv6; none: a ping's time is up in silence */
 void masque_attach_echo(struct masque *m, struct echo_proxy *echo, const struct ip_addr *exit4,
                         const struct ip_addr *exit6);
+/** masque_on_echo_answer() - on_answer of that proxy; @responder: as the server gave it, late and foreign ones are dropped and counted */
 void masque_on_echo_answer(void *masque, uint64_t responder, const struct echo_proxy_answer *a);
 void masque_close(struct masque *m); /* all connections with it; NULL is fine */
 

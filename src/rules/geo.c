@@ -97,9 +97,15 @@ static bool lookup(const struct rule_geo *g, const struct ip_addr *addr, MMDB_en
     return code == MMDB_SUCCESS && found.found_entry;
 }
 
+/* Not MMDB_get_value(), which allocates a list of its arguments. */
+static bool get(MMDB_entry_s *e, const char *const *path, MMDB_entry_data_s *out)
+{
+    return MMDB_aget_value(e, out, path) == MMDB_SUCCESS && out->has_data;
+}
+
 static bool value_is(const MMDB_entry_data_s *v, const char *code, size_t len)
 {
-    return v->has_data && v->type == MMDB_DATA_TYPE_UTF8_STRING && v->data_size == len &&
+    return v->type == MMDB_DATA_TYPE_UTF8_STRING && v->data_size == len &&
            strncasecmp(v->utf8_string, code, len) == 0;
 }
 
@@ -107,23 +113,25 @@ bool geo_has_country(const struct rule_geo *g, const struct ip_addr *addr, const
 {
     static const char *const paths[][3] = { { "country", "iso_code", NULL },
                                             { "registered_country", "iso_code", NULL } };
+    static const char *const whole[] = { NULL };
     MMDB_entry_data_s v;
     MMDB_entry_s e;
 
     if (!lookup(g, addr, &e))
         return false;
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
-        if (MMDB_aget_value(&e, &v, paths[i]) == MMDB_SUCCESS && v.has_data)
+        if (get(&e, paths[i], &v))
             return value_is(&v, code, len);
-    if (MMDB_get_value(&e, &v, NULL) != MMDB_SUCCESS || !v.has_data)
+    if (!get(&e, whole, &v))
         return false;
     if (v.type != MMDB_DATA_TYPE_ARRAY)
         return value_is(&v, code, len);
     for (uint32_t i = 0, n = v.data_size; i < n && i < 64; i++) {
         char index[12];
+        const char *const path[] = { index, NULL };
 
         snprintf(index, sizeof(index), "%u", i);
-        if (MMDB_get_value(&e, &v, index, NULL) == MMDB_SUCCESS && value_is(&v, code, len))
+        if (get(&e, path, &v) && value_is(&v, code, len))
             return true;
     }
     return false;
@@ -131,11 +139,11 @@ bool geo_has_country(const struct rule_geo *g, const struct ip_addr *addr, const
 
 bool geo_asn(const struct rule_geo *g, const struct ip_addr *addr, uint32_t *out)
 {
+    static const char *const path[] = { "autonomous_system_number", NULL };
     MMDB_entry_data_s v;
     MMDB_entry_s e;
 
-    if (!lookup(g, addr, &e) || MMDB_get_value(&e, &v, "autonomous_system_number", NULL) != MMDB_SUCCESS ||
-        !v.has_data)
+    if (!lookup(g, addr, &e) || !get(&e, path, &v))
         return false;
     if (v.type == MMDB_DATA_TYPE_UINT32)
         *out = v.uint32;

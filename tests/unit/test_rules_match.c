@@ -11,6 +11,37 @@
 
 #include "mmdb_writer.h"
 
+/* ---- allocations, counted: these take the place of the C library's for this program and the libraries that it loads ---- */
+
+extern void *__interceptor_malloc(size_t size) __attribute__((weak)); /* the sanitizer's */
+extern void *__interceptor_calloc(size_t n, size_t size) __attribute__((weak));
+extern void *__interceptor_realloc(void *old, size_t size) __attribute__((weak));
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *old, size_t size);
+
+static volatile unsigned allocations; /* the compiler thinks that malloc() changes nothing */
+
+void *malloc(size_t size)
+{
+    allocations++;
+    return __interceptor_malloc ? __interceptor_malloc(size) : __libc_malloc(size);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    allocations++;
+    return __interceptor_calloc ? __interceptor_calloc(n, size) : __libc_calloc(n, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    allocations++;
+    return __interceptor_realloc ? __interceptor_realloc(old, size) : __libc_realloc(old, size);
+}
+
+/* ---- one rule, one flow ---- */
+
 struct books { /* what rules refer to */
     struct rule_set *names, *ranges, *mixed;
     struct rule_geo *country, *asn;
@@ -319,6 +350,36 @@ static void every_kind_answers_as_the_table_says(void **state)
     assert_int_equal(wrong, 0);
 }
 
+static void asking_allocates_nothing(void **state) /* culvert/rules.h */
+{
+    const struct books *b = *state;
+    void *volatile counted; /* or the compiler leaves both out */
+    unsigned before;
+
+    before = allocations;
+    counted = malloc(1);
+    free(counted);
+    assert_int_equal(allocations, before + 1); /* it counts */
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct rules *r = rules_of_one(b, rows[i].rule);
+        char room[512], why[256];
+        struct rule_flow flow = flow_from(rows[i].flow, room);
+        struct rule_verdict v;
+        uint64_t visited = 0;
+
+        before = allocations;
+        rules_match(r, &flow, &v);
+        rules_match_counted(r, &flow, &v, &visited);
+        (void)rules_why(r, 0, &flow, why, sizeof(why));
+        if (flow.target.name != NULL)
+            (void)rule_set_has_name(b->names, flow.target.name, &visited);
+        (void)rule_set_has_addr(b->ranges, &flow.target.addr, &visited);
+        if (allocations != before)
+            fail_msg("%s, %s: %u allocations", rows[i].rule, rows[i].flow, allocations - before);
+        rules_unref(r);
+    }
+}
+
 /* A list of 40 values becomes a set of its own; the answers stay the same. */
 static void many_values_of_one_key_answer_as_a_few_do(void **state)
 {
@@ -439,6 +500,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_answers_as_the_table_says),
+        cmocka_unit_test(asking_allocates_nothing),
         cmocka_unit_test(many_values_of_one_key_answer_as_a_few_do),
         cmocka_unit_test(what_is_asked_for_is_what_the_first_open_rule_lacks),
         cmocka_unit_test(a_refreshed_set_takes_the_place_of_the_old_one),
