@@ -135,7 +135,7 @@ static const char *word_with_colon(const char *text)
 
 bool cfg_wrong_kind(struct cfg_read *r, const struct cfg_node *v, const char *expects)
 {
-    if (cfg_is_null(v) && strncmp(expects, "a map", 5) == 0)
+    if (cfg_is_null(v) && strcmp(expects, "a map (key: value)") == 0)
         cfg_error(r, v, "has no value; %s would work, each key on a line of its own that is indented",
                   expects);
     else if (cfg_is_null(v))

@@ -246,3 +246,31 @@ def _(t):
     now = gateway.network_state(lab.gw)
     for what in ("-4 rule", "-6 rule", "nft"):
         check_equal(now[what], made[what], what)
+
+
+# As OpenWrt's fw4 makes it: what is of no zone is refused. docs/recipes.md has the rule.
+FIREWALL = """table inet fw {
+ chain forward { type filter hook forward priority filter; policy drop;
+  ct state established,related accept
+  iifname lan0 oifname wan0 accept
+ }
+}
+"""
+
+
+@test("a router whose firewall forwards nothing to unknown interfaces: the rule of docs/recipes.md opens the device, and no more", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    lab.gw.nft(FIREWALL)
+    gw, proxy = start(t, lab, **{"include-interface": ["lan0"]})
+    only = lab.only("host %s" % proxy.address)
+    for target in at.TARGET:
+        check_equal(client.outcome(lab.cli, target, 8080, timeout=1)[0], "timed out", "%s through a closed firewall" % target)
+    recipe = open(os.path.join(os.path.dirname(__file__), "../../docs/recipes.md"), encoding="utf-8").read()
+    rule = "nft insert rule inet fw4 forward iifname br-lan oifname culvert0 accept"
+    check(rule in recipe, "docs/recipes.md has another rule")
+    lab.gw.run(rule.replace("fw4", "fw").replace("br-lan", "lan0").replace("culvert0", "tun0").split())
+    works(lab, [lab.cli])
+    only.check_nothing()
+    gw.check_alive()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The OpenWrt package as far as it can be looked at without its SDK: ash reads the scripts, shellcheck has nothing to say, UCI files turn
-into configurations that load, and the Makefile names files that are there. Not looked at: that OpenWrt's build takes the Makefile, procd itself, and
+into configurations that load, the service asks procd for what it should, and the Makefile names files that are there. Not looked at: that OpenWrt's build takes the Makefile, procd itself, and
 a router. Run from the top of the tree; BUILD_DIR names a build with the program.
 """
 import os
@@ -92,6 +92,70 @@ def check_uci():
                     faults.append(f"{more!r}: lacks {line!r}:\n{text}")
 
 
+# rc.common and procd as far as the service uses them: each call becomes a line. What runs and what was asked for are the test's.
+PROCD = r"""
+procd_open_instance() { echo open; }
+procd_close_instance() { echo close; }
+procd_set_param() { echo "$@"; }
+procd_send_signal() { echo signal "$@"; }
+procd_add_reload_trigger() { echo trigger "$@"; }
+service_running() { [ -n "$RUNNING" ]; }
+start() { start_service; }
+stop() { echo stop; }
+logger() { sed 's/^/log: /'; }
+modprobe() { :; }
+"""
+
+GOOD = "config culvert 'main'\n\toption enabled '1'\nconfig rules 'rules'\n\tlist rule 'MATCH,DIRECT'\n"
+BAD = GOOD.replace("MATCH,DIRECT", "MATCH,nobody")
+STARTED = ["open", "command PROG run -c FILE", "respawn 3600 5 5", "limits nofile=16384 16384", "stderr 1", "file FILE", "close"]
+# what is called, is it running, the UCI file; exit status, and what it says ("log:" lines: those that have these words)
+SERVICE_ROWS = [
+    ("start_service", "", GOOD.replace("'1'", "'0'"), 0, []),
+    ("start_service", "", GOOD, 0, STARTED),
+    ("start_service", "", BAD, 1, ["log: nobody"]),
+    ("start_service", "", GOOD + "config culvert 'main'\n\toption enabled '1'\n\toption config_file '/nonexistent'\n", 1, ["log: no such file"]),
+    ("reload_service", "1", GOOD, 0, ["signal culvert * HUP"]),
+    ("reload_service", "1", BAD, 2, ["log: nobody"]),
+    ("reload_service", "", GOOD, 0, STARTED),
+    ("reload_service", "1", GOOD.replace("'1'", "'0'"), 0, ["stop"]),
+    ("service_triggers", "", GOOD, 0, ["trigger culvert"]),
+]
+
+
+def same(said, wanted):
+    """Lines of the program's own (warnings, "fine") come from logger; one of them must have the words that a row names."""
+    logged = [line for line in said if line.startswith("log:")]
+    rest = [line for line in said if not line.startswith("log:")]
+    return rest == [w for w in wanted if not w.startswith("log:")] and \
+        all(any(w[5:] in line for line in logged) for w in wanted if w.startswith("log:"))
+
+
+def check_service():
+    """The init script itself, in busybox's shell."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(os.path.join(folder, "lib"))
+        with open(os.path.join(folder, "lib", "functions.sh"), "w", encoding="utf-8") as f:
+            f.write(FUNCTIONS)
+        with open(os.path.join(folder, "procd.sh"), "w", encoding="utf-8") as f:
+            f.write(PROCD)
+        script = open(SCRIPTS[1], encoding="utf-8").read().replace("/usr/lib/culvert/uci-to-yaml", f"busybox ash {os.path.abspath(SCRIPTS[0])}")
+        script = script.replace("PROG=/usr/sbin/culvert", f"PROG={PROGRAM}").replace("FOLDER=/var/run/culvert", f"FOLDER={folder}/run")
+        with open(os.path.join(folder, "init.sh"), "w", encoding="utf-8") as f:
+            f.write(script)
+        for call, running, uci, status, wanted in SERVICE_ROWS:
+            with open(os.path.join(folder, "culvert"), "w", encoding="utf-8") as f:
+                f.write(uci)
+            lines = f". {folder}/lib/functions.sh; . {folder}/procd.sh; . {folder}/init.sh; {call}"
+            r = run("busybox", "ash", "-c", lines, env={**os.environ, "IPKG_INSTROOT": folder, "UCI_FOLDER": folder, "RUNNING": running})
+            said = r.stdout.replace(PROGRAM, "PROG").replace(f"{folder}/run/culvert.yaml", "FILE").splitlines()
+            if r.returncode != status or not same(said, wanted):
+                faults.append(f"{call} with {uci!r}: exit {r.returncode}: {said} {r.stderr}")
+        made = os.path.join(folder, "run", "culvert.yaml")
+        if os.stat(made).st_mode & 0o077:
+            faults.append(f"{made} holds passwords and is open to others")
+
+
 def check_makefile():
     text = open(f"{FOLDER}/Makefile", encoding="utf-8").read()
     version = re.search(r"project\(culvert VERSION ([0-9.]+)", open("CMakeLists.txt", encoding="utf-8").read()).group(1)
@@ -121,10 +185,11 @@ def main():
         if shutil.which("shellcheck") and (r := run("shellcheck", "-s", "dash", script)).returncode != 0:
             faults.append(f"{script}: {r.stdout}")
     check_uci()
+    check_service()
     check_makefile()
     for line in faults:
         print(line)
-    print(f"{len(ROWS)} UCI files, {len(faults)} faults")
+    print(f"{len(ROWS)} UCI files, {len(SERVICE_ROWS)} calls of the service, {len(faults)} faults")
     return 1 if faults else 0
 
 
