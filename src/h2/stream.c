@@ -5,9 +5,10 @@
  * stream and connection may send. A stream is freed when its owner and nghttp2 have both let go of it. */
 #include "h2_impl.h"
 
-/* A stream that takes a whole window within so many round trips, or this time at least, is held up by it. */
+/* A stream that takes a whole window within so many round trips, or this time at least, is held up by it. Windows beyond that are a
+ * queue in the other side's socket, and pings stand in it: with 20 ms instead of 4 they took 45 ms instead of 26 beside downloads. */
 #define GROW_RTTS   2
-#define GROW_MIN_US UINT64_C(20000)
+#define GROW_MIN_US UINT64_C(4000)
 #define LINGER_US   UINT64_C(10000000) /* for their end, after we let go of a stream that we have ended */
 
 /* ---- life ---- */

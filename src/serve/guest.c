@@ -203,7 +203,8 @@ static void step_tls(struct guest *g)
 static void look_for_end(struct guest *g)
 {
     uint8_t byte;
-    ssize_t n = recv(loop_io_fd(&g->io), &byte, 1, MSG_PEEK);
+    /* what TLS has read already waits, too, and their end is behind it */
+    ssize_t n = tls_unread(g->tls) ? 1 : recv(loop_io_fd(&g->io), &byte, 1, MSG_PEEK);
 
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
         guest_end(g, true);

@@ -11,7 +11,7 @@
 
 enum {
     BACKLOG = 4096,
-    ACCEPTS_MAX = 64, /* of one event */
+    ACCEPTS_MAX = 16, /* of one event; those of TLS take a part of a turn (faults.md L13) */
 };
 
 static void accept_again(struct wheel_timer *t, uint64_t now_us)
