@@ -293,8 +293,10 @@ int dns_read_answer(struct span msg, uint16_t id, const struct dns_question *q, 
 
 /* ---- answers that are handed on ---- */
 
-/* The lowest TTL of all records, and where the OPT record begins; the walk has been made before, so it cannot fail. */
-static void look_over(struct span msg, size_t at, const struct header *h, struct dns_relay *out)
+/* The lowest TTL of all records, and where the OPT record begins; the walk has been made before, so it cannot fail.
+ * @nothing: the answers lead to nothing, as CNAMEs without an address do: that holds no longer than "no such name" would (RFC 2308
+ * section 2.2). */
+static void look_over(struct span msg, size_t at, const struct header *h, bool nothing, struct dns_relay *out)
 {
     unsigned before = (unsigned)h->answers + h->authorities, all = before + h->additionals;
     uint32_t negative_s = out->answer.ttl_s;
@@ -302,7 +304,7 @@ static void look_over(struct span msg, size_t at, const struct header *h, struct
 
     out->len = msg.len;
     out->additionals = h->additionals;
-    out->answer.ttl_s = h->answers > 0 ? DNS_TTL_MAX_S : negative_s;
+    out->answer.ttl_s = nothing ? negative_s : DNS_TTL_MAX_S;
     for (unsigned i = 0; i < all; i++) {
         size_t begins = at;
 
@@ -337,7 +339,7 @@ int dns_read_relay(struct span msg, uint16_t id, const struct dns_question *q, s
         if (addresses && a.answer.rcode == DNS_NOERROR &&
             (r = read_addresses(msg, at, h.answers, q, &a.answer)) != 0)
             return r;
-        look_over(msg, at, &h, &a);
+        look_over(msg, at, &h, h.answers == 0 || (addresses && a.answer.n_addrs == 0), &a);
     }
     if (a.answer.ttl_s < DNS_TTL_MIN_S)
         a.answer.ttl_s = DNS_TTL_MIN_S;

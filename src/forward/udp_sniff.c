@@ -10,6 +10,8 @@
 #include "forward_impl.h"
 #include "sniff.h"
 
+/* Of a worker: all of them together hold no more than half of what may be held. */
+#define WAITS_MAX 128
 #define LOOKS_MAX                                                                                            \
     128 /* targets of one mapping whose decision is kept; then the one not used for longest goes */
 
@@ -24,7 +26,7 @@ int udp_sniff_init(struct forward *f)
 {
     int r = slab_init(&f->looks, sizeof(struct udp_look), f->opt.max_udp);
 
-    return r != 0 ? r : slab_init(&f->waits, sizeof(struct udp_wait), 256);
+    return r != 0 ? r : slab_init(&f->waits, sizeof(struct udp_wait), WAITS_MAX);
 }
 
 static void wait_free(struct forward *f, struct udp_wait *w)

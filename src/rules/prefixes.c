@@ -7,13 +7,12 @@
 
 int prefixes_add(struct prefixes *p, const struct ip_prefix *prefix, uint32_t value)
 {
+    if (p->count >= PREFIXES_MAX)
+        return -E2BIG;
     if (p->count == p->cap) {
         uint32_t cap = p->cap == 0 ? 64 : p->cap + p->cap / 2;
-        struct prefix_entry *list;
+        struct prefix_entry *list = realloc(p->list, cap * sizeof(*list));
 
-        if (p->count >= PREFIXES_MAX)
-            return -E2BIG;
-        list = realloc(p->list, cap * sizeof(*list));
         if (list == NULL)
             return -ENOMEM;
         p->list = list;

@@ -349,10 +349,44 @@ static void a_chain_of_128_pointers_is_refused(void **state) /* faults.md D1 */
     assert_int_equal(message_read_answer(&m, &q, &out), -EBADMSG);
 }
 
+/* RFC 2308 section 2.2: an alias of a name without addresses is kept no longer than the SOA says, however long the alias holds. */
+static void an_alias_that_leads_to_nothing_is_kept_as_nothing_is(void **state)
+{
+    struct dns_question q = question_of("a.example", DNS_AAAA);
+    struct dns_name target;
+    uint8_t soa[22] = { 0 };
+    struct dns_relay relay;
+    struct message m;
+
+    (void)state;
+    put_be32(soa + 18, 45);
+    assert_int_equal(dns_name_from_text("b.example", &target), 0);
+    for (unsigned with_soa = 0; with_soa < 2; with_soa++) {
+        message_begin(&m, MESSAGE_RESPONSE, 1, 1, with_soa, 0);
+        message_question(&m, &q);
+        message_cname(&m, &q.name, &target, 86400);
+        if (with_soa)
+            message_record(&m, "\0", 1, DNS_SOA, 3600, soa, sizeof(soa));
+        assert_int_equal(dns_read_relay((struct span){ m.bytes, m.b.len }, MESSAGE_ID, &q, &relay), 0);
+        assert_int_equal(relay.answer.n_addrs, 0);
+        assert_int_equal(relay.answer.ttl_s, with_soa ? 45 : 5);
+    }
+    message_begin(&m, MESSAGE_RESPONSE, 1, 2, 0,
+                  0); /* and one that leads somewhere as long as its records say */
+    q.type = DNS_A;
+    message_question(&m, &q);
+    message_cname(&m, &q.name, &target, 600);
+    message_a(&m, "\1b\7example", 11, 900, 1);
+    assert_int_equal(dns_read_relay((struct span){ m.bytes, m.b.len }, MESSAGE_ID, &q, &relay), 0);
+    assert_int_equal(relay.answer.n_addrs, 1);
+    assert_int_equal(relay.answer.ttl_s, 600);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_are_taken_in_order_with_the_lowest_ttl),
+        cmocka_unit_test(an_alias_that_leads_to_nothing_is_kept_as_nothing_is),
         cmocka_unit_test(ipv6_addresses_are_taken_but_no_mapped_ones),
         cmocka_unit_test(ttls_are_clamped_to_a_second_and_a_day),
         cmocka_unit_test(a_chain_of_16_cnames_is_followed_and_one_of_17_is_not),
