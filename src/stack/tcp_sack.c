@@ -100,7 +100,6 @@ static bool sent_after(uint32_t tx1, uint32_t end1, uint32_t tx2, uint32_t end2)
     return seq_lt(tx2, tx1) || (tx1 == tx2 && seq_lt(end2, end1));
 }
 
-/* RFC 8985 section 6.2, steps 2 and 3. */
 /* The client's clock tells which transmission arrived; without one, a time below the shortest that was ever
  * seen does. */
 static bool is_the_first_that_arrived(const struct tcp_conn *c, const struct segment *seg,
@@ -115,6 +114,7 @@ static bool is_the_first_that_arrived(const struct tcp_conn *c, const struct seg
     return age_us < c->min_rtt_us;
 }
 
+/* RFC 8985 section 6.2, steps 2 and 3. */
 void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg, const struct tcp_seg *in)
 {
     uint32_t end = seg->seq + seg->len, rtt = now_us32(c->s) - seg->tx_us;
