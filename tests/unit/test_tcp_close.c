@@ -195,6 +195,25 @@ static void an_orphan_does_not_live_for_ever(void **state) /* CLS-4; faults.md T
     lab_free(lab);
 }
 
+static void an_orphan_ends_after_eight_timeouts_whatever_the_user_timeout(void **state) /* CLS-4 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.config.user_timeout_ms = 24 * 3600 * 1000;
+    lab = lab_connected(&o);
+    lab_write(lab, 1000);
+    tcp_release(lab->conn);
+    lab->conn = NULL;
+    lab_run_us(lab, 20000000);
+    assert_int_equal(stack_tcp_count(lab->stack), 1);
+    lab_run_us(lab, 1000000000);
+    assert_int_equal(stack_tcp_count(lab->stack), 0);
+    lab_free(lab);
+}
+
 static void a_client_that_vanishes_meets_the_user_timeout(void **state) /* UTO-1; faults.md T11 */
 {
     struct lab *lab = lab_in(LAB_ESTABLISHED);
@@ -325,8 +344,34 @@ static void the_oldest_time_wait_record_gives_way(void **state) /* TW-1 */
     }
     assert_int_equal(lab->closes, 200);
     assert_int_equal(lab_in_use(lab, "timewait"), 64);
+    for (uint16_t i = 0; i < 200; i += 199) { /* the first is a stranger by now, the last is known */
+        lab_send(lab, &(struct lab_seg){
+                          .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 2, .port = (uint16_t)(1000 + i) });
+        assert_int_equal(lab_count(lab, "RST"), 1);
+        assert_int_equal(lab_count(lab, "ACK"), i > 0);
+    }
     lab_run_us(lab, 61000000);
     assert_int_equal(lab_in_use(lab, "timewait"), 0);
+    lab_free(lab);
+}
+
+static void answers_in_time_wait_are_limited(void **state) /* RST-5, TW-1 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.config.rst_per_second = 10;
+    lab = lab_connected(&o);
+    tcp_shutdown(lab->conn);
+    lab_batch(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 2 });
+    assert_int_equal(lab_in_use(lab, "timewait"), 1);
+    lab_clear(lab);
+    for (int i = 0; i < 30; i++)
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 1, .ack = 2 });
+    assert_int_equal(lab_count(lab, "ACK"), 10);
     lab_free(lab);
 }
 
@@ -467,6 +512,7 @@ int main(void)
         cmocka_unit_test(an_orphan_resets_a_client_that_goes_on_talking),
         cmocka_unit_test(release_with_unread_bytes_is_a_reset),
         cmocka_unit_test(an_orphan_does_not_live_for_ever),
+        cmocka_unit_test(an_orphan_ends_after_eight_timeouts_whatever_the_user_timeout),
         cmocka_unit_test(a_client_that_vanishes_meets_the_user_timeout),
         cmocka_unit_test(keep_alive_is_off_unless_configured),
         cmocka_unit_test(keep_alive_ends_what_does_not_answer),
@@ -474,6 +520,7 @@ int main(void)
         cmocka_unit_test(a_port_reused_within_a_second_connects),
         cmocka_unit_test(without_timestamps_only_a_higher_number_reuses_the_port),
         cmocka_unit_test(the_oldest_time_wait_record_gives_way),
+        cmocka_unit_test(answers_in_time_wait_are_limited),
         cmocka_unit_test(a_callback_may_end_its_connection),
         cmocka_unit_test(a_new_syn_in_the_batch_of_a_reset_is_a_new_connection),
         cmocka_unit_test(an_idle_connection_holds_nothing),

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "up_rig.h"
+#include "upstream/upstream_impl.h"
 
 #define BYTES(s) s, sizeof(s) - 1
 
@@ -122,6 +123,28 @@ static void only_allowed_destinations_are_dialled(void **state)
     memset(&allow, 0, sizeof(allow)); /* it was copied */
     stream_settle(rig, &log, up, &to, 2000);
     assert_int_equal(log.why.err, -EACCES);
+    upstream_unref(up);
+}
+
+static void this_host_is_not_the_public_internet(void **state)
+{
+    const struct ip_addr own = rig_addr("198.41.0.4"), other = rig_addr("198.41.0.5"),
+                         lan = rig_addr("192.168.1.1");
+    const struct ip_prefix allow = { own, 128 };
+    struct upstream_options o = { .name = "DIRECT", .kind = UPSTREAM_DIRECT, .public_only = true };
+    struct upstream *up;
+
+    (void)state;
+    assert_int_equal(upstream_new(&o, &up), 0);
+    assert_true(upstream_allows(up, &other, &own, 1));
+    assert_false(upstream_allows(up, &own, &own, 1));
+    assert_true(upstream_allows(up, &own, NULL, 0));
+    assert_false(upstream_allows(up, &lan, &own, 1));
+    upstream_unref(up);
+    o.allow = &allow; /* named, so allowed */
+    o.allows = 1;
+    assert_int_equal(upstream_new(&o, &up), 0);
+    assert_true(upstream_allows(up, &own, &own, 1) && upstream_allows(up, &other, &own, 1));
     upstream_unref(up);
 }
 
@@ -436,6 +459,7 @@ int main(void)
         TEST(nothing_of_ours_is_dialled_back_into_the_tun),
         TEST(a_server_name_that_leads_into_the_tun_is_refused),
         TEST(only_allowed_destinations_are_dialled),
+        TEST(this_host_is_not_the_public_internet),
         TEST(reject_is_refused_at_once),
         TEST(without_descriptors_an_opening_fails_alone),
         TEST(our_own_connections_are_known),
