@@ -255,18 +255,19 @@ static void a_silent_address_gives_way_after_250_ms_and_the_winner_is_remembered
     struct upstream_options o = { .name = "office",
                                   .kind = UPSTREAM_SOCKS5,
                                   .server = { .name = "proxy.test" } };
+    enum { SILENT = 5 };
     struct plan plan = { steps, 2, PLAN_HANG, 0 };
     struct up_rig *rig = *state;
     struct rig_name *name = rig_name(rig, "proxy.test", RIG_LATER);
     struct host_port to = rig_to("192.0.2.1", 80);
     struct plan_server server;
-    struct silence silent[3];
+    struct silence silent[SILENT];
     struct stream_log log;
     struct upstream *up;
     uint64_t start_us;
 
     plan_open(&server, rig, &plan);
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < SILENT; i++) {
         char addr[32];
 
         snprintf(addr, sizeof(addr), "127.0.1.%u", i + 1);
@@ -280,20 +281,20 @@ static void a_silent_address_gives_way_after_250_ms_and_the_winner_is_remembered
     start_us = clock_now_us();
     stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
-    assert_true(log.opened_us - start_us >= 750000); /* three of them had their 250 ms */
+    assert_true(log.opened_us - start_us >= SILENT * 250000); /* each of them had its 250 ms */
     stream_forget(&log);
 
     start_us = clock_now_us();
     stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
-    assert_true(log.opened_us - start_us < 250000); /* the winner goes first */
+    assert_true(log.opened_us - start_us < 1000000); /* the winner goes first */
     stream_forget(&log);
 
     name->answer = RIG_FAILS; /* the name disappears: its old addresses serve */
     stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
     stream_forget(&log);
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < SILENT; i++)
         silence_close(&silent[i]);
     plan_close(&server);
     upstream_unref(up);
@@ -318,7 +319,7 @@ static void a_refusing_address_gives_way_at_once(void **state) /* faults.md S18 
     start_us = clock_now_us();
     stream_settle(rig, &log, up, &to, 5000);
     assert_true(log.opened);
-    assert_true(log.opened_us - start_us < 250000);
+    assert_true(log.opened_us - start_us < 1000000); /* not seven times 250 ms */
     stream_forget(&log);
     plan_close(&server);
     upstream_unref(up);
