@@ -229,6 +229,8 @@ static void retire(struct tunnel *t)
     m->current = NULL;
     t->next = m->draining;
     m->draining = t;
+    for (struct masque_stream *ms = m->streams; ms; ms = masque_stream_next(ms))
+        masque_stream_drain(ms, t);
     masque_echo_moved(m);
     masque_check_moved(t);
     masque_serve_later(m);
@@ -308,9 +310,17 @@ static void below_want(void *tunnel, unsigned events)
     masque_stream_want(((struct tunnel *)tunnel)->hop, events);
 }
 
+/* When the connection around ours drains, so does ours: the next one goes another way, and both can end. */
 static void on_hop(void *arg, unsigned events)
 {
-    h2_turn(((struct tunnel *)arg)->h2, events);
+    struct tunnel *t = arg;
+
+    if ((events & MASQUE_DRAIN) != 0) {
+        retire(t);
+        h2_drain(t->h2);
+        return;
+    }
+    h2_turn(t->h2, events);
 }
 
 static int start_tunnel(struct masque *m, const struct handshake_result *result)

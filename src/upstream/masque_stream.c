@@ -21,11 +21,11 @@ struct masque_stream {
     void *arg;
     struct tunnel *t; /* with h2 */
     struct h2_stream *h2;
-    struct wheel_timer turn; /* tells that it broke */
+    struct wheel_timer turn; /* tells that it broke, or that its connection drains */
     struct masque_wait wait;
     const struct host_port *target; /* the handshake's */
     uint8_t want;                   /* of fn */
-    bool again, shut;
+    bool again, shut, drain;
 };
 
 size_t masque_stream_bytes(void)
@@ -69,8 +69,12 @@ static void on_turn(struct wheel_timer *t, uint64_t now_us)
 {
     struct masque_stream *ms = CONTAINER_OF(t, struct masque_stream, turn);
 
+    unsigned events = ms->h2 ? 0 : ms->want;
+
     (void)now_us;
-    ms->fn(ms->arg, ms->want);
+    events |= ms->drain ? (unsigned)MASQUE_DRAIN : 0;
+    ms->drain = false;
+    ms->fn(ms->arg, events);
 }
 
 static void on_closed(void *arg, int err, uint32_t code)
@@ -219,6 +223,19 @@ static void leave_connection(struct masque_stream *ms)
         ms->m->streams = ms->next;
     masque_leave(ms->m, &ms->wait);
     ms->m = NULL;
+}
+
+void masque_stream_drain(struct masque_stream *ms, const struct tunnel *t)
+{
+    if (ms->t != t || !ms->h2 || !ms->fn)
+        return;
+    ms->drain = true;
+    wheel_set(ms->env->opt.wheel, &ms->turn, env_now_us(ms->env));
+}
+
+struct masque_stream *masque_stream_next(struct masque_stream *ms)
+{
+    return ms->next;
 }
 
 void masque_stream_orphan(struct masque_stream *ms)

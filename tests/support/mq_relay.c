@@ -115,9 +115,12 @@ void mq_relay_start(struct mq_stream *s, uint16_t port)
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                               .sin_port = htons(port) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int buffer = 4 * WAY_BYTES; /* or the kernel takes megabytes before anybody is held up */
     struct mq_relay *r = calloc(1, sizeof(*r));
 
     assert_true(fd >= 0 && r);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer)), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)), 0);
     (void)connect(fd, (struct sockaddr *)&to, sizeof(to)); /* what it said comes with the first read */
     r->s = s;
     s->relay = r;

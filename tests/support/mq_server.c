@@ -139,8 +139,8 @@ static void on_readable(void *arg)
 
 static void on_stream_closed(void *arg, int err, uint32_t code)
 {
-    (void)err, (void)code;
-    ((struct mq_stream *)arg)->conn->server->resets++;
+    (void)err;
+    ((struct mq_stream *)arg)->conn->server->resets += code != H2_NO_ERROR;
     put_stream(arg);
 }
 

@@ -39,7 +39,7 @@ struct mq_server {
     uint32_t max_streams;                       /* of a connection; 0: as h2.h says */
     uint16_t relay;                             /* CONNECT leads to this port here; 0: to the echo */
     /* what it saw */
-    unsigned accepted, requests, pings, resets; /* resets: streams that did not end in order */
+    unsigned accepted, requests, pings, resets; /* resets: RST_STREAM of streams */
     char login[64], last_path[300], last_protocol[32], last_authority[300];
     uint8_t last_ping[128]; /* the IP packet's beginning */
     size_t last_ping_len;

@@ -1,7 +1,6 @@
 /* test_masque_chain.c - a way out of type masque as the hop before another one (`dialer-proxy`): what is spoken through its
  * stream, both ends of it, and every way it can fail. */
 #include <errno.h>
-#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bulk.h"
 #include "mq_server.h"
 #include "pki.h"
 
@@ -213,153 +213,13 @@ static void a_hop_behind_an_inner_server_talks_inside_both(void **state)
 
 /* ---- amounts, and ends ---- */
 
-enum { MUCH = 3000000, PIECE = 20000 };
-
-/* Sends back what comes, each end after the other. */
-struct echo_server {
-    struct up_rig *rig;
-    struct loop_io listener, io;
-    uint16_t port;
-    bool active;
-    size_t len, off;
-    uint8_t data[PIECE];
-};
-
-static void on_echo(struct loop_io *io, unsigned events)
-{
-    struct echo_server *e = CONTAINER_OF(io, struct echo_server, io);
-    int fd = loop_io_fd(io);
-    ssize_t n = 0;
-
-    (void)events;
-    if (e->off == e->len) {
-        n = recv(fd, e->data, sizeof(e->data), 0);
-        e->off = 0;
-        e->len = n > 0 ? (size_t)n : 0;
-    }
-    if (e->off < e->len) {
-        n = send(fd, e->data + e->off, e->len - e->off, MSG_NOSIGNAL);
-        e->off += n > 0 ? (size_t)n : 0;
-    } else if (n == 0) {
-        assert_int_equal(shutdown(fd, SHUT_WR), 0);
-        loop_io_set(e->rig->loop, io, 0);
-        return;
-    }
-    loop_io_set(e->rig->loop, io, e->off < e->len ? LOOP_WRITE : LOOP_READ);
-}
-
-static void on_echo_listener(struct loop_io *io, unsigned events)
-{
-    struct echo_server *e = CONTAINER_OF(io, struct echo_server, listener);
-    int fd = accept4(loop_io_fd(io), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-    (void)events;
-    assert_true(fd >= 0 && !e->active);
-    e->active = true;
-    loop_io_start(e->rig->loop, &e->io, fd, LOOP_READ, on_echo);
-}
-
-static void echo_open(struct echo_server *e, struct up_rig *rig)
-{
-    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof(at);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    memset(e, 0, sizeof(*e));
-    e->rig = rig;
-    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-    assert_int_equal(listen(fd, 4), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
-    e->port = ntohs(at.sin_port);
-    loop_io_start(rig->loop, &e->listener, fd, LOOP_READ, on_echo_listener);
-}
-
-static void close_watched(struct up_rig *rig, struct loop_io *io)
-{
-    int fd = loop_io_fd(io);
-
-    loop_io_stop(rig->loop, io);
-    close(fd);
-}
-
-static void echo_close(struct echo_server *e)
-{
-    close_watched(e->rig, &e->listener);
-    if (e->active)
-        close_watched(e->rig, &e->io);
-}
-
-struct bulk { /* a stream that sends MUCH, then its end, and wants the same back */
-    struct up_stream *s;
-    size_t sent, got;
-    bool ended, closed, wrong;
-};
-
-static uint8_t byte_at(size_t i)
-{
-    return (uint8_t)(i * 7 + i / 251);
-}
-
-static void bulk_writable(void *arg)
-{
-    struct bulk *b = arg;
-    uint8_t data[PIECE];
-    size_t len = MUCH - b->sent < PIECE ? MUCH - b->sent : PIECE;
-    struct iovec out = { data, len };
-    ssize_t n;
-
-    for (size_t i = 0; i < len; i++)
-        data[i] = byte_at(b->sent + i);
-    n = up_stream_sendv(b->s, &out, 1);
-    b->sent += n > 0 ? (size_t)n : 0;
-    if (b->sent < MUCH)
-        return;
-    up_stream_want(b->s, LOOP_READ);
-    up_stream_shutdown(b->s);
-}
-
-static void bulk_readable(void *arg)
-{
-    struct bulk *b = arg;
-    uint8_t data[PIECE];
-    ssize_t n = up_stream_recv(b->s, data, sizeof(data));
-
-    for (ssize_t i = 0; i < n; i++)
-        b->wrong |= data[i] != byte_at(b->got++);
-    b->ended |= n == 0;
-    b->wrong |= n < 0 && n != -EAGAIN;
-    if (b->ended || b->wrong)
-        up_stream_want(b->s, 0);
-}
-
-static void bulk_open(void *arg)
-{
-    up_stream_want(((struct bulk *)arg)->s, LOOP_READ | LOOP_WRITE);
-}
-
-static void bulk_closed(void *arg, const struct up_failure *why)
-{
-    print_error("%s\n", why->text);
-    ((struct bulk *)arg)->closed = true;
-}
-
-static bool bulk_over(void *arg)
-{
-    struct bulk *b = arg;
-
-    return b->ended || b->closed || b->wrong;
-}
-
 /* Through one MASQUE server, and through one inside the other. */
 static void much_goes_both_ways_and_our_end_leaves_theirs_open(void **state) /* faults.md S16 */
 {
-    static const struct up_stream_events events = { bulk_open, bulk_readable, bulk_writable, bulk_closed };
-
     (void)state;
     for (unsigned way = OUTER; way <= MIDDLE; way++) {
-        struct host_port to = rig_to("192.0.2.1", 80);
         struct echo_server e;
-        struct bulk b = { 0 };
+        struct bulk b;
         struct setup s = { 0 };
 
         make(&s, UPSTREAM_MASQUE, NULL, 0);
@@ -367,16 +227,52 @@ static void much_goes_both_ways_and_our_end_leaves_theirs_open(void **state) /* 
         if (way == OUTER)
             s.outer.relay = e.port;
         s.inner.relay = e.port;
-        assert_int_equal(up_stream_open(s.rig.env, s.way[way], &to, 5 * 1000000, &events, &b, &b.s), 0);
+        bulk_start(&s.rig, &b, s.way[way], false);
         rig_until(&s.rig, bulk_over, &b);
         assert_true(b.ended && !b.wrong && !b.closed);
-        assert_int_equal(b.got, MUCH);
+        assert_int_equal(b.got, BULK_BYTES);
         up_stream_close(b.s);
         rig_run_ms(&s.rig, 20);
         assert_int_equal(s.outer.resets + s.inner.resets, 0);
         echo_close(&e);
         unmake(&s);
     }
+}
+
+static void a_slow_reader_holds_up_its_own_sender_and_nobody_else(void **state) /* faults.md S14 */
+{
+    struct stream_log other;
+    struct echo_server e;
+    struct bulk b;
+    struct setup s = { 0 };
+    size_t sent;
+    int buffer = 65536;
+
+    (void)state;
+    make(&s, UPSTREAM_MASQUE, NULL, 0);
+    echo_open(&e, &s.rig);
+    setsockopt(loop_io_fd(&e.listener), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+    setsockopt(loop_io_fd(&e.listener), SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
+    s.inner.relay = e.port;
+    bulk_start(&s.rig, &b, s.way[MIDDLE], true);
+    do { /* until nothing moves any more */
+        sent = b.sent;
+        rig_run_ms(&s.rig, 100);
+    } while (b.sent == 0 || b.sent > sent);
+    assert_true(b.sent < BULK_BYTES && !b.closed);
+    s.inner.relay = 0;
+    open_through(&s, &other, MIDDLE, 3000);
+    assert_true(other.opened);
+    stream_send(&other, "hello", 5);
+    rig_until(&s.rig, has_five, &other);
+    stream_forget(&other);
+    up_stream_want(b.s, LOOP_READ | LOOP_WRITE);
+    rig_until(&s.rig, bulk_over, &b);
+    assert_true(b.ended && !b.wrong);
+    assert_int_equal(b.got, BULK_BYTES);
+    up_stream_close(b.s);
+    echo_close(&e);
+    unmake(&s);
 }
 
 /* ---- failures ---- */
@@ -540,7 +436,18 @@ static void a_cut_in_the_middle_is_told_and_names_both(void **state) /* faults.m
     }
 }
 
-static void goaway_of_the_outer_lets_its_streams_end(void **state)
+static bool one_is_left(void *mq_server)
+{
+    struct mq_server *q = mq_server;
+    unsigned n = 0;
+
+    for (size_t i = 0; i < MQ_CONNS; i++)
+        n += q->conns[i].active;
+    return n == 1;
+}
+
+static void goaway_of_the_outer_moves_the_inner_and_lets_its_streams_end(
+    void **state) /* RFC 9113 section 6.8 */
 {
     struct setup s = { 0 };
     struct stream_log first, second;
@@ -553,10 +460,19 @@ static void goaway_of_the_outer_lets_its_streams_end(void **state)
     rig_run_ms(&s.rig, 50);
     stream_send(&first, "hello", 5);
     rig_until(&s.rig, has_five, &first);
-    open_through(&s, &second, MIDDLE, 3000); /* of the inner connection, which goes on */
+    open_through(&s, &second, MIDDLE, 3000); /* through new ones, both of them */
     assert_true(second.opened);
-    assert_int_equal(s.outer.accepted, 1);
+    assert_int_equal(s.outer.accepted, 2);
+    assert_int_equal(s.inner.accepted, 2);
+    up_stream_shutdown(first.s);
+    rig_until(&s.rig, stream_is_over, &first);
+    assert_true(first.eof);
     stream_forget(&first);
+    rig_until(&s.rig, one_is_left, &s.inner); /* the old ones end with their last stream */
+    rig_until(&s.rig, one_is_left, &s.outer);
+    stream_send(&second, "hello", 5);
+    rig_until(&s.rig, has_five, &second);
+    assert_int_equal(s.outer.resets + s.inner.resets, 0);
     stream_forget(&second);
     unmake(&s);
 }
@@ -620,10 +536,11 @@ int main(void)
         cmocka_unit_test(streams_of_an_inner_server_share_one_stream_of_the_outer),
         cmocka_unit_test(a_hop_behind_an_inner_server_talks_inside_both),
         cmocka_unit_test(much_goes_both_ways_and_our_end_leaves_theirs_open),
+        cmocka_unit_test(a_slow_reader_holds_up_its_own_sender_and_nobody_else),
         cmocka_unit_test(a_failure_names_its_hop),
         cmocka_unit_test(an_outer_server_that_is_absent_is_named),
         cmocka_unit_test(a_cut_in_the_middle_is_told_and_names_both),
-        cmocka_unit_test(goaway_of_the_outer_lets_its_streams_end),
+        cmocka_unit_test(goaway_of_the_outer_moves_the_inner_and_lets_its_streams_end),
         cmocka_unit_test(an_opening_may_be_given_up_at_any_moment),
         cmocka_unit_test(a_pool_of_them),
     };
