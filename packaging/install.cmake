@@ -52,7 +52,8 @@ if(DEFAULT_CONFIG)
         PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ)
 endif()
 
-# `cpack -G RPM` in a build folder; the program alone, with what is above.
+# `cpack -G RPM` in a build folder; the program alone, without what is of a component.
+set(CPACK_INSTALL_CMAKE_PROJECTS "${CMAKE_BINARY_DIR};culvert;Unspecified;/")
 set(CPACK_PACKAGE_NAME culvert)
 set(CPACK_PACKAGE_CONTACT "The Culvert developers")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "every packet of a TUN device through a proxy")

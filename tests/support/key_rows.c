@@ -284,7 +284,7 @@ const struct key_row key_rows[] = {
       "1:23: proxy-groups[0].name: a name with a comma cannot stand in a rule; leave the comma out" },
     { "proxy-groups[].type", GROUP(""), "proxy-groups: [{name: a, type: relay, proxies: DIRECT}]\n" MATCH,
       "1:32: proxy-groups[0].type: \"relay\" is not supported; select, url-test, fallback or load-balance "
-      "would work" },
+      "would work, or, for a chain, each proxy but the first with the one before it as its dialer-proxy" },
     { "proxy-groups[].proxies", GROUP(""),
       "proxy-groups: [{name: a, type: fallback, proxies: REJECT}]\n" MATCH,
       "1:51: proxy-groups[0].proxies[0]: only a select group can have REJECT or REJECT-DROP as a member; "
