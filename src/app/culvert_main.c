@@ -106,6 +106,7 @@ static int start_gateway(struct culvert *c, struct err *err)
         c->config.tun.attach_arg = setup.helper;
     }
     restore_dead_ones_dns(c);
+    c->tun_fd_count = 0; /* the gateway's from here on */
     r = gateway_start(&setup, &c->gateway, &cause);
     if (r == -EBUSY && another_runs(c))
         return err_set(err, -EALREADY, "another culvert is running: %s", cause.text);
@@ -121,10 +122,8 @@ static int open_all(struct culvert *c, struct err *err)
         return r;
     if ((c->opt.flags & CULVERT_CONTROL_SOCKET) != 0 && (r = culvert_open_control(c, err)) != 0)
         return r;
-    if ((r = begin_stages(c, err)) != 0 || (r = start_gateway(c, err)) != 0)
-        return r;
-    c->tun_fd_count = 0; /* the gateway's now */
-    return 0;
+    r = begin_stages(c, err);
+    return r == 0 ? start_gateway(c, err) : r;
 }
 
 /* ---- the end ---- */

@@ -120,13 +120,11 @@ static int start_gateway(struct demo *d, struct err *err)
         .on_fatal = on_fatal,
         .arg = d,
     };
-    int r;
 
     ip_parse(DEMO_DNS, &setup.dns_server.addr);
     d->config.tun.mtu = d->cell.mtu;
-    if ((r = gateway_start(&setup, &d->gateway, err)) == 0)
-        d->cell.fd_count = 0; /* the gateway's now */
-    return r;
+    d->cell.fd_count = 0; /* the gateway's from here on */
+    return gateway_start(&setup, &d->gateway, err);
 }
 
 static int start_all(struct demo *d)

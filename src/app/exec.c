@@ -250,10 +250,10 @@ static int start_gateway(struct exec *x)
     struct err err = { "" };
 
     x->config.tun.mtu = x->cell.mtu;
-    x->cell.diag = NULL; /* the gateway's now, as the queues will be */
+    x->cell.diag = NULL; /* the gateway's from here on, as the queues */
+    x->cell.fd_count = 0;
     if (gateway_start(&setup, &x->gateway, &err) != 0)
         return complain(EXIT_FAILED, "%s", err.text);
-    x->cell.fd_count = 0; /* the gateway's now */
     return EXIT_FINE;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include "gateway_impl.h"
 #include "owner.h"
@@ -54,11 +55,18 @@ void gateway_shares(const struct config *c, uint32_t workers, struct config_shar
 
 /* ---- parts ----------------------------------------------------------------------------------------------------------- */
 
+static void close_adopted(const struct gateway_setup *setup)
+{
+    for (size_t i = 0; i < setup->tun_fd_count; i++)
+        close(setup->tun_fds[i]);
+}
+
 static int tun_start(struct gateway *g, struct err *err)
 {
     const struct config *c = g->setup.config;
     struct tun_options opt = c->tun;
     uint32_t want = c->workers ? c->workers : process_usable_cores();
+    int r;
 
     if (want > WORKERS_MAX)
         want = WORKERS_MAX;
@@ -69,7 +77,10 @@ static int tun_start(struct gateway *g, struct err *err)
     }
     if (opt.queues == 0 || opt.queues > want)
         opt.queues = want;
-    return tun_open(&opt, want, g->setup.netlink, &g->tun, err);
+    r = tun_open(&opt, want, g->setup.netlink, &g->tun, err);
+    if (r != 0) /* else tun_close() does it */
+        close_adopted(&g->setup);
+    return r;
 }
 
 /* Any worker may come to have all of them. */
@@ -224,8 +235,11 @@ int gateway_start(const struct gateway_setup *setup, struct gateway **out, struc
     struct gateway *g = calloc(1, sizeof(*g));
     int r;
 
-    if (!g)
+    if (!g) {
+        close_adopted(setup);
+        netlink_close(setup->diag);
         return err_set(err, -ENOMEM, "no memory");
+    }
     g->setup = *setup;
     g->started_us = clock_now_us();
     if ((r = tun_start(g, err)) != 0)

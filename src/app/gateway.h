@@ -20,7 +20,7 @@ struct gateway_setup {
     const struct config *config; /* borrowed until gateway_free(); all that the file or --proxy said */
     struct loop *loop;           /* the main thread's */
     struct netlink *netlink; /* NULL: touch no link, address or route (adopted TUN of another namespace) */
-    /* adopted queues, or NULL: open what config says. The gateway owns them after success */
+    /* adopted queues, or NULL: open what config says. The gateway's from the call on, whatever comes of it: it closes them */
     const int *tun_fds;
     size_t tun_fd_count;
     struct ip_addr dns_address[2]; /* forward.h: queries to these, port 53, go to dns_server; none: off */

@@ -302,6 +302,35 @@ static void what_cannot_be_had_fails_the_start_and_leaves_nothing(void **state)
     close(tun);
 }
 
+/* The first has the routes of this namespace, so the second opens its queue and then fails; its descriptors are closed once. */
+static void a_start_that_fails_late_closes_nothing_of_the_programs(void **state)
+{
+    struct side first = { 0 }, second = { 0 };
+    struct culvert_options opt = options(&first);
+    int tun = rig_tun("mine", "198.18.1.1"), fd[2];
+    char why[WHY];
+
+    (void)state;
+    write_config(&first, 0, "MATCH,p");
+    memcpy(strstr(first.config, "false"), "true ", 5);
+    start_with(&first, &opt);
+    opt = options(&second);
+    opt.tun_fds = &tun;
+    opt.tun_fd_count = 1;
+    write_config(&second, 1, "MATCH,p");
+    memcpy(strstr(second.config, "false"), "true ", 5);
+    assert_int_equal(culvert_new(&opt, &second.gateway, why, sizeof(why)), 0);
+    assert_true(culvert_start(second.gateway, why, sizeof(why)) < 0);
+    assert_non_null(strstr(why, "embed0"));
+    assert_int_equal(pipe2(fd, O_CLOEXEC), 0); /* has the numbers that are free now */
+    culvert_free(second.gateway);
+    assert_true(fcntl(fd[0], F_GETFD) >= 0 && fcntl(fd[1], F_GETFD) >= 0 && fcntl(tun, F_GETFD) >= 0);
+    stop(&first);
+    close(fd[0]);
+    close(fd[1]);
+    close(tun);
+}
+
 static void calls_in_the_wrong_place_are_refused(void **state)
 {
     struct side s = { 0 };
@@ -412,6 +441,7 @@ int main(void)
         cmocka_unit_test(a_reload_decides_new_flows_and_a_wrong_one_changes_nothing),
         cmocka_unit_test(a_mistake_is_a_sentence_in_the_callers_buffer),
         cmocka_unit_test(what_cannot_be_had_fails_the_start_and_leaves_nothing),
+        cmocka_unit_test(a_start_that_fails_late_closes_nothing_of_the_programs),
         cmocka_unit_test(calls_in_the_wrong_place_are_refused),
         cmocka_unit_test(a_device_that_is_taken_away_ends_it_with_a_sentence),
         cmocka_unit_test(the_process_stays_as_it_was),
