@@ -240,6 +240,78 @@ static void a_name_that_is_held_never_changes_and_is_always_whole(void **state)
     name_book_free(r.b);
 }
 
+/* ---- shards write at the same time, over entries that came from disk in another order ---- */
+
+struct writer {
+    struct name_book *b;
+    uint32_t shard;
+    struct ip_addr old[100], fresh[100];
+    uint32_t olds;
+};
+
+static void *writer(void *arg)
+{
+    struct writer *w = arg;
+    struct ip_addr out[2];
+    char name[64];
+
+    for (unsigned i = 0; i < 100; i++) {
+        w->olds = 0;
+        for (unsigned k = 0; k < 100; k++) { /* those of before are young again */
+            snprintf(name, sizeof(name), "old%u.example", k);
+            if (name_book_shard(w->b, name) != w->shard)
+                continue;
+            if (name_book_fake(w->b, w->shard, name, MINUTE_US, out) != 0)
+                return NULL;
+            w->old[w->olds++] = out[0];
+        }
+        snprintf(name, sizeof(name), "new%u.of%u.example", i, w->shard);
+        if (name_book_fake(w->b, w->shard, name, MINUTE_US, out) != 0)
+            return NULL;
+        w->fresh[i] = out[0];
+    }
+    return arg;
+}
+
+static void shards_never_give_the_same_address_over_a_book_from_disk(void **state)
+{
+    struct name_book *from = book_of("198.19.0.0/22", NULL, 1);
+    struct writer w[2] = { { .shard = 0 }, { .shard = 1 } };
+    struct ip_addr out[2], all[300];
+    pthread_t threads[2];
+    uint8_t *bytes;
+    size_t len, n = 0;
+    char name[64];
+
+    (void)state;
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(name, sizeof(name), "old%u.example", i);
+        assert_int_equal(fake(from, name, MINUTE_US, out), 0);
+    }
+    assert_int_equal(name_book_encode(from, &bytes, &len), 0);
+    w[0].b = w[1].b = book_of("198.19.0.0/22", NULL, 2);
+    assert_int_equal(name_book_decode(w[0].b, (struct span){ bytes, len }, MINUTE_US), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, writer, &w[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        void *done;
+
+        pthread_join(threads[i], &done);
+        assert_non_null(done);
+        memcpy(all + n, w[i].old, w[i].olds * sizeof(all[0]));
+        memcpy(all + n + w[i].olds, w[i].fresh, sizeof(w[i].fresh));
+        n += w[i].olds + ARRAY_LEN(w[i].fresh);
+    }
+    assert_int_equal(n, 300);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++)
+            assert_false(ip_equal(&all[i], &all[k]));
+    }
+    free(bytes);
+    name_book_free(from);
+    name_book_free(w[0].b);
+}
+
 /* ---- patterns and questions ---- */
 
 static void patterns_match_as_mihomo_has_them(void **state)
@@ -334,6 +406,7 @@ int main(void)
         cmocka_unit_test(the_file_brings_every_name_back_whatever_the_shards),
         cmocka_unit_test(a_file_that_is_not_whole_is_not_taken_at_all),
         cmocka_unit_test(a_name_that_is_held_never_changes_and_is_always_whole),
+        cmocka_unit_test(shards_never_give_the_same_address_over_a_book_from_disk),
         cmocka_unit_test(patterns_match_as_mihomo_has_them),
         cmocka_unit_test(reverse_names_are_addresses),
         cmocka_unit_test(a_question_has_its_fate_by_class_and_type),
