@@ -92,7 +92,7 @@ def _(t):
         check_equal(gw.terminate(seconds=4), 0)
 
 
-@test("DNS over TLS and HTTPS through a MASQUE tunnel: HTTP/2 in HTTP/2, and nothing beside the tunnel", rows=["G5"], limit=60)
+@test("DNS over UDP, TLS and HTTPS through a MASQUE tunnel: HTTP/2 in HTTP/2, and nothing beside the tunnel", rows=["G5"], limit=60)
 def _(t):
     lab = t.lab()
     pki = fronts.Pki(t)
@@ -101,7 +101,7 @@ def _(t):
     pki.server()
     far = fronts.masque(lab, pki, allow=[at.TARGET[0]])
     only = lab.only("host %s and tcp port %d" % (at.PROXY[0], far.port))
-    for i, url in enumerate(("tls://%s#up", "https://%s/dns-query#up")):
+    for i, url in enumerate(("udp://%s#up", "tls://%s#up", "https://%s/dns-query#up")):
         gw = lab.gateway(proxies=[far.proxy("up")], rules=["MATCH,up"], route=i == 0,
                          **dns(t, "real", nameserver=[url % at.TARGET[0]], ca=pki.ca))
         if i > 0:
