@@ -146,6 +146,8 @@ struct held_list { /* in the client's order (udp_held.c) */
 bool held_add(struct forward *f, struct held_list *l, const struct udp_datagram *d, const struct iovec *data);
 struct held *held_take(struct held_list *l); /* the oldest; the caller gives it back to f->held. NULL: none */
 void held_drop(struct forward *f, struct held_list *l);
+/** held_refuse() - the opening failed: the client is told of all that waited for it, and its next datagram tries anew */
+void held_refuse(struct forward *f, struct held_list *l, struct udp_endpoint *client, enum stack_reject how);
 
 struct udp_walk { /* the datagrams of a row, one by one */
     const struct udp_datagram *row;

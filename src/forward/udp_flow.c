@@ -279,19 +279,6 @@ static enum stack_reject reject_for_opening(int err)
     return how == REJECT_RST ? REJECT_PORT_UNREACH : how;
 }
 
-/* The opening failed: the client is told of what waited for it, and its next datagram tries anew. */
-static void refuse_held(struct udp_assoc *a, enum stack_reject how)
-{
-    struct forward *f = a->flow->f;
-    struct held *h;
-
-    while ((h = held_take(&a->held)) != NULL) {
-        if (how != REJECT_SILENT)
-            udp_endpoint_error(a->flow->endpoint, &h->target, NULL, how, 0);
-        slab_put(&f->held, h);
-    }
-}
-
 static void on_assoc_closed(void *arg, const struct up_failure *why)
 {
     struct udp_assoc *a = arg;
@@ -312,7 +299,8 @@ static void on_assoc_closed(void *arg, const struct up_failure *why)
         request_refused(u, reject_for_opening(why->err), text);
         return;
     }
-    refuse_held(a, reject_for_opening(why->err)); /* if it had been open, nothing waits */
+    held_refuse(u->f, &a->held, u->endpoint,
+                reject_for_opening(why->err)); /* if it had been open, nothing waits */
 }
 
 static const struct up_udp_events assoc_events = { on_assoc_open, on_datagrams, on_error, on_assoc_closed };
@@ -446,7 +434,7 @@ void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d)
         if (r == -EOPNOTSUPP)
             assoc_without_udp(a);
         else if (r != 0)
-            refuse_held(a, reject_for_opening(r));
+            held_refuse(f, &a->held, u->endpoint, reject_for_opening(r));
     }
 }
 

@@ -62,3 +62,14 @@ void held_drop(struct forward *f, struct held_list *l)
     while ((h = held_take(l)) != NULL)
         slab_put(&f->held, h);
 }
+
+void held_refuse(struct forward *f, struct held_list *l, struct udp_endpoint *client, enum stack_reject how)
+{
+    struct held *h;
+
+    while ((h = held_take(l)) != NULL) {
+        if (how != REJECT_SILENT)
+            udp_endpoint_error(client, &h->target, NULL, how, 0);
+        slab_put(&f->held, h);
+    }
+}
