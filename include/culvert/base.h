@@ -58,7 +58,7 @@ struct flow_key {
 #define IP_TEXT_MAX      48 /* longest ip_text() with its NUL */
 #define IP_PORT_TEXT_MAX 56 /* longest ip_port_text() with its NUL */
 
-struct ip_addr ip_from4(const uint8_t be[4]);
+struct ip_addr ip_from4(const uint8_t be[4]); /* bytes as they stand in a packet */
 struct ip_addr ip_from6(const uint8_t be[16]);
 bool ip_is4(const struct ip_addr *a);
 bool ip_is_none(const struct ip_addr *a);
@@ -116,7 +116,7 @@ struct buf {
     bool full;
 };
 
-void buf_init(struct buf *b, void *memory, size_t cap);
+void buf_init(struct buf *b, void *memory, size_t cap); /* @memory stays the caller's */
 void buf_put(struct buf *b, const void *data, size_t len);
 void buf_u8(struct buf *b, uint8_t v);
 void buf_u16(struct buf *b, uint16_t v); /* network order, as all of these */
@@ -186,7 +186,8 @@ uint64_t hash_flow(const struct hash_key *key,
 struct prng {
     uint64_t s[4]; /* xoshiro256** (Blackman, Vigna 2018) */
 };
-void prng_seed(struct prng *r, uint64_t seed);
+void prng_seed(struct prng *r,
+               uint64_t seed); /* the same seed, the same numbers; a generator is one thread's */
 uint64_t prng_next(struct prng *r);
 uint32_t prng_below(struct prng *r, uint32_t bound); /* 0..bound-1; bound > 0 */
 
@@ -214,10 +215,10 @@ void ring_init(struct ring *r, void *memory, size_t cap, uint32_t max_records);
  * Return: where to write, then ring_commit(); NULL when full, or when @len is over half of the memory less 8. A record
  * that is reserved and not committed was never there. */
 void *ring_reserve(struct ring *r, size_t len);
-void ring_commit(struct ring *r);
+void ring_commit(struct ring *r); /* the consumer sees it from now on [producer] */
 /** ring_peek() - the oldest record [consumer]; NULL when empty. It stays valid until ring_pop(). */
 const void *ring_peek(struct ring *r, size_t *len);
-void ring_pop(struct ring *r);
+void ring_pop(struct ring *r);            /* the one that ring_peek() showed [consumer] */
 bool ring_is_empty(const struct ring *r); /* a hint for the other side */
 
 /* ---- timing wheel ------------------------------------------------------------------------------------------- */
@@ -326,7 +327,7 @@ struct log_options {
 /** log_init() - set where the lines of the calling thread's log go; may be called again to reopen. Before it, to stderr at LOG_INFO
  * Return: 0, or -errno of opening the file; then the old sink stays. */
 int log_init(const struct log_options *opt);
-bool log_enabled(enum log_level level);
+bool log_enabled(enum log_level level); /* would a line of it be written by the calling thread's log? */
 /* One line, no newline in @fmt. Never blocks for long, never fails: lines that cannot be written are counted (faults.md R8).
  * Control bytes in arguments are escaped. Secrets and payload never reach it. */
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -244,6 +244,7 @@ struct flow_info {
     const char *name;  /* behind the target's address, by an answer of ours; "": none is known */
 };
 typedef void flow_fn(void *arg, const struct flow_info *info);
+/* Each flow that lives, once; @fn must not end one. */
 void forward_flows(struct forward *f, flow_fn *fn, void *arg);
 enum { FLOW_ID_WORKER_SHIFT = 58 }; /* the upper six bits of an id are its worker */
 /** forward_end_flow() - end this one, as if its way out had broken. Return: false: there is none (any more) */

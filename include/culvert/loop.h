@@ -29,6 +29,7 @@ struct loop_io {
 /* @events: those of LOOP_READ and LOOP_WRITE that were asked for and are there; an error or a hang-up is both */
 typedef void loop_io_fn(struct loop_io *io, unsigned events);
 
+/** loop_io_start() - @io is not active; @fd stays the caller's, open until loop_io_stop(). @events may be 0 */
 void loop_io_start(struct loop *l, struct loop_io *io, int fd, unsigned events, loop_io_fn *fn);
 /** loop_io_resume() - as loop_io_start(), for a descriptor that another loop_io watched until this turn and that has been open
  * all the while: the kernel is told only what has changed */

@@ -120,7 +120,7 @@ int route_look(struct netlink *nl, const struct route_options *opt, int tun_ifin
  * Return: 0; -EINVAL with a sentence: no family, no mark, mark 0 under its mask, too many exclusions; -ENOMEM. */
 int route_plan_make(const struct route_options *opt, const struct route_surroundings *around, int tun_ifindex,
                     struct route_plan *out, struct err *err);
-void route_plan_fini(struct route_plan *plan);
+void route_plan_fini(struct route_plan *plan); /* zeroed is fine */
 /* The plan as commands of ip(8), one a line, for --dry-run; each would do by hand what route_apply() does. */
 void route_plan_print(const struct route_plan *plan, const char *tun_name, FILE *out);
 

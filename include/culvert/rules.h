@@ -188,8 +188,8 @@ struct rule_list_report {
  * Return: 0 and *out even if every line was bad; -ENOMEM. */
 int rule_set_parse(enum rule_behavior behavior, enum rule_format format, const char *data, size_t len,
                    struct rule_set **out, struct rule_list_report *report);
-struct rule_set *rule_set_ref(struct rule_set *s);
-void rule_set_unref(struct rule_set *s); /* NULL is fine */
+struct rule_set *rule_set_ref(struct rule_set *s); /* [any] returns @s */
+void rule_set_unref(struct rule_set *s);           /* NULL is fine */
 size_t rule_set_count(const struct rule_set *s);
 size_t rule_set_bytes(const struct rule_set *s); /* of memory */
 /** rule_set_has_name() - is @name (normalised) in it? @visited may be NULL */
@@ -204,8 +204,8 @@ enum rule_geo_kind { RULE_GEO_COUNTRY, RULE_GEO_ASN };
 /** rule_geo_open() - map the file; it is read as rules ask. Replace it by renaming, never by writing into it.
  * Return: 0 and *out with a reference; -ENOENT, -EINVAL, ... with a sentence; -ENOTSUP: built without it (WITH_GEOIP). */
 int rule_geo_open(const char *path, enum rule_geo_kind kind, struct rule_geo **out, struct err *err);
-struct rule_geo *rule_geo_ref(struct rule_geo *g);
-void rule_geo_unref(struct rule_geo *g); /* NULL is fine */
+struct rule_geo *rule_geo_ref(struct rule_geo *g); /* [any] returns @g */
+void rule_geo_unref(struct rule_geo *g);           /* NULL is fine */
 
 /* ---- text (used by config) ------------------------------------------------------------------------------ */
 

@@ -89,6 +89,7 @@ enum echo_result echo_reply(struct echo_req *r);
 /** echo_reject() - an ICMP error that quotes the request, now (icmp.md 3.3); REJECT_SILENT: nothing, and
  * counted so */
 enum echo_result echo_reject(struct echo_req *r, enum stack_reject why);
+/* 3/4 with @mtu_bytes, v6 2/0: the link to the target takes no longer packet (icmp.md U8) */
 enum echo_result echo_reject_too_big(struct echo_req *r, uint32_t mtu_bytes);
 enum echo_result echo_expire(struct echo_req *r); /* time exceeded in transit (icmp.md X30) */
 
@@ -202,6 +203,7 @@ enum local_echo { LOCAL_ECHO_HANDLER, LOCAL_ECHO_REPLY, LOCAL_ECHO_SUPPRESS };
 int stack_add_local_prefix(struct stack *s, const struct ip_prefix *p, enum local_echo echo);
 int stack_remove_local_prefix(struct stack *s, const struct ip_prefix *p); /* 0 or -ENOENT */
 int stack_set_promiscuous(struct stack *s, bool on); /* -EINVAL: with config.handle_local (icmp.md O26) */
+/* Packets may leave from any address, not only from assigned ones (icmp.md 6.3). */
 void stack_set_spoofing(struct stack *s, bool on);
 int stack_set_up(struct stack *s,
                  bool up); /* down: packets that arrive are counted and dropped; tokens are stale */
@@ -214,7 +216,7 @@ void stack_set_echo_limits(struct stack *s, bool limited, uint32_t replies_per_s
  * [inside stack_input()]; borrowed, changes nothing. Return: 0 or -ENOBUFS (8 observers). */
 typedef void stack_observer(void *arg, const uint8_t *packet, size_t len);
 int stack_observe(struct stack *s, stack_observer *fn, void *arg);
-void stack_unobserve(struct stack *s, stack_observer *fn, void *arg);
+void stack_unobserve(struct stack *s, stack_observer *fn, void *arg); /* the same pair; not there is fine */
 
 /* ---- ICMP endpoints: a ping from inside the stack ------------------------------------------------------ */
 
@@ -251,8 +253,9 @@ struct icmp_request {
  * (256). */
 int icmp_endpoint_open(struct stack *s, const struct icmp_bind *b, icmp_reply_fn *fn, void *user,
                        struct icmp_endpoint **out);
+/** icmp_endpoint_send() - one echo request, now; @r is borrowed for the call, replies come to its icmp_reply_fn */
 enum echo_result icmp_endpoint_send(struct icmp_endpoint *e, const struct icmp_request *r);
-void icmp_endpoint_close(struct icmp_endpoint *e);
+void icmp_endpoint_close(struct icmp_endpoint *e); /* no reply after this */
 
 /* ---- what the embedder is told ------------------------------------------------------------------------- */
 
@@ -396,8 +399,8 @@ uint64_t stack_now_us(const struct stack *s); /* the last time that was passed i
 
 /* ---- TCP ----------------------------------------------------------------------------------------------- */
 
-void tcp_request_flow(const struct tcp_request *r, struct flow_key *out);
-void tcp_request_set_user(struct tcp_request *r, void *user); /* for on_tcp_request_gone */
+void tcp_request_flow(const struct tcp_request *r, struct flow_key *out); /* who asks for whom */
+void tcp_request_set_user(struct tcp_request *r, void *user);             /* for on_tcp_request_gone */
 /** tcp_request_accept() - send the SYN-ACK; the request becomes a connection when the client answers
  * Called once the upstream is usable (late accept), or at once and the upstream chosen by what tcp_peek() shows
  * after on_tcp_readable (early accept, SYN-1): unconsumed bytes stay, up to the window.
@@ -417,9 +420,9 @@ int tcp_request_reject(struct tcp_request *r, enum stack_reject why);
  * Return: number of ranges (<= @max); valid until the next call on this connection that consumes, or the end
  * of the callback. */
 int tcp_peek(const struct tcp_conn *c, struct iovec *iov, int max);
-size_t tcp_readable_bytes(const struct tcp_conn *c);
-void tcp_consume(struct tcp_conn *c, size_t n); /* opens the window; n <= what tcp_peek() showed */
-bool tcp_at_eof(const struct tcp_conn *c);      /* client's FIN came and all bytes before it are consumed */
+size_t tcp_readable_bytes(const struct tcp_conn *c); /* all that tcp_peek() would show with room enough */
+void tcp_consume(struct tcp_conn *c, size_t n);      /* opens the window; n <= what tcp_peek() showed */
+bool tcp_at_eof(const struct tcp_conn *c); /* client's FIN came and all bytes before it are consumed */
 /** tcp_tx_space() - memory to receive into, for bytes to the client
  * Return: its length (0: send buffer full, on_tcp_writable will come, or not sendable). Between this and
  * tcp_tx_commit() no other call into the stack. */
@@ -657,6 +660,7 @@ struct stack_pool_info {
     uint32_t object_bytes, in_use, high_water, limit;
     uint64_t failed; /* asked for at the limit */
 };
+/* Names are static. Return: how many were filled in, at most @max. */
 size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
 /** stack_trim() - give back memory where nothing has lived since the trim before; a second or so apart, off
  * the packet path
@@ -665,6 +669,7 @@ size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t ma
 bool stack_trim(struct stack *s, slab_give_back_fn *give_back, void *arg);
 uint32_t stack_tcp_count(const struct stack *s); /* connections, TIME-WAIT not among them */
 uint32_t stack_udp_count(const struct stack *s);
-uint32_t stack_half_open_count(const struct stack *s);
+uint32_t stack_half_open_count(
+    const struct stack *s); /* SYNs that wait for the embedder or for their client */
 
 #endif

@@ -133,8 +133,8 @@ struct up_socket_rules {    /* immutable; the main thread hands a new one over w
 
 /* Fingerprints of our own open sockets, one for the process, so that a packet of ours that comes back is known (E1). [any] */
 struct own_flows;
-int own_flows_new(struct own_flows **out);
-void own_flows_free(struct own_flows *o);
+int own_flows_new(struct own_flows **out); /* 0, -ENOMEM, or -errno of the random source */
+void own_flows_free(struct own_flows *o);  /* after every up_env that has it; NULL is fine */
 /** own_flows_has() - is this (proto, source port, target) a socket of ours? Reads only; false alarms 1 in 2^32 */
 bool own_flows_has(const struct own_flows *o, const struct flow_key *flow);
 
@@ -161,11 +161,13 @@ struct up_env_options {
 };
 /* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
 struct up_env;
-int up_env_new(const struct up_env_options *opt, struct up_env **out);
+int up_env_new(const struct up_env_options *opt, struct up_env **out); /* 0 or -ENOMEM; @opt is copied */
 bool up_env_trim(struct up_env *env); /* as slab_trim(), for all that it holds */
 void up_env_free(struct up_env *env); /* all streams and associations closed before */
 struct loop *up_env_loop(const struct up_env *env);
 struct wheel *up_env_wheel(const struct up_env *env);
+/** up_env_set_rules() - for sockets from now on; what was dialled ahead under the old ones is closed
+ * @rules: borrowed until the next call, or up_env_free() */
 void up_env_set_rules(struct up_env *env, const struct up_socket_rules *rules);
 /** up_may_dial() - would @up dial this address? Return: 0; -EACCES: not allowed; -ELOOP: a refused prefix, or no address */
 int up_may_dial(struct up_env *env, const struct upstream *up, const struct ip_port *dst);
@@ -175,7 +177,7 @@ void up_env_set_client(struct up_env *env, const struct ip_addr *client);
  * @out: for up_resolve_cancel(), valid until answered. Return: 0; -errno, and @fn is not called. */
 int up_resolve_name(struct up_env *env, const char *name, up_resolved_fn *fn, void *arg,
                     struct up_resolve **out);
-void up_resolve_cancel(struct up_env *env, struct up_resolve *q);
+void up_resolve_cancel(struct up_env *env, struct up_resolve *q); /* @fn will not be called */
 /** up_socket() - a non-blocking, close-on-exec socket with mark and device, as env's rules want for @dst
  * Return: fd, or -errno: -ELOOP refused prefix; -EMFILE, ... */
 int up_socket(struct up_env *env, const struct upstream *up, int type, const struct ip_port *dst);
