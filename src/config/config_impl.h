@@ -159,9 +159,10 @@ void cfg_put_default(FILE *to, const struct cfg_key *k);
 struct cfg_foreign {
     const char *where, *name, *instead;
 };
-/* A key of mihomo that we know and do not have; NULL: unknown. */
+/* A key of another program that we know and do not have; NULL: unknown. */
 const struct cfg_foreign *cfg_foreign_find(const char *where, const char *name);
-const struct cfg_foreign *cfg_foreign_list(size_t *n);
+const char *cfg_foreign_program(const struct cfg_foreign *f); /* whose key it is: "mihomo" or "sing-box" */
+const struct cfg_foreign *cfg_foreign_list(size_t *n);        /* those of mihomo */
 
 /* ---- reading (walk.c) ---------------------------------------------------------------------------------------------- */
 

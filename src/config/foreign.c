@@ -1,9 +1,21 @@
-/* foreign.c - keys of mihomo that we know and do not have, each with what comes nearest (config.md section 6).
+/* foreign.c - keys of mihomo that we know and do not have, each with what comes nearest (config.md section 6), and by which a file of
+ * sing-box (JSON, which YAML reads) is known.
  *
  * Whoever pastes a mihomo file learns of each such key what to do instead; the list follows mihomo's documentation. */
 #include "config_impl.h"
 
 #include <string.h>
+
+static const struct cfg_foreign of_sing_box[] = {
+    { "", "inbounds", "tun is the device; docs/recipes.md has a table of its keys and ours" },
+    { "", "outbounds", "proxies and proxy-groups are that; docs/recipes.md has a table" },
+    { "", "endpoints", "WireGuard and the like are not spoken" },
+    { "", "route", "rules are lines, and final is their MATCH; docs/recipes.md has a table" },
+    { "", "experimental", "fake addresses are kept by themselves, and api.unix is the control socket" },
+    { "dns", "servers", "nameserver is a list of addresses and URLs" },
+    { "dns", "final", "nameserver is asked when nameserver-policy names nobody else" },
+    { "dns", "strategy", "both families are asked for" },
+};
 
 static const struct cfg_foreign foreign[] = {
     /* top level */
@@ -167,13 +179,26 @@ static const struct cfg_foreign foreign[] = {
     { "proxy-groups[]", "default-selected", "the first of proxies is taken until another one is picked" },
 };
 
-const struct cfg_foreign *cfg_foreign_find(const char *where, const char *name)
+static const struct cfg_foreign *find_in(const struct cfg_foreign *list, size_t n, const char *where,
+                                         const char *name)
 {
-    for (size_t i = 0; i < ARRAY_LEN(foreign); i++) {
-        if (strcmp(foreign[i].name, name) == 0 && strcmp(foreign[i].where, where) == 0)
-            return &foreign[i];
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i].name, name) == 0 && strcmp(list[i].where, where) == 0)
+            return &list[i];
     }
     return NULL;
+}
+
+const struct cfg_foreign *cfg_foreign_find(const char *where, const char *name)
+{
+    const struct cfg_foreign *f = find_in(foreign, ARRAY_LEN(foreign), where, name);
+
+    return f != NULL ? f : find_in(of_sing_box, ARRAY_LEN(of_sing_box), where, name);
+}
+
+const char *cfg_foreign_program(const struct cfg_foreign *f)
+{
+    return f >= of_sing_box && f < of_sing_box + ARRAY_LEN(of_sing_box) ? "sing-box" : "mihomo";
 }
 
 const struct cfg_foreign *cfg_foreign_list(size_t *n)

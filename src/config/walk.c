@@ -317,7 +317,8 @@ static void unknown_key(struct cfg_read *r, const struct cfg_section *s, const s
     if (word_with_colon(key->text) != NULL)
         cfg_error(r, key, "unknown key %s; a space is missing after the colon", quoted);
     else if (foreign != NULL)
-        cfg_error(r, key, "the key %s of mihomo is not supported; %s", quoted, foreign->instead);
+        cfg_error(r, key, "the key %s of %s is not supported; %s", quoted, cfg_foreign_program(foreign),
+                  foreign->instead);
     else if (nearest != NULL)
         cfg_error(r, key, "unknown key %s; did you mean \"%s\"?", quoted, nearest->name);
     else if (key_elsewhere(&cfg_schema, key->text, 0, place))

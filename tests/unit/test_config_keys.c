@@ -232,6 +232,9 @@ static void a_misspelt_key_earns_a_suggestion(void **state) /* faults.md C1 */
         { "proxys: []\n", "t.yaml:1:1: unknown key \"proxys\"; did you mean \"proxies\"?" },
         { "Rules: []\n", "t.yaml:1:1: unknown key \"Rules\"; did you mean \"rules\"?" },
         { "mtu: 1500\n", "t.yaml:1:1: unknown key \"mtu\"; there is \"tun.mtu\"" },
+        { "outbounds: []\n" MATCH,
+          "t.yaml:1:1: the key \"outbounds\" of sing-box is not supported; proxies and proxy-groups "
+          "are that; docs/recipes.md has a table" },
         { "proxy: []\n" MATCH, "t.yaml:1:1: unknown key \"proxy\"; did you mean \"proxies\"?" },
         { "rule: []\n", "t.yaml:1:1: unknown key \"rule\"; did you mean \"rules\"?" },
         { "tun: {auto-route:true}\n" MATCH,
