@@ -45,10 +45,10 @@ bool pipeline_begin(struct handshake *h)
 
 void pipeline_wait(struct handshake *h)
 {
-    uint64_t now_us = env_now_us(h->env);
+    uint64_t until_us = env_now_us(h->env) + patience_us(h->memory);
 
-    if (h->on_trial && patience_us(h->memory) < h->deadline_us - now_us)
-        wheel_set(h->env->opt.wheel, &h->deadline, now_us + patience_us(h->memory));
+    if (h->on_trial && until_us < h->deadline_us)
+        wheel_set(h->env->opt.wheel, &h->deadline, until_us);
 }
 
 static void leave_trial(struct handshake *h)
