@@ -217,6 +217,7 @@ static const struct kind_row {
     { "GEOIP,DE", "198.51.100.77", "yes" },
     { "GEOIP,de", "2001:db8:de::1", "yes" },
     { "GEOIP,FR", "198.51.100.77", "no" },
+    { "GEOIP,DK", "198.51.100.77", "no" },
     { "GEOIP,DE", "198.51.101.1", "no" },
     { "GEOIP,DE", "a.example", "address" },
     { "IP-ASN,64500", "198.51.100.1", "yes" },
