@@ -291,8 +291,7 @@ const struct key_row key_rows[] = {
       "leave it out" },
     { "proxy-groups[].url", GROUP(", url: 'http://cp.test:8080/204'"), GROUP(", url: 'ftp://cp.test/'"),
       "2:63: proxy-groups[0].url: \"ftp://cp.test/\" cannot be fetched; http://HOST[:PORT]/PATH or "
-      "https://... would work, or, for a chain, each proxy but the first with the one before it as its "
-      "dialer-proxy" },
+      "https://... would work" },
     { "proxy-groups[].interval", GROUP(", interval: 60"), GROUP(", interval: 0"),
       "2:68: proxy-groups[0].interval: \"0\" is out of range; 1s to 168h would work" },
     { "proxy-groups[].timeout", GROUP(", timeout: 3000"), GROUP(", timeout: 2m"),
