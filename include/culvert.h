@@ -74,7 +74,7 @@ struct
      * log.output says, which is stderr. */
     void (*on_log)(void *arg, enum culvert_level level, const char *line);
     /* The gateway has ended: @err is 0 after culvert_stop(), or -errno with a sentence when it could not go on. Called at most once,
-     * after culvert_start() has returned 0. */
+     * for a gateway that was running; that may be before culvert_start() has returned. */
     void (*on_end)(void *arg, int err, const char *why);
     void *arg; /* of both */
 };
@@ -94,8 +94,8 @@ CULVERT_PUBLIC int culvert_start(struct culvert *c, char *why, size_t why_len);
  * Return: 0 after culvert_stop(); -errno with a sentence: it could not start or not go on. */
 CULVERT_PUBLIC int culvert_run(struct culvert *c, char *why, size_t why_len);
 
-/** culvert_stop() - let it end: flows are reset, routes put back, the device closed. Returns at once; NULL is fine.
- * Before the start: the start then fails with -ECANCELED. */
+/** culvert_stop() - let it end: flows are reset, routes put back, the device closed. Returns at once; NULL is fine. It takes
+ * a lock, so it is not for signal handlers. Before the start: the start then fails with -ECANCELED. */
 CULVERT_PUBLIC void culvert_stop(struct culvert *c);
 
 /** culvert_wait() - until it has ended
