@@ -62,7 +62,7 @@ struct forward_options {            /* the `stack:` and `limits:` sections, as f
     uint32_t half_close_timeout_ms; /* 60 s without a byte while one direction has ended */
     enum udp_nat nat;
     uint32_t udp_idle_timeout_ms; /* 300 s */
-    uint32_t dns_idle_timeout_ms; /* 10 s, for mappings that only asked port 53 */
+    uint32_t dns_idle_timeout_ms; /* 10 s, for mappings that only asked port 53, or have no way out */
     enum echo_mode echo;          /* AUTO */
     enum echo_mode
         echo_unsupported; /* of a way out that cannot carry pings: REPLY_IF_HEALTHY; never AUTO or PROXY */

@@ -412,7 +412,7 @@ static const struct cfg_key stack_udp_keys[] = {
       .fallback = "10s",
       .min = SECONDS,
       .max = MILLIS_MAX,
-      .help = "the same, for a mapping that only asked port 53" },
+      .help = "the same, for a mapping that only asked port 53, or that was refused by a sniffed name" },
     END,
 };
 

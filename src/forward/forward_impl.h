@@ -144,6 +144,8 @@ struct held_list { /* in the client's order (udp_held.c) */
 /** held_add() - copy one datagram of @d to the end; the oldest makes room (faults.md U7)
  * Return: false: it is too long to wait, or there is no memory for it. */
 bool held_add(struct forward *f, struct held_list *l, const struct udp_datagram *d, const struct iovec *data);
+void held_add_row(struct forward *f, struct held_list *l,
+                  const struct udp_datagram *d); /* all of it, as far as it goes */
 struct held *held_take(struct held_list *l); /* the oldest; the caller gives it back to f->held. NULL: none */
 void held_drop(struct forward *f, struct held_list *l);
 /** held_refuse() - the opening failed: the client is told of all that waited for it, and its next datagram tries anew */
@@ -519,6 +521,7 @@ struct udp_look *udp_look_keep(struct udp_flow *u, const struct ip_port *target,
 struct udp_look *udp_look_start(struct udp_flow *u, const struct ip_port *target);
 /** udp_look_take() - the next datagrams to a target that waits: held, or passed on when they are what decides */
 void udp_look_take(struct udp_look *look, const struct udp_datagram *d);
+bool udp_looks_wait(const struct udp_flow *u); /* is a target's name being looked for? */
 void udp_looks_free(struct udp_flow *u);
 /** udp_flow_pass() - carry datagrams out, by the way that their target has */
 void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d);

@@ -201,15 +201,6 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
                     direct && d->ttl > 1 ? (uint8_t)(d->ttl - 1) : 0, d->tos);
 }
 
-static void hold(struct udp_assoc *a, const struct udp_datagram *d)
-{
-    struct udp_walk w = { .row = d };
-    struct iovec one;
-
-    while (udp_walk_next(&w, &one))
-        held_add(a->flow->f, &a->held, d, &one);
-}
-
 static void send_held(struct udp_assoc *a)
 {
     struct forward *f = a->flow->f;
@@ -427,7 +418,7 @@ void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d)
         assoc_send(a, d, &target);
         return;
     }
-    hold(a, d);
+    held_add_row(f, &a->held, d);
     if (!a->up) {
         int r = assoc_dial(a);
 
@@ -455,12 +446,22 @@ void udp_flow_on_datagram(void *user, const struct udp_datagram *d)
 
 /* ---- time ------------------------------------------------------------------------------------------------------------------------ */
 
+/* Nothing can come back to a mapping without a way out: one that was made to look for a name, and was refused by it. */
+static bool has_way(const struct udp_flow *u)
+{
+    for (const struct udp_assoc *a = u->assocs; a; a = a->next) {
+        if (a->up)
+            return true;
+    }
+    return udp_looks_wait(u);
+}
+
 static void on_timer(struct wheel_timer *timer, uint64_t now_us)
 {
     struct udp_flow *u = CONTAINER_OF(timer, struct udp_flow, timer);
     const struct forward_options *o = &u->f->opt;
     uint32_t idle_ms = forward_now_ms(u->f) - u->active_ms;
-    uint32_t limit_ms = u->dns_only ? o->dns_idle_timeout_ms : o->udp_idle_timeout_ms;
+    uint32_t limit_ms = u->dns_only || !has_way(u) ? o->dns_idle_timeout_ms : o->udp_idle_timeout_ms;
 
     if (u->state == UDP_FLOW_OPEN && idle_ms >= limit_ms)
         udp_flow_end(u, NULL);
@@ -579,8 +580,11 @@ static void flow_take(struct udp_flow *u, const struct udp_case *c, const struct
 static void flow_look(struct udp_flow *u)
 {
     u->rule = RULE_IMPLICIT; /* so far */
-    if (flow_accept(u))
-        FCOUNT(u->f, udp_opened);
+    if (!flow_accept(u))
+        return;
+    FCOUNT(u->f, udp_opened);
+    wheel_set(u->f->wheel, &u->timer,
+              loop_now_us(u->f->loop) + (uint64_t)u->f->opt.dns_idle_timeout_ms * 1000);
 }
 
 static void not_used(struct forward *f, const struct udp_verdict *v, const struct ip_port *target)

@@ -23,7 +23,7 @@ bool held_add(struct forward *f, struct held_list *l, const struct udp_datagram 
     struct held *h;
 
     if (data->iov_len > HELD_BYTES)
-        return false; /* whoever sends such has to repeat it anyway */
+        return false;
     if (l->count == HELD_MAX)
         slab_put(&f->held, held_take(l));
     h = slab_get(&f->held);
@@ -42,6 +42,15 @@ bool held_add(struct forward *f, struct held_list *l, const struct udp_datagram 
     l->last = h;
     l->count++;
     return true;
+}
+
+void held_add_row(struct forward *f, struct held_list *l, const struct udp_datagram *d)
+{
+    struct udp_walk w = { .row = d };
+    struct iovec one;
+
+    while (udp_walk_next(&w, &one))
+        held_add(f, l, d, &one); /* one that is too long has to be repeated anyway */
 }
 
 struct held *held_take(struct held_list *l)

@@ -46,6 +46,15 @@ static void look_free(struct udp_look *look)
     slab_put(&f->looks, look);
 }
 
+bool udp_looks_wait(const struct udp_flow *u)
+{
+    const struct udp_look *look = u->looks;
+
+    while (look && !look->wait)
+        look = look->next;
+    return look != NULL;
+}
+
 void udp_looks_free(struct udp_flow *u)
 {
     while (u->looks) {

@@ -169,7 +169,7 @@ static void on_closed(void *arg, const struct up_failure *why)
 {
     struct dns_assoc *a = arg;
     struct dns_try *t = a->tries, *next;
-    bool was_open = a->open;
+    bool was_open = a->open, group = upstream_kind(a->way) == UPSTREAM_GROUP;
     int err = why->err;
 
     for (struct dns_try *at = t; at != NULL; at = at->assoc_next)
@@ -184,7 +184,7 @@ static void on_closed(void *arg, const struct up_failure *why)
         t->assoc_next = NULL;
         if (t->state != TRY_UDP || t->job->done)
             continue;
-        if (err == -EOPNOTSUPP) {
+        if (err == -EOPNOTSUPP && !(was_open && group)) { /* of a group another member may have it */
             try_over_stream(t);
         } else if (!was_open || t->repeated || datagram_ask(t) != 0) {
             try_failed(t);
