@@ -122,8 +122,9 @@ static void a_flight_that_a_full_socket_holds_up_is_finished_first(void **state)
     (void)state;
     tls_lab_init(&lab, &opt, "localhost", pki_server(), false);
     tls_pair_open(&lab, &p);
-    p.up.room = 40; /* hello and all that follows leave in small parts */
-    p.down.room = 100;
+    p.up.room = 40;     /* hello and all that follows leave in small parts */
+    if (!tls_has_1_3()) /* whose tickets come when the client is through, and nobody reads here */
+        p.down.room = 100;
     assert_true(tls_pair_handshake(&p));
     p.up.room = 0;
     assert_int_equal(send_bytes(p.client.tls, "ping", 4), 4);
@@ -138,7 +139,8 @@ static void one_call_takes_a_bounded_part_of_a_megabyte(
 {
     struct rig *r = *state;
 
-    assert_int_equal(send_bytes(r->p.client.tls, r->data, ALL), 256 * 1024);
+    /* whole records, which TLS 1.3 makes a byte shorter */
+    assert_in_range(send_bytes(r->p.client.tls, r->data, ALL), 256 * 1024, 256 * 1024 + 16384);
     assert_false(tls_unsent(r->p.client.tls));
 }
 
@@ -203,7 +205,7 @@ static void without_a_free_buffer_each_record_goes_by_itself(void **state)
             assert_non_null(taken[k][i] = buffers_get(all[k]));
     r->p.up.puts = 0;
     assert_int_equal(send_bytes(r->p.client.tls, r->data, BULK), BULK);
-    assert_int_equal(r->p.up.puts, 4);
+    assert_int_equal(r->p.up.puts, tls_has_1_3() ? 5 : 4); /* a record of 1.3 holds a byte less */
     assert_int_equal(tls_recv(r->p.server.tls, r->got, BULK), BULK);
     assert_memory_equal(r->data, r->got, BULK);
     for (int k = 0; k < 2; k++)
