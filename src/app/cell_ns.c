@@ -31,7 +31,8 @@ static int unshare_error(int r, struct err *err)
             err, r,
             "user namespaces are forbidden here; as root: sysctl kernel.unprivileged_userns_clone=1 (Debian) "
             "or "
-            "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in a container: its seccomp profile");
+            "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in a container: its seccomp profile; "
+            "inside a chroot: never");
     case EINVAL:
     case ENOSYS:
         return err_set(err, r, "this kernel has no user namespaces (CONFIG_USER_NS)");
