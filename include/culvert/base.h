@@ -275,6 +275,7 @@ struct slab {
     uint32_t lowest;  /* no group below this one has room */
     uint32_t touched; /* every index ever handed out is below this */
     uint32_t in_use, high_water;
+    uint32_t resident;   /* groups that hold memory, whether something lives there or not */
     uint64_t failed;     /* asked for at the limit */
     size_t mapped_bytes; /* slab_init(): ours to unmap; 0: the caller's memory */
     bool zeroed;         /* objects are given out zeroed, and zeroed when they come back */
@@ -287,7 +288,9 @@ void slab_init_at(struct slab *s, void *memory, size_t object_bytes, uint32_t li
 size_t slab_region_bytes(size_t object_bytes, uint32_t limit); /* a multiple of the page size */
 void slab_fini(struct slab *s);                                /* zeroed or initialised */
 void *slab_get(struct slab *s);                                /* NULL at the limit */
-void slab_put(struct slab *s, void *object);                   /* NULL is fine */
+size_t slab_resident_bytes(const struct slab *s); /* memory that it holds of the system, at most */
+bool slab_would_grow(struct slab *s);             /* would the next object take more of it? */
+void slab_put(struct slab *s, void *object);      /* NULL is fine */
 uint32_t slab_index(const struct slab *s, const void *object);
 void *slab_at(const struct slab *s,
               uint32_t index); /* index < touched; may be a free one: the caller marks its own */

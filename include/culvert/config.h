@@ -178,6 +178,7 @@ struct config_shares {
     uint64_t memory_bytes;     /* the budget in force, of the process */
     uint64_t buffer_cap_bytes; /* of one worker: stack_config.buffer_cap_bytes */
     uint32_t rx_slots;         /* the same: stack_config.rx_slots: at most a quarter of the cap */
+    uint32_t half_open;        /* the same: stack_config.max_half_open */
     uint32_t max_tcp, max_udp; /* of the process: forward_options */
     uint32_t per_source;       /* the same; 0: no limit */
 };

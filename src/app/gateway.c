@@ -110,6 +110,7 @@ static void stack_share(const struct gateway *g, const struct config_shares *sha
     out->offload_uso = tun_rung(g->tun) == TUN_RUNG_USO;
     out->buffer_cap_bytes = shares->buffer_cap_bytes;
     out->rx_slots = shares->rx_slots;
+    out->max_half_open = shares->half_open;
     out->max_tcp = of_a_worker(shares->max_tcp, FORWARD_TCP_MAX);
     out->max_udp = of_a_worker(shares->max_udp, FORWARD_UDP_MAX);
 }

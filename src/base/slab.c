@@ -43,6 +43,11 @@ static struct layout layout_of(size_t object_bytes, uint32_t limit)
     struct layout l = { .object_bytes = (uint32_t)(object_bytes + 15) & ~15u };
 
     l.per_group = l.object_bytes < GROUP_BYTES ? GROUP_BYTES / l.object_bytes : 1;
+    /* Large objects share pages, so that the end of the last one is not wasted for each: one sixteenth at most. */
+    while (l.per_group < 4 && l.object_bytes > GROUP_BYTES &&
+           (pages((size_t)l.per_group * l.object_bytes) - (size_t)l.per_group * l.object_bytes) * 16 >
+               (size_t)l.per_group * l.object_bytes)
+        l.per_group++;
     l.group_bytes = (uint32_t)pages((size_t)l.per_group * l.object_bytes);
     l.group_count = (limit + l.per_group - 1) / l.per_group;
     l.headers = l.group_count * sizeof(struct slab_group);
@@ -127,6 +132,18 @@ static uint32_t find_group(struct slab *s)
     return s->group_count;
 }
 
+size_t slab_resident_bytes(const struct slab *s)
+{
+    return (size_t)s->resident * s->group_bytes;
+}
+
+bool slab_would_grow(struct slab *s)
+{
+    uint32_t at = find_group(s);
+
+    return at < s->group_count && s->groups[at].touched == 0;
+}
+
 void *slab_get(struct slab *s)
 {
     uint32_t at = find_group(s);
@@ -142,6 +159,7 @@ void *slab_get(struct slab *s)
         UNPOISON(object, s->object_bytes);
         memcpy(&g->free_list, object, sizeof(g->free_list));
     } else {
+        s->resident += g->touched == 0;
         object = s->base + (size_t)at * s->group_bytes + (size_t)g->touched++ * s->object_bytes;
         UNPOISON(object, s->object_bytes);
     }
@@ -221,6 +239,7 @@ bool slab_trim(struct slab *s, slab_give_back_fn *give_back, void *arg)
         UNPOISON(s->base + (size_t)at * s->group_bytes, s->group_bytes);
         (give_back ? give_back : release)(arg, s->base + (size_t)at * s->group_bytes, s->group_bytes);
         *g = (struct slab_group){ 0 };
+        s->resident--;
     }
     while (last > 0 && s->groups[last - 1].touched == 0)
         last--;

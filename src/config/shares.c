@@ -16,7 +16,10 @@
 #define SLOTS_MAX      512
 #define FLOW_BYTES                                                                                           \
     1024 /* a flow at rest: 512 (tcp-stack.md PERF-9), table slots, half-open and TIME-WAIT records */
-#define FLOWS_MIN          64
+#define FLOWS_MIN 64
+#define HALF_OPEN_BYTES                                                                                      \
+    (16 << 10) /* of memory for each SYN that may wait: its way out is being opened, here and in the kernel */
+#define HALF_OPEN_MAX      4096
 #define DESCRIPTORS_FIXED  64 /* log, API, netlink, name servers; and each worker's loop, queue and doorbell */
 #define DESCRIPTORS_WORKER 8
 
@@ -65,7 +68,8 @@ void config_shares(const struct config_limits *limits, const struct config_machi
     auto_flows(machine, each, workers, &tcp, &udp);
     *out = (struct config_shares){
         .memory_bytes = budget,
-        .buffer_cap_bytes = between(each, BUFFER_CAP_MIN, BUFFER_CAP_MAX),
+        .buffer_cap_bytes = between(each / 3 * 2, BUFFER_CAP_MIN, BUFFER_CAP_MAX),
+        .half_open = (uint32_t)between(each / HALF_OPEN_BYTES, FLOWS_MIN, HALF_OPEN_MAX),
         .max_tcp = limits->tcp != 0 ? limits->tcp : (uint32_t)tcp,
         .max_udp = limits->udp != 0 ? limits->udp : (uint32_t)udp,
         .per_source = limits->per_source,

@@ -2,6 +2,8 @@
  * Nothing is ever zeroed: whoever asks fills in what it needs. */
 #include "stack_impl.h"
 
+#define BLOCKS_TRIM_US 10000 /* between two searches, when all is in use */
+
 static const uint32_t block_bytes_of[BLOCK_CLASSES] = {
     [BLOCK_CHUNK2] = 2048,
     [BLOCK_CHUNK16] = 16384,
@@ -100,19 +102,53 @@ void blocks_init(struct stack *s, uint8_t **region)
                   block_limit(&s->cfg, (enum block_class)i), region);
 }
 
+/* A block's part of the pages that it lies in. */
+static size_t cost(const struct pool *p)
+{
+    return p->slab.group_bytes / p->slab.per_group;
+}
+
+/* What blocks hold of the system's memory, with what is free in it. */
+static size_t resident(const struct stack *s)
+{
+    size_t sum = 0;
+
+    for (int i = 0; i < BLOCK_CLASSES; i++)
+        sum += slab_resident_bytes(&s->blocks[i].slab);
+    return sum;
+}
+
+/* Memory that one class has left behind goes back before another one takes more than the cap and a quarter, for what is free among what
+ * is used; otherwise stack_trim() gives it back in time. */
+static bool fits(struct stack *s, struct pool *p)
+{
+    if (s->block_bytes + cost(p) > s->cfg.buffer_cap_bytes)
+        return false;
+    if (!slab_would_grow(&p->slab) || resident(s) + p->slab.group_bytes <= s->cfg.buffer_cap_bytes / 4 * 5)
+        return true;
+    if (s->now_us >= s->blocks_trim_us) {
+        s->blocks_trim_us = s->now_us + BLOCKS_TRIM_US;
+        for (int i = 0; i < BLOCK_CLASSES; i++) {
+            slab_trim(&s->blocks[i].slab, NULL, NULL); /* once to find them, once to give them back */
+            slab_trim(&s->blocks[i].slab, NULL, NULL);
+        }
+    }
+    return resident(s) + p->slab.group_bytes <= s->cfg.buffer_cap_bytes / 4 * 5;
+}
+
 struct block *block_get(struct stack *s, enum block_class c)
 {
     struct pool *p = &s->blocks[c];
     struct block *b;
 
-    if (s->block_bytes + p->slab.object_bytes > s->cfg.buffer_cap_bytes) {
+    if (!fits(s, p)) {
         p->slab.failed++;
         return NULL;
     }
     b = pool_get(p);
     if (b == NULL)
         return NULL;
-    s->block_bytes += p->slab.object_bytes;
+    s->block_bytes += cost(p);
     b->bytes = block_bytes_of[c];
     b->refs = 1;
     b->class_ = (uint8_t)c;
@@ -127,7 +163,7 @@ void block_put(struct stack *s, struct block *b)
     assert(b->refs > 0);
     if (--b->refs > 0)
         return;
-    s->block_bytes -= p->slab.object_bytes;
+    s->block_bytes -= cost(p);
     pool_put(p, b);
 }
 

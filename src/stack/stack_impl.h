@@ -201,9 +201,10 @@ struct stack {
     struct pool *pools[STACK_POOLS_MAX]; /* all of them, for status and trim; pool_init() puts them here */
     size_t pool_count;
     struct pool blocks[BLOCK_CLASSES];
-    size_t block_bytes;     /* of all blocks in use, against cfg.buffer_cap_bytes */
-    struct block *rx;       /* the slot that the next packet is read into */
-    struct block *rx_spare; /* takes its place when it is kept; NULL: it may not be kept */
+    uint64_t blocks_trim_us; /* not before this are free blocks looked for again */
+    size_t block_bytes;      /* of all blocks in use, against cfg.buffer_cap_bytes */
+    struct block *rx;        /* the slot that the next packet is read into */
+    struct block *rx_spare;  /* takes its place when it is kept; NULL: it may not be kept */
     struct bucket icmp_bucket, echo_bucket, rst_bucket, tw_bucket, walk_bucket;
     struct iface iface;
     struct observer observer[8];

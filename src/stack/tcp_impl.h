@@ -612,7 +612,8 @@ void tcp_pieces_clear(struct stack *s, struct pieces *l);
 /* tcp_send.c: the send queue */
 void tcp_send_acked(struct tcp_conn *c); /* frees chunks below snd_una */
 void tcp_send_clear(struct tcp_conn *c);
-void tcp_wake_writer(struct tcp_conn *c); /* on_tcp_writable, when it waits and there is room */
+void tcp_send_compact(struct tcp_conn *c); /* under pressure: a small rest leaves its large chunk */
+void tcp_wake_writer(struct tcp_conn *c);  /* on_tcp_writable, when it waits and there is room */
 uint32_t tcp_send_limit(const struct tcp_conn *c);
 /* Ranges of [seq, seq + len), from chunk @b on; returns how many, at most @max, and cuts @len to what they
  * hold. */

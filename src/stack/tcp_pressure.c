@@ -1,15 +1,17 @@
 /* tcp_pressure.c - what gives way when packet memory runs short (tcp-stack.md LIM-1, LIM-2).
  *
  * From 60 % of the cap on, windows and send buffers stop growing (tcp_recv.c, tcp_send.c ask tcp_pressure()).
- * From 80 % on, a connection whose data waits gets a smaller window (tcp_recv.c) and what it holds is copied
+ * From 80 % on, a connection whose data waits gets a smaller window (tcp_recv.c) and what it holds, either way, is copied
  * out of large blocks that it fills only in part. From 95 % on, SYNs are swallowed and of the connections
- * that stand still the largest is reset, then others of its size, until 90 % are reached.
+ * that stand still the one that holds most for longest is reset, then others like it, until 90 % are reached.
  *
  * Standing still means for a second: the embedder takes nothing of what is held for it, or the client takes
  * nothing of what is queued for it. */
 #include "tcp_impl.h"
 
 #define STALL_MS         1000u
+#define STALL_LOSS_MS    3000u   /* where it may be loss as well: some retransmissions long */
+#define STILL_MAX_MS     100000u /* keeps the product below 2^64 */
 #define RELIEF_EVERY_US  50000u
 #define ORPHANS_EVERY_US 100000u
 
@@ -32,37 +34,50 @@ static size_t held_by(const struct tcp_conn *c)
     return c->rcv_held + (c->ooo != NULL ? c->ooo->bytes : 0) + tcp_tx_queued(c);
 }
 
-static bool stands_still(const struct tcp_conn *c)
+/* For how long, in ms; 0: it does not, or for less than STALL_MS. */
+static uint32_t stands_still(const struct tcp_conn *c)
 {
-    uint32_t now = now_ms(c->s);
+    uint32_t now = now_ms(c->s), still = 0;
 
-    if (c->rcv_held > 0 && (uint32_t)c->bytes_up == c->rcv_round_mark && now - c->rcv_round_ms >= STALL_MS)
-        return true;
-    if (tcp_tx_queued(c) == 0)
-        return false; /* and what has only just been queued has had no chance to move */
-    return (c->flags & CONN_PROBING) || (c->fl->seg_head != NULL && now - c->progress_ms >= STALL_MS);
+    if (c->rcv_held > 0 && (uint32_t)c->bytes_up == c->rcv_round_mark)
+        still = now - c->rcv_round_ms;
+    if (tcp_tx_queued(c) > 0 && (c->flags & CONN_PROBING))
+        still = max_u32(still, max_u32(now - c->progress_ms, STALL_MS));
+    else if (tcp_tx_queued(c) > 0 &&
+             c->fl->seg_head != NULL) /* what has only just been queued has had no chance to move */
+        still = max_u32(still, now - c->progress_ms > STALL_LOSS_MS ? now - c->progress_ms : 0);
+    return still >= STALL_MS ? still : 0;
+}
+
+/* Who is given up first: who holds much, and above all for long. A client that loses a second in a crowd is not who filled the memory. */
+static uint64_t burden(const struct tcp_conn *c)
+{
+    uint64_t still = min_u32(stands_still(c), STILL_MAX_MS);
+
+    return held_by(c) * still * still;
 }
 
 struct relief {
-    struct tcp_conn *largest;
-    size_t bytes, goal, freed;
+    struct tcp_conn *heaviest;
+    uint64_t most;
+    size_t goal, freed;
 };
 
 static void inspect(struct tcp_conn *c, void *arg)
 {
     struct relief *r = arg;
-    size_t held = held_by(c);
 
-    if (held == 0)
+    if (held_by(c) == 0)
         return;
     if ((uint32_t)c->bytes_up != c->rcv_round_mark) { /* something was consumed: the second begins now */
         c->rcv_round_mark = (uint32_t)c->bytes_up;
         c->rcv_round_ms = now_ms(c->s);
     }
     tcp_recv_compact(c);
-    if (held > r->bytes && stands_still(c)) {
-        r->largest = c;
-        r->bytes = held;
+    tcp_send_compact(c);
+    if (burden(c) > r->most) {
+        r->heaviest = c;
+        r->most = burden(c);
     }
 }
 
@@ -73,11 +88,11 @@ static void give_up(struct tcp_conn *c, struct relief *r)
     tcp_conn_die(c, -ECONNABORTED, true);
 }
 
-static void give_up_if_large(struct tcp_conn *c, void *arg)
+static void give_up_if_heavy(struct tcp_conn *c, void *arg)
 {
     struct relief *r = arg;
 
-    if (r->freed < r->goal && held_by(c) >= r->bytes / 2 && stands_still(c))
+    if (r->freed < r->goal && burden(c) >= r->most / 2)
         give_up(c, r);
 }
 
@@ -90,11 +105,11 @@ void tcp_pressure_relieve(struct stack *s)
         return;
     t->relief_at_us = s->now_us + RELIEF_EVERY_US;
     tcp_table_each_conn(t, inspect, &r);
-    if (tcp_pressure(s) < PRESSURE_REFUSE || r.largest == NULL)
+    if (tcp_pressure(s) < PRESSURE_REFUSE || r.heaviest == NULL)
         return;
     r.goal = s->block_bytes - percent_of_cap(s, 90);
-    give_up(r.largest, &r);
-    tcp_table_each_conn(t, give_up_if_large, &r);
+    give_up(r.heaviest, &r);
+    tcp_table_each_conn(t, give_up_if_heavy, &r);
 }
 
 /* ---- orphans ----------------------------------------------------------------------------------------- */

@@ -7,18 +7,33 @@
  * back when its last byte is acknowledged (DN-1). */
 #include "tcp_impl.h"
 
+#define MOVES_MS         100u
+#define COMPACT_AFTER_MS 200u                   /* without progress */
+#define COLD_MIN_BYTES   (2 * COPY_BREAK_BYTES) /* however many connections there are */
+
+/* What a connection may hold that cannot leave at once. With many of them that is an equal part of half of the memory, so that clients
+ * that stopped reading cannot take what those that read live on (LIM-1). A part that no chunk fits is two small ones. */
+static uint32_t cold_limit(const struct stack *s)
+{
+    size_t part = s->cfg.buffer_cap_bytes / 2 / (s->tcp->conns.slab.in_use + 1);
+
+    if (part < s->blocks[BLOCK_CHUNK16].slab.object_bytes)
+        return COLD_MIN_BYTES;
+    return part < UNSENT_BYTES ? (uint32_t)part : UNSENT_BYTES;
+}
+
 uint32_t tcp_send_limit(const struct tcp_conn *c)
 {
     const struct stack_config *cfg = &c->s->cfg;
     uint32_t limit = cfg->snd_buffer_initial;
 
-    switch (tcp_pressure(c->s)) { /* LIM-1 */
+    switch (tcp_pressure(c->s)) { /* LIM-1: what its client does not take now can stay upstream */
     case PRESSURE_NONE:
         return max_u32(limit, min_u32(2 * c->cwnd, cfg->snd_buffer_max));
     case PRESSURE_NO_GROWTH:
         break;
     case PRESSURE_SHRINK:
-    case PRESSURE_REFUSE: /* what its client does not take now can stay upstream */
+    case PRESSURE_REFUSE:
         return min_u32(limit, max_u32(limit / 4, 2 * (c->snd_nxt - c->snd_una)));
     }
     return limit;
@@ -31,18 +46,23 @@ size_t tcp_tx_queued(const struct tcp_conn *c)
     return seq_lt(c->snd_una, c->snd_end) ? c->snd_end - c->snd_una : 0;
 }
 
+static uint32_t unsent(const struct tcp_conn *c)
+{
+    return c->flags & CONN_FIN_SENT ? 0 : c->snd_end - c->snd_nxt;
+}
+
 /* Bytes queued that could not leave at once. */
 static uint32_t backlog(const struct tcp_conn *c)
 {
-    uint32_t unsent = c->flags & CONN_FIN_SENT ? 0 : c->snd_end - c->snd_nxt, now = tcp_sendable(c);
+    uint32_t now = tcp_sendable(c);
 
-    return unsent > now ? unsent - now : 0;
+    return unsent(c) > now ? unsent(c) - now : 0;
 }
 
 void tcp_wake_writer(struct tcp_conn *c)
 {
     if ((c->flags & CONN_WANT_WRITE) && tcp_tx_queued(c) <= tcp_send_limit(c) / 3 * 2 &&
-        backlog(c) <= UNSENT_BYTES / 2) {
+        backlog(c) <= cold_limit(c->s) / 2) {
         c->flags &= ~(uint32_t)CONN_WANT_WRITE;
         c->flags |= CONN_EV_WRITABLE;
     }
@@ -86,6 +106,85 @@ int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *
     return n;
 }
 
+static void append_chunk(struct tcp_conn *c, struct block *b, uint32_t seq)
+{
+    b->next = NULL;
+    b->seq = seq;
+    if (c->snd_tail != NULL)
+        c->snd_tail->next = b;
+    else
+        c->snd_head = b;
+    c->snd_tail = b;
+}
+
+/* ---- compaction ------------------------------------------------------------------------------------------ */
+
+/* Copies @len bytes from @seq on, which begin in @from, into chunks that they fill. Return: the first; NULL: no memory */
+static struct block *copy_dense(struct tcp_conn *c, struct block *from, uint32_t seq, uint32_t len)
+{
+    struct block *first = NULL, *b = NULL;
+
+    while (len > 0) {
+        uint32_t off = seq - from->seq, part = min_u32(from->fill - off, len);
+
+        if (b == NULL || b->fill == b->bytes) {
+            struct block *fresh = block_get(c->s, len <= COPY_BREAK_BYTES ? BLOCK_CHUNK2 : BLOCK_CHUNK16);
+
+            if (fresh == NULL)
+                break;
+            fresh->seq = seq;
+            fresh->fill = 0;
+            if (b != NULL)
+                b->next = fresh;
+            else
+                first = fresh;
+            b = fresh;
+        }
+        part = min_u32(part, b->bytes - b->fill);
+        payload_copy(c->s, block_data(b) + b->fill, block_data(from) + off, part);
+        b->fill += part;
+        seq += part;
+        len -= part;
+        if (seq == from->seq + from->fill)
+            from = from->next;
+    }
+    for (struct block *next; len > 0 && first != NULL; first = next) {
+        next = first->next;
+        block_put(c->s, first);
+    }
+    return first;
+}
+
+static void replace_chunks(struct tcp_conn *c, struct block *first)
+{
+    tcp_send_clear(c);
+    c->snd_head = first;
+    for (c->snd_tail = first; c->snd_tail->next != NULL;)
+        c->snd_tail = c->snd_tail->next;
+    for (struct segment *seg = c->fl != NULL ? c->fl->seg_head : NULL; seg != NULL; seg = seg->next)
+        if (seg->block != NULL)
+            seg->block = tcp_block_at(first, seg->seq);
+}
+
+/* What a client does not take, on its way or not, sits in chunks that may hold much more. */
+void tcp_send_compact(struct tcp_conn *c)
+{
+    uint32_t queued = (uint32_t)tcp_tx_queued(c), dense, held = 0;
+    struct block *first;
+
+    if (queued == 0 || c->state == TCPS_SYN_RECEIVED || now_ms(c->s) - c->progress_ms < COMPACT_AFTER_MS)
+        return;
+    for (const struct block *b = c->snd_head; b != NULL; b = b->next)
+        held += b->bytes;
+    dense = queued <= COPY_BREAK_BYTES ? COPY_BREAK_BYTES
+                                       : (queued + COMPACT_BYTES - 1) / COMPACT_BYTES * COMPACT_BYTES;
+    if (held < dense + COPY_BREAK_BYTES)
+        return;
+    first = copy_dense(c, tcp_block_at(c->snd_head, c->snd_una), c->snd_una, queued);
+    if (first != NULL)
+        replace_chunks(c, first);
+}
+
 /* ---- filling it -------------------------------------------------------------------------------------- */
 
 static bool may_queue(const struct tcp_conn *c)
@@ -114,15 +213,41 @@ static struct block *landing_chunk(struct stack *s)
     return t->landing;
 }
 
+/* Its client has taken nothing for a while of what is queued. When memory is short, what is left is for those that move. */
+static bool moves(const struct tcp_conn *c)
+{
+    return tcp_tx_queued(c) == 0 || now_ms(c->s) - c->progress_ms < MOVES_MS;
+}
+
+/* How much more may be queued; 0: nothing now. What a stalled client's last recv() brings would stay, too. */
+static uint32_t room_for(const struct tcp_conn *c)
+{
+    uint32_t limit = tcp_send_limit(c), queued = (uint32_t)tcp_tx_queued(c), now = tcp_sendable(c);
+    uint32_t cold = cold_limit(c->s), room = now + cold;
+
+    if (queued >= limit || unsent(c) >= room) /* DN-3 */
+        return 0;
+    if (tcp_pressure(c->s) >= PRESSURE_SHRINK && !moves(c))
+        return 0;
+    room -= unsent(c);
+    if (unsent(c) >= now && cold == COLD_MIN_BYTES && room > COPY_BREAK_BYTES)
+        room = COPY_BREAK_BYTES; /* into a small chunk */
+    if (tcp_pressure(c->s) != PRESSURE_NONE && room > limit - queued)
+        room = max_u32(limit - queued, c->mss);
+    return room;
+}
+
 size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out)
 {
     struct tcp_shard *t = c->s->tcp;
     struct block *b = c->snd_tail;
+    uint32_t room;
 
     t->space_for = NULL;
     if (!may_queue(c))
         return 0;
-    if (tcp_tx_queued(c) >= tcp_send_limit(c) || backlog(c) >= UNSENT_BYTES) { /* DN-3 */
+    room = room_for(c);
+    if (room == 0) {
         c->flags |= CONN_WANT_WRITE;
         return 0;
     }
@@ -138,25 +263,16 @@ size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out)
     t->space_for = c;
     t->space = b;
     *out = block_data(b) + b->fill;
-    return space_in(c, b);
-}
-
-static void append_chunk(struct tcp_conn *c, struct block *b, uint32_t seq)
-{
-    b->next = NULL;
-    b->seq = seq;
-    if (c->snd_tail != NULL)
-        c->snd_tail->next = b;
-    else
-        c->snd_head = b;
-    c->snd_tail = b;
+    return min_u32(space_in(c, b), room);
 }
 
 /* Results below this are copied to a chunk of their size, so that a few bytes do not hold 64 KiB until they are
- * acknowledged. When memory is short, that is worth more than the copy costs. */
-static uint32_t copy_below(const struct stack *s)
+ * acknowledged. When memory is short, or there are many who may not read, that is worth more than the copy costs. */
+static uint32_t copy_below(const struct tcp_conn *c, uint32_t len)
 {
-    return tcp_pressure(s) == PRESSURE_NONE ? COPY_BREAK_BYTES : COMPACT_BYTES;
+    bool leaves = unsent(c) + len <= tcp_sendable(c) || cold_limit(c->s) == UNSENT_BYTES;
+
+    return tcp_pressure(c->s) == PRESSURE_NONE && leaves ? COPY_BREAK_BYTES : COMPACT_BYTES;
 }
 
 /* Copies @len bytes, less than copy_below(), behind the last chunk's, and into a small chunk of its own what does
@@ -197,7 +313,7 @@ void tcp_tx_commit(struct tcp_conn *c, size_t n)
         return;
     if (b == c->snd_tail) {
         b->fill += len;
-    } else if (len >= copy_below(c->s) || !copy_break(c, block_data(b), len)) {
+    } else if (len >= copy_below(c, len) || !copy_break(c, block_data(b), len)) {
         b->fill = len;
         append_chunk(c, b, c->snd_end);
         t->landing = NULL;

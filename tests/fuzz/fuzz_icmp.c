@@ -258,7 +258,8 @@ static void step(struct run *r)
 static void finish(struct run *r)
 {
     const struct stack_counters *c = stack_counters(r->s);
-    size_t kept = (size_t)(STACK_SLOT_BYTES + BLOCK_HEADROOM);
+    const struct slab *slots = &r->s->blocks[BLOCK_SLOT].slab;
+    size_t kept = slots->group_bytes / slots->per_group;
 
     SUM_HOLDS(c, 4);
     SUM_HOLDS(c, 6);
