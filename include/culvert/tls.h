@@ -103,7 +103,7 @@ enum tls_step tls_handshake(struct tls *t, uint64_t turn);
  * Return: > 0; 0 they closed their direction (close_notify); -EAGAIN; -ECONNRESET broken, see tls_why() and tls_truncated().
  * A short read means that nothing more is there now. */
 ssize_t tls_recv(struct tls *t, void *to, size_t len);
-/** tls_sendv() - take plain bytes, about 256 KiB at most; small pieces share records, records share system calls
+/** tls_sendv() - take plain bytes, about 128 KiB at most; small pieces share records, records share system calls
  * Return: bytes taken, of which some may still wait (tls_unsent()); -EAGAIN; -ECONNRESET. */
 ssize_t tls_sendv(struct tls *t, const struct iovec *iov, int iovcnt);
 /** tls_hold() - what tls_sendv() takes from now on waits until there are 64 KiB of it, or for tls_flush(): they leave together */

@@ -411,9 +411,10 @@ struct secure {
     struct wheel_timer timer;
     struct handshake *handshake;
     struct up_stream *stream;
-    uint64_t heard_us; /* when the stream last got bytes, or its FIN was asked for */
-    uint8_t want;      /* of the stream's owner: LOOP_READ, LOOP_WRITE */
-    bool end_held;     /* the owner's FIN waits for silence (faults.md L12) */
+    uint64_t heard_us;   /* when the stream last got bytes, or its FIN was asked for */
+    uint32_t turn_bytes; /* that it got in that turn */
+    uint8_t want;        /* of the stream's owner: LOOP_READ, LOOP_WRITE */
+    bool end_held;       /* the owner's FIN waits for silence (faults.md L12) */
 };
 /** secure_new() - TLS as a client, around what carries a handshake; nothing is sent yet. Return: 0, -ENOMEM, -EIO
  * @h: its `below` is taken over on success; with none the descriptor, or the hop, is spoken through */

@@ -81,6 +81,7 @@ static void pieces_of_any_size_arrive_whole_and_small_ones_share_records(void **
         while (sent < ALL) {
             struct iovec iov[64];
             size_t off = sent, want = 0;
+            ssize_t taken;
             int n = 0;
 
             for (; n < 64 && off < ALL; n++) {
@@ -90,8 +91,9 @@ static void pieces_of_any_size_arrive_whole_and_small_ones_share_records(void **
                 off += len;
                 want += len;
             }
-            assert_int_equal(tls_sendv(p.client.tls, iov, n), want);
-            sent += want;
+            taken = tls_sendv(p.client.tls, iov, n);
+            assert_true(taken >= 128 * 1024 || taken == (ssize_t)want); /* of one call, and then all */
+            sent += (size_t)taken;
         }
         if (sizes[k] >= 1448) /* at most 3 % on top */
             assert_true(p.up.len - p.up.off < ALL + ALL / 33);
