@@ -228,6 +228,8 @@ typedef void flow_end_fn(void *arg, const struct flow_end *e);
 /** forward_watch_ends() - @fn is called for each flow that ends, in the middle of its ending; NULL: not any more */
 void forward_watch_ends(struct forward *f, flow_end_fn *fn, void *arg);
 
+/** forward_pools() - as stack_pools(), for what the forwarder holds. Return: how many, at most @cap */
+size_t forward_pools(const struct forward *f, struct stack_pool_info *out, size_t cap);
 bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */

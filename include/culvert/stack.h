@@ -664,7 +664,7 @@ struct stack_pool_info {
 size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
 /** stack_trim() - give back memory where nothing has lived since the trim before; a second or so apart, off
  * the packet path
- * @give_back: releases whole pages, which read as zero afterwards (the stack makes no system call itself)
+ * @give_back: releases whole pages, which read as zero afterwards (the stack makes no system call itself, but for madvise() when blocks would exceed their cap)
  * Return: true when another call would find more. */
 bool stack_trim(struct stack *s, slab_give_back_fn *give_back, void *arg);
 uint32_t stack_tcp_count(const struct stack *s); /* connections, TIME-WAIT not among them */

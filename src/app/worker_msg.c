@@ -294,6 +294,7 @@ static void fill_pools(struct worker *w, struct status_worker *s)
     struct stack_pool_info info[64];
     size_t n = stack_pools(w->stack, info, ARRAY_LEN(info));
 
+    n += forward_pools(w->forward, info + n, ARRAY_LEN(info) - n);
     for (size_t i = 0; i < n; i++)
         out[i] = (struct status_pool){ info[i].name,       info[i].object_bytes, info[i].in_use,
                                        info[i].high_water, info[i].limit,        info[i].failed };

@@ -361,6 +361,32 @@ struct forward_policy *forward_policy_now(const struct forward *f)
     return f->ways->policy;
 }
 
+size_t forward_pools(const struct forward *f, struct stack_pool_info *out, size_t cap)
+{
+    const struct {
+        const char *name;
+        const struct slab *slab;
+    } all[] = { { "flow-tcp", &f->tcp_flows },       { "flow-opening", &f->openings },
+                { "flow-udp", &f->udp_flows },       { "flow-association", &f->assocs },
+                { "flow-held", &f->held },           { "flow-source", &f->sources },
+                { "flow-meter", &f->meters },        { "flow-pace", &f->paces },
+                { "flow-dns-tcp", &f->queries },     { "flow-dns", &f->pending },
+                { "flow-dns-session", &f->sessions } };
+    size_t n = 0;
+
+    for (; n < ARRAY_LEN(all) && n < cap; n++) {
+        const struct slab *s = all[n].slab;
+
+        out[n] = (struct stack_pool_info){ .name = all[n].name,
+                                           .object_bytes = s->object_bytes,
+                                           .in_use = s->in_use,
+                                           .high_water = s->high_water,
+                                           .limit = s->limit,
+                                           .failed = s->failed };
+    }
+    return n;
+}
+
 bool forward_trim(struct forward *f)
 {
     struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,   &f->held,
