@@ -102,10 +102,14 @@ void blocks_init(struct stack *s, uint8_t **region)
                   block_limit(&s->cfg, (enum block_class)i), region);
 }
 
-/* A block's part of the pages that it lies in. */
 static size_t cost(const struct pool *p)
 {
     return p->slab.group_bytes / p->slab.per_group;
+}
+
+size_t block_cost(const struct stack *s, enum block_class c)
+{
+    return cost(&s->blocks[c]);
 }
 
 /* What blocks hold of the system's memory, with what is free in it. */

@@ -47,6 +47,8 @@ size_t blocks_region_bytes(const struct stack_config *c);
 void blocks_init(struct stack *s, uint8_t **region);
 struct block *block_get(struct stack *s, enum block_class c); /* refs = 1; NULL: cap reached */
 void block_put(struct stack *s, struct block *b);             /* one reference less */
+size_t block_cost(const struct stack *s,
+                  enum block_class c); /* what one counts against the cap: its part of whole pages */
 enum block_class block_class_for(size_t bytes);
 /* The only function that copies payload in userspace (PERF-1 counts it). */
 void payload_copy(struct stack *s, void *to, const void *from, size_t len);

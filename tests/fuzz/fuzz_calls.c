@@ -260,9 +260,9 @@ static void finish(struct fuzz *f)
         stack_advance(f->s, f->now_us);
     }
     must(stack_tcp_count(f->s) == 0 && stack_half_open_count(f->s) == 0);
-    kept = (size_t)(STACK_SLOT_BYTES + BLOCK_HEADROOM) * (1u + (f->s->rx_spare != NULL));
+    kept = block_cost(f->s, BLOCK_SLOT) * (1u + (f->s->rx_spare != NULL));
     if (f->s->tcp->landing != NULL)
-        kept += f->s->tcp->landing->bytes + BLOCK_HEADROOM;
+        kept += block_cost(f->s, (enum block_class)f->s->tcp->landing->class_);
     must(f->s->block_bytes == kept);
     stack_fini(f->s);
 }

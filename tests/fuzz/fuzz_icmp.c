@@ -258,8 +258,7 @@ static void step(struct run *r)
 static void finish(struct run *r)
 {
     const struct stack_counters *c = stack_counters(r->s);
-    const struct slab *slots = &r->s->blocks[BLOCK_SLOT].slab;
-    size_t kept = slots->group_bytes / slots->per_group;
+    size_t kept = block_cost(r->s, BLOCK_SLOT);
 
     SUM_HOLDS(c, 4);
     SUM_HOLDS(c, 6);

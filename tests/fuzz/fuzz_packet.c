@@ -486,7 +486,7 @@ static void let_go(struct embedder *e)
  * the slot to read into, its spare, and the chunk that upstream data land in. */
 static void finish(struct embedder *e)
 {
-    size_t kept = (size_t)(STACK_SLOT_BYTES + BLOCK_HEADROOM) * (1u + (e->s->rx_spare != NULL));
+    size_t kept = block_cost(e->s, BLOCK_SLOT) * (1u + (e->s->rx_spare != NULL));
     uint64_t next, end = e->now_us + DRAIN_US;
     uint32_t turns = 0;
 
@@ -498,7 +498,7 @@ static void finish(struct embedder *e)
         stack_advance(e->s, e->now_us);
     }
     if (e->s->tcp->landing != NULL)
-        kept += e->s->tcp->landing->bytes + BLOCK_HEADROOM;
+        kept += block_cost(e->s, (enum block_class)e->s->tcp->landing->class_);
     must(e->s->block_bytes == kept);
     must(stack_tcp_count(e->s) == 0 && stack_udp_count(e->s) == 0 && stack_half_open_count(e->s) == 0);
     check_sums(e->s);
