@@ -263,14 +263,19 @@ int confine_refused(const struct confine *c, const struct config_messages *m, st
 int confine_load(const struct confine *c, const char *path, struct config **out, struct err *err)
 {
     struct config_messages m = { 0 };
-    int r = config_load_file(path, out, &m);
+    struct config *now = NULL;
+    int r = config_load_file(path, &now, &m);
 
     config_print_messages(stderr, &m);
     if (r != 0 && (r = confine_refused(c, &m, err)) == 0)
         r = err_set(err, -EINVAL, "the file has mistakes; `culvert check` lists them");
     config_messages_free(&m);
-    if (r == 0 && (r = confine_take(c, *out, err)) != 0)
-        config_free(*out);
+    if (r == 0)
+        r = confine_take(c, now, err);
+    if (r == 0)
+        *out = now;
+    else
+        config_free(now);
     return r;
 }
 

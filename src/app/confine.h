@@ -32,7 +32,7 @@ int confine_take(const struct confine *c, const struct config *now, struct err *
 /** confine_refused() - did the load that said @m fail because of us? Return: -EACCES with a sentence, or 0: it did not */
 int confine_refused(const struct confine *c, const struct config_messages *m, struct err *err);
 /** confine_load() - load_file() for a reload, whose mistakes go to the log's place and whose refusals are explained
- * Return: 0 and *out, the caller's; -EINVAL or -EACCES with a sentence. */
+ * Return: 0 and *out, the caller's; -EINVAL or -EACCES with a sentence, and *out is untouched. */
 int confine_load(const struct confine *c, const char *path, struct config **out, struct err *err);
 /* One warning for each file that the configuration names and this user may not read: a reload will want it. */
 void confine_warn_unreadable(const struct config *config, const char *config_path);

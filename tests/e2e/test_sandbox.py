@@ -106,10 +106,10 @@ def _(t):
         shutil.copy(pki.path("server." + kind), archive)
         os.symlink(os.path.join(archive, "server." + kind), os.path.join(live, kind))    # as certbot arranges them
 
-    def text(folder):
+    def text(folder, **more):
         entry = {"listen": "%s:8443" % at.PROXY[0], "certificate": os.path.join(folder, "crt"), "private-key": os.path.join(folder, "key"),
                  "users": {"alice": "sesame"}}
-        return gateways.config_text({"serve": {"masque": entry}})
+        return gateways.config_text(dict(more, serve={"masque": entry}))
     config = t.write("serve.yaml", text(live), 0o600)
     p = Process(t, lab.srv, [gateways.program(t), "serve", "-c", config], "serve", env=gateways.sanitizer_env())
     p.wait_line("^ready:", t.slow(10))
@@ -123,6 +123,12 @@ def _(t):
     write(config, text(other))
     p.signal(signal.SIGHUP)
     p.wait_line("crt is outside of the folders that the sandbox left readable at the start; restart needed", t.slow(5))
+    write(config, text(live, log={"output": os.path.join(other, "log")}))
+    p.signal(signal.SIGHUP)
+    p.wait_line("log is outside of the folders that the sandbox left writable at the start; restart needed", t.slow(5))
+    write(config, text(live))
+    p.signal(signal.SIGHUP)
+    within(t.slow(5), lambda: lines_with(p, "certificate, users, allow and limits are now as") == 2, "the old folder is taken again")
 
 
 # ---- kernels that cannot ----

@@ -60,13 +60,11 @@ static int remove_all(void **state)
     return chdir("/") == 0 ? system(command) : -1;
 }
 
-static struct config *load(const char *list, const char *copy)
-{
-    struct config_messages m = { 0 };
-    struct config *c = NULL;
-    char text[2000];
+enum { TEXT = 2000 };
 
-    snprintf(text, sizeof(text),
+static void put_config(char text[TEXT], const char *list, const char *copy)
+{
+    snprintf(text, TEXT,
              "runtime: {state-dir: %s/state}\n"
              "log: {output: %s/logs/log}\n"
              "proxies: [{name: p, type: socks5, server: 192.0.2.1, port: 1, username: a, password: {file: "
@@ -76,6 +74,15 @@ static struct config *load(const char *list, const char *copy)
              "  ads: {type: http, behavior: ipcidr, url: 'http://192.0.2.1/ads', path: %s/%s}\n"
              "rules: ['RULE-SET,lan,p', 'RULE-SET,ads,p', 'MATCH,REJECT']\n",
              folder, folder, folder, list, folder, copy);
+}
+
+static struct config *load(const char *list, const char *copy)
+{
+    struct config_messages m = { 0 };
+    struct config *c = NULL;
+    char text[TEXT];
+
+    put_config(text, list, copy);
     if (config_load_text(text, strlen(text), "conf/c.yaml", &c, &m) != 0)
         config_print_messages(stderr, &m);
     config_messages_free(&m);
@@ -136,6 +143,29 @@ static int wrong_opens(const struct confine *c)
     return wrong;
 }
 
+static void write_config(const char *path, const char *list, const char *copy)
+{
+    char text[TEXT];
+    FILE *f = fopen(path, "w");
+
+    put_config(text, list, copy);
+    if (f == NULL || fputs(text, f) < 0 || fclose(f) != 0)
+        _exit(8);
+}
+
+/* The caller's is not touched by a file that is not taken: it would free that for a second time. */
+static bool wrong_loads(const struct confine *c)
+{
+    struct config *none = NULL, *taken = NULL;
+    struct err err = { "" };
+    bool refused = confine_load(c, "conf/writes.yaml", &none, &err) == -EACCES && none == NULL &&
+                   strstr(err.text, "lists/ads is outside of the folders") != NULL;
+    bool loaded = confine_load(c, "conf/same.yaml", &taken, &err) == 0;
+
+    config_free(taken);
+    return !refused || !loaded;
+}
+
 enum { FINE, CANNOT = 77 };
 
 static int confined(void)
@@ -147,6 +177,8 @@ static int confined(void)
     struct err err = { "" };
     int r = 1;
 
+    write_config("conf/same.yaml", "lists/lan.txt", "state/ads");
+    write_config("conf/writes.yaml", "lists/lan.txt", "lists/ads");
     if (first == NULL || loop_new(&l) != 0 || confine_now(&o, l, &c, &err) != 0)
         return 1;
     same = load("lists/lan.txt", "state/ads");
@@ -163,6 +195,8 @@ static int confined(void)
     else if (writes == NULL || confine_take(c, writes, &err) != -EACCES ||
              strstr(err.text, "lists/ads is outside of the folders that the sandbox left writable") == NULL)
         r = 5;
+    else if (wrong_loads(c))
+        r = 9;
     else
         r = reads != NULL ? 6 : FINE;
     config_free(first);
