@@ -365,6 +365,9 @@ struct upstream *up_echo_way(struct up_env *env, struct upstream *up, const stru
 /** up_stream_way() - the way out that this stream has taken; while it opens, the one that is tried */
 struct upstream *up_stream_way(const struct up_stream *s);
 struct upstream *up_udp_way(const struct up_udp *u); /* the same for an association */
+/** up_udp_may_take() - might a new association through @up take @way, which up_udp_way() told of an older one? Of a group that spreads
+ * the load, any member that is well will do; members that carry no UDP are passed over. */
+bool up_udp_may_take(struct up_env *env, struct upstream *up, const struct upstream *way);
 /** up_group_start() - begin to care for @group: tests in their time. @tests: this worker does the rounds of url-test.
  * Others are told by up_group_tested() what it found. */
 int up_group_start(struct up_env *env, struct upstream *group, bool tests);

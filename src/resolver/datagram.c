@@ -4,8 +4,8 @@
  * section 4.5; faults.md D3). Through a proxy the port is the proxy's, and an association costs it a connection and several round
  * trips: so questions of one worker share one, whatever servers they go to, told apart by ids that are random and differ.
  * A shared one takes no more questions when it has carried SHARED_MAX at once, is LIFE_US old (so that the proxy's port changes),
- * has brought too much that nobody asked for, has been silent for SILENT_US while a question waits, or its group goes another
- * way now; it closes IDLE_US after the last one. When it dies, each of its questions is asked once more on a new one. */
+ * has brought too much that nobody asked for, has been silent for SILENT_US while a question waits, or its group would not take
+ * its way now; it closes IDLE_US after the last one. When it dies, each of its questions is asked once more on a new one. */
 #include "service_impl.h"
 
 #include <errno.h>
@@ -17,9 +17,10 @@
 #define LIFE_US       UINT64_C(60000000)
 #define SHARED_MAX    128
 #define STRANGERS_MAX 32
+#define LATE_MAX      256
 
 struct dns_assoc {
-    struct dns_assoc *next;
+    struct dns_assoc *next, **link; /* of the service's shared ones, or of those for one question */
     struct dns_service *s;
     struct dns_plan *plan; /* a reference, which `way` lives by */
     struct upstream *way;  /* as the plan has it: perhaps a group */
@@ -28,18 +29,18 @@ struct dns_assoc {
     struct wheel_timer timer; /* nothing has been asked for long */
     uint64_t born_us, idle_us;
     uint64_t unheard_us; /* since when a question waits and nothing comes; 0: none does */
-    unsigned n, strangers;
-    bool alone; /* for one question */
+    unsigned n, strangers, left;
+    uint16_t late
+        [LATE_MAX]; /* ids of the questions that left last: the slower server of a race answers them, too */
+    bool alone;     /* for one question */
     bool open, leaving;
 };
 
 static void assoc_free(struct dns_assoc *a)
 {
-    struct dns_assoc **at = &a->s->assocs;
-
-    while (*at != a)
-        at = &(*at)->next;
-    *at = a->next;
+    *a->link = a->next;
+    if (a->next != NULL)
+        a->next->link = a->link;
     wheel_cancel(a->s->wheel, &a->timer);
     up_udp_close(a->up);
     dns_plan_unref(a->plan);
@@ -48,8 +49,10 @@ static void assoc_free(struct dns_assoc *a)
 
 void datagrams_close(struct dns_service *s)
 {
-    while (s->assocs != NULL)
-        assoc_free(s->assocs); /* no try is left */
+    while (s->assocs != NULL) /* no try is left */
+        assoc_free(s->assocs);
+    while (s->assocs_alone != NULL)
+        assoc_free(s->assocs_alone);
 }
 
 void datagram_leave(struct dns_try *t)
@@ -66,6 +69,7 @@ void datagram_leave(struct dns_try *t)
     *at = t->assoc_next;
     t->assoc = NULL;
     t->assoc_next = NULL;
+    a->late[a->left++ % LATE_MAX] = t->id;
     if (--a->n > 0)
         return;
     now_us = loop_now_us(a->s->loop);
@@ -127,6 +131,16 @@ static struct dns_try *try_of(const struct dns_assoc *a, const struct up_datagra
     return t;
 }
 
+/* An answer to what it carried a moment ago is no stranger. */
+static bool is_late(const struct dns_assoc *a, const struct up_datagram *d)
+{
+    unsigned n = d->len < DNS_HEADER_LEN ? 0 : a->left < LATE_MAX ? a->left : LATE_MAX;
+
+    while (n > 0 && a->late[n - 1] != get_be16(d->data))
+        n--;
+    return n > 0;
+}
+
 static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
 {
     struct dns_assoc *a = arg;
@@ -139,7 +153,7 @@ static void on_datagrams(void *arg, const struct up_datagram *d, size_t n)
             try_message(t, d[i].data, d[i].len);
         } else {
             DCOUNT(a->s, ignored);
-            if (!a->alone && ++a->strangers >= STRANGERS_MAX)
+            if (!a->alone && !is_late(a, &d[i]) && ++a->strangers >= STRANGERS_MAX)
                 a->leaving = true;
         }
     }
@@ -203,10 +217,12 @@ static bool may_carry(struct dns_assoc *a, const struct upstream *way)
 {
     uint64_t now_us = loop_now_us(a->s->loop);
 
-    if (a->way != way || a->alone || a->leaving || a->n >= SHARED_MAX)
+    if (a->way != way || a->leaving || a->n >= SHARED_MAX)
         return false;
     if (now_us - a->born_us >= LIFE_US || (a->unheard_us != 0 && now_us - a->unheard_us >= SILENT_US) ||
-        (a->open && up_udp_way(a->up) != up_current(a->s->env, a->way)))
+        upstream_kind(up_udp_way(a->up)) ==
+            UPSTREAM_DIRECT || /* a group went on to it while this one opened */
+        (a->open && !up_udp_may_take(a->s->env, a->way, up_udp_way(a->up))))
         a->leaving = true;
     return !a->leaving;
 }
@@ -215,24 +231,28 @@ static bool may_carry(struct dns_assoc *a, const struct upstream *way)
 static int assoc_new(const struct dns_try *t, struct upstream *way, struct dns_assoc **out)
 {
     struct dns_service *s = t->job->s;
-    struct dns_assoc *a = calloc(1, sizeof(*a));
+    struct dns_assoc *a = calloc(1, sizeof(*a)), **list;
     int r;
 
     if (a == NULL)
         return -ENOMEM;
+    r = up_udp_open(s->env, way, OPEN_US, &events, a, &a->up);
+    if (r != 0) {
+        free(a);
+        return r;
+    }
     a->s = s;
     a->plan = dns_plan_ref(t->job->plan);
     a->way = way;
-    a->alone = upstream_kind(up_current(s->env, way)) == UPSTREAM_DIRECT;
+    a->alone = upstream_kind(up_udp_way(a->up)) == UPSTREAM_DIRECT;
     a->born_us = loop_now_us(s->loop);
     a->timer.fn = on_timer;
-    a->next = s->assocs;
-    s->assocs = a;
-    r = up_udp_open(s->env, way, OPEN_US, &events, a, &a->up);
-    if (r != 0) {
-        assoc_free(a);
-        return r;
-    }
+    list = a->alone ? &s->assocs_alone : &s->assocs;
+    a->next = *list;
+    a->link = list;
+    if (a->next != NULL)
+        a->next->link = &a->next;
+    *list = a;
     *out = a;
     return 0;
 }
@@ -258,7 +278,7 @@ static int own_id(const struct dns_assoc *a, struct dns_try *t)
 int datagram_ask(struct dns_try *t)
 {
     struct upstream *way = t->job->plan->targets[t->server->target];
-    struct dns_assoc *a = t->job->s->assocs;
+    struct dns_assoc *a = upstream_kind(way) == UPSTREAM_DIRECT ? NULL : t->job->s->assocs;
     int r;
 
     while (a != NULL && !may_carry(a, way))

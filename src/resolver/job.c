@@ -251,10 +251,8 @@ static bool again_without_edns(struct dns_try *t, const struct dns_answer *a)
         (a->rcode != DNS_FORMERR && a->rcode != DNS_NOTIMP))
         return false;
     t->no_edns = true;
-    if (build_query(t) != 0)
-        return false;
-    datagram_send(t);
-    return true;
+    datagram_leave(t);
+    return build_query(t) == 0 && datagram_ask(t) == 0;
 }
 
 void try_message(struct dns_try *t, const uint8_t *data, size_t len)

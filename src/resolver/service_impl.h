@@ -204,7 +204,7 @@ struct dns_service {
     struct slab asks, jobs;
     struct dns_job *buckets[JOB_BUCKETS], *all_jobs;
     struct dns_conn *conns;
-    struct dns_assoc *assocs;
+    struct dns_assoc *assocs, *assocs_alone; /* shared by questions; for one each */
     struct tls_worker *tls;
     struct dns_server_tls *tls_contexts;
     struct answer_cache cache;

@@ -256,6 +256,25 @@ struct upstream *up_current(struct up_env *env, struct upstream *up)
     return up;
 }
 
+bool up_udp_may_take(struct up_env *env, struct upstream *up, const struct upstream *way)
+{
+    struct group_try tries[GROUP_TRIES_MAX];
+    struct up_memory *m;
+    size_t n = 0, i = 0;
+
+    if (up->kind != UPSTREAM_GROUP)
+        return up == way;
+    m = env_memory(env, up);
+    if (m && has_way(env, m))
+        n = add_tries(env, m, NULL, true, tries, 0);
+    while (i < n && tries[i].memory->up != way)
+        i++;
+    if (i == 0 || i == n)
+        return i < n;
+    return up->group.kind == GROUP_LOAD_BALANCE ||
+           (tries[i].group == tries[0].group && tries[i].group->up->group.kind == GROUP_LOAD_BALANCE);
+}
+
 struct upstream *up_echo_way(struct up_env *env, struct upstream *up, const struct ip_addr *client,
                              const struct host_port *target, bool v6, const struct upstream *prefer)
 {

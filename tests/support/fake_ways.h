@@ -253,6 +253,11 @@ struct upstream *up_udp_way(const struct up_udp *u)
     return u->member;
 }
 
+bool up_udp_may_take(struct up_env *env, struct upstream *up, const struct upstream *way)
+{
+    return up_current(env, up) == way;
+}
+
 int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
                    const struct up_stream_events *events, void *arg, struct up_stream **out)
 {

@@ -330,10 +330,37 @@ static void a_member_without_udp_is_passed_over_by_associations(void **state) /*
         up_udp_close(udp.u);
     }
     assert_string_equal(upstream_name(up_current(s.rig.env, s.way[GROUP])), "a"); /* no worse for it */
+    assert_false(up_udp_may_take(s.rig.env, s.way[GROUP], s.way[A]));
+    assert_true(up_udp_may_take(s.rig.env, s.way[GROUP], s.way[B]));
     open_through(&s, &log, GROUP, 1000);
     assert_int_equal(s.server[0].accepted, 2);
     stream_forget(&log);
     unmake(&s);
+}
+
+static void any_well_member_that_takes_turns_may_keep_its_association(void **state)
+{
+    static const enum group_kind kinds[] = { GROUP_LOAD_BALANCE, GROUP_FALLBACK };
+    static const uint32_t inner[] = { INNER };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        for (int deep = 0; deep < 2; deep++) {
+            struct setup s = { 0 };
+
+            make(&s, &plan_udp, &plan_udp,
+                 (struct group_options){ .kind = kinds[i],
+                                         .strategy = GROUP_ROUND_ROBIN,
+                                         .members = deep ? inner : NULL,
+                                         .member_count = deep });
+            assert_true(up_udp_may_take(s.rig.env, s.way[GROUP], s.way[A]));
+            assert_int_equal(up_udp_may_take(s.rig.env, s.way[GROUP], s.way[B]),
+                             kinds[i] == GROUP_LOAD_BALANCE);
+            assert_false(up_udp_may_take(s.rig.env, s.way[GROUP], s.way[DIRECT]));
+            assert_true(up_udp_may_take(s.rig.env, s.way[A], s.way[A]));
+            unmake(&s);
+        }
+    }
 }
 
 static void without_a_member_that_has_it_there_is_no_udp(void **state) /* faults.md U6 */
@@ -480,6 +507,7 @@ int main(void)
         cmocka_unit_test(a_circle_is_refused),
         cmocka_unit_test(url_test_takes_the_one_that_answers),
         cmocka_unit_test(a_member_without_udp_is_passed_over_by_associations),
+        cmocka_unit_test(any_well_member_that_takes_turns_may_keep_its_association),
         cmocka_unit_test(without_a_member_that_has_it_there_is_no_udp),
         cmocka_unit_test(a_chain_asks_each_hop_for_the_next),
         cmocka_unit_test(a_failure_names_its_hop),
