@@ -19,6 +19,7 @@ struct deal {
     struct loop_timer timer;
     struct loop_msg bell;
     atomic_bool rung;
+    bool wanted;                   /* somebody rang, and no round has begun since */
     struct round *round;           /* under way */
     uint64_t last_us;              /* when the one before began */
     struct forward_policy *policy; /* that `keys` are of; a reference */
@@ -95,7 +96,7 @@ static void end_round(struct round *r)
     d->round = NULL;
     forward_policy_unref(r->policy);
     free(r);
-    if (d->g && d->count > 0)
+    if (d->g && (d->wanted || d->count > 0))
         start_timer(d);
     free_if_over(d);
 }
@@ -179,6 +180,7 @@ static void on_timer(struct loop_timer *t)
     struct round *r = calloc(1, sizeof(*r) + n * sizeof(r->part[0]));
 
     d->last_us = loop_now_us(d->loop);
+    d->wanted = false;
     if (!r) { /* the parts stay as they are */
         start_timer(d);
         return;
@@ -212,6 +214,7 @@ static void on_bell(struct loop_msg *m)
     struct deal *d = CONTAINER_OF(m, struct deal, bell);
 
     atomic_store(&d->rung, false);
+    d->wanted = true; /* by one that a round under way may have asked already: then another one follows */
     if (d->g)
         start_timer(d);
     free_if_over(d);
