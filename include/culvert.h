@@ -108,7 +108,7 @@ CULVERT_PUBLIC void culvert_free(struct culvert *c);
 
 #define CULVERT_NO_DRAIN UINT32_MAX
 /** culvert_reload() - decide new flows by the configuration as it is now; live ones keep what they have
- * @text: the new configuration; NULL: config_file is read again. Becomes what a later NULL means when there is no file.
+ * @text: the new configuration; NULL: config_file is read again, or without a file the last text that was taken, or proxy_url
  * @drain_ms: after this time, flows whose way out is not in it any more are ended; CULVERT_NO_DRAIN: never.
  * Return: 0; -EINVAL or another -errno with a sentence, and nothing has changed; -ESRCH: it does not run. */
 CULVERT_PUBLIC int culvert_reload(struct culvert *c, const char *text, uint32_t drain_ms, char *why,

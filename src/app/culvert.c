@@ -44,7 +44,9 @@ static void say_messages(char *why, size_t len, const struct config_messages *m)
 
 static const char *name_of(const struct culvert_options *opt)
 {
-    return opt->config_file != NULL ? opt->config_file : opt->proxy_url != NULL ? "proxy_url" : "config_text";
+    return opt->config_file != NULL   ? opt->config_file
+           : opt->config_text != NULL ? "config_text"
+                                      : "proxy_url";
 }
 
 static void log_warnings(const struct config_messages *m)

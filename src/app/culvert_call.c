@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- reload ---- */
@@ -26,6 +27,23 @@ static int reload(struct culvert *c, const char *text, uint32_t drain_ms, char *
     return r;
 }
 
+/* The text that is in force is what is read again, when there is no file. Its copy is made first: then there is no way back. */
+static int reload_text(struct culvert *c, const char *text, uint32_t drain_ms, char *why, size_t why_len)
+{
+    char *copy = strdup(text), *old = (char *)(uintptr_t)c->opt.config_text;
+    int r;
+
+    if (copy == NULL) {
+        if (why != NULL)
+            snprintf(why, why_len, "no memory");
+        return -ENOMEM;
+    }
+    if ((r = reload(c, copy, drain_ms, why, why_len)) == 0)
+        c->opt.config_text = copy;
+    free(r == 0 ? old : copy);
+    return r;
+}
+
 int culvert_reload_now(struct culvert *c, const char *text, uint32_t drain_ms, char *why, size_t why_len)
 {
     int r;
@@ -35,7 +53,10 @@ int culvert_reload_now(struct culvert *c, const char *text, uint32_t drain_ms, c
     if (why != NULL)
         snprintf(why, why_len,
                  "the file has mistakes; `culvert check` lists them"); /* until it is known better */
-    r = reload(c, text, drain_ms, why, why_len);
+    if (text != NULL && c->opt.config_file == NULL)
+        r = reload_text(c, text, drain_ms, why, why_len);
+    else
+        r = reload(c, text, drain_ms, why, why_len);
     if (r == 0)
         log_info("reloaded: the new configuration is in force for new flows");
     else

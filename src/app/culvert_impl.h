@@ -40,7 +40,7 @@ struct culvert_call { /* another thread's question to the main thread; its memor
 };
 
 struct culvert {
-    struct culvert_options opt; /* strings are ours; no descriptors */
+    struct culvert_options opt; /* strings are ours; no descriptors; config_text may be a later one [main] */
     struct culvert_hooks hooks;
     struct config *loaded;
     struct config config; /* the loaded one with the program's changes; shares its strings */

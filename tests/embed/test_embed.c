@@ -240,7 +240,11 @@ static void a_reload_decides_new_flows_and_a_wrong_one_changes_nothing(void **st
     assert_string_equal(why, "");
     assert_int_equal(rig_connect("198.18.0.9", &letter), -ECONNREFUSED);
     assert_true(rig_echo(live, 100000));
-    assert_int_equal(culvert_reload(s.gateway, NULL, CULVERT_NO_DRAIN, NULL, 0), 0); /* the text of before */
+    assert_int_equal(culvert_reload(s.gateway, NULL, CULVERT_NO_DRAIN, NULL, 0),
+                     0); /* the last that was taken */
+    assert_int_equal(rig_connect("198.18.0.9", &letter), -ECONNREFUSED);
+    write_config(&s, 0, "MATCH,p");
+    assert_int_equal(culvert_reload(s.gateway, s.config, CULVERT_NO_DRAIN, NULL, 0), 0);
     relay(0, 1000);
     close(live);
     stop(&s);
