@@ -58,9 +58,8 @@ static const struct cfg_key runtime_keys[] = {
       AT(sandbox),
       .fallback = "true",
       .choices = sandboxes,
-      .help = "`run` and `serve` give up privileges, system calls and files that are not needed; `require`: "
-              "where "
-              "the kernel cannot do all of it, do not start" },
+      .help = "`run`, `serve` and `exec` give up privileges, system calls and files that are not needed; "
+              "`require`: where the kernel cannot do all of it, do not start" },
     { .name = "state-dir",
       .type = &cfg_output_dir,
       .fixed = true,

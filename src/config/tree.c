@@ -413,9 +413,8 @@ static const char *syntax_advice(const yaml_parser_t *p, const char *text, size_
           "a list item (- ...) is expected here, indented like the items above" },
         { "could not find expected ':'", "a key without its colon; write \"key: value\"" },
         { "mapping values are not allowed in this context",
-          "a colon is not expected here; indent a key like its neighbours, and put a value that holds \": \" "
-          "in "
-          "quotes" },
+          "a colon is not expected here; indent a key like its neighbours, and put a value that holds "
+          "\": \" in quotes" },
         { "found unexpected end of stream", "a quote is opened and never closed" },
         { "did not find expected node content", "a value is expected here" },
         { "did not find expected <document start>",
