@@ -298,6 +298,7 @@ static int run_here(struct culvert *c)
 
 int culvert_run(struct culvert *c, char *why, size_t why_len)
 {
+    const struct timespec at_once = { 0 };
     sigset_t pipe_signal, before;
     int r = begin(c, why, why_len);
 
@@ -307,6 +308,8 @@ int culvert_run(struct culvert *c, char *why, size_t why_len)
     sigaddset(&pipe_signal, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
     r = run_here(c);
+    if (sigismember(&before, SIGPIPE) == 0) /* one that waits is of our time, and would end the program now */
+        (void)sigtimedwait(&pipe_signal, NULL, &at_once);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return say(why, why_len, r, r != 0 ? c->why.text : "");
 }

@@ -412,6 +412,37 @@ static void assert_same_process(const struct process_state *before)
     assert_string_equal(now.folder, before->folder);
 }
 
+static void on_end_write(void *arg, int err, const char *why)
+{
+    on_end(arg, err, why);
+    raise(SIGPIPE); /* as a write to a pipe that nobody reads would */
+}
+
+static void on_log_stop(void *arg, enum culvert_level level, const char *line)
+{
+    struct side *s = arg;
+
+    (void)level;
+    (void)line;
+    culvert_stop(s->gateway);
+}
+
+static void a_broken_pipe_in_its_thread_does_not_end_the_program(void **state)
+{
+    struct side s = { 0 };
+    struct culvert_options opt = options(&s);
+    char why[WHY];
+
+    (void)state;
+    opt.on_log = on_log_stop;
+    opt.on_end = on_end_write;
+    write_config(&s, 0, "MATCH,p");
+    assert_int_equal(culvert_new(&opt, &s.gateway, why, sizeof(why)), 0);
+    assert_int_equal(culvert_run(s.gateway, why, sizeof(why)), 0);
+    assert_int_equal(atomic_load(&s.ends), 1);
+    culvert_free(s.gateway);
+}
+
 /* Signals, limits, folder, and not a byte to the program's stderr. */
 static void the_process_stays_as_it_was(void **state)
 {
@@ -448,6 +479,7 @@ int main(void)
         cmocka_unit_test(a_start_that_fails_late_closes_nothing_of_the_programs),
         cmocka_unit_test(calls_in_the_wrong_place_are_refused),
         cmocka_unit_test(a_device_that_is_taken_away_ends_it_with_a_sentence),
+        cmocka_unit_test(a_broken_pipe_in_its_thread_does_not_end_the_program),
         cmocka_unit_test(the_process_stays_as_it_was),
     };
     const char *why = rig_enter();
