@@ -415,7 +415,8 @@ void h2_stream_linger(struct h2_stream *s)
     stream_unready(s);
     if (h->running == s)
         h->running = NULL;
-    stream_took(s, chain_get(&h->blocks, &s->in, NULL, s->in.len));
     s->linger.fn = on_linger;
     wheel_set(h->opt.wheel, &s->linger, loop_now_us(h->opt.loop) + LINGER_US);
+    /* last, since this may write, and find that it is over: then it is free */
+    stream_took(s, chain_get(&h->blocks, &s->in, NULL, s->in.len));
 }

@@ -444,6 +444,35 @@ static void rapid_resets_end_the_connection(void **state) /* faults.md 15, CVE-2
     h2_rig_fini(&r);
 }
 
+/* What is waiting to be taken, and thrown away now, opens a window, and saying so finds the connection broken and their reset. */
+static void a_stream_may_be_reset_while_we_let_it_linger(void **state)
+{
+    static const uint8_t reset[] = { 0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8 };
+    uint8_t frame[9 + 16000] = { 0, 16000 >> 8, 16000 & 255, 0, 0, 0, 0, 0, 1 };
+    struct stream_side *c;
+    struct h2_rig r;
+
+    (void)state;
+    h2_rig_init_raw(&r, false);
+    assert_int_equal(write(r.server.fd, preface + 24, PREFACE_LEN - 24), PREFACE_LEN - 24);
+    c = h2_ask(&r, "a:1", NULL, NULL);
+    c->hold = true;
+    rig_run_ms(&r.rig, 5);
+    assert_int_equal(write(r.server.fd, "\0\0\1\1\4\0\0\0\1\x88", 10), 10); /* 200 */
+    h2_shutdown(c->s);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(write(r.server.fd, frame, sizeof(frame)), sizeof(frame));
+    rig_until(&r.rig, h2_answered, c);
+    rig_run_ms(&r.rig, 5);
+    assert_int_equal(write(r.server.fd, reset, sizeof(reset)), sizeof(reset));
+    shutdown(r.server.fd, SHUT_RDWR);
+    h2_stream_linger(c->s);
+    rig_until(&r.rig, h2_side_over, &r.client);
+    assert_false(c->closed);
+    rig_run_ms(&r.rig, 5);
+    h2_rig_fini(&r);
+}
+
 static void a_silent_peer_is_noticed(void **state)
 {
     struct h2_rig r;
@@ -516,6 +545,7 @@ int main(void)
         cmocka_unit_test(garbage_is_named),
         cmocka_unit_test(floods_of_control_frames_end_the_connection),
         cmocka_unit_test(rapid_resets_end_the_connection),
+        cmocka_unit_test(a_stream_may_be_reset_while_we_let_it_linger),
         cmocka_unit_test(a_silent_peer_is_noticed),
         cmocka_unit_test(streams_hear_that_the_connection_broke),
         cmocka_unit_test(streams_beyond_the_servers_number_are_refused_here),
