@@ -318,9 +318,8 @@ static void on_hop(void *arg, unsigned events)
     if ((events & MASQUE_DRAIN) != 0) {
         retire(t);
         h2_drain(t->h2);
-        return;
     }
-    h2_turn(t->h2, events);
+    h2_turn(t->h2, events & (LOOP_READ | LOOP_WRITE));
 }
 
 static int start_tunnel(struct masque *m, const struct handshake_result *result)

@@ -68,13 +68,10 @@ static void on_writable(void *arg)
 static void on_turn(struct wheel_timer *t, uint64_t now_us)
 {
     struct masque_stream *ms = CONTAINER_OF(t, struct masque_stream, turn);
-
-    unsigned events = ms->h2 ? 0 : ms->want;
+    unsigned broke = ms->h2 ? 0 : ms->want;
 
     (void)now_us;
-    events |= ms->drain ? (unsigned)MASQUE_DRAIN : 0;
-    ms->drain = false;
-    ms->fn(ms->arg, events);
+    ms->fn(ms->arg, broke | (ms->drain ? (unsigned)MASQUE_DRAIN : 0));
 }
 
 static void on_closed(void *arg, int err, uint32_t code)
@@ -115,6 +112,7 @@ static void on_ready(struct masque_wait *w, struct tunnel *t)
 
     http_authority(ms->target, authority);
     ms->t = t;
+    ms->drain = false; /* that was another connection */
     r = masque_request(t, authority, NULL, NULL, &events, ms, &ms->h2);
     if (r == 0)
         return;
@@ -169,6 +167,8 @@ const char *masque_stream_stage(const struct masque_stream *ms)
 
 void masque_stream_attach(struct masque_stream *ms, struct up_stream *s)
 {
+    assert(ms->h2); /* whoever hands it over has just read from it */
+    wheel_cancel(ms->env->opt.wheel, &ms->turn);
     ms->handshake = NULL;
     ms->target = NULL;
     ms->fn = NULL;
@@ -183,6 +183,8 @@ void masque_stream_carry(struct masque_stream *ms, void (*fn)(void *arg, unsigne
     ms->fn = fn;
     ms->arg = arg;
     masque_stream_want(ms, LOOP_READ);
+    if (ms->drain)
+        wheel_set(ms->env->opt.wheel, &ms->turn, env_now_us(ms->env));
 }
 
 ssize_t masque_stream_recv(struct masque_stream *ms, void *to, size_t len)
@@ -227,10 +229,11 @@ static void leave_connection(struct masque_stream *ms)
 
 void masque_stream_drain(struct masque_stream *ms, const struct tunnel *t)
 {
-    if (ms->t != t || !ms->h2 || !ms->fn)
+    if (ms->t != t || !ms->h2)
         return;
-    ms->drain = true;
-    wheel_set(ms->env->opt.wheel, &ms->turn, env_now_us(ms->env));
+    ms->drain = true; /* from now on: who carries something with it later hears of it as well */
+    if (ms->fn)
+        wheel_set(ms->env->opt.wheel, &ms->turn, env_now_us(ms->env));
 }
 
 struct masque_stream *masque_stream_next(struct masque_stream *ms)

@@ -477,6 +477,32 @@ static void goaway_of_the_outer_moves_the_inner_and_lets_its_streams_end(
     unmake(&s);
 }
 
+static bool plan_was_asked(void *plan)
+{
+    return ((struct plan_server *)plan)->conns[0].total_in >= 13;
+}
+
+static void goaway_of_the_outer_may_come_right_before_the_answer_of_the_next(void **state)
+{
+    static const struct plan_step steps[] = { { 3, BYTES("\5\0"), false },
+                                              { 10, BYTES(OPENED "first"), false } };
+    static const struct plan at_once = { steps, 2, PLAN_HANG, 0 };
+    struct setup s = { 0 };
+    struct stream_log log;
+
+    (void)state;
+    make(&s, UPSTREAM_SOCKS5, &at_once, 0);
+    start_through(&s, &log, MIDDLE, 3000);
+    rig_until(&s.rig, plan_was_asked, &s.plan);
+    tls_hold(s.outer.conns[0].tls); /* both leave with one system call */
+    mq_go_away(&s.outer, 1);
+    rig_until(&s.rig, has_five, &log);
+    rig_run_ms(&s.rig, 20);
+    assert_true(log.opened && !log.closed);
+    stream_forget(&log);
+    unmake(&s);
+}
+
 static void an_opening_may_be_given_up_at_any_moment(void **state) /* faults.md G4 */
 {
     (void)state;
@@ -541,6 +567,7 @@ int main(void)
         cmocka_unit_test(an_outer_server_that_is_absent_is_named),
         cmocka_unit_test(a_cut_in_the_middle_is_told_and_names_both),
         cmocka_unit_test(goaway_of_the_outer_moves_the_inner_and_lets_its_streams_end),
+        cmocka_unit_test(goaway_of_the_outer_may_come_right_before_the_answer_of_the_next),
         cmocka_unit_test(an_opening_may_be_given_up_at_any_moment),
         cmocka_unit_test(a_pool_of_them),
     };
