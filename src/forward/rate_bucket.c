@@ -1,4 +1,4 @@
-/* bucket.c - see rate_bucket.h. */
+/* rate_bucket.c - see rate_bucket.h. */
 #include "rate_bucket.h"
 
 #include <stddef.h>
@@ -8,7 +8,7 @@
 #define QUANTUM_US  10000 /* of the rate; many streams share one wake-up of the worker */
 #define QUANTUM_MIN 1448
 #define QUANTUM_MAX 65536
-#define IDLE_MAX_US 1000000 /* a bucket is full long before; keeps the products below 2^64 */
+#define LOOKS_US    1000000 /* longer than between two looks while anything moves; rate times it is below 2^64 */
 
 int64_t rate_bucket_depth(const struct rate_bucket *b)
 {
@@ -38,6 +38,14 @@ void rate_bucket_set_rate(struct rate_bucket *b, uint64_t rate, uint64_t now_us)
         b->tokens = rate_bucket_depth(b);
 }
 
+/* Nobody has looked for long: is it full by now? A large datagram through a slow bucket takes a minute in advance. */
+static bool has_filled(const struct rate_bucket *b, uint64_t passed_us)
+{
+    uint64_t missing = (uint64_t)(rate_bucket_depth(b) - b->tokens + b->credit);
+
+    return passed_us > LOOKS_US && missing * 1000000 / b->rate <= passed_us;
+}
+
 void rate_bucket_refill(struct rate_bucket *b, uint64_t now_us)
 {
     uint64_t passed = now_us - b->at_us, earned;
@@ -45,9 +53,11 @@ void rate_bucket_refill(struct rate_bucket *b, uint64_t now_us)
 
     if (now_us <= b->at_us || b->rate == 0)
         return;
-    if (passed > IDLE_MAX_US) {
-        passed = IDLE_MAX_US;
-        b->at_us = now_us - passed;
+    if (has_filled(b, passed)) {
+        b->tokens = depth;
+        b->credit = 0;
+        b->at_us = now_us;
+        return;
     }
     earned = b->rate * passed / 1000000;
     if (earned == 0)

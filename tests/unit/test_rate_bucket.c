@@ -102,6 +102,25 @@ static void nothing_is_earned_while_the_bucket_is_full(void **state)
     assert_false(rate_bucket_is_full(&b, 3600 * SECOND));
 }
 
+/* At 8 kbit/s a datagram of 60 KiB is paid for in a minute, whether somebody looks meanwhile or not. */
+static void what_was_taken_in_advance_is_paid_back_while_nobody_looks(void **state)
+{
+    static const uint64_t every_us[] = { SECOND / 10, 30 * SECOND, 60 * SECOND };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(every_us); i++) {
+        struct rate_bucket b;
+
+        rate_bucket_open(&b, 1000, 0);
+        rate_bucket_pass(&b, 61440);
+        for (uint64_t now = every_us[i]; now <= 60 * SECOND; now += every_us[i])
+            rate_bucket_refill(&b, now);
+        assert_in_range(b.tokens, rate_bucket_depth(&b) - 1440 - 1, rate_bucket_depth(&b) - 1440);
+        rate_bucket_refill(&b, 3600 * SECOND);
+        assert_int_equal(b.tokens, rate_bucket_depth(&b));
+    }
+}
+
 /* A byte a microsecond is earned by eighths: what is no whole byte yet is not lost, however often somebody looks. */
 static void looking_often_earns_as_much_as_looking_once(void **state)
 {
@@ -151,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streams_and_datagrams_get_their_part_of_the_rate_and_no_more),
         cmocka_unit_test(nothing_is_earned_while_the_bucket_is_full),
+        cmocka_unit_test(what_was_taken_in_advance_is_paid_back_while_nobody_looks),
         cmocka_unit_test(looking_often_earns_as_much_as_looking_once),
         cmocka_unit_test(a_stream_is_due_when_its_quantum_is_there),
         cmocka_unit_test(another_rate_holds_from_now_on),
