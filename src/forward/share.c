@@ -21,7 +21,11 @@ static bool is_rate(const struct share *s)
 /* What a worker keeps in any case: the flows that it has and may get before it hears of us; of a rate, enough to begin with. */
 static uint64_t least_of(const struct share *s, uint64_t whole, uint32_t n)
 {
-    return is_rate(s) ? whole / 16 / n : s->part;
+    uint64_t least = whole / 16 / n;
+
+    if (!is_rate(s))
+        return s->part;
+    return least == 0 && whole >= n ? 1 : least; /* 0 would be no limit */
 }
 
 static uint64_t need_of(const struct share *s, uint64_t whole, uint32_t n)
@@ -80,7 +84,7 @@ bool share_deal(struct share *const *each, uint32_t n, uint64_t whole)
     if (calm)
         for (uint32_t i = 0; i < n; i++)
             each[i]->part = equal + (i < whole % n);
-    else if (least < whole)
+    else if (least <= whole)
         pour(each, n, whole, whole - least);
     for (uint32_t i = 0; i < n; i++) {
         wanted = wanted || each[i]->more;
