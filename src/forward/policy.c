@@ -22,7 +22,7 @@ struct forward_policy {
         _Alignas(CACHE_LINE) struct ways ways;
     } * hold;             /* one a worker */
     counter *hits;        /* hit_places() for each worker */
-    struct meter *meters; /* rate_count for each worker */
+    struct meter *meters; /* rate_count for each worker, and one between them: no two write one cache line */
 };
 
 static void policy_free(struct forward_policy *p)
@@ -59,7 +59,7 @@ static int holds_new(struct forward_policy *p, uint32_t workers)
     if (!p->hold)
         return -ENOMEM;
     memset(p->hold, 0, workers * sizeof(*p->hold));
-    p->meters = calloc((size_t)workers * p->rate_count + 1, sizeof(*p->meters));
+    p->meters = calloc((size_t)workers * (p->rate_count + 1), sizeof(*p->meters));
     if (!p->meters)
         return -ENOMEM;
     p->workers = workers;
@@ -71,7 +71,7 @@ static int holds_new(struct forward_policy *p, uint32_t workers)
                                          .echo_said = p->echo_said,
                                          .rates = p->rates,
                                          .rate_count = p->rate_count,
-                                         .meters = p->meters + (size_t)i * p->rate_count,
+                                         .meters = p->meters + (size_t)i * (p->rate_count + 1),
                                          .workers = workers,
                                          .hits = p->hits + i * places,
                                          .rule_count = (uint32_t)rules_count(p->rules) };

@@ -57,7 +57,8 @@ bool rate_leave_source(struct forward *f, struct source *s)
         if (!rate_bucket_is_full(&s->meter->line[dir].bucket, now_us))
             return false;
     for (int dir = 0; s->meter && dir < 2; dir++)
-        unlist(f, &s->meter->line[dir]);
+        if (s->meter->line[dir].listed)
+            unlist(f, &s->meter->line[dir]);
     slab_put(&f->meters, s->meter);
     s->meter = NULL;
     return true;
@@ -226,9 +227,9 @@ size_t rate_allow(struct tcp_flow *t, int dir)
 
         rate_bucket_refill(b, loop_now_us(f->loop));
         has = b->waiting > 0 && !served ? 0 : b->tokens;
+        /* Its turn has come: a second limit may be overdrawn, so that it does get on. */
         if (served && line[i] != f->serving_line)
-            has += rate_bucket_depth(
-                b); /* its turn has come: a second limit may be overdrawn, so that it does get on */
+            has += rate_bucket_depth(b);
         if (served && line[i] == f->serving_line && has > f->turn_left)
             has = f->turn_left;
         if (has < least) {

@@ -181,13 +181,14 @@ static void append(struct report *r, enum share_kind kind, int dir, size_t limit
 {
     struct share s = { .kind = (uint8_t)kind, .dir = (uint8_t)dir, .limit = (uint8_t)limit };
 
+    if (r->n == SHARES_MAX)
+        return;
     if (source)
         s.source = *source;
     for (size_t i = 0; i < r->asked; i++)
         if (share_same(&r->list[i], &s))
             return;
-    if (r->n < SHARES_MAX)
-        r->list[r->n++] = s;
+    r->list[r->n++] = s;
 }
 
 static void append_meter(struct report *r, const struct meter *m, size_t limit, const struct ip_addr *source)
