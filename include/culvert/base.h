@@ -186,8 +186,8 @@ uint64_t hash_flow(const struct hash_key *key,
 struct prng {
     uint64_t s[4]; /* xoshiro256** (Blackman, Vigna 2018) */
 };
-void prng_seed(struct prng *r,
-               uint64_t seed); /* the same seed, the same numbers; a generator is one thread's */
+/* The same seed, the same numbers; a generator is one thread's. */
+void prng_seed(struct prng *r, uint64_t seed);
 uint64_t prng_next(struct prng *r);
 uint32_t prng_below(struct prng *r, uint32_t bound); /* 0..bound-1; bound > 0 */
 
@@ -356,8 +356,8 @@ int log_sink_new(log_fn *fn, void *arg, struct log_sink **out);
 void log_sink_free(struct log_sink *l);
 /** log_use() - lines of the calling thread go there from now on; NULL: to the process's. Return: what it used before */
 struct log_sink *log_use(struct log_sink *l);
-struct log_sink *log_in_use(
-    void); /* of the calling thread, for a thread that it starts; NULL: the process's */
+/* Of the calling thread, for a thread that it starts; NULL: the process's. */
+struct log_sink *log_in_use(void);
 
 #define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)

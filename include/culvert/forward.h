@@ -126,8 +126,8 @@ struct forward_setup {
     struct ip_addr gateway[2];   /* IPv4, IPv6: the address that we speak from in ICMP errors; may be none */
     uint32_t worker;             /* its number, below the policy's `workers` */
 };
-int forward_new(const struct forward_setup *setup,
-                struct forward **out); /* 0, -ENOMEM, or -errno of the random source */
+/* Return: 0, -ENOMEM, or -errno of the random source */
+int forward_new(const struct forward_setup *setup, struct forward **out);
 void forward_stop(
     struct forward *f); /* its questions for names end; before the environment goes. NULL is fine */
 void forward_free(struct forward *f); /* after stack_fini() */

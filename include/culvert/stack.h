@@ -669,7 +669,7 @@ size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t ma
 bool stack_trim(struct stack *s, slab_give_back_fn *give_back, void *arg);
 uint32_t stack_tcp_count(const struct stack *s); /* connections, TIME-WAIT not among them */
 uint32_t stack_udp_count(const struct stack *s);
-uint32_t stack_half_open_count(
-    const struct stack *s); /* SYNs that wait for the embedder or for their client */
+/* SYNs that wait for the embedder or for their client */
+uint32_t stack_half_open_count(const struct stack *s);
 
 #endif

@@ -1,5 +1,4 @@
-/* forward_impl.h - the inside of a forwarder, shared by tcp_flow.c, udp_flow.c, dns_flow.c, dns_hijack.c, names.c, echo_policy.c,
- * echo_direct.c and forward.c.
+/* forward_impl.h - the inside of a forwarder, shared by all files of this folder that are not pure (sniff.h, rate_bucket.h).
  * All of it belongs to one worker: no lock, no atomic, no other worker's memory. */
 #ifndef CULVERT_FORWARD_IMPL_H
 #define CULVERT_FORWARD_IMPL_H
@@ -9,8 +8,8 @@
 #include <string.h>
 
 #include "culvert/dns.h"
-#include "rate_bucket.h"
 #include "culvert/forward.h"
+#include "rate_bucket.h"
 
 /* One worker's hold on a policy. It lives as long as flows of this worker do that were decided by it. */
 struct ways {
@@ -166,8 +165,8 @@ struct udp_assoc {
     uint16_t target;       /* index into ways->target */
     struct rate_of rate;   /* while it is open */
     bool open, no_udp, alias;
-    bool
-        faked; /* its one target is a fake address: it has the association to itself, so that replies find back */
+    /* Its one target is a fake address: it has the association to itself, so that replies find back. */
+    bool faked;
     struct ip_port fake;
     /* of the client's latest datagram; what a reply without source is taken to come from */
     struct ip_port last_target;

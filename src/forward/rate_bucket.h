@@ -24,8 +24,8 @@ void rate_bucket_open(struct rate_bucket *b, uint64_t rate, uint64_t now_us); /*
 void rate_bucket_set_rate(struct rate_bucket *b, uint64_t rate, uint64_t now_us);
 void rate_bucket_refill(struct rate_bucket *b, uint64_t now_us);
 int64_t rate_bucket_depth(const struct rate_bucket *b);
-int64_t rate_bucket_quantum(
-    const struct rate_bucket *b); /* what a stream takes before it is another one's turn */
+/** rate_bucket_quantum() - what a stream takes before it is another one's turn */
+int64_t rate_bucket_quantum(const struct rate_bucket *b);
 void rate_bucket_take(struct rate_bucket *b, uint64_t bytes); /* a stream has moved these */
 /** rate_bucket_has_room() - may a datagram pass? After rate_bucket_refill() */
 bool rate_bucket_has_room(const struct rate_bucket *b);

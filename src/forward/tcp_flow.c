@@ -253,9 +253,9 @@ static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const
     struct tcp_flow *t;
 
     if (share_near(f, &f->tcp_part, f->tcp_flows.in_use)) {
+        /* Its place is free at the end of this batch: the client's next SYN finds it. */
         if (f->tcp_part.scarce)
-            evict_idle_flow(
-                f); /* its place is free at the end of this batch: the client's next SYN finds it */
+            evict_idle_flow(f);
         FCOUNT(f, limit_tcp);
         return NULL;
     }

@@ -10,8 +10,8 @@
 
 #include "forward_impl.h"
 
-#define REPLY_ROW_MAX                                                                                        \
-    64 /* datagrams of one size from one source that leave as one super-packet (tcp-stack.md UDP-3) */
+/* Datagrams of one size from one source that leave as one super-packet (tcp-stack.md UDP-3). */
+#define REPLY_ROW_MAX 64
 
 /* ---- ending -------------------------------------------------------------------------------------------------------- */
 

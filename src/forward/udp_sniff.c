@@ -12,8 +12,8 @@
 
 /* Of a worker: all of them together hold no more than half of what may be held. */
 #define WAITS_MAX 128
-#define LOOKS_MAX                                                                                            \
-    128 /* targets of one mapping whose decision is kept; then the one not used for longest goes */
+/* Targets of one mapping whose decision is kept; then the one not used for longest goes. */
+#define LOOKS_MAX 128
 
 struct udp_wait { /* what a look needs only while it waits */
     struct udp_look *look;

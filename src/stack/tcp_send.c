@@ -161,7 +161,7 @@ static void replace_chunks(struct tcp_conn *c, struct block *first)
     c->snd_head = first;
     for (c->snd_tail = first; c->snd_tail->next != NULL;)
         c->snd_tail = c->snd_tail->next;
-    for (struct segment *seg = c->fl != NULL ? c->fl->seg_head : NULL; seg != NULL; seg = seg->next)
+    for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next)
         if (seg->block != NULL)
             seg->block = tcp_block_at(first, seg->seq);
 }
