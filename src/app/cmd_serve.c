@@ -2,8 +2,8 @@
  *
  * Once everything listens, privileges go, as in `run`: capabilities, files, system calls.
  *
- * The main thread has signals (SIGHUP: certificate, users, `allow` and limits are read again) and this host's addresses, which the MASQUE server refuses
- * to dial: netlink tells of changes, and every thread gets the new list by message. */
+ * The main thread has signals (SIGHUP: certificate, users, `allow` and limits are read again) and this host's addresses, which the
+ * MASQUE server refuses to dial: netlink tells of changes, and every thread gets the new list by message. */
 #include "commands.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include "privilege.h"
 #include "process.h"
 
-enum { THREADS_MAX = 64, OWN_MAX = 256, LEDGERS_MAX = 64 };
+enum { THREADS_MAX = 64, OWN_MAX = 256 };
 
 struct server {
     const struct cli *cli;
@@ -29,7 +29,7 @@ struct server {
     struct masque_options masque;
     bool has_socks5, has_masque;
     struct serve_ledger *ledgers[2];
-    struct serve_ledger *old[LEDGERS_MAX]; /* of earlier readings of the file: flows still count in them */
+    struct serve_ledger **old; /* of earlier readings of the file: flows still count in them */
     size_t olds;
     struct netlink *netlink;
     struct netlink_watch *watch;
@@ -217,6 +217,25 @@ static void on_signal(void *arg, int signo)
     loop_stop(s->loop);
 }
 
+static bool make_room(struct server *s)
+{
+    struct serve_ledger **more =
+        realloc(s->old, (s->olds + ARRAY_LEN(s->ledgers)) * sizeof(struct serve_ledger *));
+
+    if (more == NULL)
+        return false;
+    s->old = more;
+    return true;
+}
+
+/* make_room() was called. */
+static void replace_ledger(struct server *s, size_t which, struct serve_ledger *fresh)
+{
+    if (s->ledgers[which] != NULL)
+        s->old[s->olds++] = s->ledgers[which];
+    s->ledgers[which] = fresh;
+}
+
 /* Limits are counted anew for those who come from now on; those of before keep to theirs. Return: false: nothing was changed. */
 static bool take_access(struct server *s, const struct config *config)
 {
@@ -225,16 +244,14 @@ static bool take_access(struct server *s, const struct config *config)
     bool told = true;
 
     socks5.ledger = masque.ledger = NULL;
-    if (s->olds + 2 > LEDGERS_MAX ||
+    if (!make_room(s) ||
         (s->has_socks5 && make_ledger(&socks5.per_user, socks5.user_count, &socks5.ledger) != 0) ||
         (s->has_masque && make_ledger(&masque.per_user, masque.user_count, &masque.ledger) != 0)) {
         serve_ledger_free(socks5.ledger);
         return false;
     }
-    s->old[s->olds++] = s->ledgers[0];
-    s->old[s->olds++] = s->ledgers[1];
-    s->ledgers[0] = socks5.ledger;
-    s->ledgers[1] = masque.ledger;
+    replace_ledger(s, 0, socks5.ledger);
+    replace_ledger(s, 1, masque.ledger);
     for (uint32_t i = 0; i < s->threads; i++) {
         told = (!s->has_socks5 || far_end_set_socks5(s->thread[i], &socks5) == 0) && told;
         told = (!s->has_masque || far_end_set_access(s->thread[i], &masque) == 0) && told;
@@ -279,8 +296,7 @@ static void on_reload(void *arg, int signo)
     } else if (take_access(s, config)) {
         log_info("signal %d: certificate, users, allow and limits are now as %s says", signo, s->cli->config);
     } else {
-        log_error("signal %d: %s was read too often, or there is no memory; restart to take it", signo,
-                  s->cli->config);
+        log_error("signal %d: %s is not taken: no memory; all stays as it was", signo, s->cli->config);
     }
     config_free(config);
 }
@@ -326,6 +342,7 @@ static void clean_up(struct server *s)
         serve_ledger_free(s->ledgers[i]);
     for (size_t i = 0; i < s->olds; i++)
         serve_ledger_free(s->old[i]);
+    free(s->old);
     netlink_watch_close(s->watch);
     netlink_close(s->netlink);
     confine_end(s->confine, s->loop);

@@ -98,6 +98,22 @@ def _(t):
     check_equal(client.receive(running, 3), b"two")
     server.process.signal(15)
     check_equal(server.process.wait(t.slow(5)), 0)
+
+
+@test("SIGHUP is obeyed as often as it comes, with limits of users and without", limit=60)
+def _(t):
+    lab = t.lab()
+    server = servers.culvert_serve(lab, username="alice", password="sesame")
+
+    def taken():
+        return len([x for x in server.process.lines if "users, allow and limits are now as" in x])
+    for i in range(70):
+        entry = {"listen": "%s:%d" % (server.address, server.port), "users": {"alice": "sesame"}, "per-user": {"flows": i + 1 if i % 2 else "none"}}
+        t.write("serve-%d.yaml" % server.port, gateway.config_text({"serve": {"socks5": entry}}), 0o600)
+        server.process.signal(1)
+        within(t.slow(5), lambda: taken() == i + 1, "the file is taken for the %dth time" % (i + 1))
+    server.process.signal(15)
+    check_equal(server.process.wait(t.slow(5)), 0)
     check(not gateway.SANITIZER_NOISE.search(server.process.text), server.process.text)
 
 
