@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "gateway.h"
@@ -46,6 +47,7 @@ static void hand_over(const struct stages *s)
     char folder[PATH_MAX];
     char *slash;
 
+    (void)mkdir(s->config->state_dir, 0700); /* later it could not be made, and who writes there says so */
     privilege_hand_over(s->config->state_dir, &s->account);
     snprintf(folder, sizeof(folder), "%s", s->api_path != NULL ? s->api_path : "");
     if ((slash = strrchr(folder, '/')) == NULL || slash == folder)

@@ -186,6 +186,20 @@ def _(t):
     within(t.slow(5), lambda: os.path.exists(log) and "reloaded: " in open(log).read(), "the log goes on in a new file")
 
 
+@test("a state folder that is not there yet is made before that cannot be done any more", rows=["X9"],
+      cases={"as root": {}, "as runtime.user": {"user": "nobody"}})
+def _(t, more):
+    lab = t.lab()
+    state = os.path.join(elsewhere(t), "state")
+    gw = lab.gateway(runtime=dict(more, workers=1, **{"state-dir": state}), rules=["MATCH,pick"],
+                     **{"proxy-groups": [{"name": "pick", "type": "select", "proxies": ["REJECT", "DIRECT"]}]})
+    r = lab.gw.result([gateways.program(t), "select", "pick", "DIRECT", "--api", gw.api])
+    check_equal(r.returncode, 0, r.stderr)
+    within(t.slow(5), lambda: os.path.exists(os.path.join(state, "select")), "the choice is kept")
+    check_equal(os.stat(state).st_mode & 0o777, 0o700, "mode of the folder")
+    gw.check_alive()
+
+
 def outside(t, lab, gw, sections, word):
     text = "outside of the folders that the sandbox left %s at the start; restart needed" % word
     before = lines_with(gw.process, text)
