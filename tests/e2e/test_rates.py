@@ -3,7 +3,7 @@ import socket
 import threading
 import time
 
-from harness import check, client, servers, test, within
+from harness import check, check_equal, client, servers, test, within
 from harness import lab as at
 from harness.reloading import reload, sections_of
 
@@ -186,3 +186,63 @@ def _(t):
     check(result, "the download is as slow as before")
     gw.wait_no_flows()
     t.note("%.1f Mbit/s on the whole" % (result[0] / MBIT))
+
+
+TURNS = [[{"source": CLIENT, "up": "40Mbit", "down": "40Mbit"}],
+         [{"proxy": "up", "up": "40Mbit"}, {"source": OTHER, "down": "40Mbit"}],
+         [{"source": "10.77.1.0/24", "down": "60Mbit"}, {"proxy": "up", "down": "40Mbit"}],
+         []]
+
+
+def reload_while(gw, server, threads, n=1):
+    """Other limits, over and over, as long as one of them runs."""
+    while any(x.is_alive() for x in threads):
+        reload(gw, sections_of(gw, [server], ["MATCH,up"], workers=4, **{"rate-limits": TURNS[n % len(TURNS)]}))
+        n += 1
+    return n - 1
+
+
+@test("limits come and go under streams that wait and datagrams, and no byte of a stream is lost", rows=["C11"], limit=90)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab)
+    gw = lab.gateway(proxies=[server], workers=4, **{"rate-limits": TURNS[0]})
+    moves = [lambda m=m, a=a: rate(m, lab, LENGTH // 2, a) for m in (client.upload, client.download)
+             for a in (CLIENT, CLIENT, OTHER)]
+    wrong, count = [], [0]
+
+    def transfers():
+        try:
+            together(moves)
+        except (OSError, AssertionError) as e:
+            wrong.append(e)
+
+    def datagrams(running):
+        with client.udp(lab.cli, at.TARGET[0], 7, source=CLIENT) as s:
+            while running.is_alive():
+                for _ in range(50):
+                    s.send(b"d" * 1200)
+                count[0] += 50
+                time.sleep(0.005)       # the pace at which they come
+    running = threading.Thread(target=transfers)
+    beside = threading.Thread(target=datagrams, args=(running,))
+    running.start()
+    beside.start()
+    n = reload_while(gw, server, [running])
+    running.join()
+    beside.join()
+    check(not wrong, "a transfer: %s" % wrong)
+    check(n >= len(TURNS), "only %d reloads while the streams ran" % n)
+    t.note("%d reloads, %d datagrams, %d dropped" % (n, count[0], gw.counter("flow.rate_dropped")))
+    gw.wait_no_flows()
+
+
+@test("an end while streams wait for their turn takes two seconds and leaves nothing", rows=["X1"], limit=30)
+def _(t):
+    lab, gw = limited(t, [{"source": CLIENT, "up": "8kbit", "down": "8kbit"}, {"proxy": "up", "down": "8kbit"}], workers=4)
+    for i in range(12):
+        s = t.own(client.tcp(lab.cli, at.TARGET[0], 7000, 10, CLIENT), "close")
+        s.sendall(b"down 0\n" if i % 2 else b"up\n" + bytes(16384))
+    within(10, lambda: gw.counter("upstream.bytes_down") > 3000, "the first bytes", every=0.05)
+    check_equal(gw.terminate(), 0, "exit status")
