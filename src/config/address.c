@@ -212,14 +212,18 @@ static void read_api_listen(struct cfg_read *r, const struct cfg_key *k, const s
     r->api_listen = v;
 }
 
-static bool is_name_with_port(const char *text)
+/* "host:port", where @host gets what `server` would take: an address without brackets. */
+static bool is_host_with_port(const char *text, char host[256], uint64_t *port)
 {
     const char *colon = strrchr(text, ':');
-    size_t digits = colon != NULL ? strspn(colon + 1, "0123456789") : 0;
-    char name[256];
+    struct ip_port both;
 
-    return digits > 0 && digits <= 5 && colon[1 + digits] == '\0' &&
-           host_name_normalise(text, (size_t)(colon - text), name) == 0;
+    if (config_parse_listen(text, &both) == 0)
+        ip_text(&both.addr, host);
+    else if (colon == NULL || host_name_normalise(text, (size_t)(colon - text), host) != 0 ||
+             host[strspn(host, "0123456789.")] == '\0')
+        return false;
+    return cfg_parse_number(colon + 1, 1, 65535, port) == CFG_NUMBER_OK;
 }
 
 /* An address or a name; the port beside it is a key of its own. */
@@ -227,7 +231,7 @@ static void read_host(struct cfg_read *r, const struct cfg_key *k, const struct 
 {
     struct host_port *server = member(k, to);
     char name[256], quoted[CFG_QUOTED_MAX];
-    struct ip_port with_port;
+    uint64_t port;
 
     if (ip_parse(v->text, &server->addr) == 0) {
         if (ip_is_martian(&server->addr) && !ip_is_loopback(&server->addr)) /* faults.md S19 */
@@ -236,10 +240,9 @@ static void read_host(struct cfg_read *r, const struct cfg_key *k, const struct 
                       cfg_quote(v->text, quoted));
         return;
     }
-    if (config_parse_listen(v->text, &with_port) == 0 || is_name_with_port(v->text)) {
-        cfg_error(r, v, "%s: the port is a key of its own; server: %.*s and port: %s would work",
-                  cfg_quote(v->text, quoted), (int)(strrchr(v->text, ':') - v->text), v->text,
-                  strrchr(v->text, ':') + 1);
+    if (is_host_with_port(v->text, name, &port)) {
+        cfg_error(r, v, "%s: the port is a key of its own; server: %s and port: %u would work",
+                  cfg_quote(v->text, quoted), name, (unsigned)port);
         return;
     }
     if (host_name_normalise(v->text, v->count, name) == 0 && strspn(name, "0123456789.") < strlen(name))

@@ -253,6 +253,9 @@ static void a_misspelt_key_earns_a_suggestion(void **state) /* faults.md C1 */
           "t.yaml:1:41: proxies[0].server: \"proxy.test:80\": the port is a key of its own; server: "
           "proxy.test and port: "
           "80 would work" },
+        { "proxies: [{name: a, type: http, server: '[2001:db8::1]:80', port: 80}]\n" MATCH,
+          "t.yaml:1:41: proxies[0].server: \"[2001:db8::1]:80\": the port is a key of its own; server: "
+          "2001:db8::1 and port: 80 would work" }, /* in brackets it would be a list of YAML */
         { "connect-timeout: 1s\n",
           "t.yaml:1:1: unknown key \"connect-timeout\"; there is \"stack.tcp.connect-timeout\"" },
         { "zebra: 1\n", "t.yaml:1:1: unknown key \"zebra\"; docs/config.md lists the keys that would work" },
