@@ -311,11 +311,13 @@ static void unknown_key(struct cfg_read *r, const struct cfg_section *s, const s
 {
     const struct cfg_foreign *foreign = cfg_foreign_find(s->where, key->text);
     const struct cfg_key *nearest = key_nearest(s, key->text);
+    const char *colon = word_with_colon(key->text);
     char quoted[CFG_QUOTED_MAX], place[CFG_PATH_MAX];
 
     cfg_quote(key->text, quoted);
-    if (word_with_colon(key->text) != NULL)
-        cfg_error(r, key, "unknown key %s; a space is missing after the colon", quoted);
+    if (colon != NULL) /* what follows may be a secret */
+        cfg_error(r, key, "unknown key \"%.*s:...\"; a space is missing after the colon",
+                  colon - key->text < 40 ? (int)(colon - key->text) : 40, key->text);
     else if (foreign != NULL)
         cfg_error(r, key, "the key %s of %s is not supported; %s", quoted, cfg_foreign_program(foreign),
                   foreign->instead);
