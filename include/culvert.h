@@ -54,18 +54,18 @@ enum culvert_flags {
     CULVERT_DROP_PRIVILEGES = 8,
 };
 
-struct
-    culvert_options { /* zero is the default of each; all of it is copied by culvert_new(), descriptors excepted */
-    size_t size;      /* of this struct, as the program was built with it */
+/* Zero is the default of each; all of it is copied by culvert_new(). */
+struct culvert_options {
+    size_t size; /* of this struct, as the program was built with it */
     /* The configuration: exactly one of these three. */
     const char *config_file; /* path of a YAML file (docs/config.md); a reload reads it again */
     const char *config_text; /* the same as text; relative paths in it are those of the working directory */
-    const char
-        *proxy_url; /* "socks5://192.0.2.10:1080": everything through it, as `culvert run --proxy` does */
+    /* "socks5://192.0.2.10:1080": everything through it, as `culvert run --proxy` does */
+    const char *proxy_url;
     /* The device: by default the one that the configuration names, which is made and goes away again. */
     const char *tun_name; /* its name, instead of the configuration's */
     /* Open queues of a TUN device of the program's (IFF_NO_PI; with IFF_VNET_HDR and IFF_MULTI_QUEUE where it has them). The gateway
-     * works on duplicates: the caller's stay open and are the caller's, and must be so until culvert_start() has returned. */
+     * works on duplicates, which culvert_new() makes: the caller's stay open and are the caller's. */
     const int *tun_fds;
     size_t tun_fd_count;
     unsigned flags; /* enum culvert_flags */

@@ -17,11 +17,11 @@
 
 /* What a process adds that is the gateway and nothing else; all of them [main], and each may be NULL. */
 struct culvert_hooks {
-    bool
-        is_process; /* lines go to the process's log, a stuck worker ends it, and the service manager hears of it */
-    void (*on_messages)(void *arg,
-                        const struct config_messages *m); /* of every load, instead of the sentence */
-    void (*on_loop)(void *arg, struct loop *l);           /* it is there and does not run yet: for signals */
+    /* Lines go to the process's log, a stuck worker ends it, and the service manager hears of it. */
+    bool is_process;
+    /* Of every load, instead of the sentence. */
+    void (*on_messages)(void *arg, const struct config_messages *m);
+    void (*on_loop)(void *arg, struct loop *l); /* it is there and does not run yet: for signals */
     void (*on_ready)(void *arg, const char *line);
     void (*on_reload)(void *arg, bool begins);
     void (*on_ending)(void *arg); /* the loop has ended, and nothing is undone yet */

@@ -40,8 +40,8 @@ struct exec {
     struct gateway *gateway;
     const char *config_path; /* NULL: --proxy or --builtin */
     struct confine *confine;
-    struct helper *
-        helper; /* looks at the command's processes, which the confined gateway may not; NULL: no rule asks */
+    /* Looks at the command's processes, which the confined gateway may not; NULL: no rule asks. */
+    struct helper *helper;
     struct loop_io signal_io;
     sigset_t old_mask; /* what the command gets back */
     bool ended;        /* the command, and `status` is its */

@@ -26,13 +26,13 @@ struct gateway_setup {
     struct ip_addr dns_address[2]; /* forward.h: queries to these, port 53, go to dns_server; none: off */
     struct ip_port dns_server;
     struct helper *helper; /* looks programs up; NULL: we do. Until gateway_stop() */
-    struct netlink *
-        diag; /* asks about the clients' sockets; the gateway's in any case. NULL: they are of this network namespace */
+    /* Asks about the clients' sockets; the gateway's in any case. NULL: they are of this network namespace */
+    struct netlink *diag;
     /* Everything is open and routes are made, no thread runs: privileges go now. NULL: they stay. 0 or -errno with a sentence */
     int (*before_threads)(void *arg, const char *tun_name, struct route *route, struct err *err);
     void *before_arg;
-    bool
-        keeps_state; /* what is in state_dir is read, and written: `run`, not what lives as long as a command does */
+    /* What is in state_dir is read, and written: `run`, not what lives as long as a command does */
+    bool keeps_state;
     /* The process is there for this gateway alone: a worker that is stuck ends it, and the service manager hears that none is */
     bool is_process;
     /* The gateway cannot go on (device lost for good): the caller ends with status 1. [main] */

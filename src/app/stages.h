@@ -33,8 +33,8 @@ struct stages { /* the caller fills the first part */
     bool sees_programs;      /* the helper may look into processes of all users */
 };
 
-unsigned stages_kept(
-    const struct config *c); /* a set of enum privilege: what marking our sockets takes here */
+/** stages_kept() - what marking our sockets takes here: a set of enum privilege */
+unsigned stages_kept(const struct config *c);
 /** stages_begin() - "helper" and "user" [main, before any thread]
  * Return: 0; -errno with a sentence; -EINVAL: runtime.user is wrong. stages_end() undoes it in either case. */
 int stages_begin(struct stages *s, struct err *err);
