@@ -202,6 +202,7 @@ static void *run(void *arg)
 {
     struct far_end *f = arg;
 
+    pthread_setname_np(pthread_self(), "far-end"); /* of another thread it would be a write into /proc */
     loop_run(f->loop);
     return NULL;
 }
@@ -213,7 +214,6 @@ int far_end_start(struct far_end *f, struct err *err)
     if (r != 0)
         return err_set(err, r, "a thread of the server cannot be started: %s", strerror(-r));
     f->started = true;
-    pthread_setname_np(f->thread, "far-end");
     return 0;
 }
 

@@ -57,9 +57,12 @@ def _(t):
     url = servers.Services.url(at.TARGET[0], "bytes/100000")
     check_equal(len(client.curl(lab.gw, url, *far.curl())), 100000)
     check_equal(len(client.curl(lab.gw, url, "-x", plain.url.replace("socks5", "socks5h"))), 100000)
+    def names(process):
+        return [open("/proc/%d/task/%s/comm" % (process.pid, x)).read().strip() for x in os.listdir("/proc/%d/task" % process.pid)]
     wrong = []
     for process in (far.process, plain.process):
         process.wait_line("^ready:", t.slow(10))
+        within(t.slow(5), lambda p=process: "far-end" in names(p), "its threads have their name")
         for task in os.listdir("/proc/%d/task" % process.pid):
             for name, wanted in (("CapEff", ""), ("CapPrm", ""), ("CapBnd", ""), ("NoNewPrivs", "1"), ("Seccomp", "2")):
                 got = field(int(task), name)
