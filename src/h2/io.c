@@ -86,9 +86,10 @@ static void feed(struct h2 *h, const uint8_t *data, size_t len)
 static void read_some(struct h2 *h)
 {
     uint8_t data[READ_BYTES];
+    int i;
 
     h->unread = false;
-    for (int i = 0; i < READ_ROUNDS && !h->fatal && !h->closed; i++) {
+    for (i = 0; i < READ_ROUNDS && !h->fatal && !h->closed; i++) {
         ssize_t n = read_bytes(h, data, sizeof(data));
 
         if (n == -EAGAIN)
@@ -102,7 +103,8 @@ static void read_some(struct h2 *h)
         if ((size_t)n < sizeof(data)) /* nothing more is there now, but perhaps an end */
             break;
     }
-    h->unread = h->opt.tls && tls_unread(h->opt.tls);
+    /* a session of TLS below ours may have read ahead as well: full reads mean that there may be more, at any level */
+    h->unread = h->opt.tls && (i == READ_ROUNDS || tls_unread(h->opt.tls));
 }
 
 /* ---- writing ---- */
