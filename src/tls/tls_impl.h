@@ -132,8 +132,8 @@ bool tls_is_no_memory(int e); /* does mbedTLS's code @e say that memory is missi
 /* ---- between mbedTLS and the socket (wire.c) ------------------------------------------------------------------------- */
 
 enum {
-    WIRE_BYTES = 17 * 4096 -
-                 16, /* four full records with heads and tags of any version, and more than the largest one */
+    /* four full records with heads and tags of any version, and more than the largest one */
+    WIRE_BYTES = 17 * 4096 - 16,
     WIRE_BUFFERS_MAX = 32, /* of a worker: 2.1 MiB, touched on demand ... */
     WIRE_BUFFERS_KEPT = 4, /* ... and given back but for these */
 };

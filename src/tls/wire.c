@@ -5,7 +5,9 @@
  * leave. The buffers are the worker's: a session holds one only while bytes wait in it, which for most is within one call.
  *
  * What always holds. Bytes leave in the order in which they were made: while a buffer waits for the socket, mbedTLS's own is
- * behind it. When all buffers are taken, by sessions whose sockets or owners stand still, the others do without. Where the copy goes: 64 KiB stay in the second-level cache, and cost a tenth of the calls they save. */
+ * behind it. When all buffers are taken, by sessions whose sockets or owners stand still, the others do without.
+ *
+ * The copy stays in the second-level cache, with 64 KiB, and costs a tenth of the calls that it saves. */
 #include "tls_impl.h"
 
 /* ---- receiving ---- */

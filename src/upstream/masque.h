@@ -95,13 +95,13 @@ void masque_echo_free(struct masque *m);
 /** masque_stream_new() - ask for @dst, whose name lives as long as @h; handshake_masque_done() comes, later. 0 or -ENOMEM */
 int masque_stream_new(struct handshake *h, const struct host_port *dst, uint64_t timeout_us,
                       struct masque_stream **out);
-bool masque_stream_asked(
-    const struct masque_stream
-        *ms); /* the request is out to a server that speaks: silence may be the target's */
+/* The request is out to a server that speaks: silence may be the target's. */
+bool masque_stream_asked(const struct masque_stream *ms);
+/* It is @s from now on, and carries nothing else: its owner's events come from the stream. */
 void masque_stream_attach(struct masque_stream *ms, struct up_stream *s);
 /** masque_stream_carry() - it carries something else (a handshake's talk, TLS, HTTP/2): used as a descriptor from now on
  * @fn: what is wanted (LOOP_READ at first) has come, in every turn. A break is all that is wanted: recv says it. MASQUE_DRAIN
- *      besides: its connection takes nothing new, and wants to end. May be ignored. */
+ *      besides, alone or with these, perhaps again: its connection takes nothing new, and wants to end. May be ignored. */
 enum { MASQUE_DRAIN = 1 << 7 };
 static_assert((MASQUE_DRAIN & (LOOP_READ | LOOP_WRITE)) == 0, "an event of its own");
 void masque_stream_carry(struct masque_stream *ms, void (*fn)(void *arg, unsigned events), void *arg);
@@ -113,8 +113,8 @@ void masque_stream_shutdown(struct masque_stream *ms);
 /* After a shutdown what was sent still leaves, and their end is waited for; else it is a reset. NULL is fine. */
 void masque_stream_close(struct masque_stream *ms);
 void masque_stream_reset(struct masque_stream *ms);
-void masque_stream_drain(struct masque_stream *ms,
-                         const struct tunnel *t); /* for masque.c: so does @t, if it is in there */
+/* For masque.c: @t takes nothing new; whoever carries something in there is told. */
+void masque_stream_drain(struct masque_stream *ms, const struct tunnel *t);
 struct masque_stream *masque_stream_next(struct masque_stream *ms);
 void masque_stream_orphan(struct masque_stream *ms); /* for masque.c: the connection is freed before it */
 const char *masque_stream_stage(const struct masque_stream *ms);

@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 
 #define END_RETRY_US UINT64_C(50000) /* while a full socket holds up our end */
-#define TURN_BYTES_MAX                                                                                       \
-    (128u * 1024) /* to one stream: 0.4 ms of cipher, then others have their turn (faults.md L13) */
+/* To one stream: 0.4 ms of cipher, then others have their turn (faults.md L13). */
+#define TURN_BYTES_MAX (128u * 1024)
 
 /* ---- the session's way to the socket ---- */
 
@@ -100,9 +100,9 @@ int secure_new(struct handshake *h, struct secure **out)
         slab_put(&env->secures, c);
         return r;
     }
+    /* a request behind the last flight must not wait for its ACK, which may take 40 ms */
     if (!h->hop && !h->below)
-        socket_tune(
-            c->fd); /* a request behind the last flight must not wait for its ACK, which may take 40 ms */
+        socket_tune(c->fd);
     c->below = h->below;
     h->below = NULL;
     *out = c;

@@ -250,11 +250,11 @@ struct handshake_result {
     uint32_t guard;
     struct secure *secure; /* TLS around fd: the receiver's too; NULL: plain */
     struct ip_port bound, peer;
-    struct masque_stream
-        *masque; /* a stream of HTTP/2 instead of fd, and around it `secure`: the receiver's too */
+    /* a stream of HTTP/2 instead of fd, and around it `secure`: the receiver's too */
+    struct masque_stream *masque;
     struct up_memory *memory; /* of the way out that was taken: a member, if a group was asked */
-    const struct up_failure
-        *why; /* NULL, and no fd: a group's member that needs no handshake for this goal */
+    /* NULL, and neither fd nor masque: a group's member that needs no handshake for this goal */
+    const struct up_failure *why;
 };
 /* The handshake is gone when this runs. */
 typedef void handshake_fn(void *arg, const struct handshake_result *result);
@@ -270,8 +270,7 @@ struct handshake {
     uint64_t deadline_us;        /* of this try ... */
     uint64_t whole_us;           /* ... and of all */
     struct dial dial;
-    struct handshake
-        *via; /* with the way out that leads to our server, instead of the dial; NULL: none, or done */
+    struct handshake *via; /* with the way out that leads to our server; NULL: we dial, or it is done */
     uint64_t started_us;
     struct up_memory *group; /* that was asked; NULL: none. Then: */
     struct group_try tries[GROUP_TRIES_MAX];
