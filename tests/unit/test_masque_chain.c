@@ -477,6 +477,34 @@ static void goaway_of_the_outer_moves_the_inner_and_lets_its_streams_end(
     unmake(&s);
 }
 
+static bool outer_was_asked(void *mq_server)
+{
+    return ((struct mq_server *)mq_server)->requests == 1;
+}
+
+/* Its handshake is under way inside the one that drains: it ends there, serves who waits, and makes room at once. */
+static void goaway_of_the_outer_reaches_an_inner_that_comes_later(void **state)
+{
+    struct setup s = { 0 };
+    struct stream_log first, second;
+
+    (void)state;
+    make(&s, UPSTREAM_MASQUE, NULL, 0);
+    start_through(&s, &first, MIDDLE, 3000);
+    rig_until(&s.rig, outer_was_asked, &s.outer);
+    mq_drain(&s.outer);
+    rig_until(&s.rig, stream_is_settled, &first);
+    assert_true(first.opened);
+    rig_run_ms(&s.rig, 20);
+    open_through(&s, &second, MIDDLE, 3000);
+    assert_true(second.opened);
+    assert_int_equal(s.outer.accepted, 2);
+    assert_int_equal(s.inner.accepted, 2);
+    stream_forget(&first);
+    stream_forget(&second);
+    unmake(&s);
+}
+
 static bool plan_was_asked(void *plan)
 {
     return ((struct plan_server *)plan)->conns[0].total_in >= 13;
@@ -567,6 +595,7 @@ int main(void)
         cmocka_unit_test(an_outer_server_that_is_absent_is_named),
         cmocka_unit_test(a_cut_in_the_middle_is_told_and_names_both),
         cmocka_unit_test(goaway_of_the_outer_moves_the_inner_and_lets_its_streams_end),
+        cmocka_unit_test(goaway_of_the_outer_reaches_an_inner_that_comes_later),
         cmocka_unit_test(goaway_of_the_outer_may_come_right_before_the_answer_of_the_next),
         cmocka_unit_test(an_opening_may_be_given_up_at_any_moment),
         cmocka_unit_test(a_pool_of_them),
