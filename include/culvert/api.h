@@ -54,6 +54,7 @@ struct status_rule {
 struct status_worker {
     uint32_t index;
     uint32_t tcp_flows, udp_flows, half_open;
+    struct memory_use memory;
     const struct status_counter *counters; /* stack, forward, upstream and tun counters, all names distinct */
     size_t counter_count;
     const struct status_pool *pools;
@@ -77,6 +78,7 @@ struct status_snapshot {
     uint64_t tun_kernel_drops; /* packets that found the device's queue full (STR-5) */
     uint64_t uptime_ms, log_lines_lost;
     uint64_t rss_bytes, budget_bytes; /* budget: limits.memory as it is in force */
+    struct memory_use memory;         /* what no worker has, but all together */
     const struct status_worker *workers;
     size_t worker_count;
     const struct status_flow *flows;

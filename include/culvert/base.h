@@ -314,6 +314,37 @@ int buffers_init(struct buffers *b, size_t bytes, uint32_t limit, uint32_t keep)
 void buffers_fini(struct buffers *b);                                             /* zeroed or initialised */
 void *buffers_get(struct buffers *b);                                             /* NULL at the limit */
 void buffers_put(struct buffers *b, void *buffer);
+size_t buffers_resident_bytes(const struct buffers *b); /* as slab_resident_bytes() */
+
+/* ---- memory by purpose --------------------------------------------------------------------------------------------- */
+
+/* What memory of the process is for. Each module adds what it holds of the system now, what is free in it included, when somebody
+ * asks; nothing is counted on the way of a packet. */
+#define MEMORY_PURPOSES(X)                                                                                   \
+    X(MEMORY_PACKETS, "packets")   /* blocks of the stack: what waits, and what is being read */             \
+    X(MEMORY_STACK, "stack")       /* its records: connections, segments, fragments, time-wait */            \
+    X(MEMORY_FLOWS, "flows")       /* the forwarder's */                                                     \
+    X(MEMORY_UPSTREAM, "upstream") /* streams, handshakes, associations, health of servers */                \
+    X(MEMORY_TLS, "tls")           /* sessions, and buffers lent to them */                                  \
+    X(MEMORY_HTTP2, "http2")       /* sessions, streams and what waits in them */                            \
+    X(MEMORY_DNS, "dns")           /* questions, answers, the book of names */                               \
+    X(MEMORY_PINGS, "pings")       /* pings that leave from this host */                                     \
+    X(MEMORY_RULES, "rules")       /* rules and lists */                                                     \
+    X(MEMORY_GEODATA, "geodata") /* files that are mapped: the kernel takes their pages back when it must */ \
+    X(MEMORY_OTHER, "other")     /* resident, and none of these: program, libraries, tables, log, API */
+enum memory_purpose {
+#define MEMORY_PURPOSE_MEMBER(purpose, name) purpose,
+    MEMORY_PURPOSES(MEMORY_PURPOSE_MEMBER)
+#undef MEMORY_PURPOSE_MEMBER
+        MEMORY_PURPOSE_COUNT
+};
+struct memory_use {
+    uint64_t bytes[MEMORY_PURPOSE_COUNT];
+};
+const char *memory_purpose_name(enum memory_purpose p); /* "packets", static */
+void memory_add_slabs(struct memory_use *use, enum memory_purpose p, const struct slab *const *slabs,
+                      size_t n);
+uint64_t memory_sum(const struct memory_use *use); /* but for geodata */
 
 /* ---- log ----------------------------------------------------------------------------------------------------- */
 

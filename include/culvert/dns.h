@@ -206,6 +206,7 @@ enum name_known name_book_find(struct name_book *b, const struct ip_addr *addr, 
 void name_book_release(struct name_book *b, const struct ip_addr *addr);       /* [any] once for each hold */
 bool name_book_is_fake(const struct name_book *b, const struct ip_addr *addr); /* [any] in the ranges? */
 uint64_t name_book_changes(const struct name_book *b); /* [any] grows with each name that was written */
+size_t name_book_bytes(const struct name_book *b);     /* [any] of memory */
 uint32_t name_book_fakes(const struct name_book *b);   /* [any] names that have an address */
 
 /* ---- the book on disk: fake addresses only, oldest first, with a check sum over all ---- */

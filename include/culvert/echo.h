@@ -121,6 +121,7 @@ void echo_proxy_uplink_changed(struct echo_proxy *p);
 /** echo_proxy_probe() - try again which sockets can be had: on reload; by itself every 60 s while a family is off (X4) */
 void echo_proxy_probe(struct echo_proxy *p);
 uint32_t echo_proxy_flows(const struct echo_proxy *p);
+void echo_proxy_memory(const struct echo_proxy *p, struct memory_use *add);
 bool echo_proxy_trim(struct echo_proxy *p); /* as slab_trim(), for all that it holds */
 
 /* ---- metrics (4.10) --------------------------------------------------------------------------------------------------- */

@@ -230,6 +230,7 @@ void forward_watch_ends(struct forward *f, flow_end_fn *fn, void *arg);
 
 /** forward_pools() - as stack_pools(), for what the forwarder holds. Return: how many, at most @cap */
 size_t forward_pools(const struct forward *f, struct stack_pool_info *out, size_t cap);
+void forward_memory(const struct forward *f, struct memory_use *add);
 bool forward_trim(struct forward *f); /* as slab_trim(), for all that the forwarder holds */
 
 /* ---- what status and connections show --------------------------------------------------------------------------- */

@@ -103,7 +103,8 @@ void h2_turn(struct h2 *h, unsigned events);
 void h2_drain(struct h2 *h);
 bool h2_can_open(const struct h2 *h); /* client: not draining, and below both sides' number of streams */
 bool h2_has_settings(const struct h2 *h);
-bool h2_has_extended_connect(const struct h2 *h); /* they take :protocol (RFC 8441 section 3) */
+bool h2_has_extended_connect(const struct h2 *h);           /* they take :protocol (RFC 8441 section 3) */
+void h2_memory(const struct h2 *h, struct memory_use *add); /* of all its streams */
 uint32_t h2_stream_count(const struct h2 *h);
 /** h2_ping() - on_pong comes. At most one is under way: another call is that one. Return: 0 or -ECONNRESET */
 int h2_ping(struct h2 *h);

@@ -77,6 +77,7 @@ struct resolver_counters {
     counter refused;       /* SERVFAIL, REFUSED and the like: next server */
     counter timeouts;      /* one server, one try */
 };
+void resolver_memory(const struct resolver *r, struct memory_use *add);
 const struct resolver_counters *resolver_counters(const struct resolver *r);
 extern const struct counter_desc resolver_counter_descs[]; /* ends with name NULL */
 
@@ -191,6 +192,7 @@ int dns_service_start(struct dns_services *all, uint32_t index, const struct dns
 /** dns_service_set_plan() - new questions are answered by @p (a reference is taken); what was cached is forgotten; cannot fail
  * The size of the cache stays. */
 void dns_service_set_plan(struct dns_service *s, struct dns_plan *p);
+void dns_service_memory(const struct dns_service *s, struct memory_use *add);
 bool dns_service_trim(struct dns_service *s); /* as slab_trim(), for all that it holds */
 /** dns_service_stop() - closes what it has open; open questions are never answered. NULL is fine */
 void dns_service_stop(struct dns_service *s);

@@ -192,6 +192,8 @@ struct rule_set *rule_set_ref(struct rule_set *s); /* [any] returns @s */
 void rule_set_unref(struct rule_set *s);           /* NULL is fine */
 size_t rule_set_count(const struct rule_set *s);
 size_t rule_set_bytes(const struct rule_set *s); /* of memory */
+/** rules_memory() - rules, their lists, and databases: each once, mapped as a whole */
+void rules_memory(const struct rules *r, struct memory_use *add);
 /** rule_set_has_name() - is @name (normalised) in it? @visited may be NULL */
 bool rule_set_has_name(const struct rule_set *s, const char *name, uint64_t *visited);
 /* The same for an address; false for none and for a set of names. */

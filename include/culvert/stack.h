@@ -662,6 +662,7 @@ struct stack_pool_info {
 };
 /* Names are static. Return: how many were filled in, at most @max. */
 size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t max);
+void stack_memory(const struct stack *s, struct memory_use *add); /* what its pools hold */
 /** stack_trim() - give back memory where nothing has lived since the trim before; a second or so apart, off
  * the packet path
  * @give_back: releases whole pages, which read as zero afterwards (the stack makes no system call itself, but for madvise() when blocks would exceed their cap)

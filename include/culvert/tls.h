@@ -58,7 +58,9 @@ int tls_parse_pin(const char *text, uint8_t out[TLS_PIN_BYTES]);
 
 struct tls_worker; /* random numbers, a buffer, and the turn in which a costly step was last taken */
 int tls_worker_new(struct tls_worker **out); /* 0, -ENOMEM, or -errno of the random source */
-void tls_worker_free(struct tls_worker *w);  /* NULL is fine; all contexts freed before */
+void tls_worker_memory(const struct tls_worker *w,
+                       struct memory_use *add); /* its sessions, too; NULL is fine */
+void tls_worker_free(struct tls_worker *w);     /* NULL is fine; all contexts freed before */
 
 /* One way to one server (or one server's listener), as one worker uses it: its session tickets, its queue. */
 struct tls_context;

@@ -162,6 +162,7 @@ struct up_env_options {
 /* one a worker: pools, per-upstream memory (health, last good address, "no UDP here"), receive buffers */
 struct up_env;
 int up_env_new(const struct up_env_options *opt, struct up_env **out); /* 0 or -ENOMEM; @opt is copied */
+void up_env_memory(const struct up_env *env, struct memory_use *add);  /* with TLS and HTTP/2 */
 bool up_env_trim(struct up_env *env); /* as slab_trim(), for all that it holds */
 void up_env_free(struct up_env *env); /* all streams and associations closed before */
 struct loop *up_env_loop(const struct up_env *env);

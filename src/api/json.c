@@ -98,11 +98,35 @@ static json_t *json_choices(const struct status_worker *w)
     return o;
 }
 
+static json_t *json_memory(const struct memory_use *use)
+{
+    json_t *o = json_object();
+
+    for (int p = 0; p < MEMORY_PURPOSE_COUNT; p++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "%s_bytes", memory_purpose_name((enum memory_purpose)p));
+        json_object_set_new(o, name, json_count(use->bytes[p]));
+    }
+    return o;
+}
+
+static json_t *json_memory_sums(const struct status_snapshot *s)
+{
+    struct memory_use all = s->memory;
+
+    for (size_t w = 0; w < s->worker_count; w++)
+        for (size_t p = 0; p < MEMORY_PURPOSE_COUNT; p++)
+            all.bytes[p] += s->workers[w].memory.bytes[p];
+    return json_memory(&all);
+}
+
 static json_t *json_worker(const struct status_worker *w)
 {
-    return json_pack("{si, si, si, si, so, so, so}", "index", (int)w->index, "tcp-flows", (int)w->tcp_flows,
-                     "udp-flows", (int)w->udp_flows, "half-open", (int)w->half_open, "counters",
-                     json_counters(w), "pools", json_pools(w), "groups", json_choices(w));
+    return json_pack("{si, si, si, si, so, so, so, so}", "index", (int)w->index, "tcp-flows",
+                     (int)w->tcp_flows, "udp-flows", (int)w->udp_flows, "half-open", (int)w->half_open,
+                     "counters", json_counters(w), "memory", json_memory(&w->memory), "pools", json_pools(w),
+                     "groups", json_choices(w));
 }
 
 static json_t *json_flow(const struct status_flow *f)
@@ -174,11 +198,12 @@ static json_t *json_all(const struct status_snapshot *s)
 
     for (size_t i = 0; i < s->worker_count; i++)
         json_array_append_new(workers, json_worker(&s->workers[i]));
-    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so, so, so}", "version",
+    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so, so, so, so, so}", "version",
                      text_or_none(s->version), "tun", text_or_none(s->tun), "offload",
                      text_or_none(s->offload), "mtu", (int)s->mtu, "tun-kernel-drops",
                      json_count(s->tun_kernel_drops), "uptime-ms", json_count(s->uptime_ms), "rss-bytes",
-                     json_count(s->rss_bytes), "log-lines-lost", json_count(s->log_lines_lost), "flows",
+                     json_count(s->rss_bytes), "memory-limit-bytes", json_count(s->budget_bytes), "memory",
+                     json_memory_sums(s), "log-lines-lost", json_count(s->log_lines_lost), "flows",
                      json_flow_counts(s), "counters", json_sums(s), "groups", json_groups(s),
                      "routes-not-followed", json_not_followed(s), "workers", workers);
 }

@@ -239,22 +239,37 @@ static void put_pools(FILE *f, const struct status_snapshot *s)
         const char *family, *type, *help;
         uint64_t (*value)(const struct status_pool *p);
     } columns[] = {
-        { "culvert_memory_bytes", "gauge", "Memory in use, by purpose.", pool_bytes },
-        { "culvert_memory_high_water_bytes", "gauge", "The most that was in use, by purpose.",
-          pool_high_bytes },
-        { "culvert_memory_limit_bytes", "gauge", "The most that may be in use, by purpose.",
-          pool_limit_bytes },
-        { "culvert_memory_refused_total", "counter", "Times that there was no more, by purpose.",
-          pool_failed },
+        { "culvert_pool_bytes", "gauge", "Objects in use, by pool.", pool_bytes },
+        { "culvert_pool_high_water_bytes", "gauge", "The most that was in use, by pool.", pool_high_bytes },
+        { "culvert_pool_limit_bytes", "gauge", "The most that may be in use, by pool.", pool_limit_bytes },
+        { "culvert_pool_refused_total", "counter", "Times that there was no more, by pool.", pool_failed },
     };
 
     for (size_t c = 0; c < ARRAY_LEN(columns); c++) {
         put_head(f, columns[c].family, columns[c].type, columns[c].help);
         for (size_t w = 0; w < s->worker_count; w++)
             for (size_t i = 0; i < s->workers[w].pool_count; i++)
-                fprintf(f, "%s{worker=\"%" PRIu32 "\",purpose=\"%s\"} %" PRIu64 "\n", columns[c].family,
+                fprintf(f, "%s{worker=\"%" PRIu32 "\",pool=\"%s\"} %" PRIu64 "\n", columns[c].family,
                         s->workers[w].index, s->workers[w].pools[i].name,
                         columns[c].value(&s->workers[w].pools[i]));
+    }
+}
+
+/* What a worker holds, and what they share as worker "all"; a purpose without bytes has no series. */
+static void put_memory(FILE *f, const struct status_snapshot *s)
+{
+    put_head(f, "culvert_memory_bytes", "gauge",
+             "Memory held, by purpose; geodata is mapped, and not of the limit.");
+    for (size_t w = 0; w <= s->worker_count; w++) {
+        const struct memory_use *use = w < s->worker_count ? &s->workers[w].memory : &s->memory;
+        char index[12] = "all";
+
+        if (w < s->worker_count)
+            snprintf(index, sizeof(index), "%" PRIu32, s->workers[w].index);
+        for (int p = 0; p < MEMORY_PURPOSE_COUNT; p++)
+            if (use->bytes[p] > 0)
+                fprintf(f, "culvert_memory_bytes{worker=\"%s\",purpose=\"%s\"} %" PRIu64 "\n", index,
+                        memory_purpose_name((enum memory_purpose)p), use->bytes[p]);
     }
 }
 
@@ -387,6 +402,7 @@ char *api_metrics(const struct status_snapshot *s)
     put_counters(f, s);
     if (s->worker_count > 0)
         put_rtt(f, s);
+    put_memory(f, s);
     put_pools(f, s);
     put_upstreams(f, s);
     put_groups(f, s);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "culvert/dns.h"
 #include "gateway_impl.h"
 
 struct snapshot {
@@ -98,6 +99,20 @@ static struct status_ended *ended_of(const struct snapshot *s, size_t *count)
     return all;
 }
 
+/* What all workers share. What is resident and nobody has named is `other`. */
+static void add_shared_memory(struct gateway *g, struct status_snapshot *out)
+{
+    uint64_t sum;
+
+    rules_memory(forward_policy_rules(g->policy), &out->memory);
+    if (g->names.book)
+        out->memory.bytes[MEMORY_DNS] += name_book_bytes(g->names.book);
+    sum = memory_sum(&out->memory);
+    for (size_t i = 0; i < out->worker_count; i++)
+        sum += memory_sum(&out->workers[i].memory);
+    out->memory.bytes[MEMORY_OTHER] = out->rss_bytes > sum ? out->rss_bytes - sum : 0;
+}
+
 static void show(struct snapshot *s)
 {
     struct gateway *g = s->g;
@@ -133,6 +148,7 @@ static void show(struct snapshot *s)
         out.flow_count += flows ? r->flow_count : 0;
     }
     out.flows = flows;
+    add_shared_memory(g, &out);
     if (g->route)
         out.not_followed_count = route_not_followed(g->route, &out.not_followed);
     out.rules = rules;

@@ -67,6 +67,7 @@ struct worker {
 int worker_echo_open(struct worker *w, const struct forward_options *f);
 /** worker_echo_again() - after a reload: ask once more whether we may ping (icmp.md X4), or open what no rule wanted before */
 void worker_echo_again(struct worker *w, const struct forward_options *f);
+void worker_memory(const struct worker *w, struct memory_use *add); /* worker_msg.c; in its thread */
 /* ---- worker_names.c: up_env_options.resolve and its cancel; the service, once forward and env are there ---- */
 int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out);
 void worker_resolve_cancel(void *arg, struct up_resolve *q);

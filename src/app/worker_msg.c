@@ -301,6 +301,18 @@ static void fill_pools(struct worker *w, struct status_worker *s)
     s->pool_count = n;
 }
 
+void worker_memory(const struct worker *w, struct memory_use *add)
+{
+    stack_memory(w->stack, add);
+    forward_memory(w->forward, add);
+    up_env_memory(w->env, add);
+    resolver_memory(w->resolver, add);
+    if (w->dns)
+        dns_service_memory(w->dns, add);
+    if (w->echo)
+        echo_proxy_memory(w->echo, add);
+}
+
 static void do_report(struct loop_msg *m)
 {
     struct question q = *CONTAINER_OF(m, struct question, msg);
@@ -315,6 +327,7 @@ static void do_report(struct loop_msg *m)
         r->status.half_open = stack_half_open_count(w->stack);
         fill_counters(w, &r->status);
         fill_pools(w, &r->status);
+        worker_memory(w, &r->status.memory);
         worker_groups_report(w, &r->status);
         worker_upstreams_report(w, &r->status);
         if (q.parts & STATUS_ENDED)

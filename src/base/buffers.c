@@ -47,3 +47,8 @@ void buffers_put(struct buffers *b, void *buffer)
     b->touched = 0;
     b->free_list = NULL;
 }
+
+size_t buffers_resident_bytes(const struct buffers *b)
+{
+    return b->touched * b->bytes;
+}

@@ -186,6 +186,14 @@ void name_book_free(struct name_book *b)
     free(b);
 }
 
+size_t name_book_bytes(const struct name_book *b)
+{
+    size_t shard = sizeof(*b->shards) + b->bucket_count * sizeof(*b->shards->buckets) +
+                   b->opt.reals * sizeof(*b->shards->reals);
+
+    return sizeof(*b) + b->opt.shards * shard + name_book_fakes(b) * sizeof(*b->fakes);
+}
+
 /* ---- fake addresses ---- */
 
 static uint64_t name_hash(const struct name_book *b, const char *name)

@@ -387,6 +387,17 @@ size_t forward_pools(const struct forward *f, struct stack_pool_info *out, size_
     return n;
 }
 
+void forward_memory(const struct forward *f, struct memory_use *add)
+{
+    const struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,
+                                       &f->held,      &f->sources,  &f->queries,   &f->pending,
+                                       &f->sessions,  &f->echoes,   &f->probes,    &f->looks,
+                                       &f->waits,     &f->meters,   &f->paces,     &f->owners };
+
+    add->bytes[MEMORY_FLOWS] += sizeof(*f);
+    memory_add_slabs(add, MEMORY_FLOWS, all, ARRAY_LEN(all));
+}
+
 bool forward_trim(struct forward *f)
 {
     struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,   &f->held,

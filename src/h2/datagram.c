@@ -40,6 +40,11 @@ bool queue_is_empty(const struct queue *q)
     return ring_is_empty(&q->ring);
 }
 
+size_t queue_bytes(const struct queue *q)
+{
+    return q ? sizeof(*q) + q->ring.cap : 0;
+}
+
 void queue_free(struct queue *q)
 {
     if (!q)

@@ -108,6 +108,7 @@ struct h2 {
     struct loop_io io;
     struct wheel_timer soon;  /* the next turn: bytes inside TLS, owners that have not heard all */
     struct wheel_timer quiet; /* keep-alive */
+    size_t library_bytes;     /* that nghttp2 holds */
     struct slab slab;         /* streams */
     struct h2_blocks blocks;
     struct h2_stream *streams, *ready_first, *ready_last;
@@ -128,6 +129,7 @@ struct h2 {
     struct h2_counters cnt;
 };
 
+void h2_count_memory(struct h2 *h, nghttp2_mem *out); /* memory.c: what nghttp2 is to allocate by */
 void h2_enter(struct h2 *h);
 void h2_leave(struct h2 *h); /* @h may be gone afterwards */
 void h2_fail(struct h2 *h, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -166,6 +168,7 @@ size_t head_nv(const struct h2_head *head, char status[4], nghttp2_nv *out); /* 
 /* datagram.c */
 size_t queue_read(struct h2_stream *s, uint8_t *to, size_t len, uint64_t now_us);
 bool queue_is_empty(const struct queue *q);
+size_t queue_bytes(const struct queue *q); /* NULL is fine */
 void queue_free(struct queue *q);
 
 #endif

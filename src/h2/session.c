@@ -428,6 +428,7 @@ static int session_new(struct h2 *h)
 {
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option = NULL;
+    nghttp2_mem memory;
     int r = callbacks_new(&callbacks);
 
     if (r == 0)
@@ -436,8 +437,9 @@ static int session_new(struct h2 *h)
         nghttp2_option_set_no_auto_window_update(option, 1);
         nghttp2_option_set_no_closed_streams(option, 1);
         nghttp2_option_set_max_send_header_block_length(option, H2_HEAD_MAX);
-        r = h->opt.server ? nghttp2_session_server_new2(&h->ng, callbacks, h, option)
-                          : nghttp2_session_client_new2(&h->ng, callbacks, h, option);
+        h2_count_memory(h, &memory);
+        r = h->opt.server ? nghttp2_session_server_new3(&h->ng, callbacks, h, option, &memory)
+                          : nghttp2_session_client_new3(&h->ng, callbacks, h, option, &memory);
         nghttp2_option_del(option);
         nghttp2_session_callbacks_del(callbacks);
     }

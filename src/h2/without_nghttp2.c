@@ -52,6 +52,12 @@ bool h2_has_extended_connect(const struct h2 *h)
     return false;
 }
 
+void h2_memory(const struct h2 *h, struct memory_use *add)
+{
+    (void)h;
+    (void)add;
+}
+
 uint32_t h2_stream_count(const struct h2 *h)
 {
     (void)h;

@@ -33,7 +33,7 @@ void answer_cache_clear(struct answer_cache *c)
     if (c->buckets != NULL)
         memset((void *)c->buckets, 0, c->bucket_count * sizeof(struct kept_answer *));
     c->oldest = c->newest = NULL;
-    c->count = 0;
+    c->count = c->bytes = 0;
 }
 
 void answer_cache_fini(struct answer_cache *c)
@@ -88,6 +88,11 @@ struct kept_answer *answer_cache_find(struct answer_cache *c, const struct answe
     return k;
 }
 
+static size_t bytes_of(const struct kept_answer *k)
+{
+    return sizeof(*k) + k->len + k->name_len;
+}
+
 static void remove_at(struct answer_cache *c, struct kept_answer **at)
 {
     struct kept_answer *k = *at;
@@ -95,6 +100,7 @@ static void remove_at(struct answer_cache *c, struct kept_answer **at)
     *at = k->chain;
     age_unlink(c, k);
     c->count--;
+    c->bytes -= bytes_of(k);
     free(k);
 }
 
@@ -141,4 +147,5 @@ void answer_cache_put(struct answer_cache *c, const struct answer_key *key, stru
     *at = k;
     age_append(c, k);
     c->count++;
+    c->bytes += bytes_of(k);
 }

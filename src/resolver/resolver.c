@@ -484,6 +484,12 @@ void resolver_free(struct resolver *r)
     free(r);
 }
 
+void resolver_memory(const struct resolver *r, struct memory_use *add)
+{
+    add->bytes[MEMORY_DNS] += sizeof(*r) + r->cache.cap * sizeof(*r->cache.hashes) +
+                              r->cache.n * sizeof(*r->cache.names) + r->n_lookups * sizeof(struct lookup);
+}
+
 const struct resolver_counters *resolver_counters(const struct resolver *r)
 {
     return &r->counters;

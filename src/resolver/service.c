@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "culvert/h2.h"
+
 #define SECOND_US UINT64_C(1000000)
 #define FAKE_TTL_S                                                                                           \
     1 /* a fake address is asked for again each time, so it is never used long after it was given */
@@ -463,6 +465,21 @@ void dns_service_set_plan(struct dns_service *s, struct dns_plan *p)
     answer_cache_clear(&s->cache);
     streams_forget(s);
     dns_plan_unref(old);
+}
+
+void dns_service_memory(const struct dns_service *s, struct memory_use *add)
+{
+    const struct slab *const slabs[] = { &s->asks, &s->jobs };
+
+    memory_add_slabs(add, MEMORY_DNS, slabs, ARRAY_LEN(slabs));
+    add->bytes[MEMORY_DNS] += s->cache.bytes + s->cache.bucket_count * sizeof(*s->cache.buckets) +
+                              LIMIT_PLACES * sizeof(*s->limits);
+    for (const struct dns_conn *c = s->conns; c != NULL; c = c->next) {
+        add->bytes[MEMORY_DNS] += sizeof(*c) + c->out_cap + c->in_cap;
+        if (c->h2 != NULL)
+            h2_memory(c->h2, add);
+    }
+    tls_worker_memory(s->tls, add);
 }
 
 bool dns_service_trim(struct dns_service *s)

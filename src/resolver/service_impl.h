@@ -82,7 +82,7 @@ struct kept_answer {
 struct answer_cache {
     struct hash_key key;
     struct kept_answer **buckets, *oldest, *newest;
-    size_t bucket_count, count, cap;
+    size_t bucket_count, count, cap, bytes; /* bytes: of the answers */
 };
 #define STALE_MAX_US UINT64_C(3600000000) /* faults.md D7 */
 int answer_cache_init(struct answer_cache *c, size_t cap);

@@ -137,6 +137,11 @@ bool geo_has_country(const struct rule_geo *g, const struct ip_addr *addr, const
     return false;
 }
 
+size_t geo_bytes(const struct rule_geo *g)
+{
+    return (size_t)g->db.file_size;
+}
+
 bool geo_asn(const struct rule_geo *g, const struct ip_addr *addr, uint32_t *out)
 {
     static const char *const path[] = { "autonomous_system_number", NULL };
@@ -187,6 +192,12 @@ bool geo_has_country(const struct rule_geo *g, const struct ip_addr *addr, const
     (void)code;
     (void)len;
     return false;
+}
+
+size_t geo_bytes(const struct rule_geo *g)
+{
+    (void)g;
+    return 0;
 }
 
 bool geo_asn(const struct rule_geo *g, const struct ip_addr *addr, uint32_t *out)

@@ -290,3 +290,53 @@ uint8_t rules_needs(const struct rules *r)
 {
     return r->needs;
 }
+
+/* ---- what is held ------------------------------------------------------------------------------------------------------ */
+
+/* A file has a few databases, and many rules name the same one. */
+struct geos {
+    const struct rule_geo *seen[8];
+    size_t n;
+    struct memory_use *add;
+};
+
+static void add_geo(struct geos *g, const struct rule_geo *geo)
+{
+    for (size_t i = 0; i < g->n; i++)
+        if (g->seen[i] == geo)
+            return;
+    if (g->n < ARRAY_LEN(g->seen)) {
+        g->seen[g->n++] = geo;
+        g->add->bytes[MEMORY_GEODATA] += geo_bytes(geo);
+    }
+}
+
+static void add_inside(struct geos *g, const struct nodes *n)
+{
+    for (uint32_t i = 0; i < n->count; i++) {
+        const struct node *node = &n->list[i];
+
+        if (node->kind == RULE_SET && node->set == RULE_SET_OWN)
+            g->add->bytes[MEMORY_RULES] += rule_set_bytes(node->own_set);
+        else if ((node->kind == RULE_GEOIP || node->kind == RULE_IP_ASN) && node->geo != NULL)
+            add_geo(g, node->geo);
+    }
+}
+
+void rules_memory(const struct rules *r, struct memory_use *add)
+{
+    const struct rules_core *c = r->core;
+    struct geos geos = { .add = add };
+    uint64_t sum = sizeof(*r) + sizeof(*c) + c->n * sizeof(*c->rule) + nodes_bytes(&c->nodes) +
+                   c->guards.cap * sizeof(*c->guards.list) + c->guards.slots * sizeof(*c->guards.slot) +
+                   ((size_t)c->dst.cap + c->src.cap) * sizeof(struct prefix_entry);
+
+    if (c->n > 0)
+        sum += c->rule[c->n - 1].name_at + strlen(rules_name(r, c->n - 1)) + 1;
+    add_inside(&geos, &c->nodes);
+    for (uint32_t i = 0; i < r->n_sets; i++) {
+        sum += rule_set_bytes(r->sets[i]);
+        add_inside(&geos, &r->sets[i]->nodes);
+    }
+    add->bytes[MEMORY_RULES] += sum;
+}

@@ -82,6 +82,7 @@ int regex_supported(struct err *err); /* 0 or -ENOTSUP with a sentence */
 int geo_supported(struct err *err);
 
 bool geo_has_country(const struct rule_geo *g, const struct ip_addr *addr, const char *code, size_t len);
+size_t geo_bytes(const struct rule_geo *g); /* mapped */
 bool geo_asn(const struct rule_geo *g, const struct ip_addr *addr, uint32_t *out);
 
 /* ---- eval.c: do conditions hold? ------------------------------------------------------------------------------------------ */

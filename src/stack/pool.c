@@ -113,7 +113,7 @@ size_t block_cost(const struct stack *s, enum block_class c)
 }
 
 /* What blocks hold of the system's memory, with what is free in it. */
-static size_t resident(const struct stack *s)
+size_t blocks_resident_bytes(const struct stack *s)
 {
     size_t sum = 0;
 
@@ -128,7 +128,8 @@ static bool fits(struct stack *s, struct pool *p)
 {
     if (s->block_bytes + cost(p) > s->cfg.buffer_cap_bytes)
         return false;
-    if (!slab_would_grow(&p->slab) || resident(s) + p->slab.group_bytes <= s->cfg.buffer_cap_bytes / 4 * 5)
+    if (!slab_would_grow(&p->slab) ||
+        blocks_resident_bytes(s) + p->slab.group_bytes <= s->cfg.buffer_cap_bytes / 4 * 5)
         return true;
     if (s->now_us >= s->blocks_trim_us) {
         s->blocks_trim_us = s->now_us + BLOCKS_TRIM_US;
@@ -137,7 +138,7 @@ static bool fits(struct stack *s, struct pool *p)
             slab_trim(&s->blocks[i].slab, NULL, NULL);
         }
     }
-    return resident(s) + p->slab.group_bytes <= s->cfg.buffer_cap_bytes / 4 * 5;
+    return blocks_resident_bytes(s) + p->slab.group_bytes <= s->cfg.buffer_cap_bytes / 4 * 5;
 }
 
 struct block *block_get(struct stack *s, enum block_class c)

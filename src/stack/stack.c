@@ -313,6 +313,16 @@ size_t stack_pools(const struct stack *s, struct stack_pool_info *out, size_t ma
     return n;
 }
 
+void stack_memory(const struct stack *s, struct memory_use *add)
+{
+    uint64_t packets = blocks_resident_bytes(s), all = 0;
+
+    for (size_t i = 0; i < s->pool_count; i++)
+        all += slab_resident_bytes(&s->pools[i]->slab);
+    add->bytes[MEMORY_PACKETS] += packets;
+    add->bytes[MEMORY_STACK] += sizeof(*s) + all - packets;
+}
+
 bool stack_trim(struct stack *s, slab_give_back_fn *give_back, void *arg)
 {
     bool more = false;

@@ -45,6 +45,7 @@ static inline uint8_t *block_data(struct block *b)
 }
 size_t blocks_region_bytes(const struct stack_config *c);
 void blocks_init(struct stack *s, uint8_t **region);
+size_t blocks_resident_bytes(const struct stack *s);
 struct block *block_get(struct stack *s, enum block_class c); /* refs = 1; NULL: cap reached */
 void block_put(struct stack *s, struct block *b);             /* one reference less */
 size_t block_cost(const struct stack *s,

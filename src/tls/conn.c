@@ -424,6 +424,7 @@ int tls_open(struct tls_context *c, const struct tls_io *io, void *arg, struct t
     t->context = c;
     t->io = io;
     t->arg = arg;
+    c->worker->sessions++;
     mbedtls_ssl_init(&t->ssl);
     if (mbedtls_ssl_setup(&t->ssl, &c->conf) != 0 || set_name(t) != 0) {
         tls_free(t);
@@ -443,6 +444,7 @@ void tls_free(struct tls *t)
     mbedtls_ssl_free(&t->ssl);
     wire_drop(t);
     leave_full(t);
+    t->context->worker->sessions--;
     free(t);
 }
 

@@ -43,6 +43,13 @@ int tls_worker_new(struct tls_worker **out)
     return 0;
 }
 
+void tls_worker_memory(const struct tls_worker *w, struct memory_use *add)
+{
+    if (w != NULL)
+        add->bytes[MEMORY_TLS] +=
+            sizeof(*w) + buffers_resident_bytes(&w->wire) + (uint64_t)w->sessions * TLS_SESSION_BYTES;
+}
+
 void tls_worker_free(struct tls_worker *w)
 {
     if (w == NULL)

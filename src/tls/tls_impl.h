@@ -64,12 +64,18 @@ struct tls_settings {
     pthread_mutex_t lock; /* used without MBEDTLS_THREADING_C only */
 };
 
+/* What mbedTLS holds for one session that is open: its record buffers, keys, and our part . mallinfo2() says 36,916 bytes for what
+ * mbedtls_ssl_setup() of 2.28 takes; the rest is an allowance for keys, the session, and ours. An estimate, since Debian builds mbedTLS without
+ * a way to count its calls. */
+#define TLS_SESSION_BYTES 40000u
+
 struct tls_worker {
     mbedtls_ctr_drbg_context random;
     uint64_t turn;        /* the latest one */
     uint32_t turn_calls;  /* of tls_handshake() in it */
     uint64_t costly_turn; /* in which the last costly step was taken; UINT64_MAX none */
     struct buffers wire;  /* of struct wire_buffer */
+    uint32_t sessions;    /* open, of all its contexts */
     uint8_t gather[TLS_RECORD_MAX];
 };
 int tls_random(void *worker, unsigned char *out, size_t len); /* as mbedTLS wants it */

@@ -167,6 +167,26 @@ void up_env_free(struct up_env *env)
     free(env);
 }
 
+void up_env_memory(const struct up_env *env, struct memory_use *add)
+{
+    const struct slab *const own[] = { &env->streams, &env->udps, &env->handshakes, &env->probes,
+                                       &env->names,   &env->held, &env->tunnels,    &env->pooled };
+    const struct slab *const http2[] = { &env->masque_streams, &env->masque_udps, &env->masque_targets };
+    const struct slab *const tls[] = { &env->secures };
+
+    memory_add_slabs(add, MEMORY_UPSTREAM, own, ARRAY_LEN(own));
+    memory_add_slabs(add, MEMORY_HTTP2, http2, ARRAY_LEN(http2));
+    memory_add_slabs(add, MEMORY_TLS, tls, ARRAY_LEN(tls));
+    tls_worker_memory(env->tls, add);
+    add->bytes[MEMORY_UPSTREAM] += sizeof(*env);
+    add->bytes[MEMORY_HTTP2] += env->masque_scratch ? H2_DATAGRAM_MAX : 0;
+    for (size_t i = 0; i < MEMORY_BUCKETS; i++)
+        for (const struct up_memory *m = env->memories[i]; m; m = m->next) {
+            add->bytes[MEMORY_UPSTREAM] += sizeof(*m);
+            masque_memory(m->masque, add);
+        }
+}
+
 bool up_env_trim(struct up_env *env)
 {
     struct slab *const all[] = { &env->streams, &env->masque_streams, &env->masque_udps, &env->masque_targets,

@@ -450,6 +450,24 @@ struct masque *masque_of(struct up_env *env, struct up_memory *memory)
     return m;
 }
 
+static void tunnel_memory(const struct tunnel *t, struct memory_use *add)
+{
+    add->bytes[MEMORY_HTTP2] += sizeof(*t);
+    if (t->h2)
+        h2_memory(t->h2, add);
+}
+
+void masque_memory(const struct masque *m, struct memory_use *add)
+{
+    if (!m)
+        return;
+    add->bytes[MEMORY_HTTP2] += sizeof(*m);
+    if (m->current)
+        tunnel_memory(m->current, add);
+    for (const struct tunnel *t = m->draining; t; t = t->next)
+        tunnel_memory(t, add);
+}
+
 void masque_free(struct masque *m)
 {
     if (!m)

@@ -66,6 +66,7 @@ struct masque {
 
 /** masque_of() - made at the first use. NULL: no memory */
 struct masque *masque_of(struct up_env *env, struct up_memory *m);
+void masque_memory(const struct masque *m, struct memory_use *add); /* NULL is fine */
 void masque_free(struct masque *m); /* NULL is fine; nothing of its kind is open, or it never hears of it */
 /** masque_ask() - w->ready or w->failed comes, later */
 void masque_ask(struct masque *m, struct masque_wait *w, uint64_t timeout_us);

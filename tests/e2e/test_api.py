@@ -156,7 +156,12 @@ def _(t):
     hits = [v for (name, labels), v in samples.items()
             if name == "culvert_rule_hits_total" and ("text", "DST-PORT,7000,pick") in labels]
     check_equal(hits, [2], "hits")
-    for name in ("culvert_memory_bytes", "culvert_upstream_rtt_seconds", "culvert_group_member_taken",
+    purposes = {dict(labels).get("purpose") for (name, labels) in samples if name == "culvert_memory_bytes"}
+    check(purposes >= {"packets", "stack", "flows", "upstream", "dns", "rules", "other"}, "purposes: %r" % purposes)
+    status = get(gw, "/v1/status")
+    check(0 < status["memory"]["rules_bytes"] < status["rss-bytes"], "rules: %r" % status["memory"])
+    check_equal(status["memory"]["packets_bytes"], sum(w["memory"]["packets_bytes"] for w in status["workers"]), "packets")
+    for name in ("culvert_memory_bytes", "culvert_pool_bytes", "culvert_upstream_rtt_seconds", "culvert_group_member_taken",
                  "culvert_resident_memory_bytes", "icmp_proxy_rtt_seconds_count"):
         check(any(n == name for n, _ in samples), "no " + name)
 

@@ -327,6 +327,12 @@ void tls_worker_free(struct tls_worker *w)
     free(w);
 }
 
+void tls_worker_memory(const struct tls_worker *w, struct memory_use *add)
+{
+    (void)w;
+    (void)add;
+}
+
 struct tls_settings *tls_settings_ref(struct tls_settings *s)
 {
     return s;
@@ -401,6 +407,12 @@ const char *tls_alpn(const struct tls *t)
 }
 
 /* ---- culvert/h2.h ---- */
+
+void h2_memory(const struct h2 *h, struct memory_use *add)
+{
+    (void)h;
+    (void)add;
+}
 
 int h2_open(const struct h2_options *opt, struct h2 **out)
 {

@@ -39,8 +39,20 @@ static const struct status_counter counters[2][2] = {
 };
 static const struct status_pool pools[] = { { "tcp.conn", 512, 5, 9, 1000, 0 } };
 static const struct status_worker workers[] = {
-    { 0, 7, 2, 1, counters[0], 2, pools, 1, NULL, 0, NULL, 0 },
-    { 1, 8, 3, 0, counters[1], 2, pools, 1, NULL, 0, NULL, 0 },
+    { 0,
+      7,
+      2,
+      1,
+      { { [MEMORY_FLOWS] = 1000, [MEMORY_TLS] = 30 } },
+      counters[0],
+      2,
+      pools,
+      1,
+      NULL,
+      0,
+      NULL,
+      0 },
+    { 1, 8, 3, 0, { { [MEMORY_FLOWS] = 2000 } }, counters[1], 2, pools, 1, NULL, 0, NULL, 0 },
 };
 
 static void fill(struct status_snapshot *s, struct status_flow *f)
@@ -58,6 +70,8 @@ static void fill(struct status_snapshot *s, struct status_flow *f)
                                    .offload = "tso+uso",
                                    .mtu = 1500,
                                    .uptime_ms = 1234,
+                                   .budget_bytes = 16 << 20,
+                                   .memory = { { [MEMORY_RULES] = 500 } },
                                    .workers = workers,
                                    .worker_count = 2,
                                    .flows = f,
@@ -207,7 +221,12 @@ static void a_status_has_sums_workers_pools_and_counts(void **state)
                                           "\"tcp\": 15",
                                           "\"udp\": 5",
                                           "\"half-open\": 1",
-                                          "\"high-water\": 9" };
+                                          "\"high-water\": 9",
+                                          "\"flows_bytes\": 3000",
+                                          "\"flows_bytes\": 2000",
+                                          "\"tls_bytes\": 30",
+                                          "\"rules_bytes\": 500",
+                                          "\"memory-limit-bytes\": 16777216" };
     struct lab *lab = *state;
     struct err err = { "" };
     char *text;

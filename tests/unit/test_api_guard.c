@@ -178,6 +178,27 @@ static void a_name_in_the_metrics_is_escaped(void **state)
     free(text);
 }
 
+static void memory_is_one_family_with_a_purpose(void **state)
+{
+    struct status_worker w = { .index = 3, .memory = { { [MEMORY_PACKETS] = 16384, [MEMORY_TLS] = 40960 } } };
+    struct status_snapshot s = { .workers = &w,
+                                 .worker_count = 1,
+                                 .memory = { { [MEMORY_RULES] = 7, [MEMORY_GEODATA] = 9 } } };
+    char *text = api_metrics(&s);
+    size_t series = 0;
+
+    (void)state;
+    assert_non_null(strstr(text, "culvert_memory_bytes{worker=\"3\",purpose=\"packets\"} 16384\n"
+                                 "culvert_memory_bytes{worker=\"3\",purpose=\"tls\"} 40960\n"
+                                 "culvert_memory_bytes{worker=\"all\",purpose=\"rules\"} 7\n"
+                                 "culvert_memory_bytes{worker=\"all\",purpose=\"geodata\"} 9\n"));
+    for (const char *at = text; (at = strstr(at, "culvert_memory_bytes{")) != NULL; at++)
+        series++;
+    assert_int_equal(series, 4);
+    assert_int_equal(memory_sum(&s.memory), 7); /* the kernel takes mapped pages back */
+    free(text);
+}
+
 static void relayed_errors_have_family_type_and_code(void **state) /* icmp.md 4.10 */
 {
     static const struct status_counter counters[] = { { "icmp_proxy.errors_relayed_v4_3_13", 4 },
@@ -230,6 +251,7 @@ int main(void)
         cmocka_unit_test(a_right_body_is_read),
 #endif
         cmocka_unit_test(a_name_in_the_metrics_is_escaped),
+        cmocka_unit_test(memory_is_one_family_with_a_purpose),
         cmocka_unit_test(relayed_errors_have_family_type_and_code),
         cmocka_unit_test(many_rules_are_few_series),
     };

@@ -41,6 +41,37 @@ static void a_tunnel_carries_bytes_and_both_half_closes(void **state)
     h2_rig_fini(&r);
 }
 
+static uint64_t held(const struct h2_rig *r)
+{
+    struct memory_use use = { { 0 } };
+
+    h2_memory(r->client.h, &use);
+    assert_int_equal(memory_sum(&use), use.bytes[MEMORY_HTTP2]);
+    return use.bytes[MEMORY_HTTP2];
+}
+
+static void memory_follows_streams_and_their_queues(void **state)
+{
+    struct h2_datagram_options o = { .bytes = 65536, .frames = 64 };
+    struct h2_rig r;
+    struct stream_side *c;
+    uint64_t idle, one, queued;
+
+    (void)state;
+    h2_rig_init(&r);
+    c = h2_ask(&r, "first.test:1", NULL, NULL); /* what is kept from now on is there */
+    rig_until(&r.rig, h2_answered, c);
+    one = held(&r);
+    assert_int_equal(h2_datagrams(c->s, &o), 0);
+    queued = held(&r);
+    assert_true(queued >= one + o.bytes);
+    h2_stream_close(c->s, H2_NO_ERROR);
+    rig_until(&r.rig, h2_was_closed, &r.server.streams[0]);
+    idle = held(&r);
+    assert_true(idle <= queued - o.bytes);
+    h2_rig_fini(&r);
+}
+
 struct pump {
     struct stream_side *from, *to;
     size_t sent, total;
@@ -533,6 +564,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tunnel_carries_bytes_and_both_half_closes),
+        cmocka_unit_test(memory_follows_streams_and_their_queues),
         cmocka_unit_test(a_slow_reader_holds_up_only_its_own_stream),
         cmocka_unit_test(resets_tell_their_reason),
         cmocka_unit_test(a_drained_connection_ends_with_its_last_stream),

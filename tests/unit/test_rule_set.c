@@ -129,6 +129,27 @@ static void a_million_names_are_small_and_found_in_a_few_steps(void **state) /* 
     rule_set_unref(s);
 }
 
+static void rules_count_their_lists_and_themselves(void **state)
+{
+    static const char list[] = "+.example.org\n+.example.net\n";
+    struct rule_cond cond = { .kind = RULE_SET };
+    struct rule rule = { .name = "RULE-SET,list,out", .target = 1, .conds = &cond, .n_conds = 1 };
+    struct memory_use use = { { 0 } };
+    struct rule_list_report report;
+    struct rules *r;
+
+    (void)state;
+    assert_int_equal(
+        rule_set_parse(RULE_SET_DOMAIN, RULE_LIST_TEXT, list, sizeof(list) - 1, &cond.set, &report), 0);
+    assert_int_equal(rules_new(&rule, 1, 0, &r), 0);
+    rules_memory(r, &use);
+    assert_true(use.bytes[MEMORY_RULES] > rule_set_bytes(cond.set));
+    assert_true(use.bytes[MEMORY_RULES] < rule_set_bytes(cond.set) + 4096);
+    assert_int_equal(memory_sum(&use), use.bytes[MEMORY_RULES]);
+    rules_unref(r);
+    rule_set_unref(cond.set);
+}
+
 static void a_hundred_thousand_ranges_are_small_and_found_in_a_few_steps(void **state)
 {
     struct rule_set_builder *b;
@@ -227,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_list_is_read_and_its_bad_lines_are_named),
         cmocka_unit_test(a_million_names_are_small_and_found_in_a_few_steps),
+        cmocka_unit_test(rules_count_their_lists_and_themselves),
         cmocka_unit_test(a_hundred_thousand_ranges_are_small_and_found_in_a_few_steps),
         cmocka_unit_test(the_cost_of_a_match_does_not_grow_with_the_rules),
         cmocka_unit_test(a_range_inside_another_is_dropped_but_not_over_families),

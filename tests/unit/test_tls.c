@@ -293,6 +293,38 @@ static void what_is_no_certificate_or_key_is_named(void **state) /* faults.md L1
 
 /* ---- the handshake -------------------------------------------------------------------------------------------------------- */
 
+static uint64_t held_by(const struct tls_worker *w)
+{
+    struct memory_use use = { { 0 } };
+
+    tls_worker_memory(w, &use);
+    assert_int_equal(memory_sum(&use), use.bytes[MEMORY_TLS]);
+    return use.bytes[MEMORY_TLS];
+}
+
+static void memory_follows_sessions(void **state)
+{
+    struct tls_options opt = { 0 };
+    struct tls_pair p[2];
+    struct tls_lab lab;
+    uint64_t none, one, two;
+
+    (void)state;
+    tls_lab_init(&lab, &opt, "localhost", pki_server(), false);
+    none = held_by(lab.worker);
+    tls_pair_open(&lab, &p[0]);
+    one = held_by(lab.worker);
+    tls_pair_open(&lab, &p[1]);
+    two = held_by(lab.worker);
+    assert_true(one >= none + 32768);
+    assert_int_equal(two - one, one - none);
+    tls_pair_free(&p[0]);
+    assert_int_equal(held_by(lab.worker), one);
+    tls_pair_free(&p[1]);
+    assert_int_equal(held_by(lab.worker), none);
+    tls_lab_fini(&lab);
+}
+
 static void one_costly_step_a_turn(void **state) /* faults.md L13 */
 {
     struct tls_options opt = { 0 };
@@ -553,6 +585,7 @@ int main(void)
         cmocka_unit_test(a_client_certificate_is_shown_and_asked_for),
         cmocka_unit_test(alpn_is_agreed),
         cmocka_unit_test(what_is_no_certificate_or_key_is_named),
+        cmocka_unit_test(memory_follows_sessions),
         cmocka_unit_test(one_costly_step_a_turn),
         cmocka_unit_test(sixteen_handshakes_go_on_in_one_turn),
         cmocka_unit_test(four_full_handshakes_at_once_and_the_others_resume),

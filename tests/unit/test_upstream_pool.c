@@ -118,6 +118,32 @@ static void a_flow_finds_its_connection_greeted_and_the_pool_is_filled_again(voi
     assert_int_equal(cnt->pool_dead, 0);
 }
 
+static struct memory_use memory_of(const struct lab *lab)
+{
+    struct memory_use use = { { 0 } };
+
+    up_env_memory(lab->rig.env, &use);
+    return use;
+}
+
+static void memory_of_ways_out_follows_opens_and_closes(void **state)
+{
+    struct lab *lab = *state;
+    struct memory_use before = memory_of(lab), during, after;
+
+    fill(lab);
+    during = memory_of(lab);
+    pool_drop_all(lab->m);
+    up_env_trim(lab->rig.env);
+    up_env_trim(lab->rig.env);
+    after = memory_of(lab);
+    assert_true(during.bytes[MEMORY_UPSTREAM] >=
+                before.bytes[MEMORY_UPSTREAM] + POOL * sizeof(struct pooled));
+    assert_int_equal(after.bytes[MEMORY_UPSTREAM], before.bytes[MEMORY_UPSTREAM]);
+    assert_int_equal(during.bytes[MEMORY_TLS], 0);
+    assert_int_equal(memory_sum(&during), during.bytes[MEMORY_UPSTREAM]);
+}
+
 static void one_that_waits_is_only_asked_for_the_target(void **state)
 {
     struct host_port to = rig_to("192.0.2.1", 80);
@@ -255,6 +281,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     static const struct CMUnitTest tests[] = {
         TEST(a_flow_finds_its_connection_greeted_and_the_pool_is_filled_again),
+        TEST(memory_of_ways_out_follows_opens_and_closes),
         TEST(one_that_waits_is_only_asked_for_the_target),
         TEST(many_flows_at_once_take_what_is_there_and_dial_the_rest),
         TEST(what_the_server_closes_is_dropped_and_not_dialled_again_without_need),
