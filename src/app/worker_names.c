@@ -1,7 +1,8 @@
 /* worker_names.c - a worker's names: who answers its clients' DNS, and who finds addresses for what we dial ourselves.
  *
- * Names of proxies and name servers go to the resolver (proxy-server-nameserver, else resolv.conf): without them nothing works.
- * All others go the way of the clients' questions where name servers are configured, and never to the system's (faults.md D7, G5). */
+ * Names of proxies and name servers are asked directly (proxy-server-nameserver; by the resolver where these are plain addresses or
+ * resolv.conf's): without them nothing works. All others go the way of the clients' questions where name servers are configured, and
+ * never to the system's (faults.md D7, G5). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -57,6 +57,20 @@ static void keep_patterns(struct dns_plan *p, struct dns_patterns *from)
     from->list = list;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcasecmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* In order: there may be thousands, and each dial to a name asks whether it is one of them. */
+static void keep_proxies(struct dns_plan *p, const struct dns_plan_setup *setup)
+{
+    p->proxies = (struct dns_patterns){ setup->proxy_names, setup->proxy_name_count };
+    keep_patterns(p, &p->proxies);
+    if (!p->broken)
+        qsort((void *)(uintptr_t)p->proxies.list, p->proxies.n, sizeof(*p->proxies.list), by_name);
+}
+
 static void keep_servers(struct dns_plan *p, struct dns_nameservers *from)
 {
     struct dns_nameserver *list = keep(p, from->list, from->n * sizeof(*list));
@@ -134,8 +148,7 @@ int dns_plan_new(const struct dns_plan_setup *setup, struct dns_plan **out)
     keep_patterns(p, &p->settings.fake_filter);
     keep_patterns(p, &p->settings.rebind_allow);
     keep_hosts(p);
-    p->proxies = (struct dns_patterns){ setup->proxy_names, setup->proxy_name_count };
-    keep_patterns(p, &p->proxies);
+    keep_proxies(p, setup);
     p->targets = calloc(setup->target_count + 1, sizeof(struct upstream *));
     for (; p->targets != NULL && p->target_count < setup->target_count; p->target_count++)
         p->targets[p->target_count] = upstream_ref(setup->targets[p->target_count]);
@@ -177,10 +190,8 @@ static bool has_server(const struct dns_nameservers *servers, const char *name)
 
 bool dns_plan_asks_first(const struct dns_plan *p, const char *name)
 {
-    for (size_t i = 0; i < p->proxies.n; i++) {
-        if (strcasecmp(p->proxies.list[i], name) == 0)
-            return true;
-    }
+    if (bsearch(&name, p->proxies.list, p->proxies.n, sizeof(*p->proxies.list), by_name) != NULL)
+        return true;
     for (size_t i = 0; i < p->settings.n_policies; i++) {
         if (has_server(&p->settings.policies[i].servers, name))
             return true;

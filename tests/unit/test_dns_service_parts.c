@@ -107,7 +107,7 @@ static struct dns_plan *plan_of_short_lived_settings(void)
                                      .at = { .name = server, .port = 443 },
                                      .path = path };
     struct dns_policy policy = { pattern, { &secure, 1 } };
-    const char *filters[] = { filter }, *proxies[] = { proxy };
+    const char *filters[] = { filter }, *proxies[] = { "zz.example", proxy, "aa.example" };
     struct dns_host host = { .pattern = pattern, .n = 1 };
     struct dns_settings s = { .mode = DNS_MODE_REAL,
                               .nameservers = { &plain, 1 },
@@ -116,7 +116,7 @@ static struct dns_plan *plan_of_short_lived_settings(void)
                               .fake_filter = { filters, 1 },
                               .hosts = &host,
                               .n_hosts = 1 };
-    const struct dns_plan_setup setup = { .settings = &s, .proxy_names = proxies, .proxy_name_count = 1 };
+    const struct dns_plan_setup setup = { .settings = &s, .proxy_names = proxies, .proxy_name_count = 3 };
     struct dns_plan *p;
 
     assert_int_equal(dns_plan_new(&setup, &p), 0);
@@ -153,6 +153,7 @@ static void names_that_name_servers_hang_on_are_asked_first(
     (void)state;
     assert_true(dns_plan_asks_first(p, "dns.example"));
     assert_true(dns_plan_asks_first(p, "EXIT.example"));
+    assert_true(dns_plan_asks_first(p, "aa.example") && dns_plan_asks_first(p, "ZZ.example"));
     assert_false(dns_plan_asks_first(p, "www.corp.example"));
     dns_plan_unref(p);
 }
