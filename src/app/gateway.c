@@ -9,6 +9,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "gateway_impl.h"
 #include "owner.h"
 #include "process.h"
@@ -16,35 +17,10 @@
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
-/* The memory limit of our cgroup (v2), 0 without one; the smallest on the way up is what the kernel enforces, ours is near enough. */
-static uint64_t cgroup_limit(void)
-{
-    char line[256] = "", path[400], text[32] = "";
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    uint64_t limit = 0;
-
-    if (!f)
-        return 0;
-    while (fgets(line, sizeof(line), f))
-        if (strncmp(line, "0::", 3) == 0)
-            break;
-    fclose(f);
-    if (strncmp(line, "0::", 3) != 0)
-        return 0;
-    line[strcspn(line, "\n")] = 0;
-    snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", line + 3);
-    f = fopen(path, "re");
-    if (!f)
-        return 0;
-    if (fgets(text, sizeof(text), f))
-        limit = strtoull(text, NULL, 10); /* "max" is 0 */
-    fclose(f);
-    return limit;
-}
-
 void gateway_shares(const struct config *c, uint32_t workers, struct config_shares *out)
 {
-    struct config_machine m = { .workers = workers, .cgroup_bytes = cgroup_limit() };
+    struct config_machine m = { .workers = workers,
+                                .cgroup_bytes = cgroup_memory_limit("/proc/self/cgroup", "/sys/fs/cgroup") };
     struct sysinfo si;
     struct rlimit files;
 
