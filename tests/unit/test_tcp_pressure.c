@@ -255,6 +255,64 @@ static void a_send_buffer_shrinks_under_pressure(void **state)
     lab_free(lab);
 }
 
+/* What the client was sent is what was written, up to where it has all of it. */
+static uint32_t client_has(const struct lab *lab, uint32_t end)
+{
+    for (size_t i = 0; i < lab->outs; i++) {
+        const struct lab_out *o = &lab->out[i];
+
+        for (uint32_t k = 0; k < o->len; k++)
+            assert_int_equal(o->data[k], lab_pattern(o->seq - 1 + k));
+        if (o->seq <= end && o->seq + o->len > end)
+            end = o->seq + o->len;
+    }
+    return end;
+}
+
+/* LIM-1: from 80 % on, what a client does not take leaves its large chunk, on its way or not. Then the client comes back: parts of packets
+ * that it has and has not, and the rest, are sent from where the bytes are now. */
+static void what_is_not_taken_moves_to_small_chunks_and_arrives_as_it_was(void **state)
+{
+    static const uint32_t taken[] = { 0, 1, 1448, 5000 };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(taken); i++) {
+        struct lab_options o;
+        uint32_t large, end = 1 + taken[i];
+        struct lab *lab;
+        size_t pretended;
+
+        lab_options_default(&o);
+        o.ts = false;
+        o.sack = true;
+        lab = lab_connected(&o);
+        pretended = o.config.buffer_cap_bytes / 100 * 85;
+        lab_write(lab, 40000);
+        assert_true(client_has(lab, 1) < 40001); /* some of it has not left */
+        if (taken[i] > 0)
+            lab_ack(lab, 1, end);
+        large = lab_in_use(lab, "chunk64");
+        lab->stack->block_bytes += pretended;
+        lab->now_us += 250000;
+        lab_batch(lab);
+        assert_int_equal(lab_in_use(lab, "chunk64"), large - 1);
+        assert_true(lab_in_use(lab, "chunk16") >= 2);
+        lab->stack->block_bytes -= pretended;
+        lab_clear(lab);
+        lab_send(lab, &(struct lab_seg){
+                          .flags = LAB_ACK, .seq = 1, .ack = end, .sacks = 1, .sack = { { 7241, 8689 } } });
+        for (int turn = 0; end < 40001 && turn < 60; turn++) {
+            lab_run_us(lab, 500000);
+            end = client_has(lab, end);
+            lab_clear(lab);
+            lab_ack(lab, 1, end);
+        }
+        assert_int_equal(end, 40001);
+        assert_int_equal(lab_in_use(lab, "chunk16"), 0);
+        lab_free(lab);
+    }
+}
+
 /* LIM-2, CLS-4: orphans count against the limit, and make room when it is reached. */
 static void the_oldest_orphan_makes_room_for_a_new_connection(void **state)
 {
@@ -333,6 +391,7 @@ int main(void)
         cmocka_unit_test(at_95_percent_new_connections_wait_and_the_largest_stalled_one_ends),
         cmocka_unit_test(a_closed_window_is_a_stall),
         cmocka_unit_test(a_send_buffer_shrinks_under_pressure),
+        cmocka_unit_test(what_is_not_taken_moves_to_small_chunks_and_arrives_as_it_was),
         cmocka_unit_test(the_oldest_orphan_makes_room_for_a_new_connection),
         cmocka_unit_test(who_wakes_up_does_not_stand_still),
     };
