@@ -9,7 +9,9 @@ struct route_watcher {
     struct loop *loop;
     struct netlink_watch *events, *nft_events;
     struct loop_timer settle; /* changes come in crowds; one look after the last of them */
-    struct loop_timer again;  /* the end of the minute in which nothing is put back */
+    struct loop_timer again;  /* the end of the minute in which nothing is put back, or another try */
+    uint64_t again_us;        /* when it is due */
+    bool failing;             /* something cannot be put back, and that was said */
     bool device_was_away;     /* then routes are missing because the kernel took them */
     bool left_alone;          /* said so in this minute; nft_left_alone likewise */
     bool nft_left_alone;

@@ -11,27 +11,11 @@
 
 enum {
     SETTLE_US = 50 * 1000, /* with the kernel's own delays well within the second of faults.md V3 */
-    PEACE_US = 60 * 1000000
+    PEACE_US = 60 * 1000000,
+    RETRY_US = 1000000
 };
 
 static void look(struct route *r);
-
-/* Missing while the device stood: somebody did it. */
-static void put_back(struct route *r)
-{
-    struct route_watcher *w = &r->watch;
-    uint64_t now_us = loop_now_us(w->loop);
-    unsigned added;
-    int result = route_restore(r, &added);
-
-    if (result != 0)
-        log_warning("auto-route: missing routes or rules cannot be put back: %s", strerror(-result));
-    if (added == 0)
-        return;
-    w->restored_us = now_us;
-    w->left_alone = false;
-    log_warning("auto-route: somebody removed %u routes or rules of ours; they are back", added);
-}
 
 /* Within the minute after a restoration nothing is put back, and the first look that would have is told. */
 static bool is_recent(const struct route_watcher *w, uint64_t restored_us)
@@ -39,41 +23,72 @@ static bool is_recent(const struct route_watcher *w, uint64_t restored_us)
     return restored_us != 0 && loop_now_us(w->loop) - restored_us < PEACE_US;
 }
 
-static void on_peace(struct loop_timer *t)
+static void on_again(struct loop_timer *t)
 {
     look(CONTAINER_OF(t, struct route, watch.again));
 }
 
-static void look_again(struct route *r, uint64_t restored_us)
+/* An earlier look than this one stays. */
+static void look_again(struct route *r, uint64_t at_us)
 {
-    if (!loop_timer_active(&r->watch.again))
-        loop_timer_start(r->watch.loop, &r->watch.again, restored_us + PEACE_US, on_peace);
+    struct route_watcher *w = &r->watch;
+
+    if (loop_timer_active(&w->again) && w->again_us <= at_us)
+        return;
+    w->again_us = at_us;
+    loop_timer_start(w->loop, &w->again, at_us, on_again);
+}
+
+/* One line, and then tried in silence until it works: what is missing may be a way past the tunnel. */
+static void cannot(struct route *r, const char *what, const char *why)
+{
+    if (!r->watch.failing)
+        log_warning("auto-route: %s cannot be put back, and that is tried each second: %s", what, why);
+    r->watch.failing = true;
+    look_again(r, loop_now_us(r->watch.loop) + RETRY_US);
+}
+
+/* Missing while the device stood: somebody did it. */
+static void put_back(struct route *r)
+{
+    struct route_watcher *w = &r->watch;
+    unsigned added;
+    int result = route_restore(r, &added);
+
+    if (result != 0) {
+        cannot(r, "missing routes or rules", strerror(-result));
+        return;
+    }
+    if (added == 0)
+        return;
+    w->restored_us = loop_now_us(w->loop);
+    w->left_alone = w->failing = false;
+    log_warning("auto-route: somebody removed %u routes or rules of ours; they are back", added);
 }
 
 /* A firewall's reload flushes everybody's tables (faults.md E7). */
 static void look_at_nft(struct route *r)
 {
     struct route_watcher *w = &r->watch;
-    uint64_t now_us = loop_now_us(w->loop);
     struct err err = { "" };
 
     if (!route_nft_missing(r))
         return;
     if (is_recent(w, w->nft_restored_us)) {
         if (!w->nft_left_alone)
-            log_warning(
-                "auto-route: our table of nftables was flushed again; it comes back in a minute. Which "
-                "program does it?");
+            log_warning("auto-route: our table of nftables was flushed again; it comes back in a minute. "
+                        "Which program does it?");
         w->nft_left_alone = true;
-        look_again(r, w->nft_restored_us);
+        look_again(r, w->nft_restored_us + PEACE_US);
         return;
     }
-    w->nft_restored_us = now_us;
-    w->nft_left_alone = false;
-    if (route_nft_load(r, &err) != 0)
-        log_warning("auto-route: our table of nftables was flushed and cannot be put back: %s", err.text);
-    else
-        log_warning("auto-route: somebody flushed our table of nftables; it is back");
+    if (route_nft_load(r, &err) != 0) {
+        cannot(r, "our table of nftables was flushed; it", err.text);
+        return;
+    }
+    w->nft_restored_us = loop_now_us(w->loop);
+    w->nft_left_alone = w->failing = false;
+    log_warning("auto-route: somebody flushed our table of nftables; it is back");
 }
 
 static bool device_is_up(struct route *r)
@@ -109,7 +124,7 @@ static void look(struct route *r)
         put_back(r);
     } else if (!w->left_alone && route_missing(r, &count) == 0 && count > 0) {
         w->left_alone = true;
-        look_again(r, w->restored_us);
+        look_again(r, w->restored_us + PEACE_US);
         log_warning(
             "auto-route: %u routes or rules of ours were removed again; they come back in a minute. Which "
             "program does it?",

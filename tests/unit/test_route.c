@@ -508,6 +508,49 @@ static void a_removed_rule_or_route_comes_back_once_and_is_left_when_removed_aga
     free(before);
 }
 
+struct agent {
+    int loads;
+    bool loaded;
+};
+
+static int agent_load(void *arg)
+{
+    struct agent *a = arg;
+
+    a->loaded = ++a->loads == 3;
+    return a->loaded ? 0 : -EIO;
+}
+
+static int agent_rules(void *arg, unsigned *count)
+{
+    *count = 1;
+    return ((struct agent *)arg)->loaded ? 0 : -ENOENT;
+}
+
+static bool is_loaded(void *arg)
+{
+    return ((struct agent *)arg)->loaded;
+}
+
+static void what_cannot_be_put_back_is_tried_again(void **state) /* faults.md E7 */
+{
+    struct agent a = { .loads = 0 };
+    struct route_agent agent = { .load = agent_load, .rules = agent_rules, .arg = &a };
+    struct route_lab *lab = *state;
+    struct route_options opt = options();
+    char *text;
+
+    apply(lab, &opt);
+    text = route_nft_whole(lab->route);
+    if (text == NULL)
+        SKIP("no nftables in this build or kernel");
+    free(text);
+    route_delegate(lab->route, &agent);
+    assert_int_equal(route_watch(lab->route, lab->tun.loop), 0);
+    assert_true(loop_wait_until(&lab->tun.wait, 10000, is_loaded, &a));
+    assert_int_equal(a.loads, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -533,6 +576,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_device_that_was_made_anew_gets_its_routes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(
             a_removed_rule_or_route_comes_back_once_and_is_left_when_removed_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_put_back_is_tried_again, setup, teardown),
     };
 
     return run_unless(netns_enter_with_tun(), tests);
