@@ -176,6 +176,7 @@ struct config_machine {
 
 struct config_shares {
     uint64_t memory_bytes;     /* the budget in force, of the process */
+    uint64_t worker_bytes;     /* of one worker, without what the process needs at rest */
     uint64_t buffer_cap_bytes; /* of one worker: stack_config.buffer_cap_bytes */
     uint32_t rx_slots;         /* the same: stack_config.rx_slots: at most a quarter of the cap */
     uint32_t half_open;        /* the same: stack_config.max_half_open */
@@ -188,6 +189,9 @@ struct config_shares {
  * descriptors carry. Pure. */
 void config_shares(const struct config_limits *limits, const struct config_machine *machine,
                    struct config_shares *out);
+/** config_buffer_cap() - what packets of a worker may take when other things of its part take @others bytes: a quarter of the cap may
+ * be held and free (docs/standards.md, limits.memory), so four fifths of what is left; between 2 MiB and the cap at rest. Pure. */
+uint64_t config_buffer_cap(const struct config_shares *s, uint64_t others);
 
 /* ---- the schema, for people ---------------------------------------------------------------------------------------- */
 

@@ -395,6 +395,9 @@ void stack_advance(struct stack *s,
 struct wheel *stack_wheel(struct stack *s);
 void stack_set_mtu(struct stack *s,
                    uint32_t mtu_bytes); /* the device's MTU changed: new flows, and old ones never above it */
+/** stack_set_buffer_cap() - what blocks may take from now on: at most what stack_init() was told, and what it wants at least
+ * What is over a smaller cap gives way as when memory is short (LIM-1). */
+void stack_set_buffer_cap(struct stack *s, uint64_t bytes);
 uint64_t stack_now_us(const struct stack *s); /* the last time that was passed in */
 
 /* ---- TCP ----------------------------------------------------------------------------------------------- */

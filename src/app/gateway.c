@@ -145,6 +145,7 @@ static int workers_open(struct gateway *g, struct err *err)
     gateway_stack_addresses(&c->tun, setup.gateway, NULL);
     setup.max_streams = setup.stack.max_tcp + 1024; /* DNS over TCP and probes beside the flows */
     setup.max_udp = setup.stack.max_udp;
+    setup.shares = *shares;
     for (; g->worker_count < count; g->worker_count++)
         if ((r = worker_open(g, g->worker_count, &setup, err)) != 0)
             return r;

@@ -4,6 +4,7 @@
  * is told; all workers are told by one allocation, so it is all of them or none. Flows keep the policy that took them until they
  * end. What lies deeper than a policy (the device, the workers, the limits) is compared, named, and left as it was. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,30 @@ static struct forward_options options_of(const struct gateway *g, const struct c
     return o;
 }
 
-int gateway_policy(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err)
+/* Lists that leave no room for packets are a mistake that is told, not a process that the kernel ends. */
+static int check_memory(const struct gateway *g, const struct config *c, struct err *err)
+{
+    uint64_t room = g->share.of.worker_bytes * g->share.workers, sum;
+    const struct config_provider *largest = NULL;
+    struct memory_use use = { { 0 } };
+
+    rules_memory(c->rules, &use);
+    sum = use.bytes[MEMORY_RULES];
+    if (sum <= room)
+        return 0;
+    for (size_t i = 0; i < c->provider_count; i++)
+        if (!largest || rule_set_bytes(c->providers[i].set) > rule_set_bytes(largest->set))
+            largest = &c->providers[i];
+    return err_set(
+        err, -ENOMEM,
+        "rules and lists take %" PRIu64 " bytes, and limits.memory of %" PRIu64 " leaves %" PRIu64
+        " for them and all traffic; the largest list is %.100s with %zu bytes: take a shorter one, or "
+        "raise limits.memory",
+        sum, g->share.of.memory_bytes, room, largest ? largest->name : "none",
+        largest ? rule_set_bytes(largest->set) : 0);
+}
+
+static int policy_new(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err)
 {
     struct upstream **targets = calloc(c->upstream_count, sizeof(struct upstream *));
     struct forward_options options = options_of(g, c);
@@ -60,6 +84,13 @@ int gateway_policy(struct gateway *g, const struct config *c, struct forward_pol
     if (targets)
         targets_free(targets, c->upstream_count);
     return r == 0 ? 0 : err_set(err, r, "the proxies cannot be set up: %s", strerror(-r));
+}
+
+int gateway_policy(struct gateway *g, const struct config *c, struct forward_policy **out, struct err *err)
+{
+    int r = check_memory(g, c, err);
+
+    return r != 0 ? r : policy_new(g, c, out, err);
 }
 
 /* ---- changing it ----------------------------------------------------------------------------------------------------- */

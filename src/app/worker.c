@@ -66,6 +66,7 @@ static void on_trim(struct loop_timer *t)
     more = up_env_trim(w->env) || more;
     more = dns_service_trim(w->dns) || more;
     more = (w->echo && echo_proxy_trim(w->echo)) || more;
+    worker_limit_packets(w);
     if (more)
         loop_timer_start(w->loop, &w->trim, loop_now_us(w->loop) + TRIM_US, on_trim);
 }
@@ -281,6 +282,8 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     w->policy = forward_policy_ref(setup->policy);
     w->tun_is_default = setup->tun_is_default;
     w->seed = setup->seed;
+    w->shares = setup->shares;
+    w->book = setup->book;
     w->log = log_in_use();
     w->socket_rules = setup->rules_of_sockets;
     names.make_socket = resolver_socket;
@@ -294,6 +297,7 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
         return err_set(err, r, "worker %u cannot be set up: %s", setup->index, strerror(-r));
     }
     forward_attach(w->forward, w->stack, w->env);
+    worker_shared_memory(w, setup->policy);
     if (setup->count > 1)
         forward_attach_shares(w->forward, setup->want_share, setup->want_arg);
     if (setup->owners)

@@ -5,6 +5,7 @@
 #define CULVERT_APP_WORKER_H
 
 #include "culvert/api.h"
+#include "culvert/config.h"
 #include "culvert/echo.h"
 #include "culvert/forward.h"
 #include "culvert/loop.h"
@@ -40,6 +41,7 @@ struct worker_setup { /* all of it is borrowed until worker_new() returns, but f
     const struct ip_prefix *own_networks; /* of the TUN */
     size_t own_network_count;
     uint32_t max_streams, max_udp;
+    struct config_shares shares; /* of the limits */
     forward_want_fn *want_share; /* called in the worker's thread; with more than one worker */
     void *want_arg;
     uint64_t seed;

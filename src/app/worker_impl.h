@@ -43,6 +43,9 @@ struct worker {
     struct echo_proxy *echo; /* NULL: no rule wants it */
     struct echo_guard *echo_guard;
     struct forward_policy *policy; /* the first one, until its thread has begun */
+    struct config_shares shares;
+    uint64_t shared_bytes;  /* its part of what all workers share: rules and lists */
+    struct name_book *book; /* until worker_free() */
     bool tun_is_default;
     uint64_t seed;
     struct worker_fetch *fetches; /* under way */
@@ -67,6 +70,8 @@ struct worker {
 int worker_echo_open(struct worker *w, const struct forward_options *f);
 /** worker_echo_again() - after a reload: ask once more whether we may ping (icmp.md X4), or open what no rule wanted before */
 void worker_echo_again(struct worker *w, const struct forward_options *f);
+void worker_shared_memory(struct worker *w, struct forward_policy *p); /* @p is in force from now on */
+void worker_limit_packets(struct worker *w); /* packets give way to what else is of limits.memory */
 void worker_memory(const struct worker *w, struct memory_use *add); /* worker_msg.c; in its thread */
 /* ---- worker_names.c: up_env_options.resolve and its cancel; the service, once forward and env are there ---- */
 int worker_resolve(void *arg, const char *name, up_resolved_fn *fn, void *fn_arg, struct up_resolve **out);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "culvert/dns.h"
 #include "worker_impl.h"
 
 #define PROBE_US 5000000 /* after a sleep the network may need a moment, too */
@@ -125,6 +126,7 @@ static void do_policy(struct loop_msg *m)
 
     if (p->worker->stack) {
         forward_set_policy(p->worker->forward, p->common->policy);
+        worker_shared_memory(p->worker, p->common->policy);
         if (p->common->dns) {
             worker_names_plan(p->worker, p->common->dns);
             worker_groups_start(p->worker, p->common->policy);
@@ -311,6 +313,25 @@ void worker_memory(const struct worker *w, struct memory_use *add)
         dns_service_memory(w->dns, add);
     if (w->echo)
         echo_proxy_memory(w->echo, add);
+}
+
+void worker_shared_memory(struct worker *w, struct forward_policy *p)
+{
+    struct memory_use use = { { 0 } };
+
+    rules_memory(forward_policy_rules(p), &use);
+    w->shared_bytes = use.bytes[MEMORY_RULES] / w->count;
+    worker_limit_packets(w);
+}
+
+void worker_limit_packets(struct worker *w)
+{
+    struct memory_use use = { { 0 } };
+    uint64_t others = w->shared_bytes + (w->book ? name_book_bytes(w->book) / w->count : 0);
+
+    worker_memory(w, &use);
+    others += memory_sum(&use) - use.bytes[MEMORY_PACKETS];
+    stack_set_buffer_cap(w->stack, config_buffer_cap(&w->shares, others));
 }
 
 static void do_report(struct loop_msg *m)

@@ -68,6 +68,7 @@ void config_shares(const struct config_limits *limits, const struct config_machi
     auto_flows(machine, each, workers, &tcp, &udp);
     *out = (struct config_shares){
         .memory_bytes = budget,
+        .worker_bytes = each,
         .buffer_cap_bytes = between(each / 3 * 2, BUFFER_CAP_MIN, BUFFER_CAP_MAX),
         .half_open = (uint32_t)between(each / HALF_OPEN_BYTES, FLOWS_MIN, HALF_OPEN_MAX),
         .max_tcp = limits->tcp != 0 ? limits->tcp : (uint32_t)tcp,
@@ -75,4 +76,11 @@ void config_shares(const struct config_limits *limits, const struct config_machi
         .per_source = limits->per_source,
     };
     out->rx_slots = (uint32_t)between(out->buffer_cap_bytes / 4 / SLOT_BYTES, SLOTS_MIN, SLOTS_MAX);
+}
+
+uint64_t config_buffer_cap(const struct config_shares *s, uint64_t others)
+{
+    uint64_t left = s->worker_bytes > others ? s->worker_bytes - others : 0;
+
+    return between(left / 5 * 4, BUFFER_CAP_MIN, s->buffer_cap_bytes);
 }

@@ -106,6 +106,7 @@ struct stack *stack_init(void *memory, const struct stack_config *c, const struc
         return NULL;
     s = region_take(&at, sizeof(*s), CACHE_LINE);
     s->cfg = *c;
+    s->most_cap_bytes = c->buffer_cap_bytes;
     s->ev = *ev;
     s->arg = arg;
     if (s->ev.driver == NULL)
@@ -221,6 +222,15 @@ void stack_advance(struct stack *s, uint64_t now_us)
 struct wheel *stack_wheel(struct stack *s)
 {
     return &s->wheel;
+}
+
+void stack_set_buffer_cap(struct stack *s, uint64_t bytes)
+{
+    uint64_t least = MIN_CAP_SLOTS * (uint64_t)(STACK_SLOT_BYTES + BLOCK_HEADROOM);
+
+    if (bytes > s->most_cap_bytes)
+        bytes = s->most_cap_bytes;
+    s->cfg.buffer_cap_bytes = (size_t)(bytes > least ? bytes : least);
 }
 
 void stack_set_mtu(struct stack *s, uint32_t mtu_bytes)

@@ -206,6 +206,7 @@ struct stack {
     struct pool blocks[BLOCK_CLASSES];
     uint64_t blocks_trim_us; /* not before this are free blocks looked for again */
     size_t block_bytes;      /* of all blocks in use, against cfg.buffer_cap_bytes */
+    size_t most_cap_bytes;   /* that this cap may be: what the pools were made for */
     struct block *rx;        /* the slot that the next packet is read into */
     struct block *rx_spare;  /* takes its place when it is kept; NULL: it may not be kept */
     struct bucket icmp_bucket, echo_bucket, rst_bucket, tw_bucket, walk_bucket;

@@ -352,3 +352,15 @@ def _(t):
                 wrong.append("%s, %s: %s: status %d, %s" % (rule, program, script, r.returncode, err[-300:]))
     check_table(wrong)
     within(3, lambda: not desk.user.processes(), "no process left")
+
+
+@test("a list that leaves no memory for traffic is refused at start, with its name and its bytes", quick=True, limit=60)
+def _(t):
+    lab = t.lab()
+    names = t.write("names.txt", "".join("host-number-%d.example.org\n" % i for i in range(400000)))
+    config = t.write("gateway.yaml", "version: 1\nlimits: { memory: 16MiB }\nrule-providers:\n"
+                     "  long: { type: file, behavior: domain, format: text, path: %s }\n"
+                     "rules: [ \"RULE-SET,long,DIRECT\", \"MATCH,DIRECT\" ]\n" % names)
+    r = lab.gw.result([gateway.program(t), "exec", "-c", config, "--", "true"], timeout=40)
+    check_equal(r.returncode, 1, "exit status")
+    check("the largest list is long with 1" in r.stdout + r.stderr, "the sentence: %r" % (r.stdout + r.stderr))

@@ -137,6 +137,24 @@ static void the_shares_of_all_workers_stay_within_the_budget(void **state)
     }
 }
 
+static void packets_give_way_to_what_else_is_of_the_budget(void **state)
+{
+    struct config_limits limits = { .memory_bytes = 64 * MIB };
+    struct config_machine m = { 1u << 30, 0, 1 << 20, 2 };
+    struct config_shares s;
+
+    (void)state;
+    config_shares(&limits, &m, &s);
+    assert_int_equal(config_buffer_cap(&s, 0), s.buffer_cap_bytes);
+    for (uint64_t others = 0; others < 80 * MIB; others += MIB) {
+        uint64_t cap = config_buffer_cap(&s, others);
+
+        assert_true(cap >= 2 * MIB && cap <= s.buffer_cap_bytes);
+        assert_true(cap == 2 * MIB || cap / 4 * 5 + others <= s.worker_bytes);
+    }
+    assert_int_equal(config_buffer_cap(&s, s.worker_bytes), 2 * MIB);
+}
+
 static void limits_of_flows_are_those_of_the_process(void **state)
 {
     struct config_limits limits = { .tcp = 1001, .udp = 10, .per_source = 3 };
@@ -181,6 +199,7 @@ int main(void)
         cmocka_unit_test(every_key_has_a_row_and_a_line_of_description),
         cmocka_unit_test(memory_auto_is_a_quarter_and_at_least_16_mib),
         cmocka_unit_test(the_shares_of_all_workers_stay_within_the_budget),
+        cmocka_unit_test(packets_give_way_to_what_else_is_of_the_budget),
         cmocka_unit_test(limits_of_flows_are_those_of_the_process),
         cmocka_unit_test(flows_auto_are_what_memory_and_descriptors_carry),
     };

@@ -261,6 +261,22 @@ static uint32_t look_for_undone(struct crowd *c, bool again)
     return undone;
 }
 
+static void the_cap_of_blocks_moves_between_what_was_set_up_and_a_few_slots(void **state)
+{
+    struct crowd *c = crowd_new(1, 1);
+    struct stack *s = c->lab->stack;
+    size_t whole = s->cfg.buffer_cap_bytes;
+
+    (void)state;
+    stack_set_buffer_cap(s, whole / 2);
+    assert_int_equal(s->cfg.buffer_cap_bytes, whole / 2);
+    stack_set_buffer_cap(s, whole + 1); /* the pools have no more */
+    assert_int_equal(s->cfg.buffer_cap_bytes, whole);
+    stack_set_buffer_cap(s, 0);
+    assert_int_equal(s->cfg.buffer_cap_bytes, 4 * (STACK_SLOT_BYTES + BLOCK_HEADROOM));
+    crowd_free(c);
+}
+
 static void all_wake_up_at_once_and_all_are_served(
     void **state) /* faults.md R9; tcp-stack.md PERF-9, LIM-1 */
 {
@@ -273,7 +289,7 @@ static void all_wake_up_at_once_and_all_are_served(
 
     (void)state;
     if (!is_long())
-        s->cfg.buffer_cap_bytes /= 10; /* as short as it is for all of them */
+        stack_set_buffer_cap(s, s->cfg.buffer_cap_bytes / 10); /* as short as it is for all of them */
     for (uint32_t i = 0; i < c->count; i++)
         open_flow(c, i);
     lab_run_us(c->lab, 60000000);
@@ -368,6 +384,7 @@ static void a_million_connects_in_sequence_leave_nothing(void **state) /* faults
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_cap_of_blocks_moves_between_what_was_set_up_and_a_few_slots),
         cmocka_unit_test(all_wake_up_at_once_and_all_are_served),
         cmocka_unit_test(a_million_connects_in_sequence_leave_nothing),
     };
