@@ -31,8 +31,8 @@ static void show_status(struct culvert *gateway)
     struct culvert_status s = { .size = sizeof(s) };
 
     if (culvert_status(gateway, &s) == 0)
-        printf("status: %s, %u workers, %llu TCP and %llu UDP flows, %llu bytes in, %llu out\n", s.tun, s.workers,
-               (unsigned long long)s.tcp_flows, (unsigned long long)s.udp_flows,
+        printf("status: %s, %u workers, %llu TCP and %llu UDP flows, %llu bytes in, %llu out\n", s.tun,
+               s.workers, (unsigned long long)s.tcp_flows, (unsigned long long)s.udp_flows,
                (unsigned long long)s.bytes_in, (unsigned long long)s.bytes_out);
 }
 

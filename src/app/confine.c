@@ -42,7 +42,7 @@ static bool is_listed(const struct confine *c, const char *path, bool written)
 /* @path: absolute and without links. Return: 0 or -ENOMEM */
 static int add(struct confine *c, const char *path, bool write)
 {
-    char *copy;
+    struct sandbox_path *last;
 
     if (is_listed(c, path, write))
         return 0;
@@ -55,9 +55,11 @@ static int add(struct confine *c, const char *path, bool write)
         c->paths = more;
         c->room = room;
     }
-    if ((copy = strdup(path)) == NULL)
+    last = &c->paths[c->count];
+    *last = (struct sandbox_path){ strdup(path), write };
+    if (last->path == NULL)
         return -ENOMEM;
-    c->paths[c->count++] = (struct sandbox_path){ copy, write };
+    c->count++;
     return 0;
 }
 

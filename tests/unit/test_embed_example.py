@@ -2,12 +2,13 @@
 """docs/examples/embed_gateway.c does what its comment says, in a private network namespace: it relays a connection through a SOCKS5
 proxy (ours, which is the target as well), answers its questions, takes a reload, tells a mistake, and ends with its input."""
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+
+import private_network
 
 PROGRAM = os.path.join(os.environ.get("BUILD_DIR", "build/dev"), "example_embed_gateway")
 CONFIG = """
@@ -84,19 +85,5 @@ def inside():
     return 0
 
 
-def main():
-    if "--inside" in sys.argv:
-        return inside()
-    if not os.path.exists(PROGRAM):
-        print(f"skipped: {PROGRAM} is not built")
-        return 77
-    private = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
-    if not shutil.which("unshare") or not shutil.which("ip") or not os.access("/dev/net/tun", os.R_OK | os.W_OK) or \
-            subprocess.run([*private, "true"], capture_output=True).returncode != 0:
-        print("skipped: needs a network namespace and /dev/net/tun")
-        return 77
-    return subprocess.run([*private, sys.executable, os.path.abspath(__file__), "--inside"], env=os.environ).returncode
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(private_network.main(inside, PROGRAM))

@@ -5,12 +5,13 @@ consume and reply, for an address of the stack's and for any other (icmp.md O1 t
 No clock: the kernel hands a packet to the device before sendto() returns, and the program reads all that came before it ends.
 """
 import os
-import shutil
 import socket
 import struct
 import subprocess
 import sys
 import time
+
+import private_network
 
 PROGRAM = os.path.join(os.environ.get("BUILD_DIR", "build/dev"), "example_ping_handler")
 OWN, OTHER = "10.9.0.2", "10.9.0.77"
@@ -107,19 +108,5 @@ def inside():
     return 1 if wrong else 0
 
 
-def main():
-    if "--inside" in sys.argv:
-        return inside()
-    if not os.path.exists(PROGRAM):
-        print(f"{PROGRAM} is not built")
-        return 1
-    private = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
-    if not shutil.which("unshare") or not shutil.which("ip") or not os.access("/dev/net/tun", os.R_OK | os.W_OK) or \
-            subprocess.run([*private, "true"], capture_output=True).returncode != 0:
-        print("skipped: needs a network namespace and /dev/net/tun")
-        return 77
-    return subprocess.run([*private, sys.executable, os.path.abspath(__file__), "--inside"], env=os.environ).returncode
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(private_network.main(inside, PROGRAM))
