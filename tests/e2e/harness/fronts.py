@@ -95,7 +95,7 @@ def stunnel(lab, behind, sections):
 
 HAPROXY = """\
 global
-  maxconn 2000
+  maxconn 9000
 defaults
   mode tcp
   timeout connect 2s
