@@ -79,7 +79,7 @@ bool share_deal(struct share *const *each, uint32_t n, uint64_t whole)
     assert(n <= SHARE_WORKERS_MAX);
     for (uint32_t i = 0; i < n; i++) {
         least += least_of(each[i], whole, n);
-        calm = calm && !each[i]->more && (is_rate(each[i]) ? each[i]->used == 0 : each[i]->part <= equal);
+        calm = calm && !each[i]->more && (is_rate(each[i]) ? each[i]->used : each[i]->part) <= equal;
     }
     if (calm)
         for (uint32_t i = 0; i < n; i++)

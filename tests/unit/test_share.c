@@ -31,6 +31,8 @@ static const struct row {
     { "one transfer, dealt", SHARE_RATE, 1600, "1550/1550+ 0/50", "1550 50 !" },
     { "a second one in the other worker", SHARE_RATE, 1600, "1550/1550+ 50/50+", "800 800" },
     { "one wants more, one needs little", SHARE_RATE, 1600, "800/800+ 160/800", "1400 200" },
+    { "what trickles fits into equal parts", SHARE_RATE, 1600, "10/1550 800/50", "800 800 =" },
+    { "one uses more than its equal part", SHARE_RATE, 1600, "801/1550 0/50", "1275 325" },
     { "it is over", SHARE_RATE, 1600, "0/1550 0/50", "800 800 =" },
     { "a rate of a few bytes is a limit in each", SHARE_RATE, 20, "5/5+ 0/5 0/5 0/5", "17 1 1 1" },
     { "one of four", SHARE_RATE, 6400, "1600/1600+ 0/1600 0/1600 0/1600", "6100 100 100 100" },
