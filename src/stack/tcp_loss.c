@@ -319,10 +319,11 @@ void tcp_loss_detect(struct tcp_conn *c)
     if (c->rec != NULL && (c->flags & CONN_RECOVERY))
         prr_update(c);
     c->fl->delivered = c->loss_news = 0;
-    if (wait_us > 0) {
+    if (wait_us > 0 && wait_us < tcp_rto_us(c)) { /* both share a timer, and the RTO is the last resort */
         c->rexmit_kind = REXMIT_REORDER;
         tcp_timer_set(c, TIMER_REXMIT, wait_us);
     } else if (c->rexmit_kind == REXMIT_REORDER) {
+        c->rexmit_kind = REXMIT_RTO;
         c->flags |= CONN_RESTART;
     }
 }

@@ -109,6 +109,36 @@ static void after_the_reordering_window_it_is_lost(void **state) /* REC-2 */
     lab_free(lab);
 }
 
+/* REC-2, RFC 8985 section 5.4: the ninth of ten came long ago, and only now a SACK that says so. */
+static void an_old_delivery_does_not_delay_what_is_lost_now(void **state)
+{
+    struct lab *lab = lab_open(10000, NULL);
+    struct lab_seg late = { .flags = LAB_ACK, .seq = 1, .ack = 1 + MSS, .sacks = 2 };
+    uint64_t told;
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    while (stack_counters(lab->stack)->tcp_rto == 0)
+        lab_run_us(lab, 1000);
+    lab->now_us += 20000000;
+    lab_clear(lab);
+    lab_ack(lab, 1, 1 + MSS);
+    assert_int_equal(lab_payload_out(lab), 2 * MSS); /* the second and the third again */
+    lab->now_us += 10000;
+    late.sack[0].start = 1 + 2 * MSS;
+    late.sack[0].end = 1 + 3 * MSS;
+    late.sack[1].start = 1 + 8 * MSS;
+    late.sack[1].end = 1 + 9 * MSS;
+    lab_clear(lab);
+    told = lab->now_us;
+    lab_send(lab, &late);
+    while (lab->outs == 0)
+        lab_run_us(lab, 1000);
+    assert_int_equal(lab->out[0].seq, 1 + MSS);
+    assert_true(lab->now_us - told <= 10000);
+    lab_free(lab);
+}
+
 static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-3 */
 {
     for (uint32_t lost = 1; lost <= 3; lost++) {
@@ -494,6 +524,7 @@ int main(void)
         cmocka_unit_test(a_long_hole_is_filled_by_few_packets),
         cmocka_unit_test(reordering_within_the_window_repeats_nothing),
         cmocka_unit_test(after_the_reordering_window_it_is_lost),
+        cmocka_unit_test(an_old_delivery_does_not_delay_what_is_lost_now),
         cmocka_unit_test(a_lost_tail_is_probed_within_three_round_trips),
         cmocka_unit_test(three_duplicate_acks_repeat_one_segment),
         cmocka_unit_test(a_timeout_starts_again_with_one_segment),
