@@ -90,35 +90,43 @@ enum sniffed sniff_hello(struct span in, char name[256])
     return read_extensions(in, extensions, name);
 }
 
-enum sniffed sniff_tls(struct span in, char name[256])
+/* What records carry of the handshake, one behind the other. *whole: nothing behind it belongs to it, or fits. */
+static size_t gather(struct span in, uint8_t *hello, size_t cap, bool *whole)
 {
-    uint8_t hello[SNIFF_BYTES_MAX + 4];
     size_t have = 0;
-    enum sniffed found = SNIFF_MORE;
 
-    while (in.len > 0) {
-        size_t len, room = sizeof(hello) - have;
+    *whole = true;
+    while (in.len > 0 && have < cap) {
+        size_t len;
 
         if (in.data[0] != RECORD_HANDSHAKE || (in.len > 1 && in.data[1] != 3))
-            return SNIFF_NONE;
+            return have;
         if (in.len < 5)
-            return SNIFF_MORE;
+            break;
         len = get_be16(in.data + 3);
         if (len == 0 || len > RECORD_MAX)
-            return SNIFF_NONE;
+            return have;
         span_skip(&in, 5);
         if (len > in.len)
             len = in.len;
-        if (len > room)
-            len = room;
+        if (len > cap - have)
+            len = cap - have;
         memcpy(hello + have, in.data, len);
         have += len;
-        found = sniff_hello((struct span){ hello, have }, name);
-        if (found != SNIFF_MORE)
-            return found;
-        if (have == sizeof(hello))
-            return SNIFF_NONE;
         span_skip(&in, len);
     }
-    return found;
+    *whole = have == cap;
+    return have;
+}
+
+/* Read once, when all is together: record by record it would be read as often as there are records, and a client may make them of
+ * one byte each. */
+enum sniffed sniff_tls(struct span in, char name[256])
+{
+    uint8_t hello[SNIFF_BYTES_MAX + 4];
+    bool whole;
+    size_t have = gather(in, hello, sizeof(hello), &whole);
+    enum sniffed found = sniff_hello((struct span){ hello, have }, name);
+
+    return found == SNIFF_MORE && whole ? SNIFF_NONE : found;
 }
