@@ -92,15 +92,16 @@ static void settle(struct place *p, int err, const struct ip_addr *addrs, size_t
     }
 }
 
+/* All that waited is taken first: the address may stand for another name by now, and then they wait again, for that one's answer. */
 static void release(struct place *p)
 {
     struct forward *f = p->f;
+    struct held_ping *h = p->first, *next;
 
-    while (p->first) {
-        struct held_ping *h = p->first;
-
-        p->first = h->next;
-        p->count--;
+    p->first = p->last = NULL;
+    p->count = 0;
+    for (; h; h = next) {
+        next = h->next;
         (void)echo_policy_on_echo(f, &h->req);
         slab_put(&f->echo_names->held, h);
     }
