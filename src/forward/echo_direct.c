@@ -95,6 +95,15 @@ bool echo_direct(struct forward *f, struct echo_req *r, const struct echo_alias 
     return true;
 }
 
+/* Is it @target's datagram that an error quotes? Where the client's own header is not kept any more, or is one with extensions, the
+ * proxy makes one out of what it knows: the address that it sends to. */
+static bool quotes(const struct echo_proxy_answer *a, const struct ip_addr *target)
+{
+    if (ip_is4(target))
+        return a->quote_len >= 20 && memcmp(a->quote + 16, target->b + 12, 4) == 0;
+    return a->quote_len >= 40 && memcmp(a->quote + 24, target->b, 16) == 0;
+}
+
 void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_proxy_answer *a)
 {
     struct forward *f = arg;
@@ -114,8 +123,10 @@ void forward_on_echo_answer(void *arg, uint64_t responder, const struct echo_pro
         o.code = a->code;
         o.info = pointer4 ? a->info << 24 : a->info; /* RFC 792: the pointer is the first of the four bytes */
         o.source = ip_equal(&a->offender, &a->target) ? *shown : a->offender;
-        o.quote = a->quote;
-        o.quote_len = a->quote_len;
+        if (quotes(a, shown)) { /* else the stack makes one, and no real address is in it (icmp.md M18) */
+            o.quote = a->quote;
+            o.quote_len = a->quote_len;
+        }
         o.relayed = true;
     } else {
         o.payload = a->payload;

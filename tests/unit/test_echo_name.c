@@ -1,4 +1,5 @@
-/* test_echo_name.c - faces src/forward/echo_name.c: pings to fake addresses (icmp.md M18). The name servers and the policy are the test's own. */
+/* test_echo_name.c - faces src/forward/echo_name.c and the way back in echo_direct.c: pings to fake addresses (icmp.md M18). The name
+ * servers, the policy, the proxy and the stack are the test's own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -154,12 +155,99 @@ static void an_address_that_gets_another_name_meanwhile_is_asked_for_anew(void *
     assert_int_equal(pinged, 2);
 }
 
+/* ---- the way back --------------------------------------------------------------------------------------------------- */
+
+static struct echo_outcome told;
+static struct echo_addr told_to;
+
+enum echo_result echo_inject(struct stack *s, const struct echo_outcome *o, const struct echo_addr *a)
+{
+    (void)s;
+    told = *o;
+    told_to = *a;
+    return EV_SENT;
+}
+
+enum echo_result echo_reject(struct echo_req *r, enum stack_reject why)
+{
+    (void)r;
+    (void)why;
+    fail();
+    return EV_STALE;
+}
+
+enum echo_result echo_expire(struct echo_req *r)
+{
+    (void)r;
+    fail();
+    return EV_STALE;
+}
+
+enum echo_proxy_result echo_proxy_send(struct echo_proxy *p, const struct echo_proxy_request *r)
+{
+    (void)p;
+    (void)r;
+    fail();
+    return ECHO_PROXY_OFF;
+}
+
+static uint64_t place_of(const char *fake, const char *real)
+{
+    struct ip_addr a = addr(fake);
+    struct echo_alias alias;
+
+    ping(fake);
+    server_says(real);
+    assert_int_equal(echo_name_find(&f, &a, name, &alias), ECHO_NAME_KNOWN);
+    return alias.place;
+}
+
+/* A router says something about a ping; its quote names @quoted as the target. */
+static void an_error_comes(const char *fake, const char *real, const char *quoted, uint64_t place)
+{
+    struct ip_addr to = addr(quoted);
+    bool v6 = !ip_is4(&to);
+    uint8_t quote[48] = { v6 ? 0x60 : 0x45 };
+    struct echo_proxy_answer a = { .is_error = true,
+                                   .client = addr(v6 ? "fd00::2" : "10.0.0.2"),
+                                   .target = addr(real),
+                                   .type = v6 ? 3 : 11,
+                                   .offender = addr(real),
+                                   .quote = quote,
+                                   .quote_len = v6 ? 48 : 28 };
+    struct ip_addr shown = addr(fake);
+
+    memcpy(quote + (v6 ? 24 : 16), v6 ? to.b : to.b + 12, v6 ? 16 : 4);
+    forward_on_echo_answer(&f, place << 1, &a);
+    assert_true(ip_equal(&told_to.target, &shown));
+    assert_true(ip_equal(&told.source, &shown));
+}
+
+/* The proxy keeps the headers of a flow's last 64 requests, without IPv6 extensions, and makes one for the others. */
+static void no_quote_tells_the_real_address(void **state)
+{
+    static const struct {
+        const char *fake, *real;
+    } rows[] = { { "198.19.0.5", "192.0.2.5" }, { "fd00:1::5", "2001:db8::5" } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        uint64_t place = place_of(rows[i].fake, rows[i].real);
+
+        an_error_comes(rows[i].fake, rows[i].real, rows[i].fake, place);
+        assert_non_null(told.quote);
+        an_error_comes(rows[i].fake, rows[i].real, rows[i].real, place);
+        assert_null(told.quote);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(pings_wait_for_one_answer_and_are_sent_then, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_address_that_gets_another_name_meanwhile_is_asked_for_anew, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(no_quote_tells_the_real_address, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
