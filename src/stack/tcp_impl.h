@@ -54,7 +54,7 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 #define TCP_PMTU_MIN4    552    /* ICM-3 */
 #define TCP_PMTU_MIN6    1280   /* RFC 8201 section 4 */
 #define TCP_TS_BYTES     12     /* NOP NOP TS */
-#define TCP_IP_MAX       65535u /* IPv4 total length, IPv6 payload length */
+#define TCP_IP_MAX       65535u /* a packet with all headers (VN-5) */
 
 #define COPY_BREAK_BYTES     2048u   /* received results below this are copied, not to spend a chunk */
 #define COMPACT_BYTES        16384u  /* held payload below this does not pin a slot (MEM-2) */
@@ -345,6 +345,14 @@ struct tcp_conn {
     uint8_t pmtu_learned : 1;               /* from a router: for ten minutes (ICM-3) */
     uint8_t careful : 1; /* packets are being lost: more ACKs, while there are quick_acks */
 };
+
+/* Payload of the longest packet, with all options. IPv6's length does not count its own header, but Linux takes no packet
+ * that is longer than this with it (VN-5, faults.md V2). */
+static inline uint32_t tcp_payload_most(const struct tcp_conn *c)
+{
+    return TCP_IP_MAX - TCP_HEADER_MAX - (c->flags & CONN_V6 ? 40 : 20);
+}
+
 _Static_assert(sizeof(struct segment) <= 32, "a segment descriptor is at most 32 bytes");
 _Static_assert(sizeof(struct piece) <= 24 && sizeof(struct interval) <= 24,
                "an interval is at most 24 bytes");

@@ -19,11 +19,9 @@ static uint32_t full_rate_bytes(const struct tcp_conn *c, uint32_t mss) /* CC-4 
 
 static uint32_t largest_packet(const struct tcp_conn *c, uint32_t mss)
 {
-    uint32_t most = TCP_IP_MAX - TCP_HEADER_MAX - (c->flags & CONN_V6 ? 0 : 20);
-
     if (!c->s->cfg.offload_tso)
         return mss;
-    return min_u32(most, full_rate_bytes(c, mss)) / mss * mss;
+    return min_u32(tcp_payload_most(c), full_rate_bytes(c, mss)) / mss * mss;
 }
 
 static uint32_t send_window_left(const struct tcp_conn *c)

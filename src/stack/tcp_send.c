@@ -195,9 +195,7 @@ static bool may_queue(const struct tcp_conn *c)
 /* As much as one super-segment carries, so that one recv() becomes one packet of whole segments (DN-4). */
 static uint32_t space_in(const struct tcp_conn *c, const struct block *b)
 {
-    uint32_t room = b->bytes - b->fill, most = (TCP_IP_MAX - TCP_HEADER_MAX - 20) / c->mss * c->mss;
-
-    return min_u32(room, most);
+    return min_u32(b->bytes - b->fill, tcp_payload_most(c) / c->mss * c->mss);
 }
 
 static struct block *landing_chunk(struct stack *s)

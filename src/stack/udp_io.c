@@ -9,7 +9,6 @@
 
 #define V4_DATA_MAX      (IP_MAX - V4_HEADER - UDP_HEADER) /* 65,507 */
 #define V6_DATA_MAX      (IP_MAX - UDP_HEADER)
-#define GSO_DATA_MAX     65507
 #define PATH_MTU_LIFE_US 600000000
 #define GSO_MAX          128 /* datagrams in a super-packet (VN-6) */
 
@@ -289,8 +288,9 @@ static bool is_super(struct udp_node *n, const struct iovec *iov, int iovcnt, ui
     size_t headers = UDP_HEADER + (ip_is4(&n->key.client) ? V4_HEADER : V6_HEADER), mtu = path_mtu(n);
     const struct stack *s = n->s;
 
-    if (!s->cfg.offload_uso || !s->cfg.offload_csum || iovcnt < 2 || iovcnt > GSO_MAX || len > GSO_DATA_MAX ||
-        gso_size + headers > s->cfg.mtu_bytes || (mtu != 0 && gso_size + headers > mtu))
+    if (!s->cfg.offload_uso || !s->cfg.offload_csum || iovcnt < 2 || iovcnt > GSO_MAX ||
+        headers + len > IP_MAX || gso_size + headers > s->cfg.mtu_bytes ||
+        (mtu != 0 && gso_size + headers > mtu))
         return false;
     for (int i = 0; i < iovcnt - 1; i++) {
         if (iov[i].iov_len != gso_size)

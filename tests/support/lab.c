@@ -74,6 +74,8 @@ static void read_tcp(struct lab *lab, struct lab_out *o, const struct pkt_view *
     o->wnd = get_be16(v->l4 + 14);
     o->port = v->dport;
     o->len = (uint32_t)(v->l4_len - header);
+    o->options_len = header - 20;
+    memcpy(o->options, v->l4 + 20, o->options_len);
     read_options(lab, o, v->l4 + 20, header - 20);
     if ((o->flags & (LAB_SYN | LAB_ACK)) == (LAB_SYN | LAB_ACK)) {
         lab->iss = o->raw_seq;
@@ -114,6 +116,7 @@ static int on_emit(void *arg, const struct iovec *iov, int iovcnt, const struct 
         fprintf(stderr, "the stack emitted a bad packet: %s\n", wrong);
         abort();
     }
+    o.packet_bytes = (uint32_t)len;
     o.df = v.df;
     o.tos = v.tos;
     o.ttl = v.ttl;

@@ -29,14 +29,17 @@ struct lab_out {
     uint32_t raw_seq, raw_ack;
     uint32_t wnd; /* scaled, except in a SYN */
     uint32_t len, gso_size;
-    uint16_t port;   /* the client's */
-    uint32_t client; /* the last four bytes of its address */
+    uint32_t packet_bytes; /* with all headers */
+    uint16_t port;         /* the client's */
+    uint32_t client;       /* the last four bytes of its address */
     uint16_t mss;
     int ws; /* -1: not offered */
     bool sack_ok, ts, df;
     uint8_t tos, ttl, icmp_type, icmp_code;
     uint32_t flow_label; /* IPv6 */
     uint32_t tsval, tsecr;
+    uint8_t options[40]; /* as they are on the wire */
+    size_t options_len;
     int sacks;
     struct {
         uint32_t start, end; /* relative to the client's numbers */

@@ -169,14 +169,22 @@ static void a_row_of_datagrams_is_one_write_where_the_device_takes_it(
 {
     static const struct {
         const char *what;
+        bool v6;
         size_t n, size, last;
         bool super;
     } rows[] = {
-        { "10 x 1200", 10, 1200, 1200, true },    { "shorter last", 10, 1200, 1, true },
-        { "128", 128, 500, 500, true },           { "129", 129, 500, 500, false },
-        { "one", 1, 1200, 1200, false },          { "empty last", 3, 1200, 0, false },
-        { "longer last", 3, 1200, 1201, false },  { "65,507 bytes", 45, 1472, 739, true },
-        { "65,508 bytes", 45, 1472, 740, false },
+        { "10 x 1200", false, 10, 1200, 1200, true },
+        { "shorter last", false, 10, 1200, 1, true },
+        { "128", false, 128, 500, 500, true },
+        { "129", false, 129, 500, 500, false },
+        { "one", false, 1, 1200, 1200, false },
+        { "empty last", false, 3, 1200, 0, false },
+        { "longer last", false, 3, 1200, 1201, false },
+        { "65,507 bytes", false, 45, 1472, 739, true },
+        { "65,508 bytes", false, 45, 1472, 740, false },
+        { "128, IPv6", true, 128, 500, 500, true },
+        { "65,487 bytes, IPv6", true, 46, 1452, 147, true }, /* 65,535 with both headers: faults.md V2 */
+        { "65,488 bytes, IPv6", true, 46, 1452, 148, false },
     };
     struct ip_lab *lab = ip_lab_new();
 
@@ -185,14 +193,16 @@ static void a_row_of_datagrams_is_one_write_where_the_device_takes_it(
     ip_lab_start(lab);
     udp_open(lab, false);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (rows[i].v6 && !rows[i - 1].v6)
+            udp_open(lab, true);
         ip_lab_clear(lab);
-        assert_int_equal(send_row(lab, false, rows[i].n, rows[i].size, rows[i].last), 0);
+        assert_int_equal(send_row(lab, rows[i].v6, rows[i].n, rows[i].size, rows[i].last), 0);
         if (lab->outs != (rows[i].super ? 1 : rows[i].n))
             fail_msg("%s left in %zu packets", rows[i].what, lab->outs);
         if (rows[i].super) {
             assert_int_equal(lab->out[0].meta.gso, PKT_GSO_UDP);
             assert_int_equal(lab->out[0].meta.gso_size, rows[i].size);
-            assert_int_equal(lab->out[0].meta.hdr_len, 28);
+            assert_int_equal(lab->out[0].meta.hdr_len, rows[i].v6 ? 48 : 28);
             assert_int_equal(ip_lab_out(lab, 0).len, (rows[i].n - 1) * rows[i].size + rows[i].last);
         } else {
             for (size_t k = 0; k < rows[i].n; k++)
