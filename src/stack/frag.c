@@ -46,6 +46,7 @@ struct frag_entry {
     uint8_t header_len; /* 0: the first fragment has not come */
     uint8_t next;       /* IPv6: first header of the data */
     bool v6, dead;      /* dead: an overlap was seen */
+    bool to_many;       /* so nobody is told of its end (icmp.md U7) */
     uint64_t have[UNITS / 64], starts[UNITS / 64];
 };
 
@@ -237,7 +238,7 @@ static void tell_expired(struct stack *s, const struct frag_entry *e)
     struct packet p = { .src = e->key.client, .dst = e->key.target, .v6 = e->v6, .ip = quote };
     uint32_t len;
 
-    if (e->header_len == 0 || first == NULL)
+    if (e->header_len == 0 || first == NULL || e->to_many)
         return;
     memcpy(at, e->header, e->header_len);
     at += e->header_len;
@@ -284,9 +285,12 @@ static struct frag_entry *entry_new(struct stack *s, const struct packet *p, con
         e = pool_get(&fs->entries);
     if (e == NULL)
         return NULL;
-    *e = (struct frag_entry){
-        .key = *k, .s = s, .v6 = p->v6, .bytes = s->frag->entries.slab.object_bytes, .older = fs->newest
-    };
+    *e = (struct frag_entry){ .key = *k,
+                              .s = s,
+                              .v6 = p->v6,
+                              .to_many = p->broadcast || p->multicast,
+                              .bytes = s->frag->entries.slab.object_bytes,
+                              .older = fs->newest };
     e->timer.fn = on_timeout;
     e->chain = *at;
     *at = e;

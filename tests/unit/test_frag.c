@@ -481,6 +481,20 @@ static void time_runs_out_after_30_and_60_seconds(void **state) /* icmp.md F3 */
     }
 }
 
+static void nobody_is_told_of_a_datagram_to_many_that_ran_out_of_time(void **state) /* icmp.md U7, F3 */
+{
+    static const char *const dst[] = { "224.0.0.1", "255.255.255.255", "10.0.0.255", "ff02::1" };
+    struct ip_lab *lab = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(dst); i++) {
+        pkt_udp(&whole, strchr(dst[i], ':') != NULL ? LAB_CLIENT6 : LAB_CLIENT, 4000, dst[i], 53, data, 3000);
+        send_piece(lab, 0, 1480, true, 7);
+    }
+    ip_lab_run_until(lab, lab->now_us + 61000000);
+    assert_int_equal(ip_lab_count(lab, "frag.expired"), ARRAY_LEN(dst));
+    assert_int_equal(lab->outs, 0);
+}
+
 static void a_reassembled_echo_is_answered_in_fragments(
     void **state) /* icmp.md F1; faults.md F8: 60,000 bytes */
 {
@@ -609,6 +623,7 @@ int main(void)
         T(many_sources_push_out_the_oldest),
         T(ids_of_different_sources_and_protocols_do_not_mix),
         T(time_runs_out_after_30_and_60_seconds),
+        T(nobody_is_told_of_a_datagram_to_many_that_ran_out_of_time),
         T(a_reassembled_echo_is_answered_in_fragments),
         T(marks_are_those_of_the_first_piece),
         T(a_fragmented_syn_is_a_syn),
