@@ -125,9 +125,17 @@ static enum ext_verdict at_unknown(struct walk *w, uint8_t next)
     return EXT_DROP;
 }
 
+/* Where the first header of the walk was named: in the IPv6 header, or in an atomic fragment's. */
+static uint32_t first_named_at(const struct packet *p)
+{
+    uint32_t at = (uint32_t)(p->l4 - p->ip);
+
+    return at == V6_HEADER ? 6 : at - FRAG_HEADER;
+}
+
 enum ext_verdict ip_ext_walk(struct stack *s, struct packet *p, uint8_t next, enum ext_place place)
 {
-    struct walk w = { .s = s, .p = p, .place = place, .named_at = 6 };
+    struct walk w = { .s = s, .p = p, .place = place, .named_at = first_named_at(p) };
     bool first = place == EXT_FIRST;
 
     for (;; first = false) {

@@ -264,7 +264,7 @@ static void jumbograms_are_dropped(void **state) /* faults.md P10 */
 static void unknown_protocols_point_at_their_number(void **state) /* faults.md P11; icmp.md UF8 */
 {
     static const uint8_t protos[] = { 1, 2, 47, 50, 51, 132, 255 };
-    static const uint8_t header[8] = { 0, 0, 1, 4 };
+    static const uint8_t header[8] = { 0, 0, 1, 4 }, atomic[8] = { 0, 0, 0, 0, 0, 0, 0, 9 };
     struct ip_lab *lab = *state;
 
     for (size_t i = 0; i < ARRAY_LEN(protos); i++) {
@@ -276,6 +276,11 @@ static void unknown_protocols_point_at_their_number(void **state) /* faults.md P
         assert_int_equal(s.problem, 1);
         assert_int_equal(s.pointer, 6);
         pkt_insert_ext(&pkt, DEST, header, 8, 0);
+        s = run(lab);
+        assert_int_equal(s.problem, 1);
+        assert_int_equal(s.pointer, 40);
+        pkt_raw(&pkt, LAB_CLIENT6, LAB_TARGET6, protos[i], "12345678", 8);
+        pkt_insert_ext(&pkt, FRAGMENT, atomic, 8, 0); /* RFC 6946: as if it were not there, but it is */
         s = run(lab);
         assert_int_equal(s.problem, 1);
         assert_int_equal(s.pointer, 40);
