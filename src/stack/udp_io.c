@@ -71,6 +71,7 @@ static void show_to_many(struct stack *s, const struct packet *p)
                               .target = { p->dst, get_be16(p->l4 + 2) },
                               .data = &data,
                               .ranges = 1,
+                              .len = data.iov_len,
                               .ttl = p->ttl,
                               .tos = p->tos };
 

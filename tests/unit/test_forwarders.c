@@ -270,6 +270,7 @@ static void on_broadcast(void *arg, const struct udp_datagram *d, bool multicast
         from.addr = addr(LAB_GATEWAY6);
     to_many++;
     was_multicast = multicast;
+    assert_int_equal(d->len, 5);
     assert_int_equal(udp_inject(lab->s, &from, &d->client, d->data, d->ranges), 0);
 }
 
