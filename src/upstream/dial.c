@@ -6,6 +6,10 @@
  *
  * With a single address, and a caller that speaks first, there is no need to wait: dial_take().
  *
+ * The guard against loops (faults.md E1) costs a system call, to learn our port. What it knows a SYN by is a dial that nobody has
+ * answered yet, and where our server has just answered, the way there does not lead into the TUN: such a dial does without. Should
+ * the way change at this very moment, the SYN of each that comes back makes one more, until UNGUARDED_MAX of them wait.
+ *
  * For a server of ours the winner is remembered and tried first next time, and when its name fails, the addresses of the last
  * good answer are used. For names of DIRECT targets only the lesson "IPv6 does not work here" is kept, for a minute. */
 #include "upstream_impl.h"
@@ -15,6 +19,8 @@
 #define NEXT_ATTEMPT_US UINT64_C(250000) /* RFC 8305 section 8 */
 #define NO_IP6_US       (60 * SECOND_US)
 #define FAR_US          (10 * SECOND_US)
+#define TRUST_US        (SECOND_US / 2) /* half of the time that E1 has to find a loop */
+#define UNGUARDED_MAX   64              /* of one server and worker */
 
 static void start_next(struct dial *d);
 
@@ -62,7 +68,7 @@ static void stop_attempt(struct dial *d, struct attempt *a, bool keep_socket)
         socket_close(d->env, fd, a->guard);
 }
 
-void dial_cancel(struct dial *d)
+static void stop_all(struct dial *d)
 {
     if (d->resolving && d->env->opt.resolve_cancel)
         d->env->opt.resolve_cancel(d->env->opt.resolve_arg, d->query);
@@ -72,6 +78,14 @@ void dial_cancel(struct dial *d)
         if (d->attempts[i].active)
             stop_attempt(d, &d->attempts[i], false);
     }
+}
+
+void dial_cancel(struct dial *d)
+{
+    stop_all(d);
+    if (d->unguarded)
+        d->memory->unguarded--;
+    d->unguarded = false;
 }
 
 /* A refusal says most: somebody lives there. Among the others the last word counts. */
@@ -112,7 +126,7 @@ static void win(struct dial *d, struct attempt *a)
 
     answered(d, a);
     stop_attempt(d, a, true);
-    dial_cancel(d);
+    stop_all(d);
     d->fn(d, fd, guard, 0);
 }
 
@@ -154,6 +168,24 @@ static bool may_be_taken(const struct dial *d)
     return d->starting && d->unasked && d->addr_count == 1 && d->memory->far_until_us <= env_now_us(d->env);
 }
 
+/* With several addresses the answer may have come from another one. */
+static bool needs_guard(const struct dial *d)
+{
+    const struct up_memory *m = d->memory;
+
+    return !d->is_server || d->addr_count > 1 || m->unguarded >= UNGUARDED_MAX ||
+           m->health.last_good_us == 0 || m->health.last_good_us + TRUST_US <= env_now_us(d->env);
+}
+
+static uint32_t guard(struct dial *d, int fd, const struct ip_port *dst)
+{
+    if (needs_guard(d))
+        return socket_guard(d->env, fd, IP_PROTO_TCP, dst);
+    d->unguarded = true;
+    d->memory->unguarded++;
+    return NO_GUARD;
+}
+
 /* Return: 0 when the attempt runs. */
 static int start_attempt(struct dial *d, uint8_t index)
 {
@@ -175,7 +207,7 @@ static int start_attempt(struct dial *d, uint8_t index)
         return r;
     }
     *a = (struct attempt){ .started_us = clock_now_us(), .index = index, .active = !may_be_taken(d) };
-    a->guard = socket_guard(d->env, fd, IP_PROTO_TCP, &dst);
+    a->guard = guard(d, fd, &dst);
     if (may_be_taken(d)) {
         d->early_fd = fd;
         return 0;

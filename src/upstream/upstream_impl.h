@@ -110,6 +110,7 @@ struct up_memory {
     struct group_live *live; /* of a group, from its first use on */
     struct masque *masque;   /* the connection that all share; NULL: none yet */
     uint32_t users;          /* handshakes, streams and associations that point here */
+    uint32_t unguarded;      /* dials of it that are not in own_flows; each until dial_cancel() */
 };
 
 void up_memory_good(struct up_env *env, struct up_memory *m);
@@ -222,6 +223,7 @@ struct dial {
     bool starting;  /* inside dial_start(): failures are its return value */
     bool fast;      /* the SYN may wait for what is sent first: the winner has not answered yet */
     bool unasked;   /* the winner may have failed: whoever sends first learns */
+    bool unguarded; /* counted in memory->unguarded */
     bool resolving;
 };
 
@@ -238,7 +240,7 @@ int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const st
  * Return: the descriptor; -1: @fn will be called */
 int dial_take(struct dial *d, uint32_t *guard);
 void dial_noted(struct dial *d, bool there); /* what the first send said of one that was taken */
-void dial_cancel(struct dial *d);            /* after dial_start(); finished is fine */
+void dial_cancel(struct dial *d); /* after dial_start(), finished or not, when what was dialled for is over */
 /** dial_order() - the order of attempts: @first if it is among them, then the families by turns
  * @ip6_second: IPv4 opens the round */
 void dial_order(struct ip_addr *addrs, size_t n, const struct ip_addr *first, bool ip6_second);

@@ -1,4 +1,6 @@
 """auto-route: the whole machine through the gateway, our own sockets exempt, all of it undone at the end."""
+import threading
+
 from harness import check, check_equal, client, gateway, servers, test, within
 from harness import lab as at
 
@@ -73,6 +75,36 @@ def _(t):
     check(len(lines) < 10, "%d lines about the loop" % len(lines))
     check(busy < (0.5 if t.sanitized else 0.1), "%.0f %% of a core" % (busy * 100))
     check(gw.counter("flow.loop") > 0, "not counted")
+    lab.gw.ip("rule del to %s lookup %d pref 10" % (dante.address, at.TABLE))
+    within(15, lambda: client.outcome(lab.cli, at.TARGET[0], 7, timeout=2)[0] == "open", "it works again", every=0.2)
+
+
+@test("a loop that begins while the proxy answers is noticed as well", rows=["E1"], limit=40)
+def _(t):
+    """Dials of a server that has just answered are not in the guard's list; at most 64 a worker come back before one is."""
+    lab = t.lab()
+    lab.services()
+    lab.direct_route()
+    dante = servers.dante(lab)
+    gw = lab.gateway(proxies=[dante], stack={"tcp": {"connect-timeout": "2s"}})
+    with client.tcp(lab.cli, at.TARGET[0], 7):
+        pass
+    before = gw.counter("tcp.requests")
+
+    def connect():
+        while client.outcome(lab.cli, at.TARGET[0], 7, timeout=4)[0] == "open":
+            pass
+    clients = [threading.Thread(target=connect) for _ in range(4)]
+    for x in clients:
+        x.start()
+    within(5, lambda: gw.counter("tcp.requests") > before + 100, "connections, one after the other", every=0.02)
+    lab.gw.ip("rule add to %s lookup %d pref 10" % (dante.address, at.TABLE))
+    within(2, lambda: gw.counter("flow.loop") > 0, "the loop was counted", every=0.02)
+    flows = gw.flows()
+    t.note("%d flows when the first of them was noticed" % flows)
+    check(flows < 2 * 64 + 20, "%d flows: a SYN of ours made one after the other" % flows)
+    for x in clients:                       # each ends with its first failure
+        x.join(10)
     lab.gw.ip("rule del to %s lookup %d pref 10" % (dante.address, at.TABLE))
     within(15, lambda: client.outcome(lab.cli, at.TARGET[0], 7, timeout=2)[0] == "open", "it works again", every=0.2)
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -187,31 +188,35 @@ static void without_descriptors_an_opening_fails_alone(void **state) /* faults.m
     upstream_unref(up);
 }
 
+/* The connection of ours that has @fd, as a packet of it would look in the TUN. */
+static struct flow_key key_of(int fd, const struct host_port *to)
+{
+    struct flow_key key = { .proto = IP_PROTO_TCP, .target = to->addr, .target_port = to->port };
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+    struct ip_port local;
+
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&ss, &len), 0);
+    assert_int_equal(ip_from_sockaddr((struct sockaddr *)&ss, &local), 0);
+    key.client = local.addr;
+    key.client_port = local.port;
+    return key;
+}
+
 static void our_own_connections_are_known(void **state) /* faults.md E1 */
 {
     struct plan plan = { NULL, 0, PLAN_HANG, 0 };
     struct up_rig *rig = *state;
     struct upstream *up = rig_direct();
-    struct flow_key key = { .proto = IP_PROTO_TCP };
-    struct sockaddr_storage ss;
-    socklen_t len = sizeof(ss);
     struct plan_server server;
-    struct ip_port client;
     struct stream_log log;
+    struct flow_key key;
     struct host_port to;
 
     plan_open(&server, rig, &plan);
     to = rig_to("127.0.0.1", server.port);
-    stream_start(rig, &log, up, &to, 2000);
-    while (server.accepted == 0)
-        rig_run_ms(rig, 1);
-    rig_until(rig, stream_is_settled, &log);
-    assert_int_equal(getpeername(loop_io_fd(&server.conns[0].io), (struct sockaddr *)&ss, &len), 0);
-    assert_int_equal(ip_from_sockaddr((struct sockaddr *)&ss, &client), 0);
-    key.client = client.addr;
-    key.client_port = client.port;
-    key.target = to.addr;
-    key.target_port = to.port;
+    stream_settle(rig, &log, up, &to, 2000);
+    key = key_of(loop_io_fd(&log.s->io), &to);
     assert_true(own_flows_has(rig->own, &key));
     key.target_port++;
     assert_false(own_flows_has(rig->own, &key));
@@ -219,6 +224,74 @@ static void our_own_connections_are_known(void **state) /* faults.md E1 */
     stream_forget(&log);
     assert_false(own_flows_has(rig->own, &key));
     plan_close(&server);
+    upstream_unref(up);
+}
+
+static void a_server_that_has_just_answered_is_dialled_without_the_guard(
+    void **state) /* PERF-14, faults.md E1 */
+{
+    static const struct plan_step steps[] = { { 3, BYTES("\5\0"), false },
+                                              { 10, BYTES("\5\0\0\1\177\0\0\1\20\1"), false } };
+    static const struct {
+        uint64_t ago_us;
+        bool guarded;
+    } rows[] = { { UINT64_MAX, true }, { 0, false }, { SECOND_US / 2, true }, { 0, false } };
+    struct plan plan = { steps, 2, PLAN_HANG, 0 };
+    struct host_port to = rig_to("192.0.2.1", 80);
+    struct up_rig *rig = *state;
+    struct plan_server server;
+    struct upstream *up = plan_socks(&server, rig, &plan);
+    struct host_port proxy = rig_to("127.0.0.1", server.port);
+    struct up_memory *m = env_memory(rig->env, up);
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct stream_log log;
+        struct flow_key key;
+
+        m->health.last_good_us = rows[i].ago_us < UINT64_MAX ? clock_now_us() - rows[i].ago_us : 0;
+        stream_settle(rig, &log, up, &to, 5000);
+        assert_true(log.opened);
+        assert_int_equal(m->unguarded, 0); /* it was answered */
+        key = key_of(loop_io_fd(&log.s->io), &proxy);
+        assert_int_equal(own_flows_has(rig->own, &key), rows[i].guarded);
+        stream_forget(&log);
+    }
+    plan_close(&server);
+    upstream_unref(up);
+}
+
+/* A route that changes at the wrong moment: what comes back makes one more dial each time, and the 65th is known. */
+static void of_the_dials_that_nobody_answers_64_are_without_the_guard(void **state) /* faults.md E1 */
+{
+    enum { DIALS = 70, UNGUARDED = 64 };
+    struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct host_port proxy, to = rig_to("192.0.2.1", 80);
+    struct stream_log logs[DIALS];
+    struct up_rig *rig = *state;
+    socklen_t len = sizeof(here);
+    struct up_memory *m;
+    struct upstream *up;
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&here, sizeof(here)), 0);
+    assert_int_equal(listen(listener, 2 * DIALS), 0); /* and nobody ever says a word */
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&here, &len), 0);
+    proxy = rig_to("127.0.0.1", ntohs(here.sin_port));
+    up = rig_socks(proxy.port, NULL, NULL);
+    m = env_memory(rig->env, up);
+    for (size_t i = 0; i < DIALS; i++) {
+        struct flow_key key;
+
+        up_memory_good(rig->env, m);
+        stream_start(rig, &logs[i], up, &to, 5000);
+        key = key_of(loop_io_fd(&logs[i].s->handshake->io), &proxy);
+        assert_int_equal(own_flows_has(rig->own, &key), i >= UNGUARDED);
+    }
+    assert_int_equal(m->unguarded, UNGUARDED);
+    for (size_t i = 0; i < DIALS; i++)
+        stream_forget(&logs[i]);
+    assert_int_equal(m->unguarded, 0);
+    close(listener);
     upstream_unref(up);
 }
 
@@ -464,6 +537,8 @@ int main(void)
         TEST(reject_is_refused_at_once),
         TEST(without_descriptors_an_opening_fails_alone),
         TEST(our_own_connections_are_known),
+        TEST(a_server_that_has_just_answered_is_dialled_without_the_guard),
+        TEST(of_the_dials_that_nobody_answers_64_are_without_the_guard),
         TEST(addresses_take_turns_by_family),
         TEST(a_silent_address_gives_way_after_250_ms_and_the_winner_is_remembered),
         TEST(a_refusing_address_gives_way_at_once),
