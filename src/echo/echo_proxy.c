@@ -280,6 +280,18 @@ static enum echo_proxy_result refused(struct ping_flow *f, int err)
     return ECHO_PROXY_DROPPED;
 }
 
+/* From half of the numbers on a flow gets no more of them than are there for each: a flood by one must not silence the others. */
+static bool has_share(struct ping_flow *f, uint64_t now_us)
+{
+    const struct slab *outs = &f->proxy->map.outs;
+
+    if (now_us - f->numbers_window_us >= (uint64_t)f->proxy->opt.idle_ms * 1000) {
+        f->numbers_window_us = now_us;
+        f->numbers_in_window = 0;
+    }
+    return f->numbers_in_window++ < MAX_OUT_EACH || outs->in_use < outs->limit / 2;
+}
+
 static bool number_for(struct ping_flow *f, const struct echo_proxy_request *r, uint16_t *wire_seq)
 {
     struct echo_proxy *p = f->proxy;
@@ -289,6 +301,8 @@ static bool number_for(struct ping_flow *f, const struct echo_proxy_request *r, 
     *wire_seq = r->seq;
     if (!f->sock->shared)
         return true;
+    if (!has_share(f, now_us))
+        return false;
     o = ping_map_add(&p->map, now_us, now_us + (uint64_t)p->opt.idle_ms * 1000, f->sock->index);
     if (!o)
         return false;

@@ -64,15 +64,17 @@ struct ping_out {
     uint8_t replies;
 };
 #define PING_OUT_BUCKETS 4096
+#define PING_OUT_WORDS   (65536 / 64)
 struct ping_map {
     struct slab outs;
+    uint64_t used[2 * PING_POOL_MAX][PING_OUT_WORDS]; /* a bit for each number of each socket that is out */
     struct ping_out *bucket[PING_OUT_BUCKETS];
     struct ping_out *oldest, *newest;
     struct prng prng;
 };
 int ping_map_init(struct ping_map *m, uint32_t limit, uint64_t seed);
 void ping_map_fini(struct ping_map *m);
-/** ping_map_add() - a fresh random number for one more request on @socket; NULL: none is free
+/** ping_map_add() - a fresh random number for one more request on @socket, below 2 * PING_POOL_MAX; NULL: none is free
  * Entries that are over at @now_us go first; a number is never given again before that. */
 struct ping_out *ping_map_add(struct ping_map *m, uint64_t now_us, uint64_t until_us, uint16_t socket);
 struct ping_out *ping_map_find(struct ping_map *m, uint64_t now_us, uint16_t socket, uint16_t wire_seq);
@@ -153,6 +155,8 @@ struct ping_flow {
     uint32_t outstanding;
     uint64_t errors_window_us; /* E13 */
     uint32_t errors_in_window;
+    uint64_t numbers_window_us; /* on a shared socket */
+    uint32_t numbers_in_window;
     uint16_t ring_next;
     struct ping_sent ring[PING_RING];
     struct ping_seen seen;

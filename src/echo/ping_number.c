@@ -53,6 +53,30 @@ void ping_map_fini(struct ping_map *m)
     slab_fini(&m->outs);
 }
 
+static void mark(struct ping_map *m, uint16_t socket, uint16_t wire_seq, bool used)
+{
+    uint64_t bit = (uint64_t)1 << wire_seq % 64, *word = &m->used[socket][wire_seq / 64];
+
+    *word = used ? *word | bit : *word & ~bit;
+}
+
+/* The first free number from *wire_seq on, round the circle: a look for 64 of them, however many are out. */
+static bool next_free(const struct ping_map *m, uint16_t socket, uint16_t *wire_seq)
+{
+    uint64_t from = UINT64_MAX << *wire_seq % 64;
+
+    for (uint32_t i = 0; i <= PING_OUT_WORDS; i++, from = UINT64_MAX) {
+        uint32_t at = (*wire_seq / 64 + i) % PING_OUT_WORDS;
+        uint64_t free = ~m->used[socket][at] & from;
+
+        if (free == 0)
+            continue;
+        *wire_seq = (uint16_t)(at * 64 + (uint32_t)__builtin_ctzll(free));
+        return true;
+    }
+    return false;
+}
+
 static void drop_oldest(struct ping_map *m)
 {
     struct ping_out *o = m->oldest, **at = map_bucket(m, o->socket, o->wire_seq);
@@ -60,6 +84,7 @@ static void drop_oldest(struct ping_map *m)
     while (*at != o)
         at = &(*at)->bucket_next;
     *at = o->bucket_next;
+    mark(m, o->socket, o->wire_seq, false);
     m->oldest = o->age_next;
     if (!m->oldest)
         m->newest = NULL;
@@ -72,36 +97,26 @@ void ping_map_expire(struct ping_map *m, uint64_t now_us)
         drop_oldest(m);
 }
 
-static struct ping_out *find(struct ping_map *m, uint16_t socket, uint16_t wire_seq)
+struct ping_out *ping_map_find(struct ping_map *m, uint64_t now_us, uint16_t socket, uint16_t wire_seq)
 {
-    struct ping_out *o = *map_bucket(m, socket, wire_seq);
+    struct ping_out *o;
 
+    ping_map_expire(m, now_us);
+    o = *map_bucket(m, socket, wire_seq);
     while (o && (o->socket != socket || o->wire_seq != wire_seq))
         o = o->bucket_next;
     return o;
-}
-
-struct ping_out *ping_map_find(struct ping_map *m, uint64_t now_us, uint16_t socket, uint16_t wire_seq)
-{
-    ping_map_expire(m, now_us);
-    return find(m, socket, wire_seq);
 }
 
 struct ping_out *ping_map_add(struct ping_map *m, uint64_t now_us, uint64_t until_us, uint16_t socket)
 {
     uint16_t wire_seq = (uint16_t)prng_next(&m->prng);
     struct ping_out *o, **bucket;
-    uint32_t tries = 0;
 
     ping_map_expire(m, now_us);
-    while (find(m, socket, wire_seq)) {
-        if (++tries == 65536)
-            return NULL;
-        wire_seq++;
-    }
-    o = slab_get(&m->outs);
-    if (!o)
+    if (!next_free(m, socket, &wire_seq) || !(o = slab_get(&m->outs)))
         return NULL;
+    mark(m, socket, wire_seq, true);
     bucket = map_bucket(m, socket, wire_seq);
     *o = (struct ping_out){
         .bucket_next = *bucket, .until_us = until_us, .socket = socket, .wire_seq = wire_seq

@@ -133,6 +133,29 @@ static void many_flows_share_few_sockets_and_never_mix(void **state) /* icmp.md 
     assert_int_equal(rig_count(g, "flows_pooled"), 0);
 }
 
+static void a_flood_on_a_shared_socket_leaves_numbers_for_others(void **state) /* icmp.md X17 */
+{
+    struct echo_proxy_options o;
+    struct echo_rig *g = *state;
+    unsigned sent = 0;
+
+    rig_options(g, &o);
+    o.pool_after = 0;
+    o.max_flows = 4; /* 256 numbers */
+    rig_start(g, &o);
+    for (unsigned i = 0; i < 1000; i++) {
+        g->ask.seq = (uint16_t)i;
+        sent += rig_ask(g) == ECHO_PROXY_SENT;
+    }
+    assert_int_equal(sent, 128);
+    assert_int_equal(rig_count(g, "drops_socket"), 1000 - 128);
+    g->ask.client = echo_rig_addr("10.9.9.8");
+    for (unsigned i = 0; i < 64; i++) {
+        g->ask.seq = (uint16_t)i;
+        assert_int_equal(rig_ask(g), ECHO_PROXY_SENT);
+    }
+}
+
 static void a_reply_to_a_flow_that_is_gone_is_dropped(void **state) /* icmp.md X16, X17 */
 {
     struct echo_proxy_options o;
@@ -327,6 +350,7 @@ int main(void)
         TEST(a_responder_that_is_gone_takes_its_flows_with_it),
         TEST(no_descriptor_or_id_means_a_second_of_rest_and_nothing_else),
         TEST(many_flows_share_few_sockets_and_never_mix),
+        TEST(a_flood_on_a_shared_socket_leaves_numbers_for_others),
         TEST(a_reply_to_a_flow_that_is_gone_is_dropped),
         TEST(a_socket_that_cannot_be_read_ends_its_flows_and_nobody_elses),
         TEST(without_the_right_the_mode_is_off_until_it_comes_back),

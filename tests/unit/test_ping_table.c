@@ -230,6 +230,9 @@ static void a_shared_sockets_numbers_are_never_reused_before_their_time(void **s
     assert_null(ping_map_find(m, 1000, 2, 5)); /* their time is over */
     assert_non_null(ping_map_add(m, 1000, 2000, 2));
     assert_int_equal(m->outs.in_use, 2);
+    for (uint32_t i = 1; i < 65536; i++) /* and all of them are free again */
+        assert_non_null(ping_map_add(m, 1000, 2000, 2));
+    assert_null(ping_map_add(m, 1000, 2000, 2));
     ping_map_fini(m);
     free(m);
 }
