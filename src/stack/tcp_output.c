@@ -67,7 +67,8 @@ static void merge_lost(struct tcp_conn *c, struct segment *seg, uint32_t most)
 static void emit_again(struct tcp_conn *c, struct segment *seg, uint32_t mss)
 {
     uint32_t len = seg->len - (seg->flags & SEG_FIN ? 1 : 0), held = len;
-    uint8_t flags = seg->flags & SEG_FIN ? TCP_FIN | TCP_PSH : seg->seq + len == c->snd_end ? TCP_PSH : 0;
+    uint8_t flags =
+        (seg->flags & SEG_FIN ? TCP_FIN : 0) | (len > 0 && seg->seq + len == c->snd_end ? TCP_PSH : 0);
     struct iovec iov[PAYLOAD_RANGES];
     int n = len > 0 ? tcp_send_ranges(seg->block, seg->seq, &held, iov, PAYLOAD_RANGES) : 0;
 
@@ -205,7 +206,7 @@ static bool send_packet(struct tcp_conn *c, uint32_t len, uint32_t mss)
                              .tx_us = now_us32(c->s),
                              .mss = (uint16_t)mss };
     if (c->snd_nxt + held == c->snd_end) {
-        flags = TCP_PSH; /* SND-2 */
+        flags = held > 0 ? TCP_PSH : 0; /* SND-2; a bare FIN has nothing to push */
         if (c->flags & CONN_FIN_QUEUED) {
             flags |= TCP_FIN;
             seg->flags = SEG_FIN;

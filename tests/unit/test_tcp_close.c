@@ -58,6 +58,21 @@ static void a_fin_leaves_with_the_last_data(void **state)
     assert_int_equal(lab->outs, 1);
     assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
     assert_int_equal(lab_last(lab)->len, 700);
+    assert_true(lab_last(lab)->flags & LAB_PSH);
+    lab_free(lab);
+}
+
+static void a_bare_fin_pushes_nothing(void **state) /* SND-2: PSH is for bytes; a FIN says more than that */
+{
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
+
+    (void)state;
+    tcp_shutdown(lab->conn);
+    lab_batch(lab);
+    lab_run_us(lab, 3000000); /* the first time, and as often as it is repeated */
+    assert_in_range(lab_count(lab, "FIN,ACK"), 2, 8);
+    for (size_t i = 0; i < lab->outs; i++)
+        assert_false(lab->out[i].flags & LAB_PSH);
     lab_free(lab);
 }
 
@@ -504,6 +519,7 @@ int main(void)
         cmocka_unit_test(half_close_by_the_client_lets_our_bytes_flow),
         cmocka_unit_test(our_half_close_lets_the_clients_bytes_flow),
         cmocka_unit_test(a_fin_leaves_with_the_last_data),
+        cmocka_unit_test(a_bare_fin_pushes_nothing),
         cmocka_unit_test(a_fin_is_repeated_like_data),
         cmocka_unit_test(unread_bytes_outlive_the_clients_end),
         cmocka_unit_test(a_fin_beyond_a_hole_waits_for_it),
