@@ -76,7 +76,7 @@ def _(t):
     t.note("%d allocations" % total)
 
 
-@test("a start without memory: a sentence and exit status 1, or a gateway that works", rows=["R2", "G1"], limit=200)
+@test("a start without memory: a sentence and exit status 1, or a gateway that works", rows=["R2", "G1"], limit=500)
 def _(t):
     memory = FailingAllocations(t)
     lab = t.lab()
@@ -142,7 +142,7 @@ def status(gw):
     return gw.namespace.result([gateway.program(gw.context), "status", "--api", gw.api], timeout=5).returncode == 0
 
 
-@test("a flow without memory fails alone, whichever allocation it was", rows=["R2", "G1", "G4"], limit=120)
+@test("a flow without memory fails alone, whichever allocation it was", rows=["R2", "G1", "G4"], limit=400)
 def _(t):
     memory = FailingAllocations(t)
     lab = t.lab()

@@ -21,7 +21,9 @@ def wait_pid(process, seconds):
     with contextlib.suppress(ProcessLookupError):
         fd = os.pidfd_open(process.pid)
         try:
-            if not select.select([fd], [], [], seconds)[0]:
+            ended = select.poll()           # select() knows no descriptor above 1,023
+            ended.register(fd, select.POLLIN)
+            if not ended.poll(seconds * 1000):
                 return False
         finally:
             os.close(fd)
@@ -51,11 +53,12 @@ class Process:
         context.own(self)
 
     def _read(self):
-        for raw in self.process.stdout:
-            self._log.write(raw)
-            with self._seen:
-                self._lines.append(raw.decode("utf-8", "replace").rstrip("\n"))
-                self._seen.notify_all()
+        with self._log, self.process.stdout:
+            for raw in self.process.stdout:
+                self._log.write(raw)
+                with self._seen:
+                    self._lines.append(raw.decode("utf-8", "replace").rstrip("\n"))
+                    self._seen.notify_all()
         with self._seen:
             self._lines.append(None)
             self._seen.notify_all()
