@@ -444,6 +444,7 @@ struct tcp_shard {
     uint32_t handshakes;  /* accepted requests whose client has not answered yet: half-open as well (SYN-3) */
     uint64_t cookies_until_us;           /* an ACK may bring back a cookie until then */
     uint64_t relief_at_us, orphan_at_us; /* not before: the next walk through all connections */
+    uint32_t orphan_room;                /* SYNs of this batch that orphans have made room for already */
     struct pmtu_entry *pmtu;
     const struct tcp_cc_ops *cc;
     struct conn_list ready, out; /* callbacks to run; output to make */
@@ -511,7 +512,7 @@ bool tcp_cookie_check(struct stack *s, const struct tcp_seg *seg, struct tcp_req
 enum tcp_pressure { PRESSURE_NONE, PRESSURE_NO_GROWTH, PRESSURE_SHRINK, PRESSURE_REFUSE };
 enum tcp_pressure tcp_pressure(const struct stack *s);
 void tcp_pressure_relieve(struct stack *s); /* once a batch; may end connections */
-void tcp_orphan_make_room(struct stack *s); /* LIM-2: at the limit of connections the oldest orphan goes */
+void tcp_orphan_make_room(struct stack *s); /* LIM-2: at the limit of connections the oldest orphans go */
 
 /* tcp_timewait.c */
 void tcp_tw_enter(struct tcp_conn *c); /* takes the connection's place in the table */

@@ -14,6 +14,8 @@
 #define STILL_MAX_MS     100000u /* keeps the product below 2^64 */
 #define RELIEF_EVERY_US  50000u
 #define ORPHANS_EVERY_US 100000u
+#define ORPHANS_AT_ONCE  64u
+#define ORPHANS_PART     256u /* of the limit, at most, in one go */
 
 static size_t percent_of_cap(const struct stack *s, unsigned percent)
 {
@@ -124,12 +126,42 @@ static void find_orphan(struct tcp_conn *c, void *arg)
         *oldest = c;
 }
 
+struct ending {
+    uint32_t idle_ms; /* who has been silent for as long goes */
+    uint32_t most, ended;
+};
+
+static void end_orphan(struct tcp_conn *c, struct ending *e)
+{
+    COUNT(c->s, tcp_orphan_ended);
+    e->ended++;
+    tcp_conn_die(c, -ETIMEDOUT, true);
+}
+
+static void end_if_old(struct tcp_conn *c, void *arg)
+{
+    struct ending *e = arg;
+
+    if ((c->flags & CONN_RELEASED) && e->ended < e->most && now_ms(c->s) - c->last_rx_ms >= e->idle_ms)
+        end_orphan(c, e);
+}
+
+/* The oldest goes, and of large limits some others of its age, so that not every SYN of a crowd walks through the table. */
 void tcp_orphan_make_room(struct stack *s)
 {
     struct tcp_shard *t = s->tcp;
     struct tcp_conn *oldest = NULL;
+    struct ending e = { .most = min_u32(t->conns.slab.limit / ORPHANS_PART, ORPHANS_AT_ONCE) };
 
-    if (t->conns.slab.in_use < t->conns.slab.limit || s->now_us < t->orphan_at_us)
+    if (t->conns.slab.in_use < t->conns.slab.limit) {
+        t->orphan_room = 0;
+        return;
+    }
+    if (t->orphan_room > 0) { /* they have ended and are gone when the batch is over */
+        t->orphan_room--;
+        return;
+    }
+    if (s->now_us < t->orphan_at_us)
         return;
     tcp_table_each_conn(t, find_orphan, &oldest);
     if (oldest == NULL) {
@@ -137,6 +169,9 @@ void tcp_orphan_make_room(struct stack *s)
             s->now_us + ORPHANS_EVERY_US; /* a walk through the table finds nothing new at once */
         return;
     }
-    COUNT(s, tcp_orphan_ended);
-    tcp_conn_die(oldest, -ETIMEDOUT, true);
+    e.idle_ms = (now_ms(s) - oldest->last_rx_ms) / 2;
+    end_orphan(oldest, &e);
+    if (e.most > 1)
+        tcp_table_each_conn(t, end_if_old, &e);
+    t->orphan_room = e.ended - 1;
 }

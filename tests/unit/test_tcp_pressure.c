@@ -350,6 +350,44 @@ static void the_oldest_orphan_makes_room_for_a_new_connection(void **state)
     lab_free(lab);
 }
 
+static void orphan(struct lab *lab, uint16_t port)
+{
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = port });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = port, .seq = 1, .ack = 1 });
+    tcp_release(lab->conn);
+    lab_batch(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = port, .seq = 1, .ack = 2 });
+    lab->now_us += 1000;
+    lab_clear(lab);
+}
+
+/* A walk through a table with 60,000 connections was measured at 3.3 ms: one for each SYN would be all that a worker does. */
+static void a_crowd_at_a_large_limit_walks_through_the_table_once_for_many(void **state) /* LIM-2 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ts = false;
+    o.config.max_tcp = 1024;
+    lab = lab_new(&o);
+    for (uint16_t port = 1; port <= 1024; port++)
+        orphan(lab, port);
+    for (uint16_t port = 2000; port < 2006; port++)
+        lab_feed(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = port });
+    assert_int_equal(stack_counters(lab->stack)->tcp_orphan_ended,
+                     8); /* four for four of these, four for the rest */
+    lab_batch(lab);
+    assert_int_equal(stack_tcp_count(lab->stack), 1024 - 8 + 6);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 2006 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 2007 });
+    assert_int_equal(stack_counters(lab->stack)->tcp_orphan_ended, 8);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 2008 });
+    assert_int_equal(stack_counters(lab->stack)->tcp_orphan_ended, 12);
+    lab_free(lab);
+}
+
 /* Memory is out at the moment when one that was silent for a minute speaks, and one writes to its client: neither stands still. Only a
  * second later the one whose bytes nobody takes does. */
 static void who_wakes_up_does_not_stand_still(void **state) /* LIM-1; faults.md R9 */
@@ -393,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_send_buffer_shrinks_under_pressure),
         cmocka_unit_test(what_is_not_taken_moves_to_small_chunks_and_arrives_as_it_was),
         cmocka_unit_test(the_oldest_orphan_makes_room_for_a_new_connection),
+        cmocka_unit_test(a_crowd_at_a_large_limit_walks_through_the_table_once_for_many),
         cmocka_unit_test(who_wakes_up_does_not_stand_still),
     };
 
