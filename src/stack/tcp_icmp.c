@@ -18,17 +18,26 @@ static bool is_hard(bool v6, uint8_t type, uint8_t code)
               : type == V4_UNREACHABLE && (code == 2 || code == 3);
 }
 
-/* Not a loss: cwnd and backoff stay as they are. */
+/* With the SACK blocks that it may have carried: those made its payload shorter, not its packet. */
+static bool is_too_long(const struct tcp_conn *c, const struct segment *seg, uint32_t old_mss)
+{
+    uint32_t payload = seg->len - ((seg->flags & SEG_FIN) != 0);
+    uint32_t blocks = seg->mss < old_mss ? old_mss - seg->mss : 0;
+
+    return min_u32(payload, seg->mss) + blocks > c->mss;
+}
+
+/* Not a loss: cwnd and backoff stay as they are, and SEG_TOO_LONG keeps loss detection from thinking so. */
 static void repeat_too_long(struct tcp_conn *c, uint32_t old_mss)
 {
     for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next) {
-        if ((seg->flags & SEG_SACKED) || min_u32(seg->len, seg->mss) <= c->mss || seg->mss < old_mss)
+        if ((seg->flags & SEG_SACKED) || !is_too_long(c, seg, old_mss))
             continue;
         if (seg->flags & SEG_RETRANS)
             c->fl->retrans -= seg->len;
         if (!(seg->flags & SEG_LOST))
             c->fl->lost += seg->len;
-        seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST);
+        seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST | SEG_TOO_LONG);
     }
 }
 

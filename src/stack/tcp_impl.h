@@ -179,7 +179,8 @@ enum seg_flag {
     SEG_SACKED = 1,
     SEG_LOST = 2,
     SEG_RETRANS = 4 /* sent again, and still on its way */,
-    SEG_FIN = 8
+    SEG_FIN = 8,
+    SEG_TOO_LONG = 16 /* with SEG_LOST: no loss, it did not fit the path (ICM-3) */
 };
 
 /* A stretch of the stream that was sent as one packet; MSS-sized parts of it may be split off later

@@ -25,7 +25,7 @@ static void mark_lost(struct tcp_conn *c, struct segment *seg)
         c->fl->retrans -= seg->len;
     if (!(seg->flags & SEG_LOST))
         c->fl->lost += seg->len;
-    seg->flags = (uint8_t)((seg->flags & ~SEG_RETRANS) | SEG_LOST);
+    seg->flags = (uint8_t)((seg->flags & ~(SEG_RETRANS | SEG_TOO_LONG)) | SEG_LOST);
     c->loss_news |= LOSS_NEW;
 }
 
@@ -120,7 +120,7 @@ static void undo(struct tcp_conn *c)
     tcp_pmtu_refresh(c); /* no black hole, either */
     if (!rec->over && c->fl->seg_head != NULL) {
         for (struct segment *seg = c->fl->seg_head; seg != NULL; seg = seg->next)
-            seg->flags &= (uint8_t) ~(SEG_LOST | SEG_RETRANS);
+            seg->flags &= (uint8_t) ~(SEG_LOST | SEG_RETRANS | SEG_TOO_LONG);
         c->fl->lost = c->fl->retrans = 0;
         c->fl->rack_tx_us = c->fl->seg_head->tx_us;
         c->fl->rack_end = c->snd_una; /* what arrived late is no measure of what is missing */
@@ -300,6 +300,16 @@ void tcp_loss_sent(struct tcp_conn *c, uint32_t bytes)
         c->rec->prr_out += bytes;
 }
 
+/* Is anything missing for another reason than the path MTU? Where nothing is marked this costs nothing. */
+static bool is_loss(const struct tcp_conn *c)
+{
+    const struct segment *seg = c->fl->lost > 0 ? c->fl->seg_head : NULL;
+
+    while (seg != NULL && (seg->flags & (SEG_LOST | SEG_TOO_LONG)) != SEG_LOST)
+        seg = seg->next;
+    return seg != NULL;
+}
+
 void tcp_loss_detect(struct tcp_conn *c)
 {
     uint32_t wait_us = 0;
@@ -314,7 +324,7 @@ void tcp_loss_detect(struct tcp_conn *c)
         wait_us = rack_detect(c);
     else
         newreno_detect(c);
-    if (c->fl->lost > 0 && !(c->flags & (CONN_RECOVERY | CONN_LOSS)))
+    if (!(c->flags & (CONN_RECOVERY | CONN_LOSS)) && is_loss(c))
         enter_recovery(c);
     if (c->rec != NULL && (c->flags & CONN_RECOVERY))
         prr_update(c);

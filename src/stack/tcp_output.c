@@ -56,6 +56,8 @@ static void merge_lost(struct tcp_conn *c, struct segment *seg, uint32_t most)
            seg->len + next->len <= most && next->block != NULL) {
         seg->len += next->len;
         seg->flags |= next->flags & SEG_FIN;
+        if (!(next->flags & SEG_TOO_LONG))
+            seg->flags &= (uint8_t)~SEG_TOO_LONG;
         seg->rexmits = seg->rexmits > next->rexmits ? seg->rexmits : next->rexmits;
         seg->next = next->next;
         if (c->fl->seg_tail == next)
@@ -93,16 +95,26 @@ static void emit_again(struct tcp_conn *c, struct segment *seg, uint32_t mss)
     tcp_loss_repeated(c, seg);
 }
 
-static void count_again(struct tcp_conn *c)
+static void count_again(struct tcp_conn *c, const struct segment *seg)
 {
-    if (c->flags & CONN_LOSS)
+    if (seg->flags & SEG_TOO_LONG)
+        COUNT(c->s, tcp_rexmit_mtu);
+    else if (c->flags & CONN_LOSS)
         COUNT(c->s, tcp_rexmit_rto);
-    else if (!(c->flags & CONN_RECOVERY))
-        COUNT(c->s, tcp_rexmit_mtu); /* too long for the path, not lost (ICM-3) */
     else if (c->flags & CONN_SACK)
         COUNT(c->s, tcp_rexmit_rack);
     else
         COUNT(c->s, tcp_rexmit_fast);
+}
+
+/* What did not fit the path is on its way now, as if for the first time. */
+static void no_longer_too_long(struct tcp_conn *c, struct segment *seg)
+{
+    if ((seg->flags & (SEG_TOO_LONG | SEG_RETRANS)) != (SEG_TOO_LONG | SEG_RETRANS))
+        return;
+    c->fl->lost -= seg->len;
+    c->fl->retrans -= seg->len;
+    seg->flags &= (uint8_t) ~(SEG_LOST | SEG_RETRANS | SEG_TOO_LONG);
 }
 
 /* Beyond a window that shrank nothing is repeated, but the first segment is, in place of a probe (SND-3). */
@@ -132,7 +144,8 @@ static bool send_lost(struct tcp_conn *c, uint32_t *turn)
         if (seg->len - (seg->flags & SEG_FIN ? 1 : 0) > most && !tcp_segment_split(c, seg, most))
             break;
         emit_again(c, seg, mss);
-        count_again(c);
+        count_again(c, seg);
+        no_longer_too_long(c, seg);
         if (seg == c->fl->seg_head)
             c->flags |= CONN_RESTART;
         *turn -= min_u32(*turn, seg->len);

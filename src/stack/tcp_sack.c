@@ -141,7 +141,7 @@ static uint32_t mark_sacked(struct tcp_conn *c, struct segment *seg, const struc
         c->fl->lost -= seg->len;
     if (seg->flags & SEG_RETRANS)
         c->fl->retrans -= seg->len;
-    seg->flags = (uint8_t)((seg->flags & ~(SEG_LOST | SEG_RETRANS)) | SEG_SACKED);
+    seg->flags = (uint8_t)((seg->flags & ~(SEG_LOST | SEG_RETRANS | SEG_TOO_LONG)) | SEG_SACKED);
     c->fl->sacked += seg->len;
     tcp_rack_delivered(c, seg, in);
     return seg->len;

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "lab_script.h"
 #include "stack/tcp_impl.h"
 
@@ -34,6 +36,93 @@ static void a_live_connection_grows_again_when_a_learned_mtu_is_forgotten(
     assert_int_equal(lab_info(lab).mss_bytes, MSS);
     assert_int_equal(lab->out[0].gso_size, MSS);
     lab_free(lab);
+}
+
+struct mtu_row {
+    const char *what;
+    void (*before)(struct lab *lab,
+                   uint32_t len); /* the client's doing, when ten segments of @len are on their way */
+    bool hole;                    /* our segments carry a SACK block */
+    uint32_t repeated;            /* segments that leave at once when the path takes 1,400 */
+};
+
+static void nothing(struct lab *lab, uint32_t len)
+{
+    (void)lab;
+    (void)len;
+}
+
+static void the_last_was_reported(struct lab *lab, uint32_t len)
+{
+    lab_sack(lab, 1, 1 + 9 * len, 1 + 10 * len);
+}
+
+static void two_near_the_end_were_reported(struct lab *lab, uint32_t len)
+{
+    lab_sack(lab, 1, 1 + 7 * len, 1 + 9 * len);
+}
+
+static void v6_path(struct lab_options *o)
+{
+    o->v6 = true;
+}
+
+static const struct mtu_row mtu_rows[] = {
+    { "nothing arrived", nothing, false, 10 },
+    { "the client misses something, too", nothing, true, 10 },
+    { "the last one was reported", the_last_was_reported, false, 9 },
+    { "two were reported", two_near_the_end_were_reported, false, 8 },
+};
+
+/* What was too long for the path leaves again at once, in segments that fit, and is no loss: when its ACKs come one by one, the rate
+ * is what it was. */
+static const char *mtu_wrong(const struct mtu_row *r, bool v6)
+{
+    struct lab *lab = lab_open(RTT_US, v6 ? v6_path : NULL);
+    uint32_t ssthresh = lab_info(lab).ssthresh_bytes, mss = lab_info(lab).mss_bytes, small, seq = 1;
+    uint32_t len = r->hole ? mss - 12 : mss;
+    const char *wrong = NULL;
+
+    if (r->hole)
+        lab_data(lab, 1001, 1, 100);
+    lab_write(lab, 10 * len);
+    lab->now_us += RTT_US / 2;
+    r->before(lab, len);
+    lab_clear(lab);
+    lab_icmp(lab, 1, v6 ? 2 : 3, v6 ? 0 : 4, 1400);
+    small = lab_info(lab).mss_bytes;
+    if (small != mss - 100)
+        wrong = "the MTU was not believed";
+    for (size_t i = 0; i < lab->outs; i++)
+        if (lab->out[i].gso_size > small || (lab->out[i].gso_size == 0 && lab->out[i].len > small))
+            wrong = "too long again";
+    if (lab_payload_out(lab) != r->repeated * len)
+        wrong = "not what was too long";
+    for (; seq < 10 * len && wrong == NULL; seq += small) {
+        lab->now_us += 1000;
+        lab_ack(lab, 1, seq + small < 1 + 10 * len ? seq + small : 1 + 10 * len);
+        if (strcmp(lab_info(lab).cc_state, "open") != 0 || lab_info(lab).ssthresh_bytes != ssthresh)
+            wrong = "it counted as a loss";
+    }
+    lab_free(lab);
+    return wrong;
+}
+
+static void what_is_too_long_for_the_path_is_no_loss(
+    void **state) /* tcp-stack.md ICM-3; RFC 1191, RFC 8201 */
+{
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(mtu_rows); i++) {
+        const char *why = mtu_wrong(&mtu_rows[i / 2], i & 1);
+
+        if (why == NULL)
+            continue;
+        print_error("%s, IPv%d: %s\n", mtu_rows[i / 2].what, i & 1 ? 6 : 4, why);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
 }
 
 /* ---- the round trip -------------------------------------------------------------------------------------- */
@@ -261,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_live_connection_grows_again_when_a_learned_mtu_is_forgotten),
+        cmocka_unit_test(what_is_too_long_for_the_path_is_no_loss),
         cmocka_unit_test(an_echo_of_the_future_measures_nothing),
         cmocka_unit_test(patience_with_reordering_ends_after_sixteen_recoveries),
         cmocka_unit_test(a_longer_round_trip_makes_slow_start_careful),
