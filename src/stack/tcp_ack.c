@@ -146,13 +146,16 @@ static bool is_duplicate_ack(const struct tcp_conn *c, const struct tcp_seg *seg
            (uint32_t)seg->wnd << c->snd_wscale == c->snd_wnd;
 }
 
-/* The client answers to probes: that is life, if not progress (ZWP-1). */
+/* The client answers to probes: that is life, if not progress (ZWP-1). What it has thrown away because the window was
+ * closed, a FIN for instance, does not wait for a timer that was backed off meanwhile. */
 static void probe_answered(struct tcp_conn *c)
 {
+    uint32_t waiting = seq_max(c->snd_end, c->snd_nxt) - c->snd_una;
+
     c->progress_ms = now_ms(c->s);
     c->probes = 0;
-    if (c->snd_wnd >= min_u32(c->mss, c->snd_end - c->snd_nxt)) {
-        c->flags &= ~(uint32_t)CONN_PROBING;
+    if (c->snd_wnd >= min_u32(c->mss, waiting)) {
+        c->flags = (c->flags & ~(uint32_t)CONN_PROBING) | CONN_RESTART;
         c->backoff = 0;
     }
 }

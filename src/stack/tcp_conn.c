@@ -71,7 +71,7 @@ static void init_receive(struct tcp_conn *c, const struct tcp_request *r)
     c->ts_recent = r->tsval;
     c->rcv_mss = (uint16_t)min_u32(c->mss, cfg->mtu_bytes);
     c->quick_acks = (uint8_t)tcp_knob(c, TCP_OPT_QUICK_ACK_SEGMENTS);
-    if (r->flags & REQUEST_WS) { /* WND-3 */
+    if ((r->flags & REQUEST_WS) && cfg->window_scale > 0) { /* WND-3; both or none (RFC 7323 section 2.2) */
         c->rcv_wscale = min_u32(cfg->window_scale, 14) & 15;
         c->snd_wscale = min_u32(r->ws, 14) & 15;
     }
@@ -103,6 +103,24 @@ void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request
     tcp_pmtu_refresh(c);
     init_receive(c, r);
     init_send(c, r);
+}
+
+void tcp_conn_syn_again(struct tcp_conn *c, const struct tcp_seg *syn)
+{
+    uint8_t offers = tcp_request_offers(syn);
+
+    if (!(offers & REQUEST_TS))
+        c->flags &= ~(uint32_t)CONN_TS;
+    else if (seq_lt(c->ts_recent, syn->opt.tsval)) /* RFC 7323 section 4.3 */
+        c->ts_recent = syn->opt.tsval;
+    if (!(offers & REQUEST_SACK))
+        c->flags &= ~(uint32_t)CONN_SACK;
+    if (!(offers & REQUEST_ECN))
+        c->flags &= ~(uint32_t)CONN_ECN;
+    if (!(offers & REQUEST_WS))
+        c->rcv_wscale = c->snd_wscale = 0;
+    tcp_set_mss(c);
+    c->cwnd = max_u32(c->cwnd, c->mss);
 }
 
 struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r)

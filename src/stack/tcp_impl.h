@@ -367,7 +367,8 @@ enum {
     REQUEST_WS = 4,
     REQUEST_ECN = 8,
     REQUEST_V6 = 16,
-    REQUEST_OPEN = 32 /* the client's ACK has come: a cookie's handshake is complete */
+    REQUEST_OPEN = 32, /* the client's ACK has come: a cookie's handshake is complete */
+    REQUEST_OFFERS = REQUEST_TS | REQUEST_SACK | REQUEST_WS | REQUEST_ECN
 };
 enum request_state {
     REQUEST_NEW,
@@ -496,6 +497,7 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
 /* A segment of no connection: is it the ACK of a SYN-ACK that was a cookie? Then it is dealt with. */
 bool tcp_request_cookie_ack(struct stack *s, const struct packet *p, const struct flow_key *flow,
                             const struct tcp_seg *seg);
+uint8_t tcp_request_offers(const struct tcp_seg *syn); /* REQUEST_OFFERS of a SYN */
 void tcp_half_open_enter(struct stack *s, const struct ip_addr *client);
 void tcp_half_open_leave(struct stack *s, const struct ip_addr *client);
 void tcp_request_events(struct stack *s); /* on_tcp_request and on_tcp_request_gone */
@@ -525,6 +527,8 @@ void tcp_tw_timer(struct wheel_timer *timer, uint64_t now_us);
 /* tcp_conn.c */
 struct tcp_conn *tcp_conn_new(struct stack *s, const struct tcp_request *r);
 void tcp_conn_init(struct tcp_conn *c, struct stack *s, const struct tcp_request *r);
+/* The client repeats its SYN, perhaps with less in it: what it does not offer any more is not agreed on. */
+void tcp_conn_syn_again(struct tcp_conn *c, const struct tcp_seg *syn);
 /* The client has acknowledged our SYN with @ack; @wnd is its header's, @seq the segment's. */
 void tcp_conn_opened(struct tcp_conn *c, uint32_t seq, uint32_t ack, uint16_t wnd);
 void tcp_conn_free(struct tcp_conn *c); /* returns all it holds */

@@ -56,12 +56,15 @@ static bool ack_is_plausible(const struct tcp_conn *c, const struct tcp_seg *seg
            seq_le(seg->ack, c->snd_nxt);
 }
 
-/* RFC 7323 section 5.3. ts_recent means nothing after 24 days of silence. */
+/* RFC 7323 section 5.3. ts_recent means nothing after 24 days of silence. A SYN without timestamps may be a client's that
+ * knows nothing of this connection: the challenge ends it (RST-2), silence would keep that client out. */
 static bool paws_ok(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     if (!(c->flags & CONN_TS) || (seg->flags & TCP_RST))
         return true;
     if (!seg->opt.has_ts) {
+        if (seg->flags & TCP_SYN)
+            return true;
         COUNT(c->s, tcp_paws);
         return false;
     }
@@ -122,11 +125,20 @@ static bool sequence_ok(struct tcp_conn *c, const struct tcp_seg *seg)
     return false;
 }
 
-/* Second and fourth of section 3.10.7.4, as RFC 5961 has them. */
+/* Both sides have said all, and have it acknowledged; only our embedder has not read everything. */
+static bool is_over(const struct tcp_conn *c)
+{
+    return c->state == TCPS_TIME_WAIT || c->state == TCPS_CLOSED;
+}
+
+/* Second and fourth of section 3.10.7.4, as RFC 5961 has them. A reset does not take back what the client was told that we
+ * have (RFC 1337). */
 static bool rst_syn_ok(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     if (seg->flags & TCP_RST) {
-        if (seg->seq == c->rcv_nxt) {
+        if (is_over(c)) {
+            COUNT(c->s, tcp_rst_in);
+        } else if (seg->seq == c->rcv_nxt) {
             COUNT(c->s, tcp_rst_in);
             tcp_conn_die(c, -ECONNRESET, false);
         } else {
@@ -169,6 +181,7 @@ static bool handshake_input(struct tcp_conn *c, const struct tcp_seg *seg)
 
     if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && seg->seq + 1 == c->rcv_nxt) {
         COUNT(c->s, tcp_duplicate);
+        tcp_conn_syn_again(c, seg);
         c->flags |= CONN_SYNACK_DUE | CONN_SYNACK_AGAIN; /* SYN-4 */
         return false;
     }
@@ -196,9 +209,11 @@ static void fin_acked(struct tcp_conn *c)
         break;
     case TCPS_CLOSING:
         c->state = TCPS_TIME_WAIT;
+        tcp_timer_clear(c, TIMER_LIFE);
         break;
     case TCPS_LAST_ACK:
         c->state = TCPS_CLOSED;
+        tcp_timer_clear(c, TIMER_LIFE); /* there is nobody left whom a keep-alive could ask */
         break;
     case TCPS_SYN_RECEIVED:
     case TCPS_ESTABLISHED:
@@ -220,6 +235,13 @@ static void ecn_input(struct tcp_conn *c, const struct tcp_seg *seg) /* RFC 3168
     }
 }
 
+/* RFC 7323 sections 4.3 and 5.5. PAWS has let an older one pass only because ts_recent is no longer valid. */
+static void keep_timestamp(struct tcp_conn *c, const struct tcp_seg *seg)
+{
+    if (seq_le(seg->seq, c->last_ack_sent) || seq_lt(seg->opt.tsval, c->ts_recent))
+        c->ts_recent = seg->opt.tsval;
+}
+
 void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     if (c->state == TCPS_SYN_RECEIVED) {
@@ -234,8 +256,8 @@ void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
         return;
     }
     c->keepalives = 0;
-    if ((c->flags & CONN_TS) && seq_le(seg->seq, c->last_ack_sent) && seq_le(c->ts_recent, seg->opt.tsval))
-        c->ts_recent = seg->opt.tsval;
+    if (c->flags & CONN_TS)
+        keep_timestamp(c, seg);
     if (c->flags & CONN_ECN)
         ecn_input(c, seg);
     tcp_ack_input(c, seg);

@@ -125,6 +125,15 @@ static void request_ends(struct tcp_request *r, enum request_state how)
     list_add(&t->gone, r);
 }
 
+uint8_t tcp_request_offers(const struct tcp_seg *syn)
+{
+    const struct tcp_options *o = &syn->opt;
+    bool ecn = (syn->flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR); /* RFC 3168 section 6.1.1 */
+
+    return (uint8_t)((o->has_ts ? REQUEST_TS : 0) | (o->sack_ok ? REQUEST_SACK : 0) |
+                     (o->has_ws ? REQUEST_WS : 0) | (ecn ? REQUEST_ECN : 0));
+}
+
 static void request_fill(struct tcp_request *r, const struct packet *p, const struct tcp_seg *seg)
 {
     const struct tcp_options *o = &seg->opt;
@@ -135,10 +144,17 @@ static void request_fill(struct tcp_request *r, const struct packet *p, const st
     r->ws = o->has_ws ? o->ws : 0;
     r->tsval = o->has_ts ? o->tsval : 0;
     r->tos = p->tos;
-    r->flags = (uint8_t)((o->has_ts ? REQUEST_TS : 0) | (o->sack_ok ? REQUEST_SACK : 0) |
-                         (o->has_ws ? REQUEST_WS : 0) | (p->v6 ? REQUEST_V6 : 0));
-    if ((seg->flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR)) /* RFC 3168 section 6.1.1 */
-        r->flags |= REQUEST_ECN;
+    r->flags = (uint8_t)(tcp_request_offers(seg) | (p->v6 ? REQUEST_V6 : 0));
+}
+
+/* A client that has waited for a while may ask for less: Linux leaves out ECN from its second SYN on (RFC 3168 section
+ * 6.1.1.1), others all options after a few. It would not understand an answer to what it asked for first. */
+static void request_again(struct tcp_request *r, const struct tcp_seg *syn)
+{
+    r->flags &= (uint8_t)(tcp_request_offers(syn) | ~REQUEST_OFFERS);
+    r->wnd = syn->wnd;
+    if ((r->flags & REQUEST_TS) && seq_lt(r->tsval, syn->opt.tsval))
+        r->tsval = syn->opt.tsval;
 }
 
 /* Return: a record on the list `fresh`, with the key and what goes with it; NULL: none to be had. */
@@ -259,6 +275,8 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
         COUNT(s, tcp_unknown);
     } else if (seg->seq == r->irs) {
         COUNT(s, tcp_duplicate); /* TF3 */
+        if (!(r->flags & REQUEST_OPEN))
+            request_again(r, seg);
     } else {
         request_ends(r, REQUEST_RESET);
         tcp_request_syn(s, p, &flow, tcp_hash(s, &flow), seg, 0);

@@ -166,10 +166,11 @@ static void retransmission_timeout(struct tcp_conn *c)
     COUNT(c->s, tcp_rto);
     tcp_loss_timeout(c);
     back_off(c);
-    suspect_black_hole(c);
     c->flags |= CONN_RESTART;
     if (c->snd_wnd == 0) /* it shrank over what is in flight: not a loss, as long as it answers (SND-3) */
         c->flags |= CONN_PROBING;
+    else
+        suspect_black_hole(c);
 }
 
 static void window_probe(struct tcp_conn *c)

@@ -57,6 +57,10 @@ static const struct order_row {
       { .flags = LAB_ACK, .seq = 9000000, .ack = 1, .len = 10, .no_ts = true },
       offsetof(struct stack_counters, tcp_paws),
       false },
+    { "no timestamp, and a SYN of a client that knows nothing of this connection",
+      { .flags = LAB_SYN, .seq = 101, .no_ts = true },
+      offsetof(struct stack_counters, tcp_challenged),
+      true },
     { "a reset beyond the window",
       { .flags = LAB_RST, .seq = 9000000 },
       offsetof(struct stack_counters, tcp_out_of_window),
@@ -91,7 +95,7 @@ static const struct order_row {
 static uint64_t thrown_away(const struct stack_counters *c)
 {
     return c->tcp_paws + c->tcp_out_of_window + c->tcp_duplicate + c->tcp_malformed + c->tcp_bad_ack +
-           c->tcp_checksum + c->tcp_unknown;
+           c->tcp_checksum + c->tcp_unknown + c->tcp_challenged;
 }
 
 static const char *order_wrong(const struct order_row *row)
@@ -365,6 +369,11 @@ static void after_24_days_of_silence_no_timestamp_is_old(
                  &(struct lab_seg){
                      .flags = LAB_ACK, .seq = 101, .ack = 1, .len = 50, .tsval = before - rows[i].back });
         assert_int_equal(lab->got, rows[i].taken ? 150 : 100);
+        lab_send(lab,
+                 &(struct lab_seg){
+                     .flags = LAB_ACK, .seq = 151, .ack = 1, .len = 50, .tsval = before - rows[i].back + 1 });
+        assert_int_equal(lab->got,
+                         rows[i].taken ? 200 : 100); /* from the first one on its clock counts again */
         lab_free(lab);
     }
 }

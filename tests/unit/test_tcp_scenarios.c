@@ -1,0 +1,233 @@
+/* test_tcp_scenarios.c - faces src/stack/tcp_*.c: situations that the test suites of other stacks ask about (gVisor's packetimpact
+ * and end-to-end tests, smoltcp, lwIP), as far as a passive opener meets them and no other test of ours has them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "lab_script.h"
+#include "stack/tcp_impl.h"
+
+#define MSS    1448u
+#define RTT_US 20000u
+
+static void ack_with_window(struct lab *lab, uint32_t ack, uint32_t wnd)
+{
+    lab_send(lab,
+             &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = ack, .wnd = wnd, .zero_wnd = wnd == 0 });
+}
+
+/* ---- a SYN that comes again, with less in it ------------------------------------------------------------- */
+
+static const uint8_t only_mss[] = { 2, 4, 5, 180 }, /* 1,460 */
+    no_scale[] = { 2, 4, 5, 180, 1, 1, 8, 10, 0, 15, 200, 0, 0, 0, 0, 0, 4, 2 };
+
+static const struct again_row {
+    const char *what;
+    const uint8_t *options; /* of the second SYN; NULL: as in the first */
+    size_t options_len;
+    uint8_t flags;
+    bool ts, sack, ws, ecn; /* agreed on in the end */
+} agains[] = {
+    { "nothing changed", NULL, 0, LAB_SYN | LAB_ECE | LAB_CWR, true, true, true, true },
+    { "without ECN, as Linux does", NULL, 0, LAB_SYN, true, true, true, false },
+    { "with nothing but the MSS", only_mss, sizeof(only_mss), LAB_SYN, false, false, false, false },
+    { "without a scale", no_scale, sizeof(no_scale), LAB_SYN | LAB_ECE | LAB_CWR, true, true, false, true },
+};
+
+static bool agreed(const struct lab *lab, const struct again_row *r)
+{
+    const struct lab_out *o = lab_last(lab);
+
+    return o->ts == r->ts && o->sack_ok == r->sack && (o->ws >= 0) == r->ws &&
+           ((o->flags & LAB_ECE) != 0) == r->ecn && o->mss == 1460;
+}
+
+/* @held: the SYN-ACK leaves after the second SYN; else after each. @late: the full SYN comes again behind the other one. */
+static const char *again_wrong(const struct again_row *r, bool held, bool late)
+{
+    const struct lab_seg first = { .flags = LAB_SYN | LAB_ECE | LAB_CWR };
+    const char *wrong = NULL;
+    struct lab_options o;
+    struct lab *lab;
+
+    lab_options_default(&o);
+    o.hold = held;
+    lab = lab_new(&o);
+    lab_send(lab, &first);
+    lab_run_us(lab, 500000);
+    lab_send(lab,
+             &(struct lab_seg){ .flags = r->flags, .options = r->options, .options_len = r->options_len });
+    if (late)
+        lab_send(lab, &first);
+    if (held) {
+        assert_int_equal(tcp_request_accept(lab->request, lab, &lab->conn), 0);
+        lab_batch(lab);
+    }
+    if (!agreed(lab, r))
+        wrong = "the SYN-ACK";
+    lab->opt.ts = r->ts;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .len = 100, .wnd = 1000 });
+    lab_write(lab, 1000);
+    if (lab->requests != 1 || lab->got != 100)
+        wrong = "the client was not understood";
+    else if (lab_info(lab).snd_wnd != (r->ws ? 1000u << 7 : 1000))
+        wrong = "the scale of its window";
+    else if ((lab_last(lab)->tos & 3) != (r->ecn ? 2 : 0))
+        wrong = "ECT on data";
+    lab_free(lab);
+    return wrong;
+}
+
+static void what_a_client_no_longer_asks_for_is_not_agreed_on(
+    void **state) /* tcp-stack.md SYN-1, SYN-4, SYN-6; RFC 3168 section 6.1.1.1 */
+{
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(agains) * 4; i++) {
+        const struct again_row *r = &agains[i / 4];
+        const char *why = again_wrong(r, i & 1, i & 2);
+
+        if (why == NULL)
+            continue;
+        print_error("%s%s%s: %s\n", r->what, i & 1 ? ", held" : "", i & 2 ? ", reordered" : "", why);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static void windows_are_not_scaled_when_we_do_not_offer_it(
+    void **state) /* tcp-stack.md WND-3; RFC 7323 section 2.2 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.config.window_scale = 0;
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
+    assert_int_equal(lab_last(lab)->ws, -1);
+    ack_with_window(lab, 1, 1000);
+    assert_int_equal(lab_info(lab).snd_wnd, 1000);
+    lab_free(lab);
+}
+
+/* ---- windows that close over what was sent --------------------------------------------------------------- */
+
+/* The client answers whatever comes within @seconds by saying again that its window is closed. */
+static void keep_it_closed(struct lab *lab, unsigned seconds)
+{
+    for (unsigned i = 0; i < 4 * seconds; i++) {
+        size_t before = lab->outs;
+
+        lab_run_us(lab, 250000);
+        if (lab->outs > before)
+            ack_with_window(lab, 1, 0);
+    }
+}
+
+static void a_window_that_closes_over_what_was_sent_is_probed_ever_less_often(
+    void **state) /* tcp-stack.md SND-3, ZWP-1; RFC 9293 section 3.8.6.1 */
+{
+    struct lab *lab = lab_open(RTT_US, NULL);
+
+    (void)state;
+    lab_write(lab, 5 * MSS);
+    ack_with_window(lab, 1, 0);
+    lab_clear(lab);
+    keep_it_closed(lab, 300);
+    assert_int_equal(lab->closes, 0);
+    assert_in_range(lab->outs, 8, 14); /* doubling from 220 ms to 60 s, and a loss probe */
+    for (size_t i = 0; i < lab->outs; i++)
+        assert_true(lab->out[i].len ==
+                    MSS); /* no black hole, although large segments are lost again and again */
+    lab_clear(lab);
+    ack_with_window(lab, 1, 65535);
+    lab_run_us(lab, 500000); /* one time-out, not what is left of the last pause */
+    assert_true(lab->outs > 0);
+    assert_int_equal(lab->out[0].seq, 1);
+    assert_int_equal(lab->out[0].len, MSS);
+    lab_free(lab);
+}
+
+static void a_fin_that_met_a_closed_window_comes_soon_after_it_opens(
+    void **state) /* tcp-stack.md CLS-3, ZWP-1 */
+{
+    struct lab *lab = lab_open(RTT_US, NULL);
+
+    (void)state;
+    ack_with_window(lab, 1, 0);
+    lab_shut_down(lab);
+    assert_int_equal(lab_count(lab, "FIN,ACK"), 1);
+    keep_it_closed(lab, 200);
+    assert_int_equal(lab->closes, 0);
+    lab_clear(lab);
+    ack_with_window(lab, 1, 65535);
+    lab_run_us(lab, 500000);
+    assert_in_range(lab_count(lab, "FIN,ACK"), 1, 2);
+    lab_free(lab);
+}
+
+/* ---- over, but not yet read ------------------------------------------------------------------------------ */
+
+static struct lab *closed_but_unread(bool we_first)
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    lab_options_default(&o);
+    o.stall = true;
+    o.config.keepalive_idle_ms = 10000;
+    lab = lab_connected(&o);
+    lab_data(lab, 1, 1, LAB_UP);
+    if (we_first) {
+        lab_shut_down(lab);
+        lab_client_fin(lab, 2);
+    } else {
+        lab_client_fin(lab, 1);
+        lab_shut_down(lab);
+        lab_ack(lab, 2 + LAB_UP, 2);
+    }
+    lab_clear(lab);
+    return lab;
+}
+
+static void what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end(
+    void **state) /* tcp-stack.md TW-1, KA-1; RFC 1337 */
+{
+    (void)state;
+    for (int we_first = 0; we_first <= 1; we_first++) {
+        struct lab *lab = closed_but_unread(we_first);
+
+        assert_string_equal(lab_info(lab).state, we_first ? "TIME-WAIT" : "CLOSED");
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = 2 + LAB_UP });
+        lab_run_us(lab, 60000000);
+        assert_int_equal(lab->outs, 0); /* nor is a client that has gone asked whether it lives */
+        assert_int_equal(lab->closes, 0);
+        lab_read(lab, SIZE_MAX);
+        lab_batch(lab);
+        assert_true(lab->eof && lab->got == LAB_UP);
+        assert_int_equal(lab->closes, 1);
+        assert_int_equal(lab->close_err, 0);
+        lab_free(lab);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_client_no_longer_asks_for_is_not_agreed_on),
+        cmocka_unit_test(windows_are_not_scaled_when_we_do_not_offer_it),
+        cmocka_unit_test(a_window_that_closes_over_what_was_sent_is_probed_ever_less_often),
+        cmocka_unit_test(a_fin_that_met_a_closed_window_comes_soon_after_it_opens),
+        cmocka_unit_test(what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
