@@ -148,7 +148,7 @@ def router(t, seconds, per_second):
     for x in lines:
         x.stop()
     t.note("%d flows, %d datagrams, %s SYNs: RSS at most %.1f MiB, the group %.1f of %d" % (
-        flows, swarm.sent, flood.lines[-1], watch.rss / MIB, watch.used / MIB, ROUTER / MIB))
+        flows, swarm.sent, flood.lines[-1].split()[0], watch.rss / MIB, watch.used / MIB, ROUTER / MIB))
     t.note("the others had %s of their rate" % ", ".join("%.0f %%" % (b / a * 100) for a, b in zip(alone, beside)))
     check_equal(group.killed(), 0, "processes ended for want of memory")
     check(watch.rss <= BUDGET, "RSS %.1f MiB with a budget of %d" % (watch.rss / MIB, BUDGET / MIB))

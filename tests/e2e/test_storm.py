@@ -14,30 +14,32 @@ from harness.wire import built, slow_wire
 HERE = os.path.dirname(os.path.abspath(__file__))
 SPOOFED = "10.99.0.0/16"
 HALF_OPEN = 2 * 4096          # of two shards: more than that, and cookies take over
+FIRST_RETRY, SECOND_RETRY = 1.0, 2.9      # seconds; Linux sends a SYN again after 1 and 3
 
 
 class Flood:
-    """SYNs from cli for some seconds; ask() connects honestly meanwhile."""
+    """SYNs for some seconds, from cli or straight into the gateway's device; ask_until_the_end() connects honestly meanwhile."""
 
-    def __init__(self, t, lab, source, ports, per_second, seconds):
-        self.lab, self.start = lab, time.monotonic()
-        self.process = Process(t, lab.cli, [built(t, "flood", os.path.join(HERE, "harness", "flood.c")), source, at.TARGET[0], ports,
-                                            str(per_second), str(seconds)], "flood")
+    def __init__(self, t, lab, source, ports, per_second, seconds, device=None):
+        self.lab = lab
+        self.process = Process(t, lab.gw if device else lab.cli,
+                               [built(t, "flood", os.path.join(HERE, "harness", "flood.c")), source, at.TARGET[0], ports,
+                                str(per_second), str(seconds)] + ([device] if device else []), "flood")
 
     def ask_until_the_end(self, address, port, source):
-        """How each honest connect ended, one every 50 ms at most."""
+        """How each honest connect ended and after how many seconds, one every 50 ms at most."""
         how = []
         while self.process.alive():
             begin = time.monotonic()
-            how.append(client.outcome(self.lab.cli, address, port, 10, source)[0])
+            how.append(client.outcome(self.lab.cli, address, port, 10, source))
             time.sleep(max(0, 0.05 - (time.monotonic() - begin)))     # the pace of the honest is part of the test
-        self.process.wait(1)
-        self.sent = int(self.process.lines[-1])
-        self.seconds = time.monotonic() - self.start
+        check_equal(self.process.wait(1), 0, "exit status of the flood")
+        sent, refused, cpu_ms = map(int, self.process.lines[-1].split())
+        self.sent, self.refused, self.cpu_s = sent, refused, cpu_ms / 1e3
         return how
 
 
-def flooded(t, source, ports, per_second, seconds, **more):
+def flooded(t, source, ports, per_second, seconds, device=None, **more):
     """A gateway under a flood: (the flood, what honest connects saw, counters that grew, RSS before and at most)."""
     lab = t.lab()
     lab.services()
@@ -45,8 +47,8 @@ def flooded(t, source, ports, per_second, seconds, **more):
     gw = lab.gateway(proxies=[servers.culvert_serve(lab)], log={"level": "warning"}, **more)
     client.download(lab.cli, at.TARGET[0], 1 << 20)
     gw.wait_no_flows()
-    before, rss = gw.status()["counters"], [gw.resources().rss_kib]
-    flood = Flood(t, lab, source, ports, per_second, seconds)
+    before, rss, cpu = gw.status()["counters"], [gw.resources().rss_kib], gw.resources().cpu_s
+    flood = Flood(t, lab, source, ports, per_second, seconds, device)
     ended = threading.Event()
 
     def watch():
@@ -55,27 +57,38 @@ def flooded(t, source, ports, per_second, seconds, **more):
     watcher = threading.Thread(target=watch)
     watcher.start()
     how = flood.ask_until_the_end(at.TARGET2[0], 7, at.CLI2[0])
+    flood.gateway_cpu_s = gw.resources().cpu_s - cpu
     ended.set()
     watcher.join()
     after = gw.settled_counters(30)
     n = {k: after[k] - before[k] for k in after}
-    opened = how.count("open")
-    t.note("%d SYNs in %.0f s, %d of them seen; honest connects: %d of %d open; upstream dials %d; RSS %d KiB before, %d at most"
-           % (flood.sent, flood.seconds, n["tcp.in"], opened, len(how), n["upstream.streams_opened"] + n["upstream.streams_failed"],
-              rss[0], max(rss)))
+    t.note("%.0f SYNs a second offered, %.0f taken by the device, %.0f read, %.0f cookies; CPU for a SYN: %.2f us the sender, %.2f the gateway"
+           % (flood.sent / seconds, (flood.sent - flood.refused) / seconds, n["tcp.in"] / seconds, n["tcp.syn_cookie"] / seconds,
+              flood.cpu_s / flood.sent * 1e6, flood.gateway_cpu_s / n["tcp.in"] * 1e6))
+    t.note("honest connects: %d of %d open, %d of them with one SYN sent again; upstream dials %d; RSS %d KiB before, %d at most"
+           % (sum(x == "open" and s < SECOND_RETRY for x, s in how), len(how),
+              sum(x == "open" and FIRST_RETRY <= s < SECOND_RETRY for x, s in how),
+              n["upstream.streams_opened"] + n["upstream.streams_failed"], rss[0], max(rss)))
     gw.check_alive()
     return flood, how, n, rss
+
+
+def check_honest(how):
+    """SYN-3: with one SYN sent again at most."""
+    good = sum(x == "open" and seconds < SECOND_RETRY for x, seconds in how)
+    check(good >= 0.99 * len(how), "%d of %d honest connects; %s" % (good, len(how), sorted(x for x in how if x[1] >= FIRST_RETRY)))
 
 
 @test("100,000 SYNs a second from nowhere for a minute: honest clients connect, nothing grows, nobody is dialled", rows=["T3", "SYN-3"],
       limit=180, long=True)
 def _(t):
-    flood, how, n, rss = flooded(t, SPOOFED, "7-7", 100000, 60)
+    """Where the machine has other work, the device's queue fills and the flood pauses: the rate that was met is in the note."""
+    flood, how, n, rss = flooded(t, SPOOFED, "7-7", 100000, 60, "tun0")
     check(n["tcp.in"] > 10 * HALF_OPEN, "only %d SYNs came: the test tests nothing" % n["tcp.in"])
     dials = n["upstream.streams_opened"] + n["upstream.streams_failed"]
     check(dials < 3 * HALF_OPEN + len(how), "%d upstream dials" % dials)
     check(n["tcp.syn_cookie"] > 0, "no cookie was sent")
-    check(how.count("open") >= 0.99 * len(how), "%d of %d honest connects: %s" % (how.count("open"), len(how), sorted(set(how))))
+    check_honest(how)
     check(max(rss[len(rss) // 2:]) <= max(rss[:len(rss) // 2]) * 1.05 + 2048, "RSS %d KiB in the second half" % max(rss))
 
 
@@ -84,7 +97,7 @@ def _(t):
     flood, how, n, rss = flooded(t, at.CLI[0] + "/32", "5-8", 10000, 30)
     check(n["tcp.in"] > 50000, "only %d SYNs came: the test tests nothing" % n["tcp.in"])
     check(n["tcp.half_open_limit"] > 0, "it never met its limit")
-    check(how.count("open") >= 0.99 * len(how), "%d of %d honest connects: %s" % (how.count("open"), len(how), sorted(set(how))))
+    check_honest(how)
 
 
 @test("one flow at line rate beside 1,000 small ones", rows=["R10"], limit=120, long=True)
