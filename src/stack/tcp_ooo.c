@@ -305,6 +305,9 @@ bool tcp_ooo_join(struct tcp_conn *c)
         struct interval *iv = &o->iv[0];
         uint32_t held = iv->end - iv->start, old = min_u32(c->rcv_nxt - iv->start, held);
 
+        if (old > 0 &&
+            !(c->flags & CONN_DSACK)) /* the segment in order brought it once more (RFC 2883 section 4.2) */
+            report_duplicate(c, iv->start, iv->start + old);
         o->bytes -= held;
         tcp_pieces_skip(c->s, &iv->pieces, old);
         pieces_join(&c->rcv, &iv->pieces);

@@ -232,6 +232,32 @@ static void duplicates_are_reported_first(void **state) /* ACK-3, RFC 2883 secti
     lab_free(lab);
 }
 
+static void what_fills_a_hole_and_more_is_a_duplicate_too(void **state) /* ACK-3, RFC 2883 section 4.2 */
+{
+    struct lab *lab = open_lab(false);
+
+    (void)state;
+    lab_data(lab, 501, 1, 400);
+    lab_data(lab, 1501, 1, 100);
+    lab_data(lab, 3001, 1, 100);
+    lab_data(lab, 1, 1, 2000); /* the hole, and both islands behind it once more: the first one is told */
+    assert_int_equal(lab_last(lab)->ack, 2001);
+    assert_int_equal(lab_last(lab)->sacks, 2);
+    assert_int_equal(lab_last(lab)->sack[0].start, 501);
+    assert_int_equal(lab_last(lab)->sack[0].end, 901);
+    assert_int_equal(lab_last(lab)->sack[1].start, 3001);
+    lab_data(lab, 2001, 1, 1050); /* half of the last one */
+    assert_int_equal(lab_last(lab)->ack, 3101);
+    assert_int_equal(lab_last(lab)->sacks, 1);
+    assert_int_equal(lab_last(lab)->sack[0].start, 3001);
+    assert_int_equal(lab_last(lab)->sack[0].end, 3051);
+    lab_data(lab, 3101, 1, 10); /* told once */
+    assert_int_equal(lab_last(lab)->sacks, 0);
+    assert_int_equal(lab->got, 3110);
+    assert_false(lab->got_wrong);
+    lab_free(lab);
+}
+
 /* ACK-3's matrix: five overlapping ranges in all 120 orders; the stream and the set of SACKs against a byte
  * map. */
 static bool order_works(const int *order)
@@ -245,8 +271,12 @@ static bool order_works(const int *order)
 
     for (int i = 0; i < 5 && ok; i++) {
         const struct lab_out *o;
-        uint32_t next = 1;
+        uint32_t next = 1, twice = range[order[i]].start, twice_end;
 
+        while (twice < range[order[i]].end && !have[twice])
+            twice++;
+        for (twice_end = twice; twice_end < range[order[i]].end && have[twice_end];)
+            twice_end++;
         lab_data(lab, range[order[i]].start, 1, range[order[i]].end - range[order[i]].start);
         for (uint32_t b = range[order[i]].start; b < range[order[i]].end; b++)
             have[b] = 1;
@@ -254,6 +284,8 @@ static bool order_works(const int *order)
             next++;
         o = lab_last(lab);
         ok = o != NULL && o->ack == next && lab->got == next - 1 && !lab->got_wrong;
+        if (ok && twice < twice_end) /* the first stretch that came twice comes first */
+            ok = o->sacks > 0 && o->sack[0].start == twice && o->sack[0].end == twice_end;
         for (int k = 0; ok && k < o->sacks; k++) {
             for (uint32_t b = o->sack[k].start; b < o->sack[k].end; b++)
                 ok = ok && have[b];
@@ -565,6 +597,7 @@ int main(void)
         cmocka_unit_test(a_hole_is_reported_newest_block_first),
         cmocka_unit_test(four_blocks_fit_without_timestamps),
         cmocka_unit_test(duplicates_are_reported_first),
+        cmocka_unit_test(what_fills_a_hole_and_more_is_a_duplicate_too),
         cmocka_unit_test(five_overlapping_ranges_in_every_order),
         cmocka_unit_test(at_most_128_islands_are_kept),
         cmocka_unit_test(what_was_sacked_is_never_dropped),
