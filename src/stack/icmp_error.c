@@ -280,30 +280,32 @@ static bool is_ours(struct stack *s, const struct packet *p, const struct quoted
     return ip_equal(&q->flow.target, &p->dst) && ip_may_send_from(s, &q->flow.target, NULL);
 }
 
+/* Return: true when it was for somebody here, or walks on to the shard that it may be for. */
+static bool about_flow(struct stack *s, const struct packet *p, const struct quoted *q,
+                       const struct icmp_error *e)
+{
+    uint32_t mtu = 0;
+
+    if (is_too_big(p->v6, e->type, e->code))
+        mtu = p->v6 ? e->word : e->word & 0xffff;
+    if (q->flow.proto == IP_PROTO_TCP)
+        return tcp_icmp_error(s, &q->flow, q->seq, p->v6, e->type, e->code, mtu) || stack_pass_on(s, p);
+    return q->flow.proto == IP_PROTO_UDP && mtu > 0 && /* UDP clients of ours have no use for others */
+           (udp_icmp_error(s, &q->flow, p->v6, mtu) || stack_pass_on(s, p));
+}
+
 /* The error's sender is whoever it likes to be; that it was sent to the address which the quoted packet came
  * from, and the quoted sequence number (tcp_icmp_error()), are what a stranger off the path has to guess (RFC
  * 5927 section 4). */
 void icmp_error_input(struct stack *s, const struct packet *p)
 {
     struct icmp_error e = { .type = p->l4[0], .code = p->l4[1], .word = get_be32(p->l4 + 4) };
-    uint32_t mtu = 0;
     struct quoted q;
 
-    if (!parse_quote(p, &q) || !is_ours(s, p, &q)) {
+    if (!parse_quote(p, &q) || !is_ours(s, p, &q))
         COUNT(s, icmp_ignored);
-        return;
-    }
-    if (is_too_big(p->v6, e.type, e.code))
-        mtu = p->v6 ? e.word : e.word & 0xffff;
-    if (q.flow.proto == IP_PROTO_TCP)
-        tcp_icmp_error(s, &q.flow, q.seq, p->v6, e.type, e.code, mtu);
-    else if (q.flow.proto == IP_PROTO_UDP)
-        udp_icmp_error(s, &q.flow, p->v6, mtu);
     else if (q.flow.proto == (p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP))
         quoted_echo(s, p, &q, &e);
-    else
+    else if (!about_flow(s, p, &q, &e))
         COUNT(s, icmp_ignored);
-    if (q.flow.proto == IP_PROTO_TCP || (q.flow.proto == IP_PROTO_UDP && mtu > 0))
-        stack_pass_on(
-            s, p); /* the flow may be another shard's; where it is not known the error is without effect */
 }

@@ -115,15 +115,13 @@ bool icmp_send_error(struct stack *s, const struct packet *p, enum stack_reject 
 bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uint8_t *l4, size_t l4_len,
                          const struct ip_addr *offender, enum stack_reject why, uint32_t mtu);
 
-/* Fill one row of the pool table; returns 1, or 0 when there is no room. */
-
 /* ---- doors between the halves -------------------------------------------------------------------------- */
 
 void tcp_input(struct stack *s,
                struct packet *p); /* TCP header not yet looked at; may take references on p->slot */
 /* An ICMP error whose quote names a TCP flow of ours (ICM-1..3): type and code, too-big's MTU, the quoted
- * sequence number. */
-void tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
+ * sequence number. False: this shard has no such connection. */
+bool tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
                     uint8_t code, uint32_t mtu);
 void tcp_batch_end(struct stack *s); /* callbacks, then output, for connections touched since the last call */
 bool tcp_batch_pending(const struct stack *s);
@@ -135,9 +133,8 @@ void tcp_mtu_changed(struct stack *s);
 bool tcp_trim(struct stack *s, slab_give_back_fn *give_back, void *arg); /* as stack_trim(), for its tables */
 
 void udp_input(struct stack *s, struct packet *p);
-/* A too-big whose quote names a mapping of ours; @mtu 0: another error, which UDP clients of ours have no use
- * for. */
-void udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu);
+/* A too-big whose quote names a mapping of ours. False: this shard has no such mapping. */
+bool udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu);
 void icmp_input(struct stack *s, struct packet *p);
 
 /* Pass a packet to another shard. STR-2: TCP that this shard does not know walks on until it is back at its

@@ -57,20 +57,21 @@ static void too_big(struct tcp_conn *c, uint32_t mtu)
     tcp_ready(c);
 }
 
-void tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
+bool tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
                     uint8_t code, uint32_t mtu)
 {
     struct tcp_owner o = tcp_find(s->tcp, flow, tcp_hash(s, flow));
     struct tcp_conn *c = o.conn;
 
-    if (o.kind != OWNER_CONN || seq_lt(quoted_seq, c->snd_una) || !seq_lt(quoted_seq, c->snd_nxt)) {
+    if (o.kind != OWNER_CONN)
+        return false;
+    if (seq_lt(quoted_seq, c->snd_una) || !seq_lt(quoted_seq, c->snd_nxt))
         COUNT(s, icmp_ignored);
-        return;
-    }
-    if (is_too_big(v6, type, code))
+    else if (is_too_big(v6, type, code))
         too_big(c, mtu);
     else if (c->state == TCPS_SYN_RECEIVED && is_hard(v6, type, code))
         tcp_conn_die(c, -ECONNRESET, false);
     else
         COUNT(s, icmp_ignored);
+    return true;
 }

@@ -339,20 +339,19 @@ void udp_request_first(const struct udp_request *r, struct udp_datagram *out)
 
 /* RFC 8201 section 5.2: the client is who says it, and no less than every link of IPv6 has. A mapping that is
  * handed from shard to shard keeps what its owner knows. */
-void udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu)
+bool udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu)
 {
     struct udp_node *n = find(s->udp, flow);
 
-    if (n == NULL || !n->open || mtu == 0) {
-        COUNT(s, icmp_ignored);
-        return;
-    }
+    if (n == NULL || !n->open)
+        return false;
     if (mtu < (v6 ? UDP_PATH_MTU_MIN6 : UDP_PATH_MTU_MIN4))
         mtu = v6 ? UDP_PATH_MTU_MIN6 : UDP_PATH_MTU_MIN4;
-    if (n->path_mtu != 0 && mtu > n->path_mtu)
-        return;
-    n->path_mtu = mtu;
-    n->path_mtu_us = s->now_us;
+    if (n->path_mtu == 0 || mtu <= n->path_mtu) {
+        n->path_mtu = mtu;
+        n->path_mtu_us = s->now_us;
+    }
+    return true;
 }
 
 void udp_request_set_user(struct udp_request *r, void *user)

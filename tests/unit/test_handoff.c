@@ -190,7 +190,16 @@ static void a_syn_stays_where_it_arrived(void **state) /* tcp-stack.md STR-1 */
     assert_int_equal(rig->shard[3]->tcp_requests, 1);
 }
 
-static void an_error_about_a_flow_walks_past_every_shard(void **state) /* tcp-stack.md STR-2 */
+static unsigned ignored(const struct rig *rig)
+{
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < SHARDS; i++)
+        n += (unsigned)ip_lab_count(rig->shard[i], "icmp.ignored");
+    return n;
+}
+
+static void an_error_about_no_flow_walks_past_every_shard(void **state) /* tcp-stack.md STR-2 */
 {
     struct rig *rig = *state;
     struct pkt quoted;
@@ -201,6 +210,29 @@ static void an_error_about_a_flow_walks_past_every_shard(void **state) /* tcp-st
     assert_int_equal(carry(rig), SHARDS - 1);
     for (uint32_t i = 0; i < SHARDS; i++)
         assert_int_equal(ip_lab_count(rig->shard[i], "icmp.in"), 1);
+    assert_int_equal(ignored(rig), 1); /* by the last one */
+}
+
+/* The budget of walks is for what is not known where it arrives. */
+static void an_error_ends_its_walk_at_the_shard_that_it_is_for(void **state) /* tcp-stack.md STR-2 */
+{
+    struct rig *rig = *state;
+    struct pkt quoted;
+
+    pkt_udp(&pkt, LAB_CLIENT, 4000, LAB_TARGET, 53, "x", 1);
+    ip_lab_input(rig->shard[0], &pkt);
+    carry(rig);
+    pkt_udp(&quoted, LAB_TARGET, 53, LAB_CLIENT, 4000, "payload", 7);
+    pkt_icmp(&pkt, LAB_CLIENT, LAB_TARGET, 3, 4, 1400, quoted.data, quoted.len);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        uint32_t steps = 0;
+
+        while (stack_udp_count(rig->shard[(i + steps) % SHARDS]->s) == 0)
+            steps++;
+        ip_lab_input(rig->shard[i], &pkt);
+        assert_int_equal(carry(rig), steps);
+    }
+    assert_int_equal(ignored(rig), 0);
 }
 
 /* icmp.md F10: pieces and whole requests of any id, wherever they arrive, meet in one shard. */
@@ -278,7 +310,8 @@ int main(void)
         T(fragments_are_joined_where_they_arrive_and_then_handed_on),
         T(an_unknown_segment_asks_every_shard_once_and_is_refused_once),
         T(a_syn_stays_where_it_arrived),
-        T(an_error_about_a_flow_walks_past_every_shard),
+        T(an_error_about_no_flow_walks_past_every_shard),
+        T(an_error_ends_its_walk_at_the_shard_that_it_is_for),
         T(echo_between_two_addresses_meets_in_one_shard),
         T(a_full_ring_drops_and_counts_and_sends_nothing),
         T(walks_have_a_budget),
