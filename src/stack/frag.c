@@ -21,6 +21,9 @@
 #define TABLE_PLACES  256
 #define QUOTE_MAX     1232 /* of an ICMPv6 error; IPv4's is smaller */
 
+enum { V6_PAYLOAD_LEN_AT = 4, FRAG_OFFSET_AT = 2 };     /* in their headers */
+enum { PROBLEM_FIELD = 0, PROBLEM_FIRST_FRAGMENT = 3 }; /* RFC 4443 section 3.4, RFC 7112 section 5 */
+
 /* In a log: this, the piece's bytes, and up to 3 bytes that keep the next one aligned. */
 struct piece {
     uint16_t unit, len;
@@ -456,13 +459,30 @@ static bool has_all_headers(struct stack *s, const struct packet *p, const struc
     return false;
 }
 
+/* IPv6 wants the sender to know what is wrong with a piece, later ones not excepted. */
+static bool refuse(struct stack *s, const struct packet *p, const struct fragment *f, uint8_t code,
+                   size_t pointer)
+{
+    struct packet told = *p;
+
+    told.proto = f->offset == 0 ? f->next : NEXT_NONE; /* an error about an error is not answered */
+    if (p->v6)
+        icmp_send_raw(s, &told, ICMP6_PARAM_PROBLEM, code, (uint32_t)pointer);
+    return false;
+}
+
+/* RFC 791 section 3.2, RFC 8200 section 4.5: there also what the answers point at. */
 static bool is_well_formed(struct stack *s, const struct packet *p, const struct fragment *f)
 {
     size_t before = p->v6 ? 0 : (size_t)(p->l4 - p->ip);
 
-    if (p->l4_len == 0 || (f->more && p->l4_len % 8 != 0) || before + f->offset + p->l4_len > IP_MAX)
+    if (p->l4_len == 0 || p->meta.gso != PKT_GSO_NONE)
         return false;
-    return p->meta.gso == PKT_GSO_NONE && (f->offset != 0 || has_all_headers(s, p, f));
+    if (f->more && p->l4_len % 8 != 0)
+        return refuse(s, p, f, PROBLEM_FIELD, V6_PAYLOAD_LEN_AT);
+    if (before + f->offset + p->l4_len > IP_MAX)
+        return refuse(s, p, f, PROBLEM_FIELD, (size_t)(p->l4 - p->ip) - FRAG_HEADER + FRAG_OFFSET_AT);
+    return f->offset != 0 || has_all_headers(s, p, f) || refuse(s, p, f, PROBLEM_FIRST_FRAGMENT, 0);
 }
 
 void frag_input(struct stack *s, struct packet *p, const struct fragment *f)

@@ -291,6 +291,62 @@ static void unknown_protocols_point_at_their_number(void **state) /* faults.md P
     assert_int_equal(run(lab).problem, -1);
 }
 
+/* One piece of a datagram of IPv6; @options: destination options stand between the fragment header and UDP. */
+static const struct piece_row {
+    const char *what;
+    size_t offset, len;
+    bool more, options;
+    int code; /* of the parameter problem; -1: none */
+    uint32_t pointer;
+} pieces[] = {
+    { "a first one of 9 bytes", 0, 9, true, false, 0, 4 },
+    { "a later one of 9 bytes", 800, 9, true, false, 0, 4 },
+    { "a last one of 9 bytes", 800, 9, false, false, -1, 0 },
+    { "the end beyond 65,535", 65528, 16, true, false, 0, 42 },
+    { "the end just beyond 65,535", 65528, 8, false, false, 0, 42 },
+    { "the end at 65,535", 65528, 7, false, false, -1, 0 },
+    { "options without what follows", 0, 8, true, true, 3, 0 },
+    { "half of the options", 0, 16, true, true, 3, 0 },
+    { "options without UDP's header", 0, 24, true, true, 3, 0 },
+    { "options and UDP's header", 0, 32, true, true, -1, 0 },
+};
+
+static bool piece_row_holds(struct ip_lab *lab, const struct piece_row *r, uint32_t id)
+{
+    static const uint8_t options[24] = { IP_PROTO_UDP, 2, 1, 20 }, data[1000];
+    static struct pkt whole, piece;
+    struct pkt_view v = { 0 };
+    bool ok;
+
+    pkt_udp(&whole, LAB_CLIENT6, 4000, LAB_TARGET6, 53, data, sizeof(data));
+    if (r->options)
+        pkt_insert_ext(&whole, 60, options, sizeof(options), 0);
+    whole.l4 = 40;
+    pkt_fragment(&whole, r->offset < 65528 ? r->offset : 0, r->len, r->more, id, &piece);
+    put_be16(piece.data + 42, (uint16_t)(r->offset | r->more));
+    ip_lab_clear(lab);
+    ip_lab_input(lab, &piece);
+    if (lab->outs > 0)
+        v = ip_lab_out(lab, 0);
+    ok = r->code < 0 ? lab->outs == 0
+                     : lab->outs == 1 && v.type == 4 && v.code == r->code && v.word == r->pointer &&
+                           v.len == piece.len && memcmp(v.data, piece.data, v.len) == 0;
+    if (!ok)
+        print_error("%s: %zu answers, type %u code %u pointer %u\n", r->what, lab->outs, v.type, v.code,
+                    v.word);
+    return ok;
+}
+
+static void what_is_wrong_with_a_piece_is_told(
+    void **state) /* RFC 8200 section 4.5, RFC 7112 section 5; tcp-stack.md IP-5 */
+{
+    int wrong = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(pieces); i++)
+        wrong += !piece_row_holds(*state, &pieces[i], (uint32_t)(500 + i));
+    assert_int_equal(wrong, 0);
+}
+
 static void parameter_problems_are_limited(void **state) /* faults.md P9: rate-limited */
 {
     struct ip_lab *lab = *state;
@@ -317,6 +373,7 @@ int main(void)
         T(options_that_run_past_their_header_are_dropped),
         T(jumbograms_are_dropped),
         T(unknown_protocols_point_at_their_number),
+        T(what_is_wrong_with_a_piece_is_told),
         T(parameter_problems_are_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
