@@ -219,7 +219,6 @@ struct dns_pending { /* a question that came as a datagram */
     struct dns_pending *next;
     struct dns_ask *ask;
     struct ip_port shown; /* whom the client asked */
-    bool over;            /* its reply has run */
 };
 
 /* ---- names of flows ------------------------------------------------------------------------------------------------- */

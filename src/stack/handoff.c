@@ -6,7 +6,6 @@
 #include "ip_impl.h"
 
 #define WALKS_PER_SECOND 10000
-#define WALK_BURST       1000
 
 static void hand_over(struct stack *s, const struct packet *p, uint32_t shard)
 {

@@ -16,7 +16,6 @@
 #define SHARDS_MAX    65535 /* an echo token has 16 bits for its shard */
 #define TOKEN_MS_MIN  1000
 #define TOKEN_MS_MAX  60000
-#define WALK_BURST    1000 /* tokens of the hand-off budget that may be saved up */
 
 void stack_config_defaults(struct stack_config *c)
 {

@@ -137,6 +137,7 @@ void udp_input(struct stack *s, struct packet *p);
 bool udp_icmp_error(struct stack *s, const struct flow_key *flow, bool v6, uint32_t mtu);
 void icmp_input(struct stack *s, struct packet *p);
 
+#define WALK_BURST 1000 /* walks that may be saved up of what a second allows (handoff.c) */
 /* Pass a packet to another shard. STR-2: TCP that this shard does not know walks on until it is back at its
  * origin.
  * Return: true when it is out of our hands (or dropped because a ring is full, counted); false: it has come

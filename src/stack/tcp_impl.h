@@ -490,7 +490,7 @@ uint32_t tcp_pmtu_get(struct stack *s, const struct ip_addr *client); /* never a
 void tcp_pmtu_set(struct stack *s, const struct ip_addr *client, uint32_t mtu);
 
 /* tcp_request.c */
-void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
+void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow,
                      const struct tcp_seg *seg, uint32_t iss_above);
 void tcp_request_input(struct stack *s, struct tcp_request *r, const struct packet *p,
                        const struct tcp_seg *seg);

@@ -305,11 +305,11 @@ static bool parse_segment(struct stack *s, const struct packet *p, struct tcp_se
 
 /* RFC 9293 section 3.10.7.2: RST ignored, ACK answered with RST, SYN taken, anything else dropped. Every
  * address listens. */
-static void input_unknown(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
+static void input_unknown(struct stack *s, const struct packet *p, const struct flow_key *flow,
                           const struct tcp_seg *seg)
 {
     if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
-        tcp_request_syn(s, p, flow, hash, seg, 0);
+        tcp_request_syn(s, p, flow, seg, 0);
         return;
     }
     if (tcp_request_cookie_ack(s, p, flow, seg))
@@ -329,7 +329,6 @@ void tcp_input(struct stack *s, struct packet *p)
     struct tcp_owner owner;
     struct tcp_seg seg;
     uint32_t iss_above;
-    uint64_t hash;
 
     COUNT(s, tcp_in);
     if (!parse_segment(s, p, &seg))
@@ -338,8 +337,7 @@ void tcp_input(struct stack *s, struct packet *p)
         COUNT(s, tcp_super_in);
     flow.client_port = get_be16(p->l4);
     flow.target_port = get_be16(p->l4 + 2);
-    hash = tcp_hash(s, &flow);
-    owner = tcp_find(s->tcp, &flow, hash);
+    owner = tcp_find(s->tcp, &flow, tcp_hash(s, &flow));
     switch (owner.kind) {
     case OWNER_CONN:
         tcp_conn_input(owner.conn, &seg);
@@ -351,10 +349,10 @@ void tcp_input(struct stack *s, struct packet *p)
         break;
     case OWNER_TW:
         if (tcp_tw_input(s, owner.tw, &seg, &iss_above))
-            tcp_request_syn(s, p, &flow, hash, &seg, iss_above);
+            tcp_request_syn(s, p, &flow, &seg, iss_above);
         break;
     case OWNER_NONE:
-        input_unknown(s, p, &flow, hash, &seg);
+        input_unknown(s, p, &flow, &seg);
         break;
     }
 }

@@ -195,12 +195,11 @@ static bool is_refused(struct stack *s)
     return true;
 }
 
-void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow, uint64_t hash,
+void tcp_request_syn(struct stack *s, const struct packet *p, const struct flow_key *flow,
                      const struct tcp_seg *seg, uint32_t iss_above)
 {
     struct tcp_request r = { .s = s };
 
-    (void)hash;
     if (is_refused(s))
         return;
     tcp_orphan_make_room(s);
@@ -279,7 +278,7 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
             request_again(r, seg);
     } else {
         request_ends(r, REQUEST_RESET);
-        tcp_request_syn(s, p, &flow, tcp_hash(s, &flow), seg, 0);
+        tcp_request_syn(s, p, &flow, seg, 0);
     }
 }
 
