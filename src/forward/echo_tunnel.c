@@ -5,7 +5,7 @@
  * table, 4 count the flows that had this place, so a late answer to an older one finds nobody. It stays with the way out that it
  * took first, and moves when that one is no longer well or no longer the rule's: then it is given an id anew (T12, T16). A flow lives
  * for 10 s after its last request or answer; when the table is full the one that was idle longest makes way, if it was idle for
- * a second at least. We are one router: the hop limit goes down by one here, and one that ends here is told so.
+ * a second at least, and when one client has half of it the one of its own (as in the echo proxy, X12). We are one router: the hop limit goes down by one here, and one that ends here is told so.
  *
  * What always holds. A request that the tunnel does not take gets what `on-down` or `on-unsupported` says, never a reply of
  * our own making because something failed, and never another way out (T11, M17). Only what the far end sends is an answer. */
@@ -16,7 +16,7 @@
 #define FLOW_IDLE_US  (10 * 1000000ull)
 #define FLOW_EVICT_US (1 * 1000000ull)
 
-enum { FLOWS_MAX = 4096, BUCKETS = 1024 };
+enum { FLOWS_MAX = 4096, BUCKETS = 1024, CLIENTS = 1024 };
 
 struct tunnel_flow {
     struct tunnel_flow *next_hash;
@@ -27,7 +27,8 @@ struct tunnel_flow {
     uint64_t used_us, sent_us;
     uint16_t seq; /* that was sent last */
     uint16_t id;
-    uint8_t turn; /* 0 to 15: how often this place was given */
+    uint16_t client; /* whose it is: a place in `of_client` */
+    uint8_t turn;    /* 0 to 15: how often this place was given */
     bool live;
 };
 
@@ -37,6 +38,8 @@ struct echo_tunnel {
     struct tunnel_flow *newest, *oldest;
     struct tunnel_flow *free_list; /* through next_hash */
     uint32_t touched, live;
+    uint16_t
+        of_client[CLIENTS]; /* live ones, by keyed hash of the client's address: two in one place share it */
 };
 
 static struct tunnel_flow **bucket_of(struct forward *f, const struct flow_key *key)
@@ -87,6 +90,7 @@ static void drop_flow(struct forward *f, struct tunnel_flow *w)
     upstream_unref(w->by);
     upstream_unref(w->up);
     w->live = false;
+    f->tunnel->of_client[w->client]--;
     w->next_hash = f->tunnel->free_list;
     f->tunnel->free_list = w;
     f->tunnel->live--;
@@ -130,17 +134,41 @@ bool echo_tunnel_trim(struct forward *f)
     return t && t->live > 0;
 }
 
-static struct tunnel_flow *new_flow(struct forward *f, const struct flow_key *key)
+/* Of all, or of one client. */
+static struct tunnel_flow *longest_idle(const struct echo_tunnel *t, bool any, uint16_t client)
+{
+    struct tunnel_flow *w = t->oldest;
+
+    while (w && !any && w->client != client)
+        w = w->newer;
+    return w;
+}
+
+/* Return: false: there is no room for one more flow of this client. */
+static bool make_room(struct forward *f, uint16_t client)
 {
     struct echo_tunnel *t = f->tunnel;
-    uint64_t now_us = loop_now_us(f->loop);
-    uint32_t limit = f->opt.echo_max_flows < FLOWS_MAX ? f->opt.echo_max_flows : FLOWS_MAX;
+    uint64_t part = share_equal(f, f->opt.echo_max_flows), limit = part < FLOWS_MAX ? part : FLOWS_MAX;
+    bool has_half = t->of_client[client] >= (limit + 1) / 2;
+    struct tunnel_flow *w;
+
+    if (t->live < limit && !has_half)
+        return true;
+    w = longest_idle(t, !has_half, client);
+    if (!w || loop_now_us(f->loop) - w->used_us < FLOW_EVICT_US)
+        return false;
+    drop_flow(f, w);
+    return true;
+}
+
+static struct tunnel_flow *new_flow(struct forward *f, const struct flow_key *key)
+{
+    uint16_t client = (uint16_t)(hash_bytes(&f->source_key, &key->client, sizeof(key->client)) % CLIENTS);
+    struct echo_tunnel *t = f->tunnel;
     struct tunnel_flow **bucket, *w;
 
     echo_tunnel_trim(f);
-    if (t->live >= limit && t->oldest && now_us - t->oldest->used_us >= FLOW_EVICT_US)
-        drop_flow(f, t->oldest);
-    if (t->live >= limit)
+    if (!make_room(f, client))
         return NULL;
     w = t->free_list;
     if (w)
@@ -148,8 +176,10 @@ static struct tunnel_flow *new_flow(struct forward *f, const struct flow_key *ke
     else
         w = &t->flows[t->touched++];
     w->key = *key;
-    w->used_us = now_us;
+    w->used_us = loop_now_us(f->loop);
     w->live = true;
+    w->client = client;
+    t->of_client[client]++;
     bucket = bucket_of(f, key);
     w->next_hash = *bucket;
     *bucket = w;
