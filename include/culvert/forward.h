@@ -267,6 +267,7 @@ bool forward_end_flow(struct forward *f, uint64_t id);
     X(udp_idle_evicted, "flow.udp_idle_evicted") \
     X(rejected, "flow.rejected") \
     X(regex_limit, "rules.regex_limit") \
+    X(undecided, "flow.undecided") \
     X(dropped, "flow.dropped") \
     X(limit_tcp, "flow.limit_tcp") \
     X(limit_udp, "flow.limit_udp") \

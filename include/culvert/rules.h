@@ -120,10 +120,6 @@ struct rule_flow {
     struct ip_port client;
     /* The name (as host_name_normalise() makes it) is for domain rules; the address may stand beside it, or be none. */
     struct host_port target;
-    /* Beside target.addr, of a name that was looked up; borrowed. A condition about the target's address holds if it does for one of
-     * them all: which one is dialled shows later. */
-    const struct ip_addr *more_addrs;
-    size_t n_more_addrs;
     enum ip_proto proto;
     const char *process; /* path of the program; NULL: not known */
     const char *in_name; /* interface; NULL: none */
@@ -133,7 +129,8 @@ struct rule_flow {
     uint8_t settled;
 };
 
-#define RULE_IMPLICIT UINT32_MAX
+#define RULE_IMPLICIT  UINT32_MAX
+#define RULE_ADDRS_MAX 16 /* of one name */
 
 struct rule_verdict {
     uint32_t target; /* as given in struct rule */
@@ -151,6 +148,14 @@ void rules_match(const struct rules *r, const struct rule_flow *flow, struct rul
 /** rules_match_counted() - the same; @visited grows by the places of the indexes and the rules that were looked at */
 void rules_match_counted(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out,
                          uint64_t *visited);
+
+/** rules_match_any() - the same for a name that was looked up: each of its addresses is judged by itself, as target.addr, and the first
+ * rule that takes one of them has the flow [any]
+ * @n:    at most RULE_ADDRS_MAX; 0: as rules_match()
+ * @fits: bit i: addrs[i] by itself goes to the verdict's target. The others go elsewhere: whoever dials by this verdict must not
+ *        dial them. Cost: that of @n matches. */
+void rules_match_any(const struct rules *r, const struct rule_flow *flow, const struct ip_addr *addrs,
+                     size_t n, struct rule_verdict *out, uint32_t *fits);
 
 enum rule_answer { RULE_NO, RULE_YES, RULE_UNKNOWN };
 

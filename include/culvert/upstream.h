@@ -251,6 +251,18 @@ struct up_stream;
  * Return: 0; -EMFILE or -ENOMEM or -EINVAL (a name that no SOCKS server may see, faults.md S10), then no callback at all. */
 int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
                    const struct up_stream_events *events, void *arg, struct up_stream **out);
+/* The addresses of a name, by an answer that the caller has: no other may be dialled from here. */
+struct up_known {
+    const struct ip_addr *addrs; /* in the resolver's order */
+    size_t n;
+    int err; /* n is 0: why it has none, as up_resolved_fn says it */
+};
+/** up_stream_open_known() - the same for a name that the caller has looked up: DIRECT, as a group's member too, dials one of
+ * @known and asks nobody; a proxy gets the name, as ever
+ * @known: copied; NULL: as up_stream_open() */
+int up_stream_open_known(struct up_env *env, struct upstream *up, const struct host_port *dst,
+                         const struct up_known *known, uint64_t timeout_us,
+                         const struct up_stream_events *events, void *arg, struct up_stream **out);
 /** up_stream_recv() - up to @len bytes into the caller's memory. Return: bytes; 0 their FIN; -EAGAIN; -errno it broke
  * After sendv failed, what had arrived before can still be read; then comes the error, never a 0 (faults.md G8, S17). */
 ssize_t up_stream_recv(struct up_stream *s, void *to, size_t len);

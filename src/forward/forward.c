@@ -269,10 +269,10 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->queries, sizeof(struct dns_carried), 1024)) != 0 ||
         (r = slab_init(&f->pending, sizeof(struct dns_pending), 4096)) != 0 ||
         (r = dns_sessions_init(&f->sessions)) != 0 ||
-        (r = slab_init(&f->owners, sizeof(struct owner), FLOW_OWNERS_MAX)) != 0 ||
+        (r = slab_init(&f->owners, sizeof(struct owner), FLOW_OWNERS_MAX + o->max_udp)) != 0 ||
         (r = slab_init(&f->echoes, sizeof(struct echo_wait), 4096)) != 0 ||
         (r = slab_init(&f->probes, sizeof(struct echo_probe), ECHO_PROBES_MAX)) != 0 ||
-        (r = udp_sniff_init(f)) != 0)
+        (r = udp_waits_init(f)) != 0)
         return r;
     return 0;
 }
@@ -488,7 +488,8 @@ static const char *tcp_state_text(uint8_t state)
     static const char *const text[] = {
         [TCP_FLOW_FREE] = "free",       [TCP_FLOW_OPENING] = "opening", [TCP_FLOW_ACCEPT] = "opening",
         [TCP_FLOW_DIALING] = "opening", [TCP_FLOW_OPEN] = "open",       [TCP_FLOW_DRAIN] = "closing",
-        [TCP_FLOW_SNIFF] = "opening",   [TCP_FLOW_ASK] = "opening",     [TCP_FLOW_DNS] = "open",
+        [TCP_FLOW_SNIFF] = "opening",   [TCP_FLOW_ASK] = "opening",     [TCP_FLOW_EARLY] = "opening",
+        [TCP_FLOW_DNS] = "open",
     };
 
     return text[state];
@@ -502,9 +503,7 @@ static const struct upstream *way_of(const struct ways *w, uint32_t target, cons
 
 static const struct upstream *way_of_tcp(const struct tcp_flow *t)
 {
-    bool dialled = t->state != TCP_FLOW_DNS && t->state != TCP_FLOW_ASK && t->up;
-
-    return way_of(t->ways, t->target, dialled ? up_stream_way(t->up) : NULL);
+    return way_of(t->ways, t->target, tcp_flow_has_up(t) ? up_stream_way(t->up) : NULL);
 }
 
 static bool has_left(const struct forward *f, const struct ways *w, const struct upstream *way)

@@ -83,6 +83,7 @@ enum tcp_flow_state {
     TCP_FLOW_FREE,    /* a slab's free object */
     TCP_FLOW_OPENING, /* the client's SYN is held, the upstream is being opened */
     TCP_FLOW_ACCEPT,  /* our SYN-ACK is out */
+    TCP_FLOW_EARLY, /* the same, and `owner` knows the addresses that are to be dialled when the client is there */
     TCP_FLOW_DIALING, /* accepted early: the client may send, the upstream is being opened */
     TCP_FLOW_OPEN,
     TCP_FLOW_DRAIN, /* the upstream broke: what was read is still delivered, then RST (tcp-stack.md CLS-2) */
@@ -107,7 +108,7 @@ struct tcp_flow {
     union {
         struct up_stream *up;    /* NULL once closed */
         struct dns_session *dns; /* TCP_FLOW_DNS */
-        struct owner *owner;     /* TCP_FLOW_ASK */
+        struct owner *owner;     /* TCP_FLOW_ASK, TCP_FLOW_EARLY */
     };
     union {
         struct source *source;
@@ -123,6 +124,15 @@ struct tcp_flow {
     uint32_t started_ms, active_ms; /* since the forwarder began */
 };
 static_assert(sizeof(void *) != 8 || sizeof(struct tcp_flow) <= 80, "an idle flow is cheap (PERF-9)");
+
+static inline bool tcp_flow_has_owner(const struct tcp_flow *t)
+{
+    return t->state == TCP_FLOW_ASK || t->state == TCP_FLOW_EARLY;
+}
+static inline bool tcp_flow_has_up(const struct tcp_flow *t)
+{
+    return t->state != TCP_FLOW_DNS && !tcp_flow_has_owner(t) && t->up != NULL;
+}
 
 /* ---- a UDP mapping: one client port, one association for each way out that its datagrams take -------------------- */
 
@@ -168,6 +178,10 @@ struct udp_assoc {
     /* Its one target is a fake address: it has the association to itself, so that replies find back. */
     bool faked;
     struct ip_port fake;
+    /* The rules looked at the addresses of its name: from here it is `real`, one that they let go this way, or nothing at all. */
+    bool pinned;
+    struct ip_addr real; /* none: the name had no address, at that time */
+    uint32_t pinned_ms;
     /* of the client's latest datagram; what a reply without source is taken to come from */
     struct ip_port last_target;
 };
@@ -184,8 +198,8 @@ struct udp_flow {
     struct source *source;
     struct owner *owner; /* NULL: nobody asks for it */
     struct udp_assoc *assocs;
-    struct udp_look *looks;      /* targets that were, or are, looked at for a name */
-    struct udp_assoc *last;      /* the one that the previous datagram used */
+    struct udp_look *looks; /* targets that wait for what decides, or were decided by a name that they told */
+    struct udp_assoc *last; /* the one that the previous datagram used */
     struct ip_port last_decided; /* the target that `last` was chosen for */
     struct dns_carried *queries; /* DNS over TCP under way */
     struct dns_pending *asked;   /* questions that are answered here */
@@ -281,30 +295,41 @@ struct echo_probe { /* of one way out: a question under way, and who waits for i
 
 /* ---- who opened a flow (owner.c) ------------------------------------------------------------------------------------------ */
 
-#define FLOW_OWNERS_MAX 4096 /* of a worker: open questions, and UDP mappings that keep theirs */
-#define OWNER_ASKABLE                                                                                        \
-    (RULE_NEEDS_UID | RULE_NEEDS_PROCESS | RULE_NEEDS_ADDRESS) /* a name is sniffed, not asked for */
+#define FLOW_OWNERS_MAX 4096 /* of a worker: open questions, beside UDP mappings, which keep theirs */
+#define OWNER_NEEDS     (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)
+#define OWNER_ASKABLE   (OWNER_NEEDS | RULE_NEEDS_ADDRESS) /* a name is sniffed, not asked for */
+struct name_ask { /* the addresses behind a flow's name, for rules about them and for the dial */
+    void (*answered)(struct name_ask *a);
+    struct up_resolve *query;
+    bool asked;     /* there was a question; then what is known now is all that will be */
+    bool resolving; /* it is under way */
+    bool asking;    /* up_resolve_name() has not returned yet */
+    int err;        /* there is no address: why */
+    size_t n;
+    struct ip_addr addrs[RESOLVER_ADDRS_MAX]; /* once the rules have decided: those that may be dialled */
+    char name[256];
+};
+/** name_ask() - look @name up (NULL: none, then it has no address)
+ * Return: true: @answered follows, unless name_ask_cancel() comes first; false: what is known is there. */
+bool name_ask(struct forward *f, struct name_ask *a, const char *name, void (*answered)(struct name_ask *a));
+void name_ask_cancel(struct forward *f, struct name_ask *a); /* not asked is fine */
 struct owner {
     struct flow_owner_ask ask;
     struct forward *f;
-    void *user;      /* a struct tcp_flow or udp_flow, by ask.key.proto; NULL: the flow is gone */
-    bool waiting;    /* for the answer to `ask` */
-    bool resolving;  /* `name` is being looked up */
-    bool asking;     /* up_resolve_name() has not returned yet */
-    uint8_t settled; /* RULE_NEEDS_* that were asked for */
-    struct up_resolve *query;
-    struct ip_addr addrs[RESOLVER_ADDRS_MAX]; /* of `name` */
-    size_t n_addrs;
-    char name[256];
+    void *user;           /* a struct tcp_flow or udp_flow, by ask.key.proto; NULL: the flow is gone */
+    bool asked;           /* for who opened it */
+    bool waiting;         /* for the answer to that */
+    struct name_ask name; /* of a TCP flow's target; a mapping has many */
 };
-/** owner_match() - the rules' verdict on @asked, with what is known of its owner and address
- * @owner: NULL: nothing was asked for. Return: true: the verdict lacks something that owner_ask() may get. */
-bool owner_match(struct forward *f, const struct ways *w, struct rule_flow *asked, const struct owner *owner,
-                 struct rule_verdict *out);
-/** owner_ask() - get what @needs says (rule_verdict.needs); *at is made at the first call
+/** flow_match() - the rules' verdict on @asked, with what is known of its owner and of its name's addresses
+ * @owner, @name: NULL: nothing was asked for. When the verdict is the last word, @name keeps the addresses that may be dialled by it.
+ * Return: true: the verdict lacks something that can be asked for. */
+bool flow_match(struct forward *f, const struct ways *w, struct rule_flow *asked, const struct owner *owner,
+                struct name_ask *name, struct rule_verdict *out);
+/** owner_ask() - get what @needs says (rule_verdict.needs) for the rules of @w; *at is made at the first call
  * @name: of the target; NULL: none. Return: true: {tcp,udp}_flow_on_owner(@user) follows, unless owner_leave() comes first;
- * false: ask the rules again now (*at is NULL: too many are open, so take their verdict). */
-bool owner_ask(struct forward *f, struct owner **at, const struct flow_key *key, const char *name,
+ * false: ask the rules again now; *at is NULL: too many are open, and the flow cannot be decided. */
+bool owner_ask(const struct ways *w, struct owner **at, const struct flow_key *key, const char *name,
                uint8_t needs, void *user);
 void owner_leave(struct owner *o); /* NULL is fine */
 void tcp_flow_on_owner(struct tcp_flow *t);
@@ -485,44 +510,65 @@ struct udp_case {
     const struct ways *ways;
     const struct ip_port *client, *target;
     const struct owner *owner; /* NULL: not asked */
+    struct name_ask *name;     /* of the target; NULL: not asked */
     const char *sniffed;       /* NULL: its datagrams told no name */
     bool looked;               /* no more is to be had from its datagrams */
 };
 struct udp_verdict {
     struct rule_verdict rule;
-    struct flow_name name; /* with NAME_FAKE the address is in use from now on */
+    struct flow_name name; /* with UDP_DECIDED and NAME_FAKE the address is in use from now on */
 };
 enum udp_decision {
     UDP_DECIDED,
-    UDP_WANTS_OWNER, /* the verdict lacks what owner_ask() may get */
-    UDP_WANTS_NAME,  /* ... or what a datagram may tell: then nothing is in use */
-    UDP_NOBODY,      /* it is a fake address that is nobody's: there is no verdict */
+    UDP_WANTS_OWNER,   /* the verdict lacks what owner_ask() may get */
+    UDP_WANTS_ADDRESS, /* ... or what name_ask() may */
+    UDP_WANTS_NAME,    /* ... or what a datagram may tell */
+    UDP_NOBODY,        /* it is a fake address that is nobody's: there is no verdict */
 };
 enum udp_decision udp_decide(struct forward *f, const struct udp_case *c, struct udp_verdict *out);
 
-/* Targets whose datagrams are looked at for a name (udp_sniff.c). */
+/* Targets whose datagrams wait until the rules can decide (udp_wait.c). */
 struct udp_look {
     struct udp_look *next;
     struct udp_flow *flow;
-    struct udp_wait *wait; /* its datagrams are held; NULL: it was decided, and goes `way` */
+    struct udp_wait *wait; /* its datagrams are held; NULL: it was decided by its name, and goes `way` */
     struct ip_port target; /* where it is dialled */
     uint16_t way;          /* index into ways->target */
 };
-int udp_sniff_init(struct forward *f);
-/** udp_decide_first() - as udp_decide(), and @d, the mapping's first datagram, is looked at
+int udp_waits_init(struct forward *f);
+/** udp_decide_first() - as udp_decide(), and @d, the mapping's first datagram, is looked at for a name
  * Return: UDP_WANTS_NAME: later ones may tell it; c->looked is set when this one was enough. */
 enum udp_decision udp_decide_first(struct forward *f, struct udp_case *c, const struct udp_datagram *d,
                                    struct udp_verdict *out);
 struct udp_look *udp_look_find(struct udp_flow *u, const struct ip_port *target); /* NULL: there is none */
-/** udp_look_keep() - remember what was decided for a target; udp_look_start() - look at its datagrams; NULL: no room */
+/** udp_look_keep() - remember what was decided for a target. Return: NULL: no room */
 struct udp_look *udp_look_keep(struct udp_flow *u, const struct ip_port *target, uint32_t way);
-struct udp_look *udp_look_start(struct udp_flow *u, const struct ip_port *target);
-/** udp_look_take() - the next datagrams to a target that waits: held, or passed on when they are what decides */
+/** udp_look_start() - ask for what the verdict on @target lacks; udp_look_take() follows at once
+ * Return: NULL: no room, and its datagrams must not go anywhere */
+struct udp_look *udp_look_start(struct udp_flow *u, const struct ip_port *target, enum udp_decision lacks,
+                                const struct udp_verdict *v);
+/** udp_look_take() - the next datagrams to a target that waits: held, or passed on when it can be decided; the look may be gone then */
 void udp_look_take(struct udp_look *look, const struct udp_datagram *d);
-bool udp_looks_wait(const struct udp_flow *u); /* is a target's name being looked for? */
+void udp_looks_on_owner(struct udp_flow *u);   /* it is known who has the mapping's port */
+bool udp_looks_wait(const struct udp_flow *u); /* is a target not decided yet? */
 void udp_looks_free(struct udp_flow *u);
 /** udp_flow_pass() - carry datagrams out, by the way that their target has */
 void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d);
+
+/* Which association (udp_choose.c). */
+/** udp_flow_pin() - a fake target was decided by its name's addresses, or for want of any
+ * @v: the hold on the fake address is this function's. Return: false: no memory for an association */
+bool udp_flow_pin(struct udp_flow *u, const struct ip_port *target, const struct udp_verdict *v,
+                  const struct name_ask *name);
+bool udp_pin_is_over(const struct udp_assoc *a); /* its name had no address: by now that is asked again */
+/** udp_assoc_by_verdict() - the association for a target that the rules have decided now; the hold on a fake address is this function's
+ * Return: NULL: no memory */
+struct udp_assoc *udp_assoc_by_verdict(struct udp_flow *u, uint32_t target, const struct ip_port *dst,
+                                       const struct flow_name *name);
+/** udp_assoc_choose() - the one that @target's datagrams take
+ * Return: NULL: none, or they wait for what decides: then @d was taken */
+struct udp_assoc *udp_assoc_choose(struct udp_flow *u, const struct udp_datagram *d,
+                                   const struct ip_port *target);
 
 enum echo_verdict echo_policy_on_echo(void *arg, struct echo_req *r);
 void echo_probes_forget(struct forward *f); /* the environment is gone: no probe will answer */

@@ -56,7 +56,6 @@ static void take(struct tcp_flow *t, const struct rule_verdict *verdict)
 
     t->rule = verdict->rule;
     t->target = (uint16_t)verdict->target;
-    wheel_cancel(f->wheel, &t->timer);
     t->state = TCP_FLOW_DIALING;
     t->up = NULL;
     if (kind == UPSTREAM_REJECT ||
@@ -78,16 +77,20 @@ static void decide(struct tcp_flow *t, const struct flow_key *key, const char *n
                                .settled = RULE_NEEDS_ADDRESS | RULE_NEEDS_NAME };
     struct rule_verdict verdict;
 
-    if (owner_match(f, t->ways, &asked, owner, &verdict) && !owner &&
-        owner_ask(f, &owner, key, NULL, verdict.needs, t)) {
-        strcpy(owner->name, name ? name : "");
-        wheel_cancel(f->wheel, &t->timer);
-        t->owner = owner;
-        t->state = TCP_FLOW_ASK;
+    wheel_cancel(f->wheel, &t->timer);
+    if (!flow_match(f, t->ways, &asked, owner, NULL, &verdict)) {
+        owner_leave(owner);
+        take(t, &verdict);
         return;
     }
-    owner_leave(owner);
-    take(t, &verdict);
+    if (!owner_ask(t->ways, &owner, key, NULL, verdict.needs, t)) {
+        FCOUNT(f, undecided);
+        tcp_abort(t->conn);
+        return;
+    }
+    strcpy(owner->name.name, name ? name : "");
+    t->owner = owner;
+    t->state = TCP_FLOW_ASK;
 }
 
 void tcp_flow_sniffed(struct tcp_flow *t)
@@ -96,7 +99,7 @@ void tcp_flow_sniffed(struct tcp_flow *t)
     struct flow_key key;
 
     tcp_flow_key(t, &key);
-    decide(t, &key, owner->name[0] != '\0' ? owner->name : NULL, owner);
+    decide(t, &key, owner->name.name[0] != '\0' ? owner->name.name : NULL, owner);
 }
 
 void tcp_flow_sniff(struct tcp_flow *t, bool last)

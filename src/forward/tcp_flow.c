@@ -56,7 +56,7 @@ static void flow_end(struct tcp_flow *t, const char *why)
     source_leave(f, t->source);
     if (t->state == TCP_FLOW_DNS)
         dns_session_free(t->dns);
-    if (t->state == TCP_FLOW_ASK)
+    if (tcp_flow_has_owner(t))
         owner_leave(t->owner);
     if (t->fake)
         flow_name_release(f, &end.key.target);
@@ -69,6 +69,7 @@ static void flow_end(struct tcp_flow *t, const char *why)
 /* Our SYN-ACK. Return: false: there is no connection, and the flow is over. */
 static bool flow_accept(struct tcp_flow *t)
 {
+    struct owner *owner = t->opening->owner;
     struct tcp_conn *conn;
     int r = tcp_request_accept(t->opening->request, t, &conn);
 
@@ -85,6 +86,10 @@ static bool flow_accept(struct tcp_flow *t)
     slab_put(&t->ways->f->openings, t->opening);
     t->conn = conn;
     t->state = TCP_FLOW_ACCEPT;
+    if (owner) {
+        t->owner = owner;
+        t->state = TCP_FLOW_EARLY;
+    }
     return true;
 }
 
@@ -293,9 +298,27 @@ static bool rejected_by_rule(struct forward *f, struct tcp_request *r, enum upst
     return false;
 }
 
+/* The flow's owner, which it has not any more. NULL: it had none. */
+static struct owner *take_owner(struct tcp_flow *t)
+{
+    struct owner *owner = NULL;
+
+    if (t->state == TCP_FLOW_OPENING) {
+        owner = t->opening->owner;
+        t->opening->owner = NULL;
+    } else if (t->state == TCP_FLOW_EARLY) {
+        owner = t->owner;
+        t->up = NULL;
+        t->state = TCP_FLOW_DIALING;
+    }
+    return owner;
+}
+
 void tcp_flow_dial(struct tcp_flow *t)
 {
     struct forward *f = t->ways->f;
+    struct owner *owner = take_owner(t);
+    struct up_known known = { 0 };
     struct host_port target = { 0 };
     struct flow_key key;
     struct ip_port dst;
@@ -309,9 +332,12 @@ void tcp_flow_dial(struct tcp_flow *t)
     up_env_set_client(f->env, &key.client);
     if (t->fake && name_book_find(f->book, &key.target, 0, name, false) == NAME_FAKE)
         target = (struct host_port){ .name = name, .port = dst.port };
-    r = up_stream_open(f->env, t->ways->target[t->target], &target,
-                       (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
-
+    if (owner)
+        known = (struct up_known){ owner->name.addrs, owner->name.n, owner->name.err };
+    r = up_stream_open_known(f->env, t->ways->target[t->target], &target,
+                             owner && owner->name.asked ? &known : NULL,
+                             (uint64_t)f->opt.connect_timeout_ms * 1000, &up_events, t, &t->up);
+    owner_leave(owner);
     if (r == 0)
         return;
     if (r == -EMFILE || r == -ENFILE) {
@@ -354,7 +380,7 @@ static void flow_open_dns(struct tcp_flow *t)
 
 /* Return: true: the verdict lacks something that can be asked for. */
 static bool decide(struct forward *f, const struct ways *w, const struct flow_key *key,
-                   const struct flow_name *name, const struct owner *owner, struct rule_verdict *out)
+                   const struct flow_name *name, struct owner *owner, struct rule_verdict *out)
 {
     struct ip_port dst = forward_target(f, &(struct ip_port){ key->target, key->target_port });
     struct rule_flow asked = { .client = { key->client, key->client_port },
@@ -362,7 +388,7 @@ static bool decide(struct forward *f, const struct ways *w, const struct flow_ke
                                .proto = IP_PROTO_TCP,
                                .settled = sniff_may(f, name, dst.port) ? 0 : RULE_NEEDS_NAME };
 
-    return owner_match(f, w, &asked, owner, out);
+    return flow_match(f, w, &asked, owner, owner ? &owner->name : NULL, out);
 }
 
 /* The rules have decided. */
@@ -370,8 +396,6 @@ static void flow_take(struct tcp_flow *t, const struct rule_verdict *verdict)
 {
     struct forward *f = t->ways->f;
 
-    owner_leave(t->opening->owner);
-    t->opening->owner = NULL;
     t->rule = verdict->rule;
     t->target = (uint16_t)verdict->target;
     t->sniff = (verdict->needs & RULE_NEEDS_NAME) != 0;
@@ -384,17 +408,22 @@ static void flow_take(struct tcp_flow *t, const struct rule_verdict *verdict)
         tcp_flow_dial(t);
 }
 
-/* What the verdict lacks is asked for, one after the other; then it is taken. */
+/* What the verdict lacks is asked for, one after the other; then it is taken. Without the answers there is none: a flow is not sent where
+ * a rule might not want it because too many others wait. */
 static void flow_settle(struct tcp_flow *t, const struct flow_name *name, struct rule_verdict *verdict)
 {
     struct tcp_opening *o = t->opening;
     const char *text = name->known == NAME_FAKE ? name->text : NULL;
 
     while (verdict->needs & OWNER_ASKABLE) {
-        if (owner_ask(t->ways->f, &o->owner, &o->key, text, verdict->needs, t))
+        if (owner_ask(t->ways, &o->owner, &o->key, text, verdict->needs, t))
             return;
-        if (!o->owner)
-            break;
+        if (!o->owner) {
+            FCOUNT(t->ways->f, undecided);
+            tcp_request_reject(o->request, REJECT_SILENT);
+            flow_end(t, "too many flows wait for what their rules ask for");
+            return;
+        }
         decide(t->ways->f, t->ways, &o->key, name, o->owner, verdict);
     }
     flow_take(t, verdict);
@@ -484,6 +513,10 @@ void tcp_flow_on_open(void *user)
     struct tcp_flow *t = user;
     struct flow_key key;
 
+    if (t->state == TCP_FLOW_EARLY) {
+        tcp_flow_dial(t);
+        return;
+    }
     if (t->state != TCP_FLOW_ACCEPT) /* the upstream broke meanwhile */
         return;
     if (t->up) {
@@ -543,7 +576,7 @@ void tcp_flow_on_closed(void *user, int err)
     struct tcp_flow *t = user;
     bool drained = t->state == TCP_FLOW_DRAIN;
 
-    if (t->state != TCP_FLOW_DNS && t->state != TCP_FLOW_ASK && t->up) {
+    if (tcp_flow_has_up(t)) {
         if (err == 0)
             up_stream_close(t->up);
         else

@@ -150,9 +150,14 @@ static void on_error(void *arg, const struct ip_port *target, const struct ip_ad
 {
     struct udp_assoc *a = arg;
     struct udp_flow *u = a->flow;
+    const struct ip_port *shown = a->faked ? &a->fake : target;
 
+    /* The client knows the name's server by the fake address, perhaps of the other family. */
+    if (offender && a->faked &&
+        (ip_equal(offender, &target->addr) || ip_is4(offender) != ip_is4(&shown->addr)))
+        offender = NULL;
     if (u->state == UDP_FLOW_OPEN)
-        udp_endpoint_error(u->endpoint, target, offender, reject_for_icmp(!ip_is4(&target->addr), type, code),
+        udp_endpoint_error(u->endpoint, shown, offender, reject_for_icmp(!ip_is4(&target->addr), type, code),
                            mtu);
 }
 
@@ -181,7 +186,7 @@ static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, 
 /* One datagram (or a row) by an association that is open or knows that it has no UDP. */
 static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
 {
-    struct host_port to = { NULL, target->addr, target->port };
+    struct host_port to = { NULL, a->pinned ? a->real : target->addr, target->port };
     char name[256];
     bool direct = a->up && upstream_kind(up_udp_way(a->up)) == UPSTREAM_DIRECT;
 
@@ -190,7 +195,11 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
         send_without_udp(a, d, target);
         return;
     }
-    if (a->faked) {
+    if (direct && a->pinned && ip_is_none(&a->real)) {
+        refuse_datagram(a, &d->target, REJECT_HOST_UNREACH);
+        return;
+    }
+    if (a->faked && !(direct && a->pinned)) {
         if (name_book_find(a->flow->f->book, &a->fake.addr, 0, name, false) != NAME_FAKE)
             return;
         to.name = name;
@@ -306,42 +315,6 @@ static int assoc_dial(struct udp_assoc *a)
                        &assoc_events, a, &a->up);
 }
 
-/* @fake: the target is a fake address, and held; NULL: it is none. On failure the hold is still the caller's. */
-static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target, const struct ip_port *fake)
-{
-    struct udp_assoc *a;
-
-    for (a = u->assocs; a; a = a->next) {
-        if (a->target != target || a->faked != (fake != NULL) || (fake && !ip_port_equal(&a->fake, fake)))
-            continue;
-        if (fake)
-            flow_name_release(u->f, &fake->addr); /* it has one already */
-        return a;
-    }
-    a = slab_get(&u->f->assocs);
-    if (!a)
-        return NULL;
-    a->flow = u;
-    a->target = (uint16_t)target;
-    a->faked = fake != NULL;
-    if (fake)
-        a->fake = *fake;
-    a->next = u->assocs;
-    u->assocs = a;
-    return a;
-}
-
-static struct udp_assoc *assoc_by_verdict(struct udp_flow *u, uint32_t target, const struct ip_port *dst,
-                                          const struct flow_name *name)
-{
-    bool fake = name->known == NAME_FAKE;
-    struct udp_assoc *a = assoc_for(u, target, fake ? dst : NULL);
-
-    if (!a && fake)
-        flow_name_release(u->f, &dst->addr);
-    return a;
-}
-
 static void hijack_row(struct udp_flow *u, const struct udp_datagram *d)
 {
     struct udp_walk w = { .row = d };
@@ -351,40 +324,14 @@ static void hijack_row(struct udp_flow *u, const struct udp_datagram *d)
         dns_hijack_ask(u, &d->target, one.iov_base, one.iov_len);
 }
 
-/* The way that this target has. NULL: it has none, or its datagrams wait for a name: then this one was taken. */
-static struct udp_assoc *assoc_choose(struct udp_flow *u, const struct udp_datagram *d,
-                                      const struct ip_port *target)
-{
-    struct udp_case c = { u->ways, &u->client, target, u->owner, NULL, false };
-    struct udp_look *look = u->looks ? udp_look_find(u, target) : NULL;
-    struct udp_verdict v;
-
-    if (!look) {
-        enum udp_decision decision = udp_decide(u->f, &c, &v);
-
-        if (decision == UDP_NOBODY) {
-            udp_endpoint_error(u->endpoint, &d->target, NULL, REJECT_PORT_UNREACH, 0);
-            return NULL;
-        }
-        if (decision == UDP_WANTS_NAME)
-            look = udp_look_start(u, target);
-        if (!look) /* and if it wants a name, there is no memory for looking */
-            return assoc_by_verdict(u, v.rule.target, target, &v.name);
-    }
-    if (!look->wait)
-        return assoc_for(u, look->way, NULL);
-    udp_look_take(look, d);
-    return NULL;
-}
-
 void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d)
 {
     struct forward *f = u->f;
     struct ip_port target = forward_target(f, &d->target);
     struct udp_assoc *a = u->last;
 
-    if (!a || !ip_port_equal(&u->last_decided, &target)) {
-        a = assoc_choose(u, d, &target);
+    if (!a || !ip_port_equal(&u->last_decided, &target) || udp_pin_is_over(a)) {
+        a = udp_assoc_choose(u, d, &target);
         if (!a)
             return;
         u->last = a;
@@ -554,7 +501,7 @@ static void hijack(struct forward *f, struct udp_request *r, const struct udp_da
 /* The rules have decided: the first way out is opened. */
 static void flow_take(struct udp_flow *u, const struct udp_case *c, const struct udp_verdict *v)
 {
-    struct udp_assoc *a = assoc_by_verdict(u, v->rule.target, c->target, &v->name);
+    struct udp_assoc *a = udp_assoc_by_verdict(u, v->rule.target, c->target, &v->name);
     int dialled;
 
     if (!a) {
@@ -576,7 +523,7 @@ static void flow_take(struct udp_flow *u, const struct udp_case *c, const struct
     }
 }
 
-/* More of what the client says may tell a name: its datagrams are looked at one by one, as those to later targets are. */
+/* What the rules lack is asked for as it is for later targets, one by one. */
 static void flow_look(struct udp_flow *u)
 {
     u->rule = RULE_IMPLICIT; /* so far */
@@ -593,44 +540,55 @@ static void not_used(struct forward *f, const struct udp_verdict *v, const struc
         flow_name_release(f, &target->addr);
 }
 
-/* All that the rules lack is asked for, one after the other; a mapping does it once, for its first target. */
+static void flow_decided(struct udp_flow *u, const struct udp_case *c, const struct udp_datagram *d,
+                         const struct udp_verdict *v)
+{
+    u->rule = v->rule.rule;
+    if (refused_by_rule(u->f, u->request, d, upstream_kind(forward_way(u->f, u->ways, v->rule.target)))) {
+        not_used(u->f, v, c->target);
+        flow_free(u, "a rule rejects it");
+    } else
+        flow_take(u, c, v);
+}
+
+static void ask_owner(struct udp_flow *u, const struct ip_port *target)
+{
+    struct flow_key key = { u->client.addr, target->addr, u->client.port, target->port, IP_PROTO_UDP, { 0 } };
+
+    if (owner_ask(u->ways, &u->owner, &key, NULL, OWNER_NEEDS, u))
+        return;
+    FCOUNT(u->f, undecided);
+    request_refused(u, REJECT_SILENT, "too many flows wait for what their rules ask for");
+}
+
+/* Who opened it is asked for once, for all of a mapping's targets. */
 void udp_flow_on_owner(struct udp_flow *u)
 {
-    struct forward *f = u->f;
-    struct ip_port target = forward_target(f, &u->first_target);
-    struct flow_key key = { u->client.addr, target.addr, u->client.port, target.port, IP_PROTO_UDP, { 0 } };
-    struct udp_case c = { u->ways, &u->client, &target, u->owner, NULL, false };
-    enum udp_decision decision;
+    struct ip_port target = forward_target(u->f, &u->first_target);
+    struct udp_case c = { .ways = u->ways, .client = &u->client, .target = &target, .owner = u->owner };
     struct udp_verdict v;
     struct udp_datagram d;
 
+    if (u->state == UDP_FLOW_OPEN) {
+        udp_looks_on_owner(u);
+        return;
+    }
     udp_request_first(u->request, &d);
-    decision = udp_decide_first(f, &c, &d, &v);
-    if (decision == UDP_NOBODY) {
-        request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
-        return;
-    }
-    if (decision == UDP_WANTS_NAME) {
+    switch (udp_decide_first(u->f, &c, &d, &v)) {
+    case UDP_DECIDED:
+        flow_decided(u, &c, &d, &v);
+        break;
+    case UDP_WANTS_OWNER:
+        ask_owner(u, &target);
+        break;
+    case UDP_WANTS_ADDRESS:
+    case UDP_WANTS_NAME:
         flow_look(u);
-        return;
+        break;
+    case UDP_NOBODY:
+        request_refused(u, REJECT_PORT_UNREACH, "the fake address is nobody's any more");
+        break;
     }
-    if (decision == UDP_WANTS_OWNER) {
-        bool asked =
-            owner_ask(f, &u->owner, &key, v.name.known == NAME_FAKE ? v.name.text : NULL, v.rule.needs, u);
-
-        if (asked || u->owner) {
-            not_used(f, &v, &target); /* it is looked up again with the answer */
-            if (!asked)
-                udp_flow_on_owner(u); /* what it asked for is settled, so this ends */
-            return;
-        }
-    }
-    u->rule = v.rule.rule;
-    if (refused_by_rule(f, u->request, &d, upstream_kind(forward_way(f, u->ways, v.rule.target)))) {
-        not_used(f, &v, &target);
-        flow_free(u, "a rule rejects it");
-    } else
-        flow_take(u, &c, &v);
 }
 
 void udp_flow_on_request(void *arg, struct udp_request *r)
@@ -640,7 +598,7 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
     struct udp_datagram d;
     struct flow_key key;
     struct ip_port target;
-    struct udp_case c = { f->ways, &d.client, &target, NULL, NULL, false };
+    struct udp_case c = { .ways = f->ways, .client = &d.client, .target = &target };
     enum udp_decision decision;
     struct udp_flow *u;
 
@@ -668,19 +626,18 @@ void udp_flow_on_request(void *arg, struct udp_request *r)
     }
     u = flow_new(f, r, &d);
     if (!u) {
-        not_used(f, &v, &target);
+        if (decision == UDP_DECIDED)
+            not_used(f, &v, &target);
         udp_request_reject(r, REJECT_SILENT);
         return;
     }
     udp_request_set_user(r, u);
-    if (decision == UDP_DECIDED) {
+    if (decision == UDP_DECIDED)
         flow_take(u, &c, &v);
-    } else if (decision == UDP_WANTS_NAME) {
+    else if (decision == UDP_WANTS_OWNER)
+        ask_owner(u, &target);
+    else
         flow_look(u);
-    } else {
-        not_used(f, &v, &target);
-        udp_flow_on_owner(u);
-    }
 }
 
 void udp_flow_on_gone(void *user)

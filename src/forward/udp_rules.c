@@ -1,16 +1,14 @@
 /* udp_rules.c - which way a datagram's target goes, as far as the rules can say it now. */
 #include "forward_impl.h"
 
-#define OWNER_NEEDS (RULE_NEEDS_UID | RULE_NEEDS_PROCESS)
-
 /* Later targets of a mapping are decided at once, so what UID and PROCESS rules may want is asked for when it is made. */
 static bool owner_wanted(const struct forward *f, const struct ways *w, const struct owner *owner)
 {
-    return f->owner_ask && (!owner || (owner->settled & OWNER_NEEDS) == 0) &&
+    return f->owner_ask && (!owner || !owner->asked || owner->waiting) &&
            (rules_needs(w->rules) & OWNER_NEEDS) != 0;
 }
 
-enum udp_decision udp_decide(struct forward *f, const struct udp_case *c, struct udp_verdict *out)
+static enum udp_decision decide(struct forward *f, const struct udp_case *c, struct udp_verdict *out)
 {
     struct rule_flow asked = { .client = *c->client,
                                .proto = IP_PROTO_UDP,
@@ -29,11 +27,19 @@ enum udp_decision udp_decide(struct forward *f, const struct udp_case *c, struct
     if (c->looked || out->name.known != NAME_UNKNOWN || !sniff_port(&f->opt.sniff.quic, c->target->port))
         asked.settled = RULE_NEEDS_NAME;
     if (owner_wanted(f, c->ways, c->owner)) {
-        rules_match(c->ways->rules, &asked, &out->rule); /* counts only if nobody can be asked */
-        out->rule.needs |= OWNER_NEEDS;
+        out->rule = (struct rule_verdict){ .rule = RULE_IMPLICIT, .needs = OWNER_NEEDS };
         return UDP_WANTS_OWNER;
     }
-    if (owner_match(f, c->ways, &asked, c->owner, &out->rule))
-        return UDP_WANTS_OWNER;
+    if (flow_match(f, c->ways, &asked, c->owner, c->name, &out->rule))
+        return UDP_WANTS_ADDRESS;
     return (out->rule.needs & RULE_NEEDS_NAME) != 0 ? UDP_WANTS_NAME : UDP_DECIDED;
+}
+
+enum udp_decision udp_decide(struct forward *f, const struct udp_case *c, struct udp_verdict *out)
+{
+    enum udp_decision decision = decide(f, c, out);
+
+    if (decision != UDP_DECIDED && decision != UDP_NOBODY && out->name.known == NAME_FAKE)
+        flow_name_release(f, &c->target->addr);
+    return decision;
 }

@@ -181,26 +181,14 @@ static bool addr_fits(const struct node *n, const struct ip_addr *addr)
 
 static enum rule_answer addr_ask(const struct node *n, struct ask *a)
 {
-    const struct ip_addr *addr = flow_addr(a->flow, 0);
+    const struct ip_addr *addr = &a->flow->target.addr;
 
-    if (ip_is_none(addr))
-        return addr_lacking(a, n->no_resolve);
-    for (size_t i = 0; addr != NULL; addr = flow_addr(a->flow, ++i)) {
-        if (addr_fits(n, addr))
-            return RULE_YES;
-    }
-    return RULE_NO;
+    return ip_is_none(addr) ? addr_lacking(a, n->no_resolve) : answer(addr_fits(n, addr));
 }
 
-static bool addrs_within(const struct prefixes *p, const struct ask *a)
+static bool addr_within(const struct prefixes *p, const struct ask *a)
 {
-    const struct ip_addr *addr;
-
-    for (size_t i = 0; (addr = flow_addr(a->flow, i)) != NULL; i++) {
-        if (prefixes_find(p, addr, a->visited) != PREFIX_NONE)
-            return true;
-    }
-    return false;
+    return prefixes_find(p, &a->flow->target.addr, a->visited) != PREFIX_NONE;
 }
 
 /* ---- programs ------------------------------------------------------------------------------------------------------ */
@@ -329,9 +317,9 @@ enum rule_answer set_ask(const struct rule_set *s, struct ask *a, bool no_resolv
     if (sum != RULE_YES && s->src.count > 0)
         worse(&sum, answer(prefixes_find(&s->src, &a->flow->client.addr, a->visited) != PREFIX_NONE));
     if (sum != RULE_YES && s->dst_no_resolve.count > 0 && !no_addr)
-        worse(&sum, answer(addrs_within(&s->dst_no_resolve, a)));
+        worse(&sum, answer(addr_within(&s->dst_no_resolve, a)));
     if (sum != RULE_YES && s->dst.count > 0)
-        worse(&sum, no_addr ? addr_lacking(a, no_resolve) : answer(addrs_within(&s->dst, a)));
+        worse(&sum, no_addr ? addr_lacking(a, no_resolve) : answer(addr_within(&s->dst, a)));
     for (uint32_t i = 0; i < s->n_exprs && sum != RULE_YES; i++)
         worse(&sum, node_ask(&s->nodes.list[s->expr[i]], a));
     return sum;

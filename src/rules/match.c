@@ -3,6 +3,7 @@
  * How it works: `best` is the lowest rule that holds so far. Each index gives the rules that the flow's values may fulfil, and those
  * below `best` are asked. Then come the rules that wait for what the flow lacks, until one says UNKNOWN, and last the rules in no
  * index, up to `best`. The order of looking never matters, since only the lowest counts. */
+#include <assert.h>
 #include <string.h>
 
 #include "rules_impl.h"
@@ -99,12 +100,11 @@ static void by_address(struct match *m, const struct prefixes *p, const struct i
 static void by_indexes(struct match *m)
 {
     const struct rule_flow *flow = m->ask.flow;
-    const struct ip_addr *addr;
 
     if (m->ask.name != NULL)
         by_name(m);
-    for (size_t i = 0; (addr = flow_addr(flow, i)) != NULL && !ip_is_none(addr); i++)
-        by_address(m, &m->core->dst, addr);
+    if (!ip_is_none(&flow->target.addr))
+        by_address(m, &m->core->dst, &flow->target.addr);
     by_address(m, &m->core->src, &flow->client.addr);
     if (m->ask.network != RULE_ICMP) {
         by_number(m, RULE_DST_PORT, flow->target.port);
@@ -170,4 +170,34 @@ void rules_match_counted(const struct rules *r, const struct rule_flow *flow, st
 void rules_match(const struct rules *r, const struct rule_flow *flow, struct rule_verdict *out)
 {
     rules_match_counted(r, flow, out, NULL);
+}
+
+/* The implicit rule has the highest number, too. */
+void rules_match_any(const struct rules *r, const struct rule_flow *flow, const struct ip_addr *addrs,
+                     size_t n, struct rule_verdict *out, uint32_t *fits)
+{
+    uint32_t target[RULE_ADDRS_MAX];
+    struct rule_flow one = *flow;
+    struct rule_verdict v;
+
+    assert(n <= RULE_ADDRS_MAX);
+    *fits = 0;
+    if (n == 0)
+        rules_match(r, flow, out);
+    for (size_t i = 0; i < n; i++) {
+        one.target.addr = addrs[i];
+        rules_match(r, &one, &v);
+        target[i] = v.target;
+        if (i > 0) {
+            v.needs |= out->needs;
+            v.regex_gave_up |= out->regex_gave_up;
+        }
+        if (i == 0 || v.rule < out->rule)
+            *out = v;
+        out->needs = v.needs;
+        out->regex_gave_up = v.regex_gave_up;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (target[i] == out->target)
+            *fits |= UINT32_C(1) << i;
 }

@@ -132,11 +132,6 @@ uint8_t node_needs(const struct node *n, struct rule_set *const *sets);
 bool glob_matches(struct piece pattern, struct piece text);
 bool labels_match(struct piece pattern, struct piece text);
 bool addr_is_lan(const struct ip_addr *a);
-/** flow_addr() - the target's addresses, one after the other; NULL: there are no more. The first may be none */
-static inline const struct ip_addr *flow_addr(const struct rule_flow *f, size_t i)
-{
-    return i == 0 ? &f->target.addr : i <= f->n_more_addrs ? &f->more_addrs[i - 1] : NULL;
-}
 
 /* ---- nodes.c: conditions become nodes ------------------------------------------------------------------------------------------ */
 

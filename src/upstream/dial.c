@@ -285,7 +285,7 @@ static void resolve(struct dial *d, const char *name)
 }
 
 int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const struct host_port *dst,
-               unsigned how, dial_fn *fn)
+               const struct up_known *known, unsigned how, dial_fn *fn)
 {
     *d = (struct dial){ .env = env,
                         .memory = m,
@@ -297,7 +297,9 @@ int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const st
     d->next_timer.fn = on_next_timer;
     d->err = -EHOSTUNREACH;
     d->starting = true;
-    if (dst->name) {
+    if (known) {
+        on_resolved(d, known->n > 0 ? 0 : known->err, known->addrs, known->n);
+    } else if (dst->name) {
         resolve(d, dst->name);
     } else {
         take_addresses(d, &dst->addr, 1);

@@ -345,7 +345,7 @@ static void start_test(struct group_live *l, uint32_t i)
     l->g.member[i].retry_us = env_now_us(l->env) + 2 * timeout_us; /* its answer sets it anew */
     t->started_us = clock_now_us();
     UP_COUNT(l->env, group_tests);
-    if (handshake_open(l->env, m, SOCKS5_HELLO, NULL, timeout_us, on_tested, t, &t->handshake) == 0)
+    if (handshake_open(l->env, m, SOCKS5_HELLO, NULL, NULL, timeout_us, on_tested, t, &t->handshake) == 0)
         l->running++;
 }
 

@@ -580,6 +580,15 @@ static int take_target(struct handshake *h, const struct host_port *target)
     return 0;
 }
 
+static void take_known(struct handshake *h, const struct up_known *known)
+{
+    h->is_known = h->target.name != NULL;
+    h->known_err = known->err;
+    h->known_count = (uint8_t)(known->n < UP_ADDRS_MAX ? known->n : UP_ADDRS_MAX);
+    if (h->known_count > 0)
+        memcpy(h->known, known->addrs, h->known_count * sizeof(h->known[0]));
+}
+
 /* A connection that was dialled ahead. It is spoken to when begin() has set everything up. */
 static bool take_pooled(struct handshake *h)
 {
@@ -654,8 +663,8 @@ static void begin(struct handshake *h)
 }
 
 int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,
-                   const struct host_port *target, uint64_t timeout_us, handshake_fn *fn, void *arg,
-                   struct handshake **out)
+                   const struct host_port *target, const struct up_known *known, uint64_t timeout_us,
+                   handshake_fn *fn, void *arg, struct handshake **out)
 {
     struct handshake *h = slab_get(&env->handshakes);
     int r;
@@ -675,6 +684,8 @@ int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goa
         slab_put(&env->handshakes, h);
         return r;
     }
+    if (known)
+        take_known(h, known);
     if (way_choose(h, m) == 0) {
         begin(h);
     } else {

@@ -391,7 +391,8 @@ static void on_handshake(void *arg, const struct handshake_result *result)
 
 static void dial(struct masque *m, uint64_t timeout_us)
 {
-    int r = handshake_open(m->env, m->memory, SOCKS5_HELLO, NULL, timeout_us, on_handshake, m, &m->handshake);
+    int r = handshake_open(m->env, m->memory, SOCKS5_HELLO, NULL, NULL, timeout_us, on_handshake, m,
+                           &m->handshake);
 
     if (r != 0) {
         up_fail(&m->why, r, "connect", false, "%.80s cannot be dialled: %s", m->memory->up->name,

@@ -151,7 +151,7 @@ static bool dial_one(struct up_memory *m)
     m->pool = p;
     m->pooled++;
     m->users++;
-    if (handshake_open(env, m, SOCKS5_HELLO, NULL, TIMEOUT_US, on_greeted, p, &p->handshake) == 0)
+    if (handshake_open(env, m, SOCKS5_HELLO, NULL, NULL, TIMEOUT_US, on_greeted, p, &p->handshake) == 0)
         return true;
     free_pooled(p);
     return false;

@@ -57,8 +57,8 @@ static void start(struct probe *p, uint64_t timeout_us)
         return;
     }
     if (upstream_is_proxy(up))
-        p->err =
-            handshake_open(p->env, p->memory, SOCKS5_HELLO, NULL, timeout_us, on_handshake, p, &p->handshake);
+        p->err = handshake_open(p->env, p->memory, SOCKS5_HELLO, NULL, NULL, timeout_us, on_handshake, p,
+                                &p->handshake);
     else if (up->kind != UPSTREAM_DIRECT)
         p->err = -ECONNREFUSED;
     if (!p->handshake)

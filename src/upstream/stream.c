@@ -202,8 +202,9 @@ int stream_adopt(struct up_env *env, const struct handshake_result *result,
     return 0;
 }
 
-int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
-                   const struct up_stream_events *events, void *arg, struct up_stream **out)
+int up_stream_open_known(struct up_env *env, struct upstream *up, const struct host_port *dst,
+                         const struct up_known *known, uint64_t timeout_us,
+                         const struct up_stream_events *events, void *arg, struct up_stream **out)
 {
     struct up_memory *m;
     struct up_stream *s;
@@ -222,7 +223,7 @@ int up_stream_open(struct up_env *env, struct upstream *up, const struct host_po
     s->guard = NO_GUARD;
     s->state = STREAM_OPENING;
     m->users++;
-    r = handshake_open(env, m, SOCKS5_CONNECT, dst, timeout_us, on_handshake, s, &s->handshake);
+    r = handshake_open(env, m, SOCKS5_CONNECT, dst, known, timeout_us, on_handshake, s, &s->handshake);
     if (r != 0) {
         UP_COUNT(env, streams_failed);
         free_stream(s);
@@ -230,6 +231,12 @@ int up_stream_open(struct up_env *env, struct upstream *up, const struct host_po
     }
     *out = s;
     return 0;
+}
+
+int up_stream_open(struct up_env *env, struct upstream *up, const struct host_port *dst, uint64_t timeout_us,
+                   const struct up_stream_events *events, void *arg, struct up_stream **out)
+{
+    return up_stream_open_known(env, up, dst, NULL, timeout_us, events, arg, out);
 }
 
 /* ---- bytes ---- */

@@ -146,7 +146,8 @@ int udp_socks_open(struct up_udp *u)
 {
     uint64_t now_us = env_now_us(u->env), left_us = u->until_us > now_us ? u->until_us - now_us : 0;
 
-    return handshake_open(u->env, u->memory, SOCKS5_ASSOCIATE, NULL, left_us, on_handshake, u, &u->handshake);
+    return handshake_open(u->env, u->memory, SOCKS5_ASSOCIATE, NULL, NULL, left_us, on_handshake, u,
+                          &u->handshake);
 }
 
 bool udp_next_way(struct up_udp *u)

@@ -231,9 +231,9 @@ struct dial {
 enum { DIAL_SERVER = 1, DIAL_UNASKED = 2 };
 
 /** dial_start() - connect to @dst, its addresses in turn, 250 ms apart (RFC 8305)
- * Return: 0, then dial_take() has it or there is one call of @fn, later; or -errno and no call. */
+ * @known: of @dst's name: it is not looked up; NULL: it is. Return: 0, then dial_take() has it or there is one call of @fn, later; or -errno and no call. */
 int dial_start(struct dial *d, struct up_env *env, struct up_memory *m, const struct host_port *dst,
-               unsigned how, dial_fn *fn);
+               const struct up_known *known, unsigned how, dial_fn *fn);
 /** dial_take() - right after dial_start(): the descriptor of a connection that nobody needs to wait for
  * The first send tells: it works, or it would block and the connection is not there yet, or the dial has failed. A server next to
  * us has answered before connect() returns, so that nearly always it works. @guard: set, the caller's with the descriptor
@@ -279,7 +279,11 @@ struct handshake {
     uint8_t try_count, try_at;
     enum socks5_goal goal;
     struct host_port target; /* as checked; its name is target_name */
-    struct loop_io io;       /* the winner's descriptor */
+    bool is_known;           /* by the caller: its addresses are these */
+    uint8_t known_count;
+    int known_err;
+    struct ip_addr known[UP_ADDRS_MAX];
+    struct loop_io io; /* the winner's descriptor */
     uint32_t guard;
     struct masque_stream *hop; /* the hop before ours is a stream of HTTP/2: it carries us instead of io */
     bool connected;            /* io, or hop, is ours */
@@ -354,10 +358,11 @@ void pipeline_end(struct handshake *h);
 /** handshake_goal() - what is asked of this way out: an association over TCP has a command of its own */
 enum socks5_goal handshake_goal(const struct handshake *h);
 /** handshake_open() - reach @target through the memory's upstream; @target NULL: its server only
+ * @known: as up_stream_open_known()
  * Return: 0, then @fn once, later; -EMFILE, -ENOMEM, -EINVAL: no call. */
 int handshake_open(struct up_env *env, struct up_memory *m, enum socks5_goal goal,
-                   const struct host_port *target, uint64_t timeout_us, handshake_fn *fn, void *arg,
-                   struct handshake **out);
+                   const struct host_port *target, const struct up_known *known, uint64_t timeout_us,
+                   handshake_fn *fn, void *arg, struct handshake **out);
 void handshake_cancel(struct handshake *h); /* NULL is fine */
 const char *handshake_stage(const struct handshake *h);
 struct up_memory *handshake_memory(const struct handshake *h); /* of the way out that is tried */

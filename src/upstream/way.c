@@ -115,8 +115,10 @@ int way_start_dial(struct handshake *h, dial_fn *fn)
 {
     const struct upstream *up = h->memory->up;
     bool server = upstream_is_proxy(up), unasked = says_something(h) && !up->tls && !up->server.name;
+    struct up_known known = { h->known, h->known_count, h->known_err };
 
     return dial_start(&h->dial, h->env, h->memory, server ? &up->server : &h->target,
+                      h->is_known && !server ? &known : NULL,
                       (server ? DIAL_SERVER : 0u) | (unasked ? DIAL_UNASKED : 0u), fn);
 }
 
@@ -130,7 +132,8 @@ int way_start_via(struct handshake *h, handshake_fn *fn)
     wheel_cancel(h->env->opt.wheel,
                  &h->deadline); /* the hop has one of its own, and says more when it passes */
     h->started_us = clock_now_us();
-    return m ? handshake_open(h->env, m, SOCKS5_CONNECT, &h->memory->up->server, left_us, fn, h, &h->via)
+    return m ? handshake_open(h->env, m, SOCKS5_CONNECT, &h->memory->up->server, NULL, left_us, fn, h,
+                              &h->via)
              : -ENOMEM;
 }
 

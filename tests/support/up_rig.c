@@ -418,15 +418,22 @@ static void on_closed(void *arg, const struct up_failure *why)
     log->s = NULL;
 }
 
-void stream_start(struct up_rig *rig, struct stream_log *log, struct upstream *up,
-                  const struct host_port *dst, unsigned timeout_ms)
+void stream_start_known(struct up_rig *rig, struct stream_log *log, struct upstream *up,
+                        const struct host_port *dst, const struct up_known *known, unsigned timeout_ms)
 {
     static const struct up_stream_events events = { on_open, on_readable, on_writable, on_closed };
 
     *log = (struct stream_log){ .read_on_open = true };
-    assert_int_equal(up_stream_open(rig->env, up, dst, (uint64_t)timeout_ms * 1000, &events, log, &log->s),
-                     0);
+    assert_int_equal(
+        up_stream_open_known(rig->env, up, dst, known, (uint64_t)timeout_ms * 1000, &events, log, &log->s),
+        0);
     assert_false(log->opened || log->closed);
+}
+
+void stream_start(struct up_rig *rig, struct stream_log *log, struct upstream *up,
+                  const struct host_port *dst, unsigned timeout_ms)
+{
+    stream_start_known(rig, log, up, dst, NULL, timeout_ms);
 }
 
 void stream_settle(struct up_rig *rig, struct stream_log *log, struct upstream *up,

@@ -117,6 +117,8 @@ struct stream_log {
 };
 void stream_start(struct up_rig *rig, struct stream_log *log, struct upstream *up,
                   const struct host_port *dst, unsigned timeout_ms);
+void stream_start_known(struct up_rig *rig, struct stream_log *log, struct upstream *up,
+                        const struct host_port *dst, const struct up_known *known, unsigned timeout_ms);
 /* stream_start(), and until it is open or has failed */
 void stream_settle(struct up_rig *rig, struct stream_log *log, struct upstream *up,
                    const struct host_port *dst, unsigned timeout_ms);

@@ -83,9 +83,9 @@ static void simple_text(const struct simple *s, char out[80])
 
 struct naive_flow {
     char name[40];
-    uint32_t dst, src, dst2;
-    unsigned port, sport, network, uid, exe;            /* network as in networks above */
-    bool has_name, has_dst, has_dst2, has_uid, has_exe; /* dst2: of the same name */
+    uint32_t dst, src;
+    unsigned port, sport, network, uid, exe; /* network as in networks above */
+    bool has_name, has_dst, has_uid, has_exe;
     unsigned settled;
 };
 
@@ -111,8 +111,7 @@ static int naive_simple(const struct simple *s, const struct naive_flow *f)
     case 2:
         return strstr(f->name, s->name) != NULL;
     case 3:
-        return (f->dst ^ s->net) >> (32 - s->bits) == 0 ||
-               (f->has_dst2 && (f->dst2 ^ s->net) >> (32 - s->bits) == 0);
+        return (f->dst ^ s->net) >> (32 - s->bits) == 0;
     case 4:
         return (f->src ^ s->net) >> (32 - s->bits) == 0;
     case 5:
@@ -180,7 +179,6 @@ static void random_flow(struct prng *g, struct naive_flow *f)
     memset(f, 0, sizeof(*f));
     random_name(g, f->name);
     f->dst = random_addr(g);
-    f->dst2 = random_addr(g);
     f->src = random_addr(g);
     f->port = prng_below(g, 6);
     f->sport = prng_below(g, 6);
@@ -189,7 +187,6 @@ static void random_flow(struct prng *g, struct naive_flow *f)
     f->exe = prng_below(g, 4);
     f->has_name = prng_below(g, 3) > 0;
     f->has_dst = prng_below(g, 3) > 0;
-    f->has_dst2 = f->has_dst && prng_below(g, 3) == 0;
     f->has_uid = prng_below(g, 2) > 0;
     f->has_exe = prng_below(g, 2) > 0;
     f->settled = prng_below(g, 16);
@@ -203,7 +200,7 @@ static struct ip_addr addr_of(uint32_t v)
     return ip_from4(be);
 }
 
-static struct rule_flow flow_of_naive(const struct naive_flow *f, struct ip_addr *more, char exe[16])
+static struct rule_flow flow_of_naive(const struct naive_flow *f, char exe[16])
 {
     static const enum ip_proto protos[] = { IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_ICMP };
     struct rule_flow flow = { .client = { addr_of(f->src), (uint16_t)f->sport },
@@ -216,9 +213,6 @@ static struct rule_flow flow_of_naive(const struct naive_flow *f, struct ip_addr
         flow.target.name = f->name;
     if (f->has_dst)
         flow.target.addr = addr_of(f->dst);
-    *more = addr_of(f->dst2);
-    flow.more_addrs = more;
-    flow.n_more_addrs = f->has_dst2;
     flow.has_uid = f->has_uid;
     flow.uid = f->uid;
     flow.process = f->has_exe ? exe : NULL;
@@ -232,8 +226,7 @@ static int compare(const struct made *list, char texts[][400], const struct rule
     unsigned needs, open = 0;
     struct rule_verdict v;
     char exe[16];
-    struct ip_addr more;
-    struct rule_flow flow = flow_of_naive(f, &more, exe);
+    struct rule_flow flow = flow_of_naive(f, exe);
 
     for (uint32_t i = 0; i < RULES && best == RULE_IMPLICIT; i++) {
         int is = naive_rule(&list[i], f, &needs);

@@ -398,6 +398,56 @@ static void a_refusing_address_gives_way_at_once(void **state) /* faults.md S18 
     upstream_unref(up);
 }
 
+/* What the rules looked at is what is dialled: another answer, a moment later, changes nothing. */
+static void a_name_that_was_looked_up_is_dialled_at_those_addresses_only(void **state)
+{
+    struct upstream_options list[] = {
+        { .name = "DIRECT", .kind = UPSTREAM_DIRECT },
+        { .name = "first",
+          .kind = UPSTREAM_GROUP,
+          .group = &(struct group_options){ .kind = GROUP_SELECT,
+                                            .members = (const uint32_t[]){ 0 },
+                                            .member_count = 1 } },
+    };
+    struct plan plan = { NULL, 0, PLAN_HANG, 0 };
+    struct up_rig *rig = *state;
+    struct rig_name *name = rig_name(rig, "target.test", RIG_NOW);
+    struct ip_addr addrs[] = { rig_addr("127.0.2.1"), rig_addr("127.0.0.1") }; /* the first refuses */
+    struct plan_server server;
+    struct upstream *ups[2];
+    struct stream_log log;
+    struct host_port to;
+
+    plan_open(&server, rig, &plan);
+    name->addrs[name->n++] = rig_addr("127.0.0.1");
+    to = rig_to("target.test", server.port);
+    assert_int_equal(upstreams_new(list, ARRAY_LEN(list), ups), 0);
+    for (size_t i = 0; i < ARRAY_LEN(ups); i++) {
+        const struct row {
+            struct up_known known;
+            bool opens;
+            const char *stage;
+        } rows[] = {
+            { { addrs, 2, 0 }, true, NULL },
+            { { addrs, 1, 0 }, false, "connect" },
+            { { NULL, 0, -ENOENT }, false, "resolve" },
+        };
+
+        for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+            stream_start_known(rig, &log, ups[i], &to, &rows[k].known, 2000);
+            rig_until(rig, stream_is_settled, &log);
+            assert_int_equal(log.opened, rows[k].opens);
+            if (rows[k].stage)
+                assert_string_equal(log.why.stage, rows[k].stage);
+            stream_forget(&log);
+        }
+    }
+    assert_int_equal(rig->asked, 0);
+    plan_close(&server);
+    for (size_t i = 0; i < ARRAY_LEN(ups); i++)
+        upstream_unref(ups[i]);
+}
+
 static void a_name_that_fails_or_hangs_is_told_by_name(void **state)
 {
     struct up_rig *rig = *state;
@@ -542,6 +592,7 @@ int main(void)
         TEST(addresses_take_turns_by_family),
         TEST(a_silent_address_gives_way_after_250_ms_and_the_winner_is_remembered),
         TEST(a_refusing_address_gives_way_at_once),
+        TEST(a_name_that_was_looked_up_is_dialled_at_those_addresses_only),
         TEST(a_name_that_fails_or_hangs_is_told_by_name),
         TEST(a_reset_comes_after_the_bytes_before_it_and_never_as_an_end),
         TEST(a_stream_that_broke_may_be_closed_at_once),
