@@ -99,6 +99,11 @@ def _(t):
     t.note("%d allocations at start; %d starts of %d worked all the same" % (total, worked, len(spread(t, total))))
 
 
+# libnftables, and the scanner inside it, end the process by themselves.
+LIBNFTABLES_ENDS = ("Memory allocation failure", "Unable to initialize Netlink socket", "out of dynamic memory in yy",
+                    "out of memory expanding start-condition stack")
+
+
 def start_and_end(lab, server, memory):
     """None: it runs and carries a flow; "refused": status 1 and a sentence; otherwise what is wrong."""
     gw = lab.gateway(proxies=[server], prefix=memory.prefix, name="start", ready=False, route=False,
@@ -109,7 +114,7 @@ def start_and_end(lab, server, memory):
     except AssertionError:
         status = gw.process.wait(5)
         gw.check_log()
-        if status == 2 and any("Memory allocation failure" in x for x in gw.process.lines):
+        if any(said in x for x in gw.process.lines for said in LIBNFTABLES_ENDS):
             lab.gw.run([gateway.program(lab.context), "cleanup"])    # libnftables ends the process by itself: as after kill -9
             return "ended by libnftables, refused"
         if status == 1 and any(x.startswith("culvert: ") for x in gw.process.lines):
