@@ -75,20 +75,28 @@ static bool paws_ok(struct tcp_conn *c, const struct tcp_seg *seg)
     return false;
 }
 
+/* Any segment is an answer to a keep-alive (KA-1). */
+static void heard(struct tcp_conn *c)
+{
+    c->keepalives = 0;
+    c->last_rx_ms = now_ms(c->s);
+}
+
 /* What came again because our ACK was lost or late is answered at once and reported (RFC 2883). It must be
  * recent and carry a plausible ACK; anything else below the window is a stranger's guess and meets the
  * limiter. */
 static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
 {
-    uint32_t end = seg_end(seg);
+    bool empty = seg_end(seg) == seg->seq;
 
     COUNT(c->s, tcp_duplicate);
-    if (end == seg->seq) {
-        tcp_challenge(c, CHALLENGE_PROBE);
+    if (!seq_lt(c->rcv_nxt - max_u32(c->rcv_budget, UINT16_MAX), seg->seq) || !ack_is_plausible(c, seg)) {
+        tcp_challenge(c, empty ? CHALLENGE_PROBE : CHALLENGE_WINDOW);
         return;
     }
-    if (!seq_lt(c->rcv_nxt - max_u32(c->rcv_budget, UINT16_MAX), seg->seq) || !ack_is_plausible(c, seg)) {
-        tcp_challenge(c, CHALLENGE_WINDOW);
+    heard(c); /* it lives, although nothing of ours may reach it */
+    if (empty) {
+        tcp_challenge(c, CHALLENGE_PROBE);
         return;
     }
     if (seg->len > 1) { /* one byte below the window is a keep-alive probe of the old kind */
@@ -108,7 +116,8 @@ static bool sequence_ok(struct tcp_conn *c, const struct tcp_seg *seg)
 
     if (seg->flags & TCP_RST)
         end = seg->seq;
-    if (seq_lt(c->rcv_adv, seg->seq)) {
+    if (seq_lt(c->rcv_adv, seg->seq) ||
+        ((seg->flags & TCP_RST) && seg->seq == c->rcv_adv && seg->seq != c->rcv_nxt)) {
         COUNT(c->s, tcp_out_of_window);
         if (!(seg->flags & TCP_RST))
             tcp_challenge(c, CHALLENGE_WINDOW);
@@ -255,7 +264,6 @@ void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
         tcp_challenge(c, CHALLENGE_ACK);
         return;
     }
-    c->keepalives = 0;
     if (c->flags & CONN_TS)
         keep_timestamp(c, seg);
     if (c->flags & CONN_ECN)
@@ -267,7 +275,7 @@ void tcp_conn_input(struct tcp_conn *c, const struct tcp_seg *seg)
         tcp_recv_data(c, seg);
     else
         COUNT(c->s, tcp_acks_in);
-    c->last_rx_ms = now_ms(c->s);
+    heard(c);
 }
 
 /* ---- from the packet to its owner -------------------------------------------------------------------- */

@@ -239,10 +239,16 @@ void tcp_timer_life(struct tcp_conn *c)
         tcp_timer_set(c, TIMER_LIFE, idle_ms * 1000ull);
 }
 
-static void keepalive(struct tcp_conn *c) /* KA-1 */
+/* KA-1. What is on its way or waits for the window asks often enough, and for longer (RFC 9293 MUST-26). */
+static void keepalive(struct tcp_conn *c)
 {
     uint32_t quiet = now_ms(c->s) - c->last_rx_ms, idle_ms = tcp_knob(c, TCP_OPT_KEEPALIVE_IDLE_MS);
 
+    if (c->snd_una != seq_max(c->snd_end, c->snd_nxt)) {
+        c->keepalives = 0;
+        tcp_timer_set(c, TIMER_LIFE, idle_ms * 1000ull);
+        return;
+    }
     if (quiet < idle_ms) {
         tcp_timer_set(c, TIMER_LIFE, (idle_ms - quiet) * 1000ull);
         return;

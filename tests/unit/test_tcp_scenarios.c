@@ -219,6 +219,84 @@ static void what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end(
     }
 }
 
+/* ---- who is still there ------------------------------------------------------------------------------------ */
+
+static void every_10_s(struct lab_options *o)
+{
+    o->config.keepalive_idle_ms = 10000;
+    o->config.keepalive_interval_ms = 1000;
+    o->config.keepalive_probes = 3;
+}
+
+/* What a client that is asked whether it lives may say; each is an answer. */
+static const struct answer_row {
+    const char *what;
+    struct lab_seg says;
+} answers[] = {
+    { "an ACK", { .flags = LAB_ACK, .seq = 101, .ack = 1 } },
+    { "data", { .flags = LAB_ACK, .seq = 101, .ack = 1, .len = 10 } },
+    { "a probe of its own", { .flags = LAB_ACK, .seq = 100, .ack = 1 } },
+    { "what it has sent before", { .flags = LAB_ACK, .seq = 1, .ack = 1, .len = 100 } },
+};
+
+static void any_segment_is_an_answer_to_a_keep_alive(void **state) /* tcp-stack.md KA-1 */
+{
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
+        struct lab *lab = lab_open(RTT_US, every_10_s);
+
+        lab_data(lab, 1, 1, 100);
+        lab_run_us(lab, 12500000);
+        lab_send(lab, &answers[i].says);
+        lab_clear(lab);
+        lab_run_us(lab, 9500000);
+        if (lab->outs > 0 || lab->closes > 0) {
+            print_error("%s: %zu probes, %u ends\n", answers[i].what, lab->outs, lab->closes);
+            wrong++;
+        }
+        lab_free(lab);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static void nobody_is_asked_while_data_is_out_or_waits(void **state) /* tcp-stack.md KA-1; RFC 9293 MUST-26 */
+{
+    struct lab *lab = lab_open(RTT_US, every_10_s);
+    const struct stack_counters *n = stack_counters(lab->stack);
+
+    (void)state;
+    lab_write(lab, 1000); /* and no ACK comes: that is the user time-out's */
+    lab_run_us(lab, 60000000);
+    assert_int_equal(n->tcp_keepalive_probe, 0);
+    assert_int_equal(lab->closes, 0);
+    ack_with_window(lab, 1001, 0);
+    lab_write(lab, 1000); /* for this the window is closed */
+    lab_run_us(lab, 60000000);
+    assert_int_equal(n->tcp_keepalive_probe, 0);
+    assert_true(n->tcp_zero_probe > 0);
+    ack_with_window(lab, 1001, 65535);
+    ack_with_window(lab, 2001, 65535);
+    lab_run_us(lab, 25000000); /* nothing is out any more */
+    assert_int_equal(lab->close_err, -ETIMEDOUT);
+    lab_free(lab);
+}
+
+static void a_reset_at_the_right_edge_is_outside(void **state) /* tcp-stack.md RST-1; RFC 5961 section 3.2 */
+{
+    struct lab *lab = lab_open(RTT_US, NULL);
+    uint32_t edge = 1 + lab_info(lab).rcv_wnd;
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = edge });
+    assert_int_equal(lab->outs, 0);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_RST, .seq = edge - 1 });
+    assert_int_equal(lab_count(lab, "ACK"), 1);
+    assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +305,9 @@ int main(void)
         cmocka_unit_test(a_window_that_closes_over_what_was_sent_is_probed_ever_less_often),
         cmocka_unit_test(a_fin_that_met_a_closed_window_comes_soon_after_it_opens),
         cmocka_unit_test(what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end),
+        cmocka_unit_test(any_segment_is_an_answer_to_a_keep_alive),
+        cmocka_unit_test(nobody_is_asked_while_data_is_out_or_waits),
+        cmocka_unit_test(a_reset_at_the_right_edge_is_outside),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
