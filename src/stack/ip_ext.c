@@ -17,7 +17,6 @@ struct walk {
     struct packet *p;
     enum ext_place place;
     uint32_t named_at; /* offset of the byte that named the header we are at */
-    uint32_t headers, bytes;
 };
 
 static void problem(const struct walk *w, uint8_t code, const uint8_t *at)
@@ -93,8 +92,8 @@ static enum ext_verdict step(struct walk *w, uint8_t *next)
     len = ((size_t)h[1] + 1) * 8;
     if (len > p->l4_len)
         return EXT_SHORT;
-    w->bytes += (uint32_t)len;
-    if (++w->headers > MAX_HEADERS || w->bytes > MAX_BYTES)
+    p->ext_bytes += (uint32_t)len;
+    if (++p->ext_headers > MAX_HEADERS || p->ext_bytes > MAX_BYTES)
         return refuse(w);
     if (!(*next == NEXT_ROUTING ? routing_passes(w, h) : options_pass(w, h, len)))
         return refuse(w);
@@ -110,7 +109,7 @@ static enum ext_verdict at_fragment(struct walk *w)
     if (w->p->l4_len < FRAG_HEADER)
         return EXT_SHORT;
     if (w->place != EXT_FIRST ||
-        ++w->headers > MAX_HEADERS) /* a second one: fragments of fragments are never made */
+        ++w->p->ext_headers > MAX_HEADERS) /* a second one: fragments of fragments are never made */
         return refuse(w);
     return EXT_FRAGMENT;
 }

@@ -65,12 +65,14 @@ struct packet {
     uint32_t l4_len;
     uint8_t proto, ttl, tos;
     bool v6, df, reassembled;
-    bool csum_ok;              /* L4 checksum trusted (VN-2): do not verify */
-    bool local;                /* dst is assigned to us */
-    bool by_prefix;            /* dst is in a local prefix, and echo to it goes the way of prefix_echo */
-    uint8_t prefix_echo;       /* enum local_echo */
-    bool fragment_header;      /* IPv6: it had one, were it an atomic one */
-    bool router_alert;         /* IPv6: in its hop-by-hop options */
+    bool csum_ok;         /* L4 checksum trusted (VN-2): do not verify */
+    bool local;           /* dst is assigned to us */
+    bool by_prefix;       /* dst is in a local prefix, and echo to it goes the way of prefix_echo */
+    uint8_t prefix_echo;  /* enum local_echo */
+    bool fragment_header; /* IPv6: it had one, were it an atomic one */
+    bool router_alert;    /* IPv6: in its hop-by-hop options */
+    uint8_t ext_headers;  /* IPv6: walked so far, before and behind the header of an atomic fragment */
+    uint32_t ext_bytes;
     bool broadcast, multicast; /* dst; TCP and UDP never see these */
     uint32_t origin;           /* the shard that read it; == config.shard unless handed off */
     struct pkt_meta meta;

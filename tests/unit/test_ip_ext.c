@@ -78,6 +78,22 @@ static void eight_headers_are_walked_and_a_ninth_is_not(void **state) /* faults.
     }
 }
 
+/* A fragment header that cuts nothing is passed over (RFC 6946), and counts like any other. */
+static void an_atomic_fragment_begins_no_new_count(void **state) /* tcp-stack.md IP-4 */
+{
+    struct ip_lab *lab = *state;
+    uint8_t chain[72], *atomic = chain + 32;
+
+    for (size_t n = 8; n <= 9; n++) {
+        start(LAB_TARGET6);
+        chain_of(chain, n);
+        atomic[-8] = FRAGMENT; /* the fifth header */
+        memset(atomic + 1, 0, 7);
+        pkt_insert_ext(&pkt, DEST, chain, n * 8, (n - 1) * 8);
+        assert_int_equal(run(lab).delivered, n == 8);
+    }
+}
+
 /* One header of @len bytes, filled with Pad1. */
 static struct seen run_pads(struct ip_lab *lab, uint8_t first, size_t len)
 {
@@ -364,6 +380,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, ip_lab_setup, ip_lab_teardown)
     const struct CMUnitTest tests[] = {
         T(eight_headers_are_walked_and_a_ninth_is_not),
+        T(an_atomic_fragment_begins_no_new_count),
         T(more_than_512_bytes_of_headers_are_dropped),
         T(hop_by_hop_stands_first_or_nowhere),
         T(a_second_fragment_header_is_dropped),
