@@ -411,6 +411,27 @@ static void small_leftovers_do_not_pin_slots(void **state) /* MEM-2 */
     lab_free(lab);
 }
 
+/* Most of what lay in a slot comes again in order, and two bytes of it are all that the slot is kept for. */
+static void what_is_left_of_an_overlap_does_not_pin_a_slot(void **state) /* MEM-2 */
+{
+    struct lab *lab = open_lab(true);
+    uint32_t at = 1;
+
+    (void)state;
+    for (int i = 0; i < 12; i++, at += 16385) {
+        lab_data(lab, at + 1, 1, 16384); /* beyond a hole of one byte */
+        assert_int_equal(lab_in_use(lab, "slot"), 1);
+        lab_data(lab, at, 1, 16383);
+        assert_int_equal(lab_in_use(lab, "slot"), 0);
+        assert_in_range(held_bytes(lab), 1, 4 * tcp_readable_bytes(lab->conn) + 65536 + 128);
+    }
+    while (tcp_readable_bytes(lab->conn) > 0)
+        lab_read(lab, SIZE_MAX);
+    assert_int_equal(lab->got, at - 1);
+    assert_false(lab->got_wrong);
+    lab_free(lab);
+}
+
 /* ---- the window -------------------------------------------------------------------------------------- */
 
 static void the_right_edge_never_moves_back(void **state) /* WND-1 */
@@ -603,6 +624,7 @@ int main(void)
         cmocka_unit_test(what_was_sacked_is_never_dropped),
         cmocka_unit_test(one_byte_segments_into_a_closed_window_stay_cheap),
         cmocka_unit_test(small_leftovers_do_not_pin_slots),
+        cmocka_unit_test(what_is_left_of_an_overlap_does_not_pin_a_slot),
         cmocka_unit_test(the_right_edge_never_moves_back),
         cmocka_unit_test(one_update_opens_a_closed_window),
         cmocka_unit_test(a_zero_window_takes_acks_resets_and_a_fin),
