@@ -79,17 +79,32 @@ static uint32_t probe_timeout(const struct tcp_conn *c)
     return max_u32(2 * c->srtt_us + (alone ? PTO_ONE_SEGMENT_US : 0), PTO_FLOOR_US);
 }
 
+/* The window is closed, and the client has answered whenever we asked. */
+static bool is_patient(const struct tcp_conn *c)
+{
+    return (c->flags & CONN_PROBING) && c->probes == 0;
+}
+
+/* A time-out ends a connection when it is over, not at the next retransmission (UTO-1). */
+static uint32_t within_user_timeout(const struct tcp_conn *c, uint32_t delay_us)
+{
+    uint32_t most = tcp_knob(c, TCP_OPT_USER_TIMEOUT_MS), gone = now_ms(c->s) - c->progress_ms;
+    uint64_t left_us = gone < most ? (uint64_t)(most - gone) * 1000 : 0;
+
+    return is_patient(c) || delay_us < left_us ? delay_us : (uint32_t)left_us;
+}
+
 static void arm_outstanding(struct tcp_conn *c)
 {
     bool armed = (c->timers & TIMER_REXMIT) && c->rexmit_kind != REXMIT_PROBE;
-    uint32_t delay = tcp_rto_us(c);
+    uint32_t rto = tcp_rto_us(c), delay = within_user_timeout(c, rto);
 
     if (armed && (c->rexmit_kind == REXMIT_REORDER || !(c->flags & CONN_RESTART)))
         return;
     c->flags &= ~(uint32_t)CONN_RESTART;
     c->rexmit_kind = REXMIT_RTO;
-    if (probe_applies(c)) { /* never later than the RTO, and then in its place */
-        c->rexmit_kind = REXMIT_TLP;
+    if (probe_applies(c) && (delay == rto || probe_timeout(c) < delay)) {
+        c->rexmit_kind = REXMIT_TLP; /* never later than the RTO, and then in its place */
         delay = min_u32(delay, probe_timeout(c));
     }
     tcp_timer_set(c, TIMER_REXMIT, delay);
@@ -106,17 +121,20 @@ void tcp_timer_rexmit(struct tcp_conn *c)
         if (!(c->flags & CONN_PROBING))
             c->progress_ms = now_ms(c->s);
         c->rexmit_kind = REXMIT_PROBE;
-        tcp_timer_set(c, TIMER_REXMIT, tcp_rto_us(c));
+        tcp_timer_set(c, TIMER_REXMIT, within_user_timeout(c, tcp_rto_us(c)));
     } else {
         tcp_timer_clear(c, TIMER_REXMIT);
     }
 }
 
-/* UTO-1 and CLS-4. Return: true when the connection has ended. */
+/* UTO-1 and CLS-4. While a closed window's client answers, its time begins with each question: that is forever (ZWP-1).
+ * Return: true when the connection has ended. */
 static bool gave_up(struct tcp_conn *c)
 {
     bool orphaned = (c->flags & CONN_RELEASED) && c->backoff >= ORPHAN_RTOS;
 
+    if (is_patient(c))
+        c->progress_ms = now_ms(c->s);
     if (!orphaned && now_ms(c->s) - c->progress_ms < tcp_knob(c, TCP_OPT_USER_TIMEOUT_MS))
         return false;
     COUNT(c->s, tcp_timeout);
@@ -159,6 +177,13 @@ static void synack_timeout(struct tcp_conn *c)
     c->flags |= CONN_SYNACK_DUE | CONN_SYNACK_AGAIN;
 }
 
+static void probes_window(struct tcp_conn *c)
+{
+    c->flags |= CONN_PROBING;
+    if (c->probes < UINT8_MAX)
+        c->probes++;
+}
+
 static void retransmission_timeout(struct tcp_conn *c)
 {
     if (c->fl->seg_head == NULL || gave_up(c))
@@ -168,7 +193,7 @@ static void retransmission_timeout(struct tcp_conn *c)
     back_off(c);
     c->flags |= CONN_RESTART;
     if (c->snd_wnd == 0) /* it shrank over what is in flight: not a loss, as long as it answers (SND-3) */
-        c->flags |= CONN_PROBING;
+        probes_window(c);
     else
         suspect_black_hole(c);
 }
@@ -177,10 +202,8 @@ static void window_probe(struct tcp_conn *c)
 {
     if (gave_up(c))
         return;
-    c->flags |= CONN_PROBING;
+    probes_window(c);
     back_off(c);
-    if (c->probes < UINT8_MAX)
-        c->probes++;
     if (seq_lt(c->snd_nxt, c->snd_una + c->snd_wnd)) /* a sliver is open: tcp_output() fills it */
         return;
     COUNT(c->s, tcp_zero_probe);

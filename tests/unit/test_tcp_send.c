@@ -257,10 +257,39 @@ static void a_closed_window_without_answers_times_out(void **state) /* UTO-1 */
     (void)state;
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
     lab_write(lab, 5000);
-    lab_run_us(lab, 200000000);
+    lab_run_us(lab, 119990000);
+    assert_int_equal(lab->closes, 0);
+    lab_run_us(lab, 1000000); /* 120 s from the first question that nobody answered */
     assert_int_equal(lab->closes, 1);
     assert_int_equal(lab->close_err, -ETIMEDOUT);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
     lab_free(lab);
+}
+
+/* Probes are a minute apart, and the time that a client may be silent is shorter here; it always answers. */
+static void a_short_user_timeout_does_not_end_what_answers(void **state) /* UTO-1, ZWP-1, SND-3 */
+{
+    for (int shrunk = 0; shrunk < 2; shrunk++) { /* closed from the start, or over what is in flight */
+        struct lab *lab = lab_open(100, NULL);
+
+        assert_int_equal(tcp_set_option(lab->conn, TCP_OPT_USER_TIMEOUT_MS, 5000), 0);
+        if (shrunk)
+            lab_write(lab, 5000);
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+        if (!shrunk)
+            lab_write(lab, 5000);
+        for (int i = 0; i < 6000; i++) {
+            lab_clear(lab);
+            lab_run_us(lab, 100000);
+            if (lab->outs > 0)
+                lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+        }
+        assert_int_equal(lab->closes, 0);
+        lab_run_us(lab, 70000000); /* and now it is gone */
+        assert_int_equal(lab->closes, 1);
+        lab_free(lab);
+    }
+    (void)state;
 }
 
 static void a_sliver_of_a_window_is_used_after_a_while(void **state) /* ZWP-1, RFC 9293 section 3.8.6.2.1 */
@@ -377,6 +406,7 @@ int main(void)
         cmocka_unit_test(reading_stops_at_the_limit_and_resumes_at_two_thirds),
         cmocka_unit_test(a_closed_window_is_probed_for_ever_while_it_answers),
         cmocka_unit_test(a_closed_window_without_answers_times_out),
+        cmocka_unit_test(a_short_user_timeout_does_not_end_what_answers),
         cmocka_unit_test(a_sliver_of_a_window_is_used_after_a_while),
         cmocka_unit_test(a_window_that_shrinks_stops_new_data_only),
         cmocka_unit_test(too_big_lowers_the_mtu_and_repeats_at_once),
