@@ -335,16 +335,17 @@ struct tcp_conn {
     uint64_t bytes_up, bytes_down; /* consumed; acknowledged */
     uint32_t rcv_round_ms;         /* receive autotuning: when this round began, */
     uint32_t rcv_round_mark;       /* and bytes_up then, low bits */
-    uint32_t challenge_ms;         /* when the limiter's window began, */
-    uint16_t challenge_last_ms;    /* and how long after that the last answer left */
-    int8_t err;                    /* for on_tcp_closed */
-    uint8_t knobs;                 /* its set of options */
-    uint8_t challenges : 4, challenge_cause : 4;
+    uint32_t challenge_ms;         /* when the limiter's window began */
+    uint32_t challenge_last_ms : 13,
+        challenges : 4;            /* low bits of the last answer's time; answers in this window, */
+    uint32_t challenge_causes : 5; /* and the causes that wait until CHALLENGE_SPACE_MS after the last one */
+    uint32_t reo_persist : 5, reo_grown : 1; /* recoveries until reo_mult falls back; it grew in this round */
+    uint32_t pmtu_learned : 1;               /* from a router: for ten minutes (ICM-3) */
+    uint32_t careful : 1; /* packets are being lost: more ACKs, while there are quick_acks */
+    int8_t err;           /* for on_tcp_closed */
+    uint8_t knobs;        /* its set of options */
     uint8_t dupacks, reo_mult, quick_acks, segs_unacked; /* segs_unacked: since the last ACK that we sent */
     uint8_t probes, keepalives;
-    uint8_t reo_persist : 5, reo_grown : 1; /* recoveries until reo_mult falls back; it grew in this round */
-    uint8_t pmtu_learned : 1;               /* from a router: for ten minutes (ICM-3) */
-    uint8_t careful : 1; /* packets are being lost: more ACKs, while there are quick_acks */
 };
 
 /* Payload of the longest packet, with all options. IPv6's length does not count its own header, but Linux takes no packet

@@ -5,8 +5,10 @@
  * alone (SEQ-6). */
 #include "tcp_impl.h"
 
+#define CHALLENGE_LAST_MASK 8191u /* more than a window and a space */
+
 enum challenge {
-    CHALLENGE_PROBE,
+    CHALLENGE_PROBE, /* has no bit in challenge_causes, the others have */
     CHALLENGE_WINDOW,
     CHALLENGE_PAWS,
     CHALLENGE_RST,
@@ -15,25 +17,27 @@ enum challenge {
 };
 
 /* RST-3: 10 in 5 s, and for one cause 1 in 500 ms, so that no storm of ACKs can be provoked (RFC 5961 section
- * 7). Answers to keep-alive probes have no cause. */
+ * 7). Causes that come by turns wait for each other. Answers to keep-alive probes have no cause. */
 void tcp_challenge(struct tcp_conn *c, int cause)
 {
-    uint32_t now = now_ms(c->s);
-    bool fresh = now - c->challenge_ms >= CHALLENGE_WINDOW_MS || c->challenges == 0, spaced;
+    uint32_t now = now_ms(c->s), window = now - c->challenge_ms, bit = (1u << cause) >> 1;
 
-    if (fresh) {
+    if (window >= CHALLENGE_WINDOW_MS + CHALLENGE_SPACE_MS ||
+        ((now - c->challenge_last_ms) & CHALLENGE_LAST_MASK) >= CHALLENGE_SPACE_MS)
+        c->challenge_causes = 0;
+    if (window >= CHALLENGE_WINDOW_MS || c->challenges == 0) {
         c->challenge_ms = now;
         c->challenges = 0;
     }
-    spaced = fresh || now - c->challenge_ms - c->challenge_last_ms >= CHALLENGE_SPACE_MS;
-    if (c->challenges >= CHALLENGE_PER_WINDOW ||
-        (!spaced && cause != CHALLENGE_PROBE && cause == c->challenge_cause)) {
+    if (c->challenges >= CHALLENGE_PER_WINDOW || (c->challenge_causes & bit)) {
         COUNT(c->s, tcp_challenge_limited);
         return;
     }
     c->challenges++;
-    c->challenge_cause = (uint8_t)cause & 15;
-    c->challenge_last_ms = (uint16_t)(now - c->challenge_ms);
+    if (bit != 0) {
+        c->challenge_causes |= bit & 31;
+        c->challenge_last_ms = now & CHALLENGE_LAST_MASK;
+    }
     c->flags |= CONN_ACK_NOW;
     COUNT(c->s, tcp_challenge_ack);
 }
@@ -112,20 +116,18 @@ static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
  * its ACK (a client that has filled the window sends those), and its payload is cut away later. */
 static bool sequence_ok(struct tcp_conn *c, const struct tcp_seg *seg)
 {
-    uint32_t end = seg_end(seg);
+    bool rst = (seg->flags & TCP_RST) != 0;
+    uint32_t end = rst ? seg->seq : seg_end(seg);
 
-    if (seg->flags & TCP_RST)
-        end = seg->seq;
-    if (seq_lt(c->rcv_adv, seg->seq) ||
-        ((seg->flags & TCP_RST) && seg->seq == c->rcv_adv && seg->seq != c->rcv_nxt)) {
+    if (seq_lt(c->rcv_adv, seg->seq) || (rst && seg->seq == c->rcv_adv && seg->seq != c->rcv_nxt)) {
         COUNT(c->s, tcp_out_of_window);
-        if (!(seg->flags & TCP_RST))
+        if (!rst)
             tcp_challenge(c, CHALLENGE_WINDOW);
         return false;
     }
     if (end == seg->seq ? !seq_lt(seg->seq, c->rcv_nxt) : seq_lt(c->rcv_nxt, end))
         return true;
-    if (seg->flags & TCP_RST)
+    if (rst)
         COUNT(c->s, tcp_out_of_window);
     else if (seg->flags & TCP_SYN)
         challenged(c, CHALLENGE_SYN); /* RST-2: whatever its sequence number */

@@ -43,6 +43,8 @@ static const struct state_row {
     { LAB_ESTABLISHED, "RST in the window", LAB_RST, 1, 0, 0, "ACK", "ESTABLISHED" },
     { LAB_ESTABLISHED, "RST below", LAB_RST, -1, 0, 0, "", "ESTABLISHED" },
     { LAB_ESTABLISHED, "RST outside", LAB_RST, 5000000, 0, 0, "", "ESTABLISHED" },
+    { LAB_SYN_RECEIVED, "RST with the window's last number", LAB_RST, 65534, 0, 0, "ACK", "SYN-RECEIVED" },
+    { LAB_SYN_RECEIVED, "RST behind it", LAB_RST, 65535, 0, 0, "", "SYN-RECEIVED" },
     { LAB_ESTABLISHED, "RST with a wrong ACK", LAB_RST | LAB_ACK, 0, 12345, 0, "", "gone" },
     { LAB_ESTABLISHED, "FIN", LAB_ACK | LAB_FIN, 0, 0, 0, "ACK", "CLOSE-WAIT" },
     { LAB_ESTABLISHED, "FIN with data", LAB_ACK | LAB_FIN, 0, 0, 50, "ACK", "CLOSE-WAIT" },
@@ -200,7 +202,63 @@ static void challenges_are_ten_in_five_seconds_whatever_the_cause(void **state) 
                           .flags = kinds[i % 3], .seq = 1 + LAB_UP + 5, .ack = i % 3 == 2 ? 77777 : 0 });
         lab_run_us(lab, 1000);
     }
-    assert_in_range(lab_count(lab, "ACK"), 5, 10);
+    assert_int_equal(lab_count(lab, "ACK"), 10); /* three at once, and half a second later three more */
+    lab_free(lab);
+}
+
+/* Whatever comes between: the same cause is answered again after 500 ms, and not before. */
+static void one_cause_is_answered_every_500_ms(void **state) /* RST-3 */
+{
+    static const struct lab_seg causes[] = {
+        { .flags = LAB_ACK, .seq = 7000000, .ack = 1, .len = 10 },         /* beyond the window */
+        { .flags = LAB_ACK, .seq = 1 + LAB_UP, .ack = 1, .old_ts = true }, /* PAWS */
+        { .flags = LAB_RST, .seq = 1 + LAB_UP + 5 },
+        { .flags = LAB_SYN, .seq = 1 + LAB_UP + 5 },
+        { .flags = LAB_ACK, .seq = 1 + LAB_UP, .ack = 77777 },
+    };
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
+
+    (void)state;
+    for (int rounds = 0; rounds < 2; rounds++) {
+        lab_clear(lab);
+        lab->now_us += 10000; /* later than the timestamps that are old here */
+        for (size_t i = 0; i < 3 * ARRAY_LEN(causes); i++)
+            lab_send(lab, &causes[i % ARRAY_LEN(causes)]);
+        assert_int_equal(lab_count(lab, "ACK"), ARRAY_LEN(causes));
+        lab->now_us += 499000;
+        for (size_t i = 0; i < ARRAY_LEN(causes); i++)
+            lab_send(lab, &causes[i]);
+        assert_int_equal(lab_count(lab, "ACK"), ARRAY_LEN(causes));
+        lab->now_us += 1000;
+        for (size_t i = 0; i < ARRAY_LEN(causes); i++)
+            lab_send(lab, &causes[i]);
+        assert_int_equal(lab_count(lab, "ACK"), 2 * ARRAY_LEN(causes));
+        lab->now_us += 4400000; /* the last is more than 500 ms ago, the first of the ten less than 5 s */
+        lab_send(lab, &causes[0]);
+        assert_int_equal(lab_count(lab, "ACK"), 2 * ARRAY_LEN(causes));
+        lab->now_us += 200000;
+    }
+    lab_free(lab);
+}
+
+static void an_acknowledgement_may_be_old_by_one_window(
+    void **state) /* SEQ-6: both ends of what is plausible */
+{
+    struct lab *lab = lab_in(LAB_ESTABLISHED);
+    uint32_t most = lab_info(lab).snd_wnd, una = 1;
+
+    (void)state;
+    assert_int_equal(most, 65535u << 7);
+    lab_write(lab, 1000);
+    lab_data(lab, 1 + LAB_UP, una - most - 1, 10);
+    assert_int_equal(lab->got, LAB_UP);
+    lab_data(lab, 1 + LAB_UP, una - most, 10);
+    assert_int_equal(lab->got, LAB_UP + 10);
+    lab_data(lab, 1 + LAB_UP + 10, una + 1001, 10);
+    assert_int_equal(lab->got, LAB_UP + 10);
+    lab_data(lab, 1 + LAB_UP + 10, una + 1000, 10);
+    assert_int_equal(lab->got, LAB_UP + 20);
+    assert_int_equal(stack_counters(lab->stack)->tcp_bad_ack, 2);
     lab_free(lab);
 }
 
@@ -227,6 +285,8 @@ int main(void)
         cmocka_unit_test(only_an_exact_reset_number_is_obeyed),
         cmocka_unit_test(ten_thousand_bad_segments_in_a_second_get_three_answers),
         cmocka_unit_test(challenges_are_ten_in_five_seconds_whatever_the_cause),
+        cmocka_unit_test(one_cause_is_answered_every_500_ms),
+        cmocka_unit_test(an_acknowledgement_may_be_old_by_one_window),
         cmocka_unit_test(a_bad_ack_leaves_ts_recent_window_and_data_alone),
     };
 
