@@ -265,6 +265,7 @@ bool forward_end_flow(struct forward *f, uint64_t id);
     X(udp_failed, "flow.udp_failed") \
     X(udp_ended, "flow.udp_ended") \
     X(udp_idle_evicted, "flow.udp_idle_evicted") \
+    X(udp_way_evicted, "flow.udp_way_evicted") /* an association: its mapping has too many */ \
     X(rejected, "flow.rejected") \
     X(regex_limit, "rules.regex_limit") \
     X(undecided, "flow.undecided") \

@@ -196,8 +196,8 @@ struct udp_flow {
     };
     struct ways *ways;
     struct source *source;
-    struct owner *owner; /* NULL: nobody asks for it */
-    struct udp_assoc *assocs;
+    struct owner *owner;      /* NULL: nobody asks for it */
+    struct udp_assoc *assocs; /* the one that was chosen last first */
     struct udp_look *looks; /* targets that wait for what decides, or were decided by a name that they told */
     struct udp_assoc *last; /* the one that the previous datagram used */
     struct ip_port last_decided; /* the target that `last` was chosen for */
@@ -560,6 +560,7 @@ void udp_flow_pass(struct udp_flow *u, const struct udp_datagram *d);
  * @v: the hold on the fake address is this function's. Return: false: no memory for an association */
 bool udp_flow_pin(struct udp_flow *u, const struct ip_port *target, const struct udp_verdict *v,
                   const struct name_ask *name);
+void udp_assoc_free(struct udp_assoc *a);        /* it is not in its mapping's list (any more) */
 bool udp_pin_is_over(const struct udp_assoc *a); /* its name had no address: by now that is asked again */
 /** udp_assoc_by_verdict() - the association for a target that the rules have decided now; the hold on a fake address is this function's
  * Return: NULL: no memory */

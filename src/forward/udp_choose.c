@@ -1,23 +1,53 @@
 /* udp_choose.c - which association of a mapping a target's datagrams take, by the rules or by what they have said before.
  *
- * A target by its fake address has an association to itself. When the rules looked at its name's addresses, it is pinned to one that they
+ * A target by its fake address has an association to itself; a mapping has 64 at most, and the one not used for longest goes. When the rules looked at its name's addresses, it is pinned to one that they
  * let go its way: a socket of ours sends there and nowhere else, for as long as the mapping lives. A proxy gets the name. */
 #include "forward_impl.h"
 
 #define NO_ADDRESS_MS 1000 /* a name without an address is looked up again, if somebody wants it */
+#define ASSOCS_MAX    64   /* of one mapping */
+
+/* It was used last: the others are older. */
+static struct udp_assoc *to_front(struct udp_flow *u, struct udp_assoc **at)
+{
+    struct udp_assoc *a = *at;
+
+    *at = a->next;
+    a->next = u->assocs;
+    u->assocs = a;
+    return a;
+}
+
+/* A client gets as many fake addresses as it asks for names: without a limit, one port of it would soon have all descriptors. */
+static void make_room(struct udp_flow *u)
+{
+    struct udp_assoc **at = &u->assocs, *oldest;
+
+    for (int n = 1; *at && n < ASSOCS_MAX; n++)
+        at = &(*at)->next;
+    oldest = *at;
+    if (!oldest)
+        return;
+    *at = NULL;
+    if (u->last == oldest)
+        u->last = NULL;
+    FCOUNT(u->f, udp_way_evicted);
+    udp_assoc_free(oldest);
+}
 
 /* @fake: the target is a fake address, and held; NULL: it is none. On failure the hold is still the caller's. */
 static struct udp_assoc *assoc_for(struct udp_flow *u, uint32_t target, const struct ip_port *fake)
 {
     struct udp_assoc *a;
 
-    for (a = u->assocs; a; a = a->next) {
+    for (struct udp_assoc **at = &u->assocs; (a = *at) != NULL; at = &a->next) {
         if (a->target != target || a->faked != (fake != NULL) || (fake && !ip_port_equal(&a->fake, fake)))
             continue;
         if (fake)
             flow_name_release(u->f, &fake->addr); /* it has one already */
-        return a;
+        return to_front(u, at);
     }
+    make_room(u);
     a = slab_get(&u->f->assocs);
     if (!a)
         return NULL;
@@ -70,13 +100,12 @@ bool udp_pin_is_over(const struct udp_assoc *a)
 }
 
 /* What was decided by addresses is not decided again while it holds. NULL: nothing was */
-static struct udp_assoc *assoc_pinned(const struct udp_flow *u, const struct ip_port *target)
+static struct udp_assoc *assoc_pinned(struct udp_flow *u, const struct ip_port *target)
 {
-    struct udp_assoc *a = u->assocs;
-
-    while (a && !(a->pinned && ip_port_equal(&a->fake, target) && !udp_pin_is_over(a)))
-        a = a->next;
-    return a;
+    for (struct udp_assoc **at = &u->assocs, *a; (a = *at) != NULL; at = &a->next)
+        if (a->pinned && ip_port_equal(&a->fake, target) && !udp_pin_is_over(a))
+            return to_front(u, at);
+    return NULL;
 }
 
 struct udp_assoc *udp_assoc_choose(struct udp_flow *u, const struct udp_datagram *d,

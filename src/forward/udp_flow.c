@@ -15,7 +15,7 @@
 
 /* ---- ending -------------------------------------------------------------------------------------------------------- */
 
-static void assoc_free(struct udp_assoc *a)
+void udp_assoc_free(struct udp_assoc *a)
 {
     struct forward *f = a->flow->f;
 
@@ -56,7 +56,7 @@ static void flow_free(struct udp_flow *u, const char *why)
         struct udp_assoc *a = u->assocs;
 
         u->assocs = a->next;
-        assoc_free(a);
+        udp_assoc_free(a);
     }
     wheel_cancel(f->wheel, &u->timer);
     source_leave(f, u->source);

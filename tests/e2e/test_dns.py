@@ -109,6 +109,28 @@ def _(t):
     check_equal(gw.counter("dns.failed"), 0)
 
 
+@test("fake-ip: a client port that talks to 300 names has 64 associations, and every one of the names is answered")
+def _(t):
+    lab = t.lab()
+    lab.direct_route()
+    names = ["n%d.test" % i for i in range(300)]
+    servers.unbound(lab, more=["%s. 60 IN A %s" % (name, at.TARGET[0]) for name in names])
+    services = lab.services()
+    gw = lab.gateway(rules=["MATCH,DIRECT"], **dns(t, "fake-ip", nameserver=[at.TARGET[0]]))
+    fakes = {}
+    with client.udp(lab.cli, at.TARGET[0], 53) as s:
+        for i, name in enumerate(names):
+            s.send(question(name, number=i))
+            fakes[name] = socket.inet_ntoa(s.recv(512)[-4:])
+    with client.udp(lab.cli, family=socket.AF_INET) as s:
+        for name in names + names[:1]:                       # the first one had to go meanwhile, and is opened anew
+            s.sendto(name.encode(), (fakes[name], services.ECHO))
+            check_equal(s.recvfrom(512), (name.encode(), (fakes[name], services.ECHO)))
+        used = sum(w["pools"]["flow-association"]["in-use"] for w in gw.status()["workers"])
+        check_equal(used, 64, "associations")
+        check_equal(gw.counter("flow.udp_way_evicted"), 301 - 64)
+
+
 # ---- real addresses ----
 
 @test("real: every type passes, and long answers come over TCP; types are blocked, refused or passed by table",
