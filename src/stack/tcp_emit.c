@@ -194,8 +194,7 @@ void tcp_emit_probe(struct tcp_conn *c)
     struct segment_out o;
 
     fill(c, &o, c->snd_una - 1, 0);
-    put_segment(c, &o, NULL, 0, 0, 0);
-    ack_settled(c);
+    put_segment(c, &o, NULL, 0, 0, 0); /* an ACK that is due stays so: of an old segment nothing is used */
 }
 
 /* RST-6. A connection whose SYN-ACK was never sent refuses the SYN itself. */

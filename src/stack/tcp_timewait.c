@@ -137,8 +137,8 @@ bool tcp_tw_input(struct stack *s, struct tcp_tw *tw, const struct tcp_seg *seg,
         tw_unlink(t, tw);
         tw->deadline_ms = now_ms(s) + s->cfg.time_wait_ms;
         tw_link(t, tw);
-    } else if (!(seg->flags & TCP_SYN) && seg->len == 0) {
-        return false; /* a late ACK; answering it would start a conversation */
+    } else if (!(seg->flags & (TCP_SYN | TCP_FIN)) && seg->len == 0 && seg->seq == tw->rcv_nxt) {
+        return false; /* an ACK as it should be; answering it would start a conversation */
     }
     tw_answer(s, tw);
     return false;

@@ -283,6 +283,29 @@ static void nobody_is_asked_while_data_is_out_or_waits(void **state) /* tcp-stac
     lab_free(lab);
 }
 
+/* A probe lies below the window, so the client uses nothing of it, not even the ACK. */
+static void a_probe_does_not_stand_for_an_ack_that_is_due(void **state) /* tcp-stack.md ACK-1, ZWP-1 */
+{
+    struct lab *lab = lab_open(RTT_US, NULL);
+    uint32_t seq = 1;
+
+    (void)state;
+    for (int i = 0; i < 20; i++, seq += 1000) /* the quick ACKs are spent */
+        lab_data(lab, seq, 1, 1000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = seq, .ack = 1, .zero_wnd = true });
+    lab_write(lab, 1000);
+    lab_run_us(lab, lab_info(lab).rto_us - 10000);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = seq, .ack = 1, .len = 100, .zero_wnd = true });
+    lab_run_us(lab, 60000);
+    assert_int_equal(stack_counters(lab->stack)->tcp_zero_probe, 1);
+    assert_int_equal(lab->outs, 2);
+    assert_int_equal(lab->out[0].seq, 0);
+    assert_int_equal(lab->out[1].seq, 1);
+    assert_int_equal(lab->out[1].ack, seq + 100);
+    lab_free(lab);
+}
+
 static void a_reset_at_the_right_edge_is_outside(void **state) /* tcp-stack.md RST-1; RFC 5961 section 3.2 */
 {
     struct lab *lab = lab_open(RTT_US, NULL);
@@ -307,6 +330,7 @@ int main(void)
         cmocka_unit_test(what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end),
         cmocka_unit_test(any_segment_is_an_answer_to_a_keep_alive),
         cmocka_unit_test(nobody_is_asked_while_data_is_out_or_waits),
+        cmocka_unit_test(a_probe_does_not_stand_for_an_ack_that_is_due),
         cmocka_unit_test(a_reset_at_the_right_edge_is_outside),
     };
 

@@ -92,6 +92,9 @@ static const struct state_row {
     { LAB_TIME_WAIT, "exact RST", LAB_RST, 0, 0, 0, "", "gone" },
     { LAB_TIME_WAIT, "late ACK", LAB_ACK, 0, 0, 0, "", "gone" },
     { LAB_TIME_WAIT, "data", LAB_ACK, 0, 0, 10, "ACK", "gone" },
+    { LAB_TIME_WAIT, "an ACK from before", LAB_ACK, -50, 0, 0, "ACK", "gone" },
+    { LAB_TIME_WAIT, "an ACK beyond", LAB_ACK, 50, 0, 0, "ACK", "gone" },
+    { LAB_TIME_WAIT, "another FIN", LAB_ACK | LAB_FIN, 50, 0, 0, "ACK", "gone" },
     { LAB_TIME_WAIT, "old SYN", LAB_SYN, -50, 0, 0, "ACK", "gone" },
 };
 
