@@ -289,7 +289,7 @@ void lab_feed(struct lab *lab, const struct lab_seg *s)
     put_be16(l4 + 2, TARGET_PORT);
     put_be32(l4 + 4, s->seq + lab->opt.irs);
     put_be32(l4 + 8, s->flags & LAB_ACK ? s->ack + lab->iss : 0);
-    l4[12] = s->drop_offset ? 4 << 4 : (uint8_t)(header / 4 << 4);
+    l4[12] = (uint8_t)((s->drop_offset ? 4 : s->long_offset ? 15 : header / 4) << 4);
     l4[12] |= s->ae;
     l4[13] = s->flags;
     put_be16(l4 + 14, s->zero_wnd ? 0 : s->wnd != 0 ? (uint16_t)s->wnd : 65535);

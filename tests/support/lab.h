@@ -68,6 +68,7 @@ struct lab_seg { /* what the client sends; zero is a bare segment without option
     uint8_t tos;
     uint32_t flip_bit; /* > 0: this bit of the packet turns over on the way (modulo its length) */
     bool bad_checksum, drop_offset; /* drop_offset: data offset of 4 words */
+    bool long_offset;               /* of 15 words, whatever the length */
     bool ae;                        /* the flag of RFC 9768 above CWR */
 };
 

@@ -129,14 +129,19 @@ static void a_fin_beyond_a_hole_waits_for_it(void **state) /* CLS-3 */
 static void abort_sends_a_reset_and_closes_once(void **state) /* CLS-2, RST-6 */
 {
     struct lab *lab = lab_in(LAB_ESTABLISHED);
+    uint32_t tsval;
 
     (void)state;
     lab_write(lab, 1000);
+    tsval = lab_last(lab)->tsval;
     lab_clear(lab);
+    lab_run_us(lab, 70000);
     tcp_abort(lab->conn);
     tcp_abort(lab->conn);
     lab_batch(lab);
     assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_true(lab_last(lab)->ts);
+    assert_int_equal(lab_last(lab)->tsval - tsval, 70);
     assert_int_equal(lab_last(lab)->seq, 1001);
     assert_int_equal(lab_last(lab)->ack, 1 + LAB_UP);
     assert_int_equal(lab->closes, 1);

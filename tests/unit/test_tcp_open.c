@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "lab.h"
+#include "stack/tcp_impl.h"
 
 static struct lab *lab_with(void (*change)(struct lab_options *o))
 {
@@ -237,8 +238,17 @@ static void a_repeated_syn_gets_the_same_syn_ack(void **state) /* SYN-4 */
     (void)state;
     syn(lab);
     syn(lab);
-    assert_int_equal(lab_count(lab, "SYN,ACK"), 2);
-    assert_int_equal(lab->out[0].raw_seq, lab->out[1].raw_seq);
+    lab_run_us(lab, 1000000); /* and once more by itself */
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 3);
+    for (int i = 1; i < 3; i++) {
+        const struct lab_out *first = &lab->out[0], *again = &lab->out[i];
+
+        assert_int_equal(again->raw_seq, first->raw_seq);
+        assert_int_equal(again->wnd, first->wnd);
+        assert_int_equal(again->options_len, first->options_len);
+        assert_memory_equal(again->options, first->options, 8); /* but for the time in the timestamp */
+        assert_memory_equal(again->options + 12, first->options + 12, first->options_len - 12);
+    }
     assert_int_equal(lab->requests, 1);
     lab_free(lab);
 }
@@ -261,6 +271,51 @@ static void the_round_trip_of_the_handshake_counts_unless_it_is_ambiguous(void *
     assert_int_equal(lab_info(lab).srtt_us, 0);
     assert_int_equal(lab_info(lab).rto_us, 1000000);
     lab_free(lab);
+    lab = lab_with(NULL); /* with timestamps the client's echo tells which SYN-ACK it answers */
+    syn(lab);
+    lab_run_us(lab, 1500000);
+    assert_int_equal(lab_count(lab, "SYN,ACK"), 2);
+    lab_ack(lab, 1, 1);
+    assert_in_range(lab_info(lab).srtt_us, 499000, 501000);
+    lab_free(lab);
+}
+
+/* SYN-6: byte by byte, but for the two times. */
+static void options_stand_in_the_usual_order(void **state)
+{
+    static const struct {
+        bool ts, sack, ws;
+        size_t len;
+        uint8_t bytes[24];
+    } rows[] = {
+        { false, false, false, 4, { 2, 4, 5, 180 } },
+        { false, true, false, 8, { 2, 4, 5, 180, 1, 1, 4, 2 } },
+        { true, false, false, 16, { 2, 4, 5, 180, 1, 1, 8, 10 } },
+        { true, true, false, 16, { 2, 4, 5, 180, 4, 2, 8, 10 } },
+        { false, false, true, 8, { 2, 4, 5, 180, 1, 3, 3, 8 } },
+        { false, true, true, 12, { 2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 8 } },
+        { true, true, true, 20, { 2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 3, 8 } },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab_options o;
+        struct lab *lab;
+        uint8_t seen[40];
+
+        lab_options_default(&o);
+        o.ts = rows[i].ts;
+        o.sack = rows[i].sack;
+        o.ws = rows[i].ws ? 7 : -1;
+        lab = lab_new(&o);
+        syn(lab);
+        assert_int_equal(lab_last(lab)->options_len, rows[i].len);
+        memcpy(seen, lab_last(lab)->options, rows[i].len);
+        if (rows[i].ts)
+            memset(seen + 8, 0, 8);
+        assert_memory_equal(seen, rows[i].bytes, rows[i].len);
+        lab_free(lab);
+    }
 }
 
 /* SYN-6: only what was offered is answered. */
@@ -387,16 +442,57 @@ static void the_mss_is_clamped_and_options_count(void **state)
     assert_int_equal(wrong, 0);
 }
 
-static void a_client_without_mss_option_gets_the_default(void **state) /* RFC 9293 MUST-15 */
+static void v6(struct lab_options *o)
 {
-    struct lab *lab = lab_with(NULL);
-    static const uint8_t nop[4] = { 1, 1, 1, 1 };
+    o->v6 = true;
+}
+
+static void a_client_without_mss_option_gets_the_default(void **state) /* MSS-1, MSS-2; RFC 9293 MUST-15 */
+{
+    static const uint8_t none[4] = { 1, 1, 1, 1 }, zero[4] = { 2, 4, 0, 0 };
 
     (void)state;
-    lab->opt.ts = false;
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .options = nop, .options_len = 4 });
+    for (int i = 0; i < 4; i++) {
+        struct lab *lab = lab_with(i & 1 ? v6 : NULL);
+
+        lab->opt.ts = false;
+        lab_send(lab,
+                 &(struct lab_seg){ .flags = LAB_SYN, .options = i & 2 ? zero : none, .options_len = 4 });
+        assert_int_equal(lab_last(lab)->mss,
+                         i & 1 ? 1440 : 1460); /* MSS-1: ours is the device's MTU less 40 or 60 */
+        lab_ack(lab, 1, 1);
+        assert_int_equal(lab_info(lab).mss_bytes, i & 1 ? 1220 : 536);
+        lab_free(lab);
+    }
+}
+
+static void no_tso_and_a_large_buffer(struct lab_options *o)
+{
+    o->config.offload_tso = false;
+    o->config.snd_buffer_initial = 2u << 20;
+    o->ws = 10;
+}
+
+/* With segments of 76 bytes the window would hold 13,000 of them. */
+static void a_tiny_mss_does_not_exceed_the_segments_of_a_connection(void **state) /* MSS-2; faults.md T7 */
+{
+    struct lab *lab = lab_with(no_tso_and_a_large_buffer);
+    uint32_t una = 1;
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .mss = 1 });
     lab_ack(lab, 1, 1);
-    assert_int_equal(lab_info(lab).mss_bytes, 536);
+    lab->conn->cwnd = 1u << 20; /* as after a long transfer */
+    lab_write(lab, 2u << 20);
+    for (int i = 0; i < 40; i++) {
+        lab_clear(lab);
+        lab->now_us += 1000;
+        una += 76 * 100;
+        lab_ack(lab, 1, una);
+        assert_in_range(lab->conn->segments, 1, 4096);
+        if (i == 20)
+            assert_int_equal(lab->conn->segments, 4096);
+    }
     lab_free(lab);
 }
 
@@ -539,10 +635,12 @@ static void a_bad_checksum_or_offset_is_dropped_without_an_answer(void **state) 
     lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .bad_checksum = true });
     lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .drop_offset = true });
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .bad_checksum = true });
+    lab_send(lab,
+             &(struct lab_seg){ .flags = LAB_SYN, .long_offset = true }); /* 60 bytes, of which 40 came */
     assert_int_equal(lab->requests, 0);
     assert_int_equal(lab->outs, 0);
     assert_int_equal(stack_counters(lab->stack)->tcp_checksum, 2);
-    assert_int_equal(stack_counters(lab->stack)->tcp_malformed, 1);
+    assert_int_equal(stack_counters(lab->stack)->tcp_malformed, 2);
     lab_free(lab);
 }
 
@@ -558,6 +656,7 @@ int main(void)
         cmocka_unit_test(syn_ack_is_resent_after_1_3_7_15_and_31_seconds),
         cmocka_unit_test(a_repeated_syn_gets_the_same_syn_ack),
         cmocka_unit_test(the_round_trip_of_the_handshake_counts_unless_it_is_ambiguous),
+        cmocka_unit_test(options_stand_in_the_usual_order),
         cmocka_unit_test(options_are_answered_only_if_offered),
         cmocka_unit_test(payload_on_a_syn_is_ignored_and_later_delivered_once),
         cmocka_unit_test(data_and_fin_may_complete_the_handshake),
@@ -565,6 +664,7 @@ int main(void)
         cmocka_unit_test(the_client_may_reset_the_handshake),
         cmocka_unit_test(the_mss_is_clamped_and_options_count),
         cmocka_unit_test(a_client_without_mss_option_gets_the_default),
+        cmocka_unit_test(a_tiny_mss_does_not_exceed_the_segments_of_a_connection),
         cmocka_unit_test(half_open_requests_are_limited_per_source_and_in_all),
         cmocka_unit_test(a_handshake_without_an_answer_counts_as_half_open),
         cmocka_unit_test(at_the_connection_limit_the_request_stays),
