@@ -456,13 +456,19 @@ enum tcp_option { /* of one connection; new ones have the configuration's */
 int tcp_set_option(struct tcp_conn *c, enum tcp_option which, uint32_t value);
 uint32_t tcp_get_option(const struct tcp_conn *c, enum tcp_option which);
 
-struct tcp_info {         /* a snapshot (tcp-stack.md TST-3) */
-    const char *state;    /* RFC 9293 name */
-    const char *cc_state; /* "open", "recovery", "loss" */
-    uint32_t cwnd_bytes, ssthresh_bytes, mss_bytes, unacked, sacked, lost, retrans, reordering;
+struct tcp_info {      /* a snapshot (tcp-stack.md TST-3) */
+    const char *state; /* RFC 9293 name */
+    const char
+        *cc_state; /* "open", "disorder" (something is missing), "cwr" (an ECN mark), "recovery", "loss" */
+    uint32_t cwnd_bytes, ssthresh_bytes, mss_bytes; /* a segment's payload, without SACK blocks */
+    uint32_t unacked, sacked, lost, retrans;        /* bytes; a FIN is one of unacked */
+    uint32_t reordering; /* by how much more RACK waits after DSACKs: 1 at first (RFC 8985 section 6.2) */
     uint64_t rto_us, srtt_us, rttvar_us;
     uint32_t probes, backoff, snd_wnd, rcv_wnd;
-    uint64_t bytes_up, bytes_down; /* consumed by us; acknowledged by the client */
+    uint32_t readable, unsent;      /* bytes for the embedder to consume; queued, and never sent so far */
+    bool timestamps, sack, ecn;     /* agreed on in the handshake */
+    uint8_t snd_wscale, rcv_wscale; /* the client's shift and ours; 0 also without the option */
+    uint64_t bytes_up, bytes_down;  /* consumed by us; acknowledged by the client */
 };
 void tcp_conn_info(const struct tcp_conn *c, struct tcp_info *out);
 

@@ -68,7 +68,13 @@ void tcp_conn_flow(const struct tcp_conn *c, struct flow_key *out)
 
 static const char *cc_state(const struct tcp_conn *c)
 {
-    return c->flags & CONN_LOSS ? "loss" : c->flags & CONN_RECOVERY ? "recovery" : "open";
+    if (c->flags & CONN_LOSS)
+        return "loss";
+    if (c->flags & CONN_RECOVERY)
+        return "recovery";
+    if ((c->flags & CONN_ECN) && !(c->flags & CONN_TLP_OUT) && seq_lt(c->snd_una, c->recover))
+        return "cwr";
+    return c->fl->sacked > 0 || c->dupacks > 0 ? "disorder" : "open";
 }
 
 void tcp_conn_info(const struct tcp_conn *c, struct tcp_info *out)
@@ -91,6 +97,13 @@ void tcp_conn_info(const struct tcp_conn *c, struct tcp_info *out)
         .backoff = c->backoff,
         .snd_wnd = c->snd_wnd,
         .rcv_wnd = c->rcv_adv - c->rcv_nxt,
+        .readable = (uint32_t)tcp_readable_bytes(c),
+        .unsent = tcp_tx_unsent(c),
+        .timestamps = (c->flags & CONN_TS) != 0,
+        .sack = (c->flags & CONN_SACK) != 0,
+        .ecn = (c->flags & CONN_ECN) != 0,
+        .snd_wscale = c->snd_wscale,
+        .rcv_wscale = c->rcv_wscale,
         .bytes_up = c->bytes_up,
         .bytes_down = c->bytes_down,
     };

@@ -630,6 +630,7 @@ void tcp_send_clear(struct tcp_conn *c);
 void tcp_send_compact(struct tcp_conn *c); /* under pressure: a small rest leaves its large chunk */
 void tcp_wake_writer(struct tcp_conn *c);  /* on_tcp_writable, when it waits and there is room */
 uint32_t tcp_send_limit(const struct tcp_conn *c);
+uint32_t tcp_tx_unsent(const struct tcp_conn *c); /* bytes queued behind snd_nxt */
 /* Ranges of [seq, seq + len), from chunk @b on; returns how many, at most @max, and cuts @len to what they
  * hold. */
 int tcp_send_ranges(struct block *b, uint32_t seq, uint32_t *len, struct iovec *iov, int max);

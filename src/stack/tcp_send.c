@@ -11,6 +11,12 @@
 #define COMPACT_AFTER_MS 200u                   /* without progress */
 #define COLD_MIN_BYTES   (2 * COPY_BREAK_BYTES) /* however many connections there are */
 
+static uint32_t cold_most(const struct stack *s)
+{
+    return max_u32(UNSENT_BYTES,
+                   s->cfg.snd_buffer_initial); /* whoever asks for a larger buffer wants to fill it */
+}
+
 /* What a connection may hold that cannot leave at once. With many of them that is an equal part of half of the memory, so that clients
  * that stopped reading cannot take what those that read live on (LIM-1). A part that no chunk fits is two small ones. */
 static uint32_t cold_limit(const struct stack *s)
@@ -19,7 +25,7 @@ static uint32_t cold_limit(const struct stack *s)
 
     if (part < s->blocks[BLOCK_CHUNK16].slab.object_bytes)
         return COLD_MIN_BYTES;
-    return part < UNSENT_BYTES ? (uint32_t)part : UNSENT_BYTES;
+    return part < cold_most(s) ? (uint32_t)part : cold_most(s);
 }
 
 uint32_t tcp_send_limit(const struct tcp_conn *c)
@@ -46,7 +52,7 @@ size_t tcp_tx_queued(const struct tcp_conn *c)
     return seq_lt(c->snd_una, c->snd_end) ? c->snd_end - c->snd_una : 0;
 }
 
-static uint32_t unsent(const struct tcp_conn *c)
+uint32_t tcp_tx_unsent(const struct tcp_conn *c)
 {
     return c->flags & CONN_FIN_SENT ? 0 : c->snd_end - c->snd_nxt;
 }
@@ -56,7 +62,7 @@ static uint32_t backlog(const struct tcp_conn *c)
 {
     uint32_t now = tcp_sendable(c);
 
-    return unsent(c) > now ? unsent(c) - now : 0;
+    return tcp_tx_unsent(c) > now ? tcp_tx_unsent(c) - now : 0;
 }
 
 void tcp_wake_writer(struct tcp_conn *c)
@@ -223,12 +229,12 @@ static uint32_t room_for(const struct tcp_conn *c)
     uint32_t limit = tcp_send_limit(c), queued = (uint32_t)tcp_tx_queued(c), now = tcp_sendable(c);
     uint32_t cold = cold_limit(c->s), room = now + cold;
 
-    if (queued >= limit || unsent(c) >= room) /* DN-3 */
+    if (queued >= limit || tcp_tx_unsent(c) >= room) /* DN-3 */
         return 0;
     if (tcp_pressure(c->s) >= PRESSURE_SHRINK && !moves(c))
         return 0;
-    room -= unsent(c);
-    if (unsent(c) >= now && cold == COLD_MIN_BYTES && room > COPY_BREAK_BYTES)
+    room -= tcp_tx_unsent(c);
+    if (tcp_tx_unsent(c) >= now && cold == COLD_MIN_BYTES && room > COPY_BREAK_BYTES)
         room = COPY_BREAK_BYTES; /* into a small chunk */
     if (tcp_pressure(c->s) != PRESSURE_NONE && room > limit - queued)
         room = max_u32(limit - queued, c->mss);
@@ -268,7 +274,7 @@ size_t tcp_tx_space(struct tcp_conn *c, uint8_t **out)
  * acknowledged. When memory is short, or there are many who may not read, that is worth more than the copy costs. */
 static uint32_t copy_below(const struct tcp_conn *c, uint32_t len)
 {
-    bool leaves = unsent(c) + len <= tcp_sendable(c) || cold_limit(c->s) == UNSENT_BYTES;
+    bool leaves = tcp_tx_unsent(c) + len <= tcp_sendable(c) || cold_limit(c->s) >= UNSENT_BYTES;
 
     return tcp_pressure(c->s) == PRESSURE_NONE && leaves ? COPY_BREAK_BYTES : COMPACT_BYTES;
 }

@@ -82,7 +82,10 @@ int vsock_refuse(struct vsock_net *n, int s, enum stack_reject why); /* closes @
 
 /** vsock_read() - bytes in order; 0: the client's FIN; whatever is there, at least one byte */
 ssize_t vsock_read(struct vsock_net *n, int s, void *buf, size_t len, uint64_t deadline_us);
-/** vsock_write() - queue bytes; fewer than @len only when the deadline was reached after some */
+/** vsock_peek() - the same, and the bytes stay; vsock_info() says how many there are in all */
+ssize_t vsock_peek(struct vsock_net *n, int s, void *buf, size_t len, uint64_t deadline_us);
+/** vsock_write() - queue bytes; fewer than @len only when the deadline was reached after some
+ * VSOCK_SNDBUF bytes find room whatever the client's window. */
 ssize_t vsock_write(struct vsock_net *n, int s, const void *buf, size_t len, uint64_t deadline_us);
 int vsock_shutdown(struct vsock_net *n, int s); /* our FIN, after what is queued */
 int vsock_abort(struct vsock_net *n, int s);    /* a RST now; the socket is closed */
@@ -93,7 +96,8 @@ int vsock_poll(struct vsock_net *n, int s);                          /* what hol
 int vsock_wait(struct vsock_net *n, int s, int events,
                uint64_t deadline_us);        /* until one of them (or ERR, HUP) does */
 int vsock_error(struct vsock_net *n, int s); /* why the connection ended: 0 or -errno; 0 while it lives */
-/** vsock_info() - state, congestion state, cwnd, ssthresh, MSS, unacked, sacked, lost, retrans, reordering, RTO, SRTT, probes, backoff
+/** vsock_info() - state, congestion state, cwnd, ssthresh, MSS, unacked, sacked, lost, retrans, reordering, RTO, SRTT, probes, backoff,
+ * what the handshake agreed on, bytes to be read and bytes not yet sent
  * Of a connection that has ended: state "CLOSED" and the last byte counts. Return: -ENOTCONN for a listener. */
 int vsock_info(struct vsock_net *n, int s, struct tcp_info *out);
 

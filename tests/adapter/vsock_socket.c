@@ -5,7 +5,7 @@
 
 #include "vsock_impl.h"
 
-#define READ_RANGES 16
+#define PEEK_RANGES 256
 
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
@@ -342,27 +342,34 @@ static bool write_ready(const struct vsock_net *n, const struct sock *s)
     return s->ended || s->shut || has_room(s);
 }
 
-static size_t copy_out(struct sock *s, uint8_t *to, size_t len)
+static size_t copy_front(const struct sock *s, uint8_t *to, size_t len)
 {
-    struct iovec iov[READ_RANGES];
+    struct iovec iov[PEEK_RANGES];
+    int ranges = tcp_peek(s->conn, iov, PEEK_RANGES);
     size_t done = 0;
-    int ranges;
 
-    while (done < len && (ranges = tcp_peek(s->conn, iov, READ_RANGES)) > 0) {
-        size_t before = done;
+    for (int i = 0; i < ranges && done < len; i++) {
+        size_t part = iov[i].iov_len < len - done ? iov[i].iov_len : len - done;
 
-        for (int i = 0; i < ranges && done < len; i++) {
-            size_t part = iov[i].iov_len < len - done ? iov[i].iov_len : len - done;
-
-            memcpy(to + done, iov[i].iov_base, part);
-            done += part;
-        }
-        tcp_consume(s->conn, done - before);
+        memcpy(to + done, iov[i].iov_base, part);
+        done += part;
     }
     return done;
 }
 
-ssize_t vsock_read(struct vsock_net *n, int number, void *buf, size_t len, uint64_t deadline_us)
+static size_t copy_out(struct sock *s, uint8_t *to, size_t len)
+{
+    size_t done = 0, part;
+
+    while (done < len && (part = copy_front(s, to + done, len - done)) > 0) {
+        tcp_consume(s->conn, part);
+        done += part;
+    }
+    return done;
+}
+
+static ssize_t take_bytes(struct vsock_net *n, int number, void *buf, size_t len, uint64_t deadline_us,
+                          bool keep)
 {
     struct sock *s;
     ssize_t r;
@@ -374,10 +381,20 @@ ssize_t vsock_read(struct vsock_net *n, int number, void *buf, size_t len, uint6
     if (r == 0 && s->ended)
         r = s->err;
     else if (r == 0)
-        r = (ssize_t)copy_out(s, buf, len);
+        r = (ssize_t)(keep ? copy_front(s, buf, len) : copy_out(s, buf, len));
     net_settle(n);
     net_unlock(n);
     return r;
+}
+
+ssize_t vsock_read(struct vsock_net *n, int number, void *buf, size_t len, uint64_t deadline_us)
+{
+    return take_bytes(n, number, buf, len, deadline_us, false);
+}
+
+ssize_t vsock_peek(struct vsock_net *n, int number, void *buf, size_t len, uint64_t deadline_us)
+{
+    return take_bytes(n, number, buf, len, deadline_us, true);
 }
 
 static size_t copy_in(struct sock *s, const uint8_t *from, size_t len)

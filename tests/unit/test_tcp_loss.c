@@ -83,6 +83,7 @@ static void reordering_within_the_window_repeats_nothing(void **state) /* REC-2 
     lab->now_us += 20000;
     lab_sack(lab, 1, 1 + MSS, 1 + 3 * MSS); /* two segments overtook the first */
     assert_int_equal(lab->outs, 0);
+    assert_string_equal(lab_info(lab).cc_state, "disorder");
     lab_run_us(lab, 3000);
     assert_int_equal(lab->outs, 0);
     lab_ack(lab, 1, 1 + 3 * MSS); /* here it is, within a quarter of the round trip */
@@ -497,9 +498,11 @@ static void ecn_is_agreed_marked_echoed_and_obeyed(void **state) /* ECN-1, RFC 3
     lab_clear(lab);
     lab->now_us += 100;
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_ECE, .seq = 201, .ack = 1 + 5 * MSS });
+    assert_string_equal(lab_info(lab).cc_state, "cwr");
     lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_ECE, .seq = 201, .ack = 1 + 10 * MSS });
     assert_in_range(lab_info(lab).ssthresh_bytes, cwnd / 2, cwnd);
     assert_int_equal(lab_count(lab, "ACK,CWR"), 1);
+    assert_string_equal(lab_info(lab).cc_state, "open"); /* its window is over */
     lab_free(lab);
 }
 

@@ -111,6 +111,24 @@ static void no_mss_makes_a_packet_too_long(void **state) /* VN-5 */
     assert_in_range(longest[1], 65000, 65535);
 }
 
+static void a_larger_buffer_is_filled_whatever_the_window(
+    void **state) /* TST-3: write() takes what SO_SNDBUF promises */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.config.snd_buffer_initial = 1u << 20;
+    lab = lab_connected(&o);
+    lab_write(lab, 1u << 20);
+    assert_int_equal(lab->put, 1u << 20);
+    assert_int_equal(lab_info(lab).unacked + lab_info(lab).unsent, 1u << 20);
+    assert_int_equal(lab_info(lab).unacked,
+                     lab_info(lab).cwnd_bytes / lab_info(lab).mss_bytes * lab_info(lab).mss_bytes);
+    lab_free(lab);
+}
+
 static void bulk_copies_nothing(void **state) /* DN-1, PERF-1, PERF-4 */
 {
     struct lab_options o;
@@ -399,6 +417,7 @@ int main(void)
         cmocka_unit_test(acks_of_a_batch_free_one_large_packet),
         cmocka_unit_test(super_segments_are_as_large_as_a_packet_can_be),
         cmocka_unit_test(no_mss_makes_a_packet_too_long),
+        cmocka_unit_test(a_larger_buffer_is_filled_whatever_the_window),
         cmocka_unit_test(bulk_copies_nothing),
         cmocka_unit_test(small_writes_are_packed_and_pushed),
         cmocka_unit_test(a_writer_that_found_no_memory_is_woken_without_any_packet),

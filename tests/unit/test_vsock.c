@@ -27,6 +27,7 @@ struct client {
     uint8_t packet[PKT_MAX]; /* and its bytes */
     uint8_t offered[40];     /* options of its SYN */
     size_t offered_len;
+    bool on_all; /* they go on every segment */
 };
 
 static struct pkt out;
@@ -34,7 +35,7 @@ static struct pkt out;
 static void client_sends(struct client *c, uint8_t flags, const void *data, size_t len)
 {
     uint8_t l4[2000] = { 0 };
-    size_t header = 20 + (flags & PKT_SYN ? c->offered_len : 0);
+    size_t header = 20 + (flags & PKT_SYN || c->on_all ? c->offered_len : 0);
 
     assert_true(header + len <= sizeof(l4));
     put_be16(l4, c->port);
@@ -192,6 +193,82 @@ static void a_call_waits_on_virtual_time(void **state)
     assert_int_equal(vsock_read(net, s, text, 1, VSOCK_FOREVER), -ETIMEDOUT); /* the user timeout */
     assert_int_equal(vsock_error(net, s), -ETIMEDOUT);
     assert_int_equal(vsock_accept(net, 3, NULL, VSOCK_FOREVER), -EDEADLK); /* nothing can happen any more */
+    vsock_net_free(net);
+}
+
+static void what_waits_can_be_looked_at(
+    void **state) /* what recv(MSG_PEEK), SIOCINQ and SIOCOUTQ tell elsewhere */
+{
+    struct vsock_net *net = vsock_net_new(SECOND, 1, false);
+    struct client *c = &peer;
+    struct tcp_info info;
+    char text[16];
+    int s = connected(c, net, port_80(net));
+
+    (void)state;
+    assert_int_equal(vsock_peek(net, s, text, sizeof(text), VSOCK_NOW), -EAGAIN);
+    client_sends(c, PKT_ACK | PKT_PSH, "once", 4);
+    client_sends(c, PKT_ACK | PKT_PSH, "more", 4);
+    assert_int_equal(vsock_peek(net, s, text, 3, VSOCK_NOW), 3);
+    assert_int_equal(vsock_peek(net, s, text, sizeof(text), VSOCK_NOW), 8);
+    assert_memory_equal(text, "oncemore", 8);
+    assert_int_equal(vsock_info(net, s, &info), 0);
+    assert_int_equal(info.readable, 8);
+    assert_int_equal(vsock_read(net, s, text, 5, VSOCK_NOW), 5);
+    assert_int_equal(vsock_info(net, s, &info), 0);
+    assert_int_equal(info.readable, 3);
+    client_sends(c, PKT_ACK | PKT_FIN, NULL, 0);
+    assert_int_equal(vsock_peek(net, s, text, sizeof(text), VSOCK_NOW), 3);
+    assert_int_equal(vsock_read(net, s, text, sizeof(text), VSOCK_NOW), 3);
+    assert_int_equal(vsock_peek(net, s, text, sizeof(text), VSOCK_NOW), 0);
+    assert_int_equal(vsock_peek(net, 99, text, sizeof(text), VSOCK_NOW), -EBADF);
+    vsock_net_free(net);
+}
+
+static void a_write_of_the_send_buffer_does_not_wait(void **state)
+{
+    static char bytes[400000];
+    struct vsock_net *net = vsock_net_new(SECOND, 1, false);
+    struct client *c = &peer;
+    struct tcp_info info;
+    int s;
+
+    (void)state;
+    assert_int_equal(vsock_set(net, 0, VSOCK_SNDBUF, sizeof(bytes)), 0);
+    s = connected(c, net, port_80(net));
+    assert_int_equal(vsock_write(net, s, bytes, sizeof(bytes), VSOCK_NOW), sizeof(bytes));
+    assert_int_equal(vsock_write(net, s, bytes, 1, VSOCK_NOW), -EAGAIN);
+    assert_int_equal(vsock_info(net, s, &info), 0);
+    assert_int_equal(info.unacked, 10 * 536);
+    assert_int_equal(info.unsent, sizeof(bytes) - 10 * 536);
+    assert_string_equal(info.cc_state, "open");
+    vsock_net_free(net);
+}
+
+static void info_tells_what_was_agreed_on(void **state)
+{
+    struct vsock_net *net = vsock_net_new(SECOND, 1, false);
+    int listener = port_80(net);
+    struct client *c = &peer;
+    struct tcp_info info;
+
+    (void)state;
+    assert_int_equal(vsock_info(net, connected(c, net, listener), &info), 0);
+    assert_false(info.timestamps || info.sack || info.ecn || info.snd_wscale > 0 || info.rcv_wscale > 0);
+
+    *c = (struct client){ .net = net, .port = 40001, .seq = 1000, .offered_len = 20 };
+    memcpy(c->offered, "\x02\x04\x05\xb4\x04\x02\x08\x0a\0\0\0\1\0\0\0\0\1\3\3\7", 20);
+    client_sends(c, PKT_SYN | 0xc0, NULL, 0); /* with ECE and CWR; its ACK has to carry a timestamp, too */
+    assert_int_equal(client_gets(c, VSOCK_NOW), PKT_SYN | PKT_ACK | 0x40);
+    memcpy(c->offered, "\1\1\x08\x0a\0\0\0\1", 8);
+    memcpy(c->offered + 8, c->last.l4 + 28, 4);
+    c->offered_len = 12;
+    c->on_all = true;
+    client_sends(c, PKT_ACK, NULL, 0);
+    assert_int_equal(vsock_info(net, vsock_accept(net, listener, NULL, VSOCK_NOW), &info), 0);
+    assert_true(info.timestamps && info.sack && info.ecn);
+    assert_int_equal(info.snd_wscale, 7);
+    assert_int_equal(info.rcv_wscale, 8);
     vsock_net_free(net);
 }
 
@@ -427,6 +504,9 @@ int main(void)
         cmocka_unit_test(nobody_listens_nobody_connects),
         cmocka_unit_test(both_sides_can_close_one_half),
         cmocka_unit_test(a_call_waits_on_virtual_time),
+        cmocka_unit_test(what_waits_can_be_looked_at),
+        cmocka_unit_test(a_write_of_the_send_buffer_does_not_wait),
+        cmocka_unit_test(info_tells_what_was_agreed_on),
         cmocka_unit_test(linger_zero_and_abort_are_a_reset),
         cmocka_unit_test(a_held_syn_is_admitted_or_refused),
         cmocka_unit_test(the_window_starts_as_it_is_told),
