@@ -35,7 +35,7 @@ void vsock_net_free(struct vsock_net *n); /* NULL is fine; sends nothing */
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
-/* Of the net: until the first packet or step of time; later -EBUSY. The comment gives the default. Those marked (*) can
+/* Of the net: until the first packet; later -EBUSY. The comment gives the default. Those marked (*) can
  * also be set for one connection, at any time: then the socket is the connection's, not 0. */
 enum vsock_option {
     VSOCK_MTU,               /* 1500 */

@@ -44,7 +44,7 @@ struct sock {
 
 struct vsock_net {
     struct stack_config config;
-    struct stack *stack; /* NULL until the first packet or step of time */
+    struct stack *stack; /* NULL until the first packet */
     void *memory;
     size_t memory_len;
     uint64_t now_us;

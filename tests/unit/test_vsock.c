@@ -336,6 +336,10 @@ static void the_window_starts_as_it_is_told(void **state)
     assert_int_equal(vsock_set(net, 0, VSOCK_WINDOW_SCALE, 0), 0);
     assert_int_equal(vsock_set(net, 0, VSOCK_MSS4, 1000), 0);
     assert_int_equal(vsock_set(net, 0, VSOCK_WINDOW_SCALE, 15), -EINVAL);
+    vsock_advance(net, 5 * SECOND); /* time may pass: until the first packet everything can be set */
+    assert_int_equal(vsock_now(net), 5 * SECOND);
+    assert_int_equal(vsock_set(net, 0, VSOCK_MSS4, 1100), 0);
+    assert_int_equal(vsock_set(net, 0, VSOCK_MSS4, 1000), 0);
     assert_int_equal(vsock_get(net, 0, VSOCK_MSS4, &v), 0);
     assert_int_equal(v, 1000);
     port_80(net);
