@@ -1,8 +1,16 @@
 /* dns_flow.c - DNS datagrams over TCP, for a way out that carries no UDP (RFC 1035 section 4.2.2; config.md proxies[].udp).
  * One stream for each question: the client's resolver sees a datagram go out and one come back, as ever. It lives as long as a
  * DNS flow that nothing happens on: a client port that goes on asking keeps its flow, and without a time-out of their own
- * a silent server would soon hold all the questions that there is room for. */
+ * a silent server would soon hold all the questions that there is room for. One client has room for a quarter of them. */
 #include "forward_impl.h"
+
+#define QUERIES_MAX  1024 /* of a worker */
+#define QUERIES_EACH (QUERIES_MAX / 4)
+
+int dns_queries_init(struct slab *s)
+{
+    return slab_init(s, sizeof(struct dns_carried), QUERIES_MAX);
+}
 
 static void query_free(struct dns_carried *q)
 {
@@ -12,6 +20,7 @@ static void query_free(struct dns_carried *q)
     for (at = &u->queries; *at != q; at = &(*at)->next)
         ;
     *at = q->next;
+    u->source->queries--;
     wheel_cancel(u->f->wheel, &q->timer);
     slab_put(&u->f->queries, q);
 }
@@ -102,8 +111,12 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
     struct host_port dst = { NULL, server->addr, server->port };
     struct dns_carried *q;
 
-    if (len < 12 || len > sizeof(q->buf) - 2 || !(q = slab_get(&f->queries)))
+    if (len < 12 || len > sizeof(q->buf) - 2)
         return;
+    if (u->source->queries >= QUERIES_EACH || !(q = slab_get(&f->queries))) {
+        FCOUNT(f, limit_dns);
+        return;
+    }
     q->flow = u;
     q->shown = *shown;
     q->message_len = (uint16_t)len;
@@ -118,6 +131,7 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
     wheel_set(f->wheel, &q->timer, loop_now_us(f->loop) + (uint64_t)f->opt.dns_idle_timeout_ms * 1000);
     q->next = u->queries;
     u->queries = q;
+    u->source->queries++;
     FCOUNT(f, dns_over_tcp);
 }
 

@@ -266,7 +266,7 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->sources, sizeof(struct source), flows)) != 0 ||
         (r = slab_init(&f->meters, sizeof(struct meter), flows)) != 0 ||
         (r = slab_init(&f->paces, sizeof(struct pace), o->max_tcp)) != 0 ||
-        (r = slab_init(&f->queries, sizeof(struct dns_carried), 1024)) != 0 ||
+        (r = dns_queries_init(&f->queries)) != 0 ||
         (r = slab_init(&f->pending, sizeof(struct dns_pending), 4096)) != 0 ||
         (r = dns_sessions_init(&f->sessions)) != 0 ||
         (r = slab_init(&f->owners, sizeof(struct owner), FLOW_OWNERS_MAX + o->max_udp)) != 0 ||

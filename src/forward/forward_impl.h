@@ -43,6 +43,7 @@ struct source {
     struct part part;             /* with limits.per-source */
     bool dealt_flows, dealt_rate; /* its parts are no equal ones */
     uint8_t limit;                /* with a meter: which of the rates */
+    uint16_t queries;             /* questions of its that are carried over TCP now (dns_flow.c) */
     struct source *next;
     struct meter *meter; /* NULL: no limit of rates names it */
 };
@@ -479,6 +480,7 @@ void udp_flow_evict(struct forward *f); /* an idle one makes room (forward.c) */
 void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const struct iovec *iov, int n,
                     uint16_t gso_size);
 
+int dns_queries_init(struct slab *s);
 /** dns_flow_ask() - send this DNS message over TCP through the flow's way out; the answer goes back as a datagram from @shown */
 void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
                   const struct ip_port *shown, const uint8_t *message, size_t len);
