@@ -519,7 +519,9 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
  *     + tcp_malformed + tcp_checksum + tcp_unknown + tcp_half_open_limit + tcp_pressure_refused + tcp_paws
  *     + tcp_out_of_window + tcp_duplicate + tcp_bad_ack + tcp_ooo_dropped + tcp_after_fin + tcp_unwanted
  *     + tcp_no_room
- * A segment that is kept in part is kept; tcp_check.c asserts the sum after every batch. */
+ * A segment that is kept in part is kept; tcp_check.c asserts the sum after every batch. For UDP, where a super-packet is one:
+ *   udp_in = udp_delivered + udp_passed_on + udp_length + udp_checksum + udp_held_dropped + udp_limit + udp_rejected
+ * and those that wait for a decision, which udp.c asserts likewise. */
 /* clang-format off */
 /* Of one family. What became of echo requests, when their answers are immediate (icmp.md 2.8):
  *   rx.echo_request = tx.echo_reply + handler_consumed + rejected + detached + suppressed_temporary
@@ -591,12 +593,15 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     STACK_ICMP_COUNTERS(X, 6) \
     X(udp_in, "udp.in") \
     X(udp_out, "udp.out") \
+    X(udp_delivered, "udp.delivered") /* to an endpoint, or shown as one to many */ \
+    X(udp_passed_on, "udp.passed_on") /* to the shard that owns its mapping */ \
     X(udp_length, "udp.length") \
     X(udp_checksum, "udp.checksum") \
     X(udp_requests, "udp.requests") \
     X(udp_held_dropped, "udp.held_dropped") \
     X(udp_expired, "udp.expired") \
-    X(udp_limit, "udp.limit") \
+    X(udp_limit, "udp.limit") /* no room for another request */ \
+    X(udp_endpoint_limit, "udp.endpoint_limit") /* requests that could not be accepted */ \
     X(udp_rejected, "udp.rejected") \
     X(udp_too_big, "udp.too_big") \
     X(tcp_in, "tcp.in") \
@@ -616,7 +621,12 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(tcp_rejected, "tcp.rejected") \
     X(tcp_half_open_limit, "tcp.half_open_limit") \
     X(tcp_conn_limit, "tcp.conn_limit") \
-    X(tcp_rst_sent, "tcp.rst_sent") \
+    X(tcp_rst_sent, "tcp.rst_sent") /* the sum of the five that follow */ \
+    X(tcp_rst_stranger, "tcp.rst_stranger") /* to an ACK of nothing */ \
+    X(tcp_rst_refused, "tcp.rst_refused") /* to a SYN: the embedder's answer, or none in time */ \
+    X(tcp_rst_aborted, "tcp.rst_aborted") /* the embedder ended it, or reads no more */ \
+    X(tcp_rst_timeout, "tcp.rst_timeout") \
+    X(tcp_rst_pressure, "tcp.rst_pressure") /* packet memory is short, or connections are */ \
     X(tcp_rst_limited, "tcp.rst_limited") \
     X(tcp_rst_in, "tcp.rst_in") \
     X(tcp_challenge_ack, "tcp.challenge_ack") \

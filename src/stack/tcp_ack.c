@@ -30,6 +30,8 @@ uint32_t tcp_rto_us(const struct tcp_conn *c)
 
     if (c->srtt_us != 0)
         rto = (uint64_t)c->srtt_us + max_u32(4 * c->rttvar_us, RTO_VAR_FLOOR_US);
+    else if ((c->flags & CONN_SYNACK_AGAIN) && c->state != TCPS_SYN_RECEIVED)
+        rto = RTO_UNSURE_US;
     rto <<= c->backoff < 16 ? c->backoff : 16;
     return (uint32_t)(rto < RTO_MAX_US ? rto : RTO_MAX_US);
 }
@@ -139,10 +141,10 @@ static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)
     return delivered;
 }
 
-/* RFC 5681 section 2: the definition of a duplicate ACK, for clients without SACK (REC-5). */
+/* RFC 5681 section 2: the definition of a duplicate ACK, but for what is outstanding. */
 static bool is_duplicate_ack(const struct tcp_conn *c, const struct tcp_seg *seg)
 {
-    return seg->ack == c->snd_una && seg->len == 0 && !(seg->flags & TCP_FIN) && c->fl->seg_head != NULL &&
+    return seg->ack == c->snd_una && seg->len == 0 && !(seg->flags & TCP_FIN) &&
            (uint32_t)seg->wnd << c->snd_wscale == c->snd_wnd;
 }
 
@@ -175,7 +177,8 @@ void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     uint32_t acked = 0, delivered = 0;
     bool dsack = false, old = seq_lt(seg->ack, c->snd_una);
-    bool duplicate = !(c->flags & CONN_SACK) && !old && is_duplicate_ack(c, seg);
+    bool again = is_duplicate_ack(c, seg);
+    bool duplicate = again && !(c->flags & CONN_SACK) && c->fl->seg_head != NULL; /* REC-5 */
 
     if (!old) {
         update_window(c, seg);
@@ -190,7 +193,7 @@ void tcp_ack_input(struct tcp_conn *c, const struct tcp_seg *seg)
     else if (duplicate && c->dupacks < UINT8_MAX)
         c->dupacks++;
     if (c->flags & CONN_TLP_OUT)
-        tcp_loss_tlp_acked(c, seg, dsack);
+        tcp_loss_tlp_acked(c, seg, dsack || (again && seg->opt.sacks == 0));
     if ((c->flags & CONN_ECN) && (seg->flags & TCP_ECE) && acked > 0)
         ecn_echo(c, acked);
     if (acked > 0 || delivered > 0 || duplicate) {

@@ -41,7 +41,7 @@ void tcp_shutdown(struct tcp_conn *c)
 
 void tcp_abort(struct tcp_conn *c)
 {
-    tcp_conn_die(c, -ECONNABORTED, true);
+    tcp_conn_die(c, -ECONNABORTED, RST_ABORTED);
 }
 
 void tcp_release(struct tcp_conn *c)
@@ -52,7 +52,7 @@ void tcp_release(struct tcp_conn *c)
     if (c->flags & CONN_DEAD)
         return;
     if (c->state == TCPS_SYN_RECEIVED || c->rcv_held > 0) { /* RFC 2525 section 2.17 */
-        tcp_conn_die(c, -ECONNABORTED, true);
+        tcp_conn_die(c, -ECONNABORTED, RST_ABORTED);
         return;
     }
     tcp_shutdown(c);

@@ -114,6 +114,8 @@ void tcp_check_sum(const struct stack *s)
                             n->tcp_out_of_window + n->tcp_duplicate + n->tcp_bad_ack + n->tcp_acks_in +
                             n->tcp_data_in + n->tcp_ooo + n->tcp_ooo_dropped + n->tcp_after_fin +
                             n->tcp_unwanted + n->tcp_no_room);
+    assert(n->tcp_rst_sent == n->tcp_rst_stranger + n->tcp_rst_refused + n->tcp_rst_aborted +
+                                  n->tcp_rst_timeout + n->tcp_rst_pressure);
 }
 
 /* A connection acknowledges once a batch; many more is a conversation with itself. */

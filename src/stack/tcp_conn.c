@@ -169,12 +169,12 @@ void tcp_conn_free(struct tcp_conn *c)
 
 /* From here on the 4-tuple is free, and packets do not find the connection any more; the embedder may still
  * hold it until on_tcp_closed(). */
-void tcp_conn_die(struct tcp_conn *c, int err, bool rst)
+void tcp_conn_die(struct tcp_conn *c, int err, enum tcp_rst rst)
 {
     if (c->flags & CONN_DEAD)
         return;
-    if (rst)
-        tcp_emit_rst(c);
+    if (rst != RST_NONE)
+        tcp_emit_rst(c, rst);
     if (c->state == TCPS_SYN_RECEIVED)
         tcp_half_open_leave(c->s, &c->key.client);
     c->flags |= CONN_DEAD;

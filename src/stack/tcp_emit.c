@@ -198,7 +198,7 @@ void tcp_emit_probe(struct tcp_conn *c)
 }
 
 /* RST-6. A connection whose SYN-ACK was never sent refuses the SYN itself. */
-void tcp_emit_rst(struct tcp_conn *c)
+void tcp_emit_rst(struct tcp_conn *c, enum tcp_rst why)
 {
     bool unanswered = c->state == TCPS_SYN_RECEIVED && (c->flags & CONN_SYNACK_DUE);
     struct segment_out o = { .seq = unanswered ? 0 : c->snd_nxt,
@@ -207,7 +207,7 @@ void tcp_emit_rst(struct tcp_conn *c)
 
     if ((c->flags & CONN_TS) && !unanswered)
         put_timestamp(&o, c, tcp_tsval(c));
-    COUNT(c->s, tcp_rst_sent);
+    tcp_count_rst(c->s, why);
     put_segment(c, &o, NULL, 0, 0, 0);
 }
 

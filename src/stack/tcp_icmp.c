@@ -70,7 +70,7 @@ bool tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quote
     else if (is_too_big(v6, type, code))
         too_big(c, mtu);
     else if (c->state == TCPS_SYN_RECEIVED && is_hard(v6, type, code))
-        tcp_conn_die(c, -ECONNRESET, false);
+        tcp_conn_die(c, -ECONNRESET, RST_NONE);
     else
         COUNT(s, icmp_ignored);
     return true;

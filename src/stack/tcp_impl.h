@@ -67,6 +67,7 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b)
 #define TURN_BYTES           (4 * 65536u) /* BAT-3 */
 #define REO_PERSIST          16           /* recoveries without a DSACK (RFC 8985 section 6.2, step 4) */
 #define RTO_INITIAL_US       1000000u
+#define RTO_UNSURE_US        3000000u /* SYN-ACK sent more than once, nothing measured (RFC 6298 section 5.7) */
 #define RTO_VAR_FLOOR_US     200000u
 #define RTO_MAX_US           60000000u
 #define PTO_FLOOR_US         2000u   /* RFC 8985 section 7.2, with our tick */
@@ -232,6 +233,15 @@ enum {
 #define CONN_EVENTS (CONN_EV_OPEN | CONN_EV_READABLE | CONN_EV_WRITABLE)
 
 enum { LOSS_ADVANCED = 1 /* snd_una moved */, LOSS_NEW = 2 /* something was marked lost */ };
+
+enum tcp_rst {
+    RST_NONE,
+    RST_STRANGER,
+    RST_REFUSED,
+    RST_ABORTED,
+    RST_TIMEOUT,
+    RST_PRESSURE
+}; /* why we send one */
 
 enum tcp_timer { TIMER_REXMIT = 1, TIMER_ACK = 2, TIMER_LIFE = 4 };
 enum rexmit_kind { REXMIT_RTO, REXMIT_TLP, REXMIT_REORDER, REXMIT_PROBE };
@@ -534,7 +544,7 @@ void tcp_conn_syn_again(struct tcp_conn *c, const struct tcp_seg *syn);
 void tcp_conn_opened(struct tcp_conn *c, uint32_t seq, uint32_t ack, uint16_t wnd);
 void tcp_conn_free(struct tcp_conn *c); /* returns all it holds */
 void tcp_conn_die(struct tcp_conn *c, int err,
-                  bool rst);               /* on_tcp_closed(err) at batch end; @rst: tell the client */
+                  enum tcp_rst rst);       /* on_tcp_closed(err) at batch end; @rst: tell the client */
 void tcp_set_mss(struct tcp_conn *c);      /* from peer's MSS and path MTU (MSS-2) */
 void tcp_pmtu_refresh(struct tcp_conn *c); /* to what is known of the way to its client now (ICM-3) */
 const char *tcp_state_name(enum tcps state);
@@ -581,7 +591,7 @@ void tcp_loss_repeated(struct tcp_conn *c, const struct segment *seg); /* it has
 void tcp_loss_dsack(struct tcp_conn *c, const struct tcp_sack *b);     /* it came twice */
 void tcp_loss_timeout(struct tcp_conn *c);                             /* RTO-2 */
 void tcp_loss_probe(struct tcp_conn *c);                               /* TLP */
-void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool dsack);
+void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool twice); /* @twice: it says so */
 void tcp_loss_sent(struct tcp_conn *c, uint32_t bytes); /* PRR counts what leaves */
 
 /* tcp_cc.c */
@@ -644,14 +654,15 @@ void tcp_emit_data(struct tcp_conn *c, uint32_t seq, uint8_t flags, const struct
                    uint32_t len, uint32_t mss);
 void tcp_emit_ack(struct tcp_conn *c);
 void tcp_emit_probe(struct tcp_conn *c); /* below the window, so that it must be answered */
-void tcp_emit_rst(struct tcp_conn *c);
+void tcp_emit_rst(struct tcp_conn *c, enum tcp_rst why);
 void tcp_emit_synack(struct tcp_conn *c, uint32_t tsval); /* @tsval: if timestamps were agreed on */
 uint32_t tcp_tsval(const struct tcp_conn *c);             /* our clock, as the client sees it */
 /* payload of a full segment, with the options that it would carry now */
 uint32_t tcp_emit_mss(const struct tcp_conn *c);
 /* tcp_reply.c: segments of no connection */
-/* RST-4; @limited: under the shard's bucket (RST-5) */
-void tcp_reply_rst(struct stack *s, const struct flow_key *flow, const struct tcp_seg *seg, bool limited);
+/* RST-4; RST_STRANGER is under the shard's bucket (RST-5) */
+void tcp_reply_rst(struct stack *s, const struct flow_key *flow, const struct tcp_seg *seg, enum tcp_rst why);
+void tcp_count_rst(struct stack *s, enum tcp_rst why);
 /* @ts: TSval and TSecr, or NULL */
 void tcp_reply_ack(struct stack *s, const struct flow_key *flow, uint32_t seq, uint32_t ack,
                    const uint32_t ts[2]);

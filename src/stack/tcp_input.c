@@ -151,7 +151,7 @@ static bool rst_syn_ok(struct tcp_conn *c, const struct tcp_seg *seg)
             COUNT(c->s, tcp_rst_in);
         } else if (seg->seq == c->rcv_nxt) {
             COUNT(c->s, tcp_rst_in);
-            tcp_conn_die(c, -ECONNRESET, false);
+            tcp_conn_die(c, -ECONNRESET, RST_NONE);
         } else {
             challenged(c, CHALLENGE_RST);
         }
@@ -181,6 +181,8 @@ static void handshake_rtt(struct tcp_conn *c, const struct tcp_seg *seg)
 static void establish(struct tcp_conn *c, const struct tcp_seg *seg)
 {
     handshake_rtt(c, seg);
+    if (c->backoff > 1) /* our SYN-ACK was lost more than once (RFC 5681 3.1, as RFC 6928 2 has it) */
+        c->cwnd = c->mss;
     tcp_half_open_leave(c->s, &c->key.client);
     tcp_conn_opened(c, seg->seq, seg->ack, seg->wnd);
 }
@@ -201,7 +203,7 @@ static bool handshake_input(struct tcp_conn *c, const struct tcp_seg *seg)
     if (seg->ack != c->snd_nxt && !(seq_lt(c->snd_una, seg->ack) && seq_le(seg->ack, c->snd_nxt))) {
         COUNT(c->s, tcp_bad_ack);
         tcp_flow_of(&c->key, &flow);
-        tcp_reply_rst(c->s, &flow, seg, true);
+        tcp_reply_rst(c->s, &flow, seg, RST_STRANGER);
         return false;
     }
     establish(c, seg);
@@ -330,7 +332,7 @@ static void input_unknown(struct stack *s, const struct packet *p, const struct 
     }
     COUNT(s, tcp_unknown);
     if (seg->flags & TCP_ACK)
-        tcp_reply_rst(s, flow, seg, true);
+        tcp_reply_rst(s, flow, seg, RST_STRANGER);
 }
 
 void tcp_input(struct stack *s, struct packet *p)

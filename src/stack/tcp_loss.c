@@ -382,12 +382,13 @@ void tcp_loss_probe(struct tcp_conn *c)
         tcp_segment_split(c, seg, (seg->len - 1) / seg->mss * seg->mss);
 }
 
-/* RFC 8985 section 7.4.2: was the probe needed? Then something was lost, and that counts as congestion. */
-void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool dsack)
+/* RFC 8985 section 7.4.2: was the probe needed? Then something was lost, and that counts as congestion. A client without DSACK says
+ * that the probe came twice by a bare duplicate ACK. */
+void tcp_loss_tlp_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool twice)
 {
-    if (seq_lt(seg->ack, c->recover) && !(dsack && seg->opt.sack[0].end == c->recover))
+    if (seq_lt(seg->ack, c->recover) && !(twice && seg->opt.sacks > 0 && seg->opt.sack[0].end == c->recover))
         return;
-    if (!(c->flags & CONN_TLP_REXMIT) || dsack) {
+    if (!(c->flags & CONN_TLP_REXMIT) || twice) {
         c->flags &= ~(uint32_t)CONN_TLP_OUT;
     } else if (seq_lt(c->recover, seg->ack)) {
         c->flags &= ~(uint32_t)CONN_TLP_OUT;

@@ -87,7 +87,7 @@ static void give_up(struct tcp_conn *c, struct relief *r)
 {
     COUNT(c->s, tcp_pressure_aborted);
     r->freed += held_by(c);
-    tcp_conn_die(c, -ECONNABORTED, true);
+    tcp_conn_die(c, -ECONNABORTED, RST_PRESSURE);
 }
 
 static void give_up_if_heavy(struct tcp_conn *c, void *arg)
@@ -135,7 +135,7 @@ static void end_orphan(struct tcp_conn *c, struct ending *e)
 {
     COUNT(c->s, tcp_orphan_ended);
     e->ended++;
-    tcp_conn_die(c, -ETIMEDOUT, true);
+    tcp_conn_die(c, -ETIMEDOUT, RST_PRESSURE);
 }
 
 static void end_if_old(struct tcp_conn *c, void *arg)

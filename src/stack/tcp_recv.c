@@ -203,7 +203,7 @@ void tcp_recv_data(struct tcp_conn *c, const struct tcp_seg *seg)
     }
     if (len > 0 && (c->flags & CONN_RELEASED)) { /* RFC 2525 section 2.17: nobody will ever read this */
         COUNT(c->s, tcp_unwanted);
-        tcp_conn_die(c, -ECONNABORTED, true);
+        tcp_conn_die(c, -ECONNABORTED, RST_ABORTED);
         return;
     }
     if (seq == c->rcv_nxt && len > 0) {

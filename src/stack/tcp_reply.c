@@ -38,14 +38,39 @@ static void reply_send(struct stack *s, const struct flow_key *flow, const struc
     ip_output(s, &o, h, len, NULL, 0);
 }
 
-void tcp_reply_rst(struct stack *s, const struct flow_key *flow, const struct tcp_seg *seg, bool limited)
+void tcp_count_rst(struct stack *s, enum tcp_rst why)
+{
+    COUNT(s, tcp_rst_sent);
+    switch (why) {
+    case RST_NONE:
+        break;
+    case RST_STRANGER:
+        COUNT(s, tcp_rst_stranger);
+        break;
+    case RST_REFUSED:
+        COUNT(s, tcp_rst_refused);
+        break;
+    case RST_ABORTED:
+        COUNT(s, tcp_rst_aborted);
+        break;
+    case RST_TIMEOUT:
+        COUNT(s, tcp_rst_timeout);
+        break;
+    case RST_PRESSURE:
+        COUNT(s, tcp_rst_pressure);
+        break;
+    }
+}
+
+void tcp_reply_rst(struct stack *s, const struct flow_key *flow, const struct tcp_seg *seg, enum tcp_rst why)
 {
     uint32_t seqs = seg->len + ((seg->flags & TCP_SYN) != 0) + ((seg->flags & TCP_FIN) != 0);
     struct reply r = { .flags = TCP_RST };
 
     if (seg->flags & TCP_RST) /* never in reply to a reset */
         return;
-    if (limited && !bucket_take(&s->rst_bucket, s->now_us, s->cfg.rst_per_second, s->cfg.rst_per_second)) {
+    if (why == RST_STRANGER &&
+        !bucket_take(&s->rst_bucket, s->now_us, s->cfg.rst_per_second, s->cfg.rst_per_second)) {
         COUNT(s, tcp_rst_limited);
         return;
     }
@@ -55,7 +80,7 @@ void tcp_reply_rst(struct stack *s, const struct flow_key *flow, const struct tc
         r.flags |= TCP_ACK;
         r.ack = seg->seq + seqs;
     }
-    COUNT(s, tcp_rst_sent);
+    tcp_count_rst(s, why);
     reply_send(s, flow, &r);
 }
 

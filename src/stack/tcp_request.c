@@ -269,7 +269,7 @@ void tcp_request_input(struct stack *s, struct tcp_request *r, const struct pack
         COUNT(s, tcp_duplicate);       /* data that comes too early; it will come again */
     } else if (seg->flags & TCP_ACK) { /* we have sent nothing that it could acknowledge */
         COUNT(s, tcp_bad_ack);
-        tcp_reply_rst(s, &flow, seg, true);
+        tcp_reply_rst(s, &flow, seg, RST_STRANGER);
     } else if (!(seg->flags & TCP_SYN)) {
         COUNT(s, tcp_unknown);
     } else if (seg->seq == r->irs) {
@@ -291,7 +291,7 @@ static void reject_rst(struct tcp_request *r)
     struct flow_key flow;
 
     tcp_flow_of(&r->key, &flow);
-    tcp_reply_rst(r->s, &flow, r->flags & REQUEST_OPEN ? &ack : &syn, false);
+    tcp_reply_rst(r->s, &flow, r->flags & REQUEST_OPEN ? &ack : &syn, RST_REFUSED);
 }
 
 static void arm_timer(struct stack *s)

@@ -138,7 +138,7 @@ static bool gave_up(struct tcp_conn *c)
     if (!orphaned && now_ms(c->s) - c->progress_ms < tcp_knob(c, TCP_OPT_USER_TIMEOUT_MS))
         return false;
     COUNT(c->s, tcp_timeout);
-    tcp_conn_die(c, -ETIMEDOUT, true);
+    tcp_conn_die(c, -ETIMEDOUT, RST_TIMEOUT);
     return true;
 }
 
@@ -170,7 +170,7 @@ static void synack_timeout(struct tcp_conn *c)
 {
     if (c->backoff >= SYN_ACK_RETRIES) {
         COUNT(c->s, tcp_timeout);
-        tcp_conn_die(c, -ETIMEDOUT, false);
+        tcp_conn_die(c, -ETIMEDOUT, RST_NONE);
         return;
     }
     back_off(c);
@@ -278,7 +278,7 @@ static void keepalive(struct tcp_conn *c)
     }
     if (c->keepalives >= tcp_knob(c, TCP_OPT_KEEPALIVE_PROBES)) {
         COUNT(c->s, tcp_timeout);
-        tcp_conn_die(c, -ETIMEDOUT, true);
+        tcp_conn_die(c, -ETIMEDOUT, RST_TIMEOUT);
         return;
     }
     c->keepalives++;
@@ -293,7 +293,7 @@ static void life_fires(struct tcp_conn *c)
     if (c->flags & CONN_RELEASED) {
         if (c->state == TCPS_FIN_WAIT_2) { /* CLS-4: it never says goodbye */
             COUNT(c->s, tcp_timeout);
-            tcp_conn_die(c, -ETIMEDOUT, false);
+            tcp_conn_die(c, -ETIMEDOUT, RST_NONE);
         }
         return;
     }

@@ -119,14 +119,17 @@ static void held_append(struct udp_node *n, struct block *b)
 {
     udp_queue_append(&n->held, b);
     n->s->udp->held_bytes += block_room(n->s, b);
+    n->s->udp->held++;
 }
 
 static struct block *held_take(struct udp_node *n)
 {
     struct block *b = udp_queue_take(&n->held);
 
-    if (b != NULL)
-        n->s->udp->held_bytes -= block_room(n->s, b);
+    if (b == NULL)
+        return NULL;
+    n->s->udp->held_bytes -= block_room(n->s, b);
+    n->s->udp->held--;
     return b;
 }
 
@@ -207,6 +210,7 @@ static uint32_t deliver(struct udp_node *n, struct udp_queue *q)
     uint32_t count = udp_row_take(q, &row, iov, &d);
     struct block *b;
 
+    COUNT_ADD(s, udp_delivered, count);
     if (s->ev.on_udp_datagram != NULL)
         s->ev.on_udp_datagram(n->user, &d);
     while ((b = udp_queue_take(&row)) != NULL)
@@ -220,6 +224,7 @@ static void deliver_held(struct udp_node *n)
 
     for (const struct block *b = all.first; b != NULL; b = b->next)
         n->s->udp->held_bytes -= block_room(n->s, b);
+    n->s->udp->held -= all.count;
     n->held = (struct udp_queue){ 0 };
     n->busy = true;
     while (!n->closed && all.count > 0)
@@ -312,6 +317,17 @@ static uint32_t dispatch(struct stack *s)
     return count;
 }
 
+/* Every packet goes exactly one way (stack.h); between batches it may also wait. */
+static void check_sum(const struct stack *s)
+{
+    const struct stack_counters *n = &s->cnt;
+
+    (void)n;
+    assert(n->udp_in == n->udp_delivered + n->udp_passed_on + n->udp_length + n->udp_checksum +
+                            n->udp_held_dropped + n->udp_limit + n->udp_rejected + s->udp->ready.count +
+                            s->udp->held);
+}
+
 void udp_batch_end(struct stack *s)
 {
     struct udp_shard *u = s->udp;
@@ -321,6 +337,7 @@ void udp_batch_end(struct stack *s)
     for (left = u->ready.count; left > 0 && u->ready.first != NULL; left -= done < left ? done : left)
         done = dispatch(s);
     deliver_opened(u);
+    check_sum(s);
 }
 
 bool udp_batch_pending(const struct stack *s)
@@ -379,6 +396,7 @@ static void narrow_to_flow(struct udp_node *n)
             udp_queue_append(&n->held, b);
         } else {
             u->held_bytes -= block_room(n->s, b);
+            u->held--;
             udp_queue_append(&u->ready, b);
         }
     }
@@ -391,7 +409,7 @@ int udp_request_accept(struct udp_request *r, enum udp_match match, void *user, 
 
     assert(!n->open && !n->closed);
     if (u->endpoints >= n->s->cfg.max_udp) {
-        COUNT(n->s, udp_limit);
+        COUNT(n->s, udp_endpoint_limit);
         return -ENOBUFS;
     }
     wheel_cancel(&n->s->wheel, &n->expiry);
@@ -414,8 +432,8 @@ void udp_request_reject(struct udp_request *r, enum stack_reject why)
     struct block *b;
 
     assert(!n->open && !n->closed);
-    COUNT(n->s, udp_rejected);
     while ((b = held_take(n)) != NULL) {
+        COUNT(n->s, udp_rejected);
         udp_item_reject(n->s, udp_item(b), why);
         block_put(n->s, b);
     }

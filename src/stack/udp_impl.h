@@ -47,6 +47,7 @@ struct udp_shard {
     uint32_t places; /* power of two */
     uint32_t endpoints, by_flow, requests, max_requests;
     size_t held_bytes;      /* of blocks that requests hold */
+    uint32_t held;          /* how many blocks */
     struct udp_queue ready; /* verified, in order of arrival; delivered at batch end */
     struct udp_node *opened;
 };

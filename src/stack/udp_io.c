@@ -59,6 +59,7 @@ static bool owner_took_it(struct stack *s, const struct packet *p)
         return false;
     verified = *p;
     verified.meta.csum_valid = true;
+    COUNT(s, udp_passed_on);
     return stack_hand_to(s, &verified, owner);
 }
 
@@ -75,6 +76,7 @@ static void show_to_many(struct stack *s, const struct packet *p)
                               .ttl = p->ttl,
                               .tos = p->tos };
 
+    COUNT(s, udp_delivered);
     s->ev.on_udp_broadcast(s->arg, &d, p->multicast);
 }
 

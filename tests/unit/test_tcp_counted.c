@@ -172,6 +172,75 @@ static void payload_that_cannot_be_kept_has_its_counters(void **state) /* tcp-st
     lab_free(lab);
 }
 
+/* ---- one reset, one cause ----------------------------------------------------------------------------- */
+
+static void of_nothing(struct lab *lab)
+{
+    lab_ack(lab, 1, 1);
+}
+
+static void refuse(struct lab *lab)
+{
+    tcp_request_reject(lab->request, REJECT_RST);
+}
+
+static void forget(struct lab *lab) /* nobody decides */
+{
+    lab_run_us(lab, 151000000);
+}
+
+static void end_it(struct lab *lab)
+{
+    tcp_abort(lab->conn);
+}
+
+static void talk_to_an_orphan(struct lab *lab)
+{
+    tcp_release(lab->conn);
+    lab_batch(lab);
+    lab_data(lab, 101, 1, 9);
+}
+
+static void vanish(struct lab *lab)
+{
+    lab_write(lab, 100);
+    lab_run_us(lab, 200000000);
+}
+
+static void every_reset_has_one_cause(void **state) /* tcp-stack.md OBS-1: RST sent by cause */
+{
+    static const struct {
+        const char *what;
+        enum lab_where in;
+        void (*happens)(struct lab *lab);
+        size_t counter;
+    } rows[] = {
+        { "an ACK of nothing", LAB_NOTHING, of_nothing, C(rst_stranger) },
+        { "an ACK before its time", LAB_HELD, of_nothing, C(rst_stranger) },
+        { "a refusal", LAB_HELD, refuse, C(rst_refused) },
+        { "no decision", LAB_HELD, forget, C(rst_refused) },
+        { "an abort", LAB_ESTABLISHED, end_it, C(rst_aborted) },
+        { "data that nobody reads", LAB_ESTABLISHED, talk_to_an_orphan, C(rst_aborted) },
+        { "a client that vanished", LAB_ESTABLISHED, vanish, C(rst_timeout) },
+    };
+    int wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab *lab = lab_in(rows[i].in);
+
+        lab->now_us += 2000;
+        rows[i].happens(lab);
+        lab_batch(lab); /* tcp_check.c asserts that no other cause was counted */
+        if (counter_at(lab, rows[i].counter) != 1 || stack_counters(lab->stack)->tcp_rst_sent != 1) {
+            print_error("%s: %u resets\n", rows[i].what, (unsigned)stack_counters(lab->stack)->tcp_rst_sent);
+            wrong++;
+        }
+        lab_free(lab);
+    }
+    assert_int_equal(wrong, 0);
+}
+
 /* ---- intervals ---------------------------------------------------------------------------------------- */
 
 /* Bytes with a hole beside each, in the worst orders, and the super-segment that covers them all at last. */
@@ -267,6 +336,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_segment_adds_one_to_one_counter),
         cmocka_unit_test(payload_that_cannot_be_kept_has_its_counters),
+        cmocka_unit_test(every_reset_has_one_cause),
         cmocka_unit_test(a_packet_beyond_a_hole_costs_few_steps),
         cmocka_unit_test(strangers_do_not_silence_time_wait),
         cmocka_unit_test(queueing_without_end_is_one_turn),

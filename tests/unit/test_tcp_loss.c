@@ -140,34 +140,64 @@ static void an_old_delivery_does_not_delay_what_is_lost_now(void **state)
     lab_free(lab);
 }
 
-static void a_lost_tail_is_probed_within_three_round_trips(void **state) /* REC-3 */
+/* From the last ACK that comes by itself until the last of what repairs the loss leaves; the client has it half a round trip later. */
+static uint64_t repair_us(uint32_t rtt_us, uint32_t lost)
 {
-    for (uint32_t lost = 1; lost <= 3; lost++) {
-        struct lab *lab = lab_open(20000, NULL);
-        uint64_t start;
+    struct lab *lab = lab_open(rtt_us, NULL);
+    uint32_t tail = 1 + (10 - lost) * MSS;
+    uint64_t start;
 
-        lab_write(lab, 10 * MSS);
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab_run_us(lab, rtt_us);
+    start = lab->now_us;
+    lab_ack(lab, 1, tail);
+    while (lab->outs == 0)
+        lab_run_us(lab, 500);
+    assert_int_equal(lab_last(lab)->seq, 1 + 9 * MSS);
+    assert_int_equal(lab_last(lab)->len, MSS);
+    if (lost > 1) { /* the probe's SACK tells of the rest */
+        lab_run_us(lab, rtt_us);
+        assert_int_equal(lab->outs, 1); /* one probe an episode */
         lab_clear(lab);
-        lab_run_us(lab, 20000);
-        start = lab->now_us;
-        lab_ack(lab, 1, 1 + (10 - lost) * MSS);
+        lab_sack(lab, tail, 1 + 9 * MSS, 1 + 10 * MSS);
         while (lab->outs == 0)
-            lab_run_us(lab, 1000);
-        assert_int_equal(lab_last(lab)->seq, 1 + 9 * MSS);
-        if (lost > 1) { /* the probe's SACK tells of the rest */
-            lab_run_us(lab, 20000);
-            lab_clear(lab);
-            lab_sack(lab, 1 + (10 - lost) * MSS, 1 + 9 * MSS, 1 + 10 * MSS);
-            while (lab->outs == 0)
-                lab_run_us(lab, 1000);
-            assert_int_equal(lab_last(lab)->seq, 1 + (10 - lost) * MSS);
-            assert_int_equal(lab_last(lab)->len, MSS); /* PRR lets one out for the one that arrived */
-        }
-        assert_true(lost == 1 || lab->now_us - start < 4 * 20000 + 10000);
-        assert_int_equal(stack_counters(lab->stack)->tcp_rto, 0);
-        lab_free(lab);
+            lab_run_us(lab, 500);
+        assert_int_equal(lab_last(lab)->seq, tail);
+        assert_int_equal(lab_last(lab)->len, MSS); /* PRR lets one out for the one that arrived */
     }
+    assert_int_equal(stack_counters(lab->stack)->tcp_rto, 0);
+    assert_int_equal(stack_counters(lab->stack)->tcp_rexmit_tlp, 1);
+    start = lab->now_us - start;
+    lab_free(lab);
+    return start;
+}
+
+static void a_lost_tail_is_repaired_within_three_round_trips(void **state) /* tcp-stack.md REC-3 */
+{
+    static const uint32_t rtts_us[] = { 5000, 20000, 100000, 300000 };
+
     (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rtts_us); i++) {
+        assert_in_range(repair_us(rtts_us[i], 1), 2 * rtts_us[i], 2 * rtts_us[i] + 2000);
+        for (uint32_t lost = 2; lost <= 3; lost++)
+            assert_true(repair_us(rtts_us[i], lost) < 3 * rtts_us[i] + 10000);
+    }
+}
+
+/* RFC 8985 section 7.2: a segment that went alone may wait for its delayed ACK. */
+static void a_segment_alone_is_probed_after_200_ms_more(void **state) /* tcp-stack.md REC-3 */
+{
+    struct lab *lab = lab_open(20000, NULL);
+
+    (void)state;
+    lab_write(lab, MSS);
+    lab_clear(lab);
+    lab_run_us(lab, 2 * 20000 + 150000);
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 52000);
+    assert_int_equal(lab->outs, 1);
+    lab_free(lab);
 }
 
 static void a_late_loop_reads_before_it_repeats(void **state) /* REC-3: what is late is often only unread */
@@ -193,9 +223,13 @@ static void a_late_loop_reads_before_it_repeats(void **state) /* REC-3: what is 
     lab_free(lab);
 }
 
+/* The original and the probe may both have arrived: a DSACK says so, or, of a client without that, one more ACK. */
 static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* REC-3, RFC 8985 section 7.4 */
 {
-    for (int needless = 0; needless < 2; needless++) {
+    enum { NEEDED, DSACK, ACK_AGAIN, WAYS };
+
+    (void)state;
+    for (int way = NEEDED; way < WAYS; way++) {
         struct lab *lab = lab_open(20000, NULL);
         struct lab_seg s = { .flags = LAB_ACK, .seq = 1, .ack = 1 + 10 * MSS };
         uint32_t cwnd;
@@ -207,22 +241,23 @@ static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* 
         lab_clear(lab);
         while (lab->outs == 0)
             lab_run_us(lab, 1000);
-        if (needless) {
+        if (way == DSACK) {
             s.sacks = 1;
             s.sack[0].start = 1 + 9 * MSS;
             s.sack[0].end = 1 + 10 * MSS;
         }
         lab_send(lab, &s);
+        if (way == ACK_AGAIN)
+            lab_send(lab, &s);
         lab_write(lab, MSS);
         lab->now_us += 20000;
         lab_ack(lab, 1, 1 + 11 * MSS);
-        if (needless)
-            assert_true(lab_info(lab).cwnd_bytes >= cwnd);
-        else
+        if (way == NEEDED)
             assert_true(lab_info(lab).cwnd_bytes < cwnd);
+        else
+            assert_true(lab_info(lab).cwnd_bytes >= cwnd);
         lab_free(lab);
     }
-    (void)state;
 }
 
 static void three_duplicate_acks_repeat_one_segment(void **state) /* REC-5, RFC 5681 section 3.2 */
@@ -528,7 +563,8 @@ int main(void)
         cmocka_unit_test(reordering_within_the_window_repeats_nothing),
         cmocka_unit_test(after_the_reordering_window_it_is_lost),
         cmocka_unit_test(an_old_delivery_does_not_delay_what_is_lost_now),
-        cmocka_unit_test(a_lost_tail_is_probed_within_three_round_trips),
+        cmocka_unit_test(a_lost_tail_is_repaired_within_three_round_trips),
+        cmocka_unit_test(a_segment_alone_is_probed_after_200_ms_more),
         cmocka_unit_test(three_duplicate_acks_repeat_one_segment),
         cmocka_unit_test(a_timeout_starts_again_with_one_segment),
         cmocka_unit_test(sack_marks_are_forgotten_after_a_second_timeout),

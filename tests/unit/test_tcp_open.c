@@ -269,7 +269,10 @@ static void the_round_trip_of_the_handshake_counts_unless_it_is_ambiguous(void *
     lab_run_us(lab, 1500000);
     lab_ack(lab, 1, 1);
     assert_int_equal(lab_info(lab).srtt_us, 0);
-    assert_int_equal(lab_info(lab).rto_us, 1000000);
+    assert_int_equal(lab_info(lab).rto_us, 3000000); /* RFC 6298 section 5.7 */
+    lab_write(lab, 1000);
+    lab_ack(lab, 1, 1001);
+    assert_true(lab_info(lab).srtt_us > 0 && lab_info(lab).rto_us < 1000000);
     lab_free(lab);
     lab = lab_with(NULL); /* with timestamps the client's echo tells which SYN-ACK it answers */
     syn(lab);
@@ -314,6 +317,26 @@ static void options_stand_in_the_usual_order(void **state)
         if (rows[i].ts)
             memset(seen + 8, 0, 8);
         assert_memory_equal(seen, rows[i].bytes, rows[i].len);
+        lab_free(lab);
+    }
+}
+
+static void a_path_that_loses_syn_acks_begins_with_one_segment(
+    void **state) /* tcp-stack.md CC-2; RFC 5681 section 3.1, RFC 6928 section 2 */
+{
+    static const struct {
+        uint64_t answered_ms;
+        uint32_t segments;
+    } rows[] = { { 500, 10 }, { 1500, 10 }, { 3500, 1 }, { 20000, 1 } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab *lab = lab_with(NULL);
+
+        syn(lab);
+        lab_run_until_ms(lab, rows[i].answered_ms);
+        lab_ack(lab, 1, 1);
+        assert_int_equal(lab_info(lab).cwnd_bytes, rows[i].segments * lab_info(lab).mss_bytes);
         lab_free(lab);
     }
 }
@@ -657,6 +680,7 @@ int main(void)
         cmocka_unit_test(a_repeated_syn_gets_the_same_syn_ack),
         cmocka_unit_test(the_round_trip_of_the_handshake_counts_unless_it_is_ambiguous),
         cmocka_unit_test(options_stand_in_the_usual_order),
+        cmocka_unit_test(a_path_that_loses_syn_acks_begins_with_one_segment),
         cmocka_unit_test(options_are_answered_only_if_offered),
         cmocka_unit_test(payload_on_a_syn_is_ignored_and_later_delivered_once),
         cmocka_unit_test(data_and_fin_may_complete_the_handshake),

@@ -261,6 +261,8 @@ static void a_rejection_answers_each_held_datagram(void **state) /* icmp.md UF3,
             ip_lab_input(lab, &pkt);
             ip_lab_input(lab, &pkt);
             udp_request_reject(lab->request, rows[i].why);
+            assert_int_equal(ip_lab_count(lab, "udp.rejected"),
+                             2 * (v6 * ARRAY_LEN(rows) + i + 1)); /* tcp-stack.md OBS-1: each of them */
             assert_int_equal(lab->outs, expected < 0 ? 0 : 2);
             for (size_t k = 0; k < lab->outs; k++) {
                 struct pkt_view v = ip_lab_out(lab, k);
@@ -350,6 +352,7 @@ static void limits_hold(void **state) /* tcp-stack.md section 7: max_udp; icmp.m
     ip_lab_input(lab, &pkt);
     assert_int_equal(stack_udp_count(lab->s), 256);
     assert_int_equal(udp_request_accept(lab->request, UDP_MATCH_CLIENT, NULL, &e), -ENOBUFS);
+    assert_int_equal(ip_lab_count(lab, "udp.endpoint_limit"), 1);
     udp_endpoint_close(lab->endpoint);
     assert_int_equal(udp_request_accept(lab->request, UDP_MATCH_CLIENT, lab, &e),
                      0); /* the request was still there */
