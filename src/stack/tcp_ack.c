@@ -2,6 +2,8 @@
  * 3.10.7.4, fifth; RFC 6298; RFC 7323 section 4). What it has not received is tcp_loss.c's concern. */
 #include "tcp_impl.h"
 
+#define SMALL_LOST_TOO                                                                                       \
+    4 /* time-outs in a row: segments of the smallest size were lost as well, so it was not the size (MSS-3) */
 #define MIN_RTT_SHIFT 18 /* 262 s: how long the shortest round trip counts (RFC 8985 section 6.2) */
 
 void tcp_rtt_sample(struct tcp_conn *c, uint32_t rtt_us)
@@ -134,6 +136,8 @@ static uint32_t ack_advances(struct tcp_conn *c, const struct tcp_seg *seg)
         payload--; /* the FIN */
     c->bytes_down += payload;
     COUNT_ADD(c->s, bytes_down, payload);
+    if (c->backoff >= SMALL_LOST_TOO)
+        tcp_pmtu_refresh(c);
     c->backoff = 0;
     c->probes = 0;
     c->progress_ms = now_ms(c->s);

@@ -219,6 +219,36 @@ static void what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end(
     }
 }
 
+/* ---- silence --------------------------------------------------------------------------------------------- */
+
+/* Ten segments leave, nothing arrives for @seconds, and then the client acknowledges all that was repeated since. */
+static uint32_t mss_after_silence(uint32_t seconds)
+{
+    struct lab *lab = lab_open(RTT_US, NULL);
+    uint32_t mss;
+
+    lab_write(lab, 10 * MSS);
+    lab_run_us(lab, seconds * 1000000ull);
+    lab_clear(lab);
+    while (lab->outs == 0)
+        lab_run_us(lab, 100000);
+    lab_ack(lab, 1, lab->out[0].seq + lab->out[0].len);
+    mss = lab_info(lab).mss_bytes;
+    assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+    return mss;
+}
+
+static void an_outage_is_no_black_hole(void **state) /* tcp-stack.md MSS-3; RFC 4821 section 7.7 */
+{
+    (void)state;
+    assert_int_equal(mss_after_silence(0), MSS);
+    assert_int_equal(mss_after_silence(1),
+                     552 - 52);                  /* a small one got through where two large ones did not */
+    assert_int_equal(mss_after_silence(5), MSS); /* small ones were lost, too */
+    assert_int_equal(mss_after_silence(60), MSS);
+}
+
 /* ---- who is still there ------------------------------------------------------------------------------------ */
 
 static void every_10_s(struct lab_options *o)
@@ -328,6 +358,7 @@ int main(void)
         cmocka_unit_test(a_window_that_closes_over_what_was_sent_is_probed_ever_less_often),
         cmocka_unit_test(a_fin_that_met_a_closed_window_comes_soon_after_it_opens),
         cmocka_unit_test(what_was_acknowledged_is_delivered_even_if_a_reset_follows_the_end),
+        cmocka_unit_test(an_outage_is_no_black_hole),
         cmocka_unit_test(any_segment_is_an_answer_to_a_keep_alive),
         cmocka_unit_test(nobody_is_asked_while_data_is_out_or_waits),
         cmocka_unit_test(a_probe_does_not_stand_for_an_ack_that_is_due),
