@@ -99,9 +99,15 @@ def _(t):
     t.note("%d allocations at start; %d starts of %d worked all the same" % (total, worked, len(spread(t, total))))
 
 
-# libnftables, and the scanner inside it, end the process by themselves.
+# libnftables, and the scanner inside it, end the process by themselves, or use what they did not get.
 LIBNFTABLES_ENDS = ("Memory allocation failure", "Unable to initialize Netlink socket", "out of dynamic memory in yy",
                     "out of memory expanding start-condition stack")
+
+
+def ended_by_libnftables(lines):
+    crash = next((i for i, x in enumerate(lines) if " crashed: signal " in x), None)
+    frames = lines[crash + 3:crash + 4] if crash is not None else []       # behind our handler and the kernel's frame
+    return any(said in x for x in lines for said in LIBNFTABLES_ENDS) or any("libnftables.so" in x for x in frames)
 
 
 def start_and_end(lab, server, memory):
@@ -114,7 +120,7 @@ def start_and_end(lab, server, memory):
     except AssertionError:
         status = gw.process.wait(5)
         gw.check_log()
-        if any(said in x for x in gw.process.lines for said in LIBNFTABLES_ENDS):
+        if ended_by_libnftables(gw.process.lines):
             lab.gw.run([gateway.program(lab.context), "cleanup"])    # libnftables ends the process by itself: as after kill -9
             return "ended by libnftables, refused"
         if status == 1 and any(x.startswith("culvert: ") for x in gw.process.lines):
