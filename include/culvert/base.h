@@ -182,6 +182,26 @@ uint64_t hash_bytes(const struct hash_key *key, const void *data,
 uint64_t hash_flow(const struct hash_key *key,
                    const struct flow_key *flow); /* SipHash-1-3 over the 37 bytes: tables, not tokens */
 
+/* Which shard a packet belongs to (design.md 3.3, tcp-stack.md STR-4): one definition for the owners of the stack, the program that
+ * the device runs (src/tun/steer.c), and drivers that spread packets over shards by themselves. Always modulo the number of shards. */
+struct steer {
+    uint64_t start, client[4], target[4], client_port,
+        target_port; /* secret factors of 32 bits each of a packet */
+};
+#define STEER_SPREAD 0x85ebca6bu
+enum {
+    STEER_HEADERS_MAX = 8
+}; /* extension headers of IPv6 that are stepped over; the stack takes no more either */
+void steer_init(struct steer *out, const struct hash_key *key);
+uint16_t steer_client_port(const struct steer *k, const struct ip_addr *client,
+                           uint16_t port); /* UDP; host order */
+uint16_t steer_addresses(const struct steer *k, const struct ip_addr *client,
+                         const struct ip_addr *target); /* echo, fragments */
+/** steer_packet() - the same of a whole packet of a client, which nobody has checked yet
+ * TCP by its 4-tuple, UDP by the client's address and port, an ICMP error by the packet of ours that it quotes, the rest by addresses.
+ * Return: 0 for what is no IP packet. */
+uint16_t steer_packet(const struct steer *k, const uint8_t *packet, size_t len);
+
 /* A small generator for ids, jitter and ports' spread; seeded from the kernel, so that a test can fix it. Not for keys. */
 struct prng {
     uint64_t s[4]; /* xoshiro256** (Blackman, Vigna 2018) */

@@ -320,7 +320,7 @@ struct stack_config {          /* stack_config_defaults() fills all of it */
     uint32_t mtu_bytes;        /* of the TUN; the MSS we offer is this less 40 or 60 */
     uint8_t ttl;               /* of what we send, 64 */
     uint32_t shard, shards;    /* 0 of 1 */
-    struct hash_key steer_key; /* the same in all shards: owner of a UDP mapping (design.md 3.3) */
+    struct hash_key steer_key; /* the same in all shards: owner of a UDP mapping, see steer_packet() */
     struct hash_key secret;    /* of this shard: ISS, tables, cookies */
     uint64_t seed;             /* ids and jitter */
     bool offload_csum, offload_tso, offload_uso; /* what emit can take */

@@ -1,8 +1,9 @@
 /* handoff.c - packets that belong to another shard (tcp-stack.md 1.6).
  *
- * The kernel usually brings a flow to the shard that owns it. What it brings elsewhere (reassembled datagrams, ICMP
- * errors, flows whose pin expired) walks from shard to shard until one knows it; a UDP datagram goes straight to the
- * owner of its mapping. A packet carries the shard that read it, so the walk ends where it began. */
+ * The kernel usually brings a flow to the shard that owns it, and where it lets us choose the queue (steer_packet())
+ * nearly always. What it brings elsewhere (reassembled datagrams, ICMP errors, flows whose pin expired) walks from
+ * shard to shard until one knows it; what belongs to a UDP mapping goes straight to its owner. A packet carries the
+ * shard that read it, so the walk ends where it began. */
 #include "ip_impl.h"
 
 #define WALKS_PER_SECOND 10000
@@ -15,23 +16,26 @@ static void hand_over(struct stack *s, const struct packet *p, uint32_t shard)
         COUNT(s, ip_handoff_full);
 }
 
-bool stack_hand_to(struct stack *s, const struct packet *p, uint32_t shard)
+/* A packet is sent to its owner once: where it comes by a ring it has arrived. */
+static bool owner_took_it(struct stack *s, const struct packet *p, uint16_t steered)
 {
-    if (shard == s->cfg.shard || shard >= s->cfg.shards)
+    uint32_t owner = steered % s->cfg.shards;
+
+    if (owner == s->cfg.shard || p->origin != s->cfg.shard)
         return false;
-    hand_over(s, p, shard);
+    hand_over(s, p, owner);
     return true;
 }
 
 /* All requests of one pair of addresses, and the fragments of those, meet in one shard (icmp.md F10). */
 bool icmp_owner_took_it(struct stack *s, const struct packet *p)
 {
-    struct flow_key k = { .client = p->src, .target = p->dst };
+    return s->cfg.shards > 1 && owner_took_it(s, p, steer_addresses(&s->steer, &p->src, &p->dst));
+}
 
-    if (s->cfg.shards == 1 || p->origin != s->cfg.shard)
-        return false;
-    k.proto = p->v6 ? IP_PROTO_ICMPV6 : IP_PROTO_ICMP;
-    return stack_hand_to(s, p, (uint32_t)(hash_flow(&s->cfg.steer_key, &k) % s->cfg.shards));
+bool udp_owner_took_it(struct stack *s, const struct packet *p, const struct ip_addr *client, uint16_t port)
+{
+    return s->cfg.shards > 1 && owner_took_it(s, p, steer_client_port(&s->steer, client, port));
 }
 
 bool stack_pass_on(struct stack *s, const struct packet *p)

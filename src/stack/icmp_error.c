@@ -280,7 +280,7 @@ static bool is_ours(struct stack *s, const struct packet *p, const struct quoted
     return ip_equal(&q->flow.target, &p->dst) && ip_may_send_from(s, &q->flow.target, NULL);
 }
 
-/* Return: true when it was for somebody here, or walks on to the shard that it may be for. */
+/* Return: true when it was for somebody here, or is on its way to the shard that it may be for. */
 static bool about_flow(struct stack *s, const struct packet *p, const struct quoted *q,
                        const struct icmp_error *e)
 {
@@ -291,7 +291,8 @@ static bool about_flow(struct stack *s, const struct packet *p, const struct quo
     if (q->flow.proto == IP_PROTO_TCP)
         return tcp_icmp_error(s, &q->flow, q->seq, p->v6, e->type, e->code, mtu) || stack_pass_on(s, p);
     return q->flow.proto == IP_PROTO_UDP && mtu > 0 && /* UDP clients of ours have no use for others */
-           (udp_icmp_error(s, &q->flow, p->v6, mtu) || stack_pass_on(s, p));
+           (udp_owner_took_it(s, p, &q->flow.client, q->flow.client_port) ||
+            udp_icmp_error(s, &q->flow, p->v6, mtu));
 }
 
 /* The error's sender is whoever it likes to be; that it was sent to the address which the quoted packet came

@@ -112,6 +112,7 @@ struct stack *stack_init(void *memory, const struct stack_config *c, const struc
         s->ev.driver = arg;
     s->now_us = now_us;
     prng_seed(&s->prng, c->seed);
+    steer_init(&s->steer, &c->steer_key);
     wheel_init(&s->wheel, now_us);
     bucket_fill(&s->icmp_bucket, now_us, c->icmp_errors_burst);
     bucket_fill(&s->echo_bucket, now_us, c->echo_replies_burst);

@@ -122,7 +122,7 @@ bool icmp_send_error_for(struct stack *s, const struct flow_key *flow, const uin
 void tcp_input(struct stack *s,
                struct packet *p); /* TCP header not yet looked at; may take references on p->slot */
 /* An ICMP error whose quote names a TCP flow of ours (ICM-1..3): type and code, too-big's MTU, the quoted
- * sequence number. False: this shard has no such connection. */
+ * sequence number. False: this shard does not know that flow. */
 bool tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quoted_seq, bool v6, uint8_t type,
                     uint8_t code, uint32_t mtu);
 void tcp_batch_end(struct stack *s); /* callbacks, then output, for connections touched since the last call */
@@ -146,7 +146,8 @@ void icmp_input(struct stack *s, struct packet *p);
  * round, it is unknown. */
 bool stack_pass_on(struct stack *s, const struct packet *p);
 bool icmp_owner_took_it(struct stack *s, const struct packet *p); /* an echo request, or a piece of one */
-bool stack_hand_to(struct stack *s, const struct packet *p, uint32_t shard);
+/* A datagram of this client and port, or an error about one to it (design.md 3.3). */
+bool udp_owner_took_it(struct stack *s, const struct packet *p, const struct ip_addr *client, uint16_t port);
 
 /* A token bucket: `rate` a second, at most `burst` saved. */
 struct bucket {
@@ -199,6 +200,7 @@ struct stack {
     void *driver; /* of emit and handoff */
     uint64_t now_us;
     struct prng prng;
+    struct steer steer; /* of cfg.steer_key */
     struct wheel wheel;
     struct stack_counters cnt;
     struct pool *pools[STACK_POOLS_MAX]; /* all of them, for status and trim; pool_init() puts them here */

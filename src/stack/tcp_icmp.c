@@ -63,9 +63,9 @@ bool tcp_icmp_error(struct stack *s, const struct flow_key *flow, uint32_t quote
     struct tcp_owner o = tcp_find(s->tcp, flow, tcp_hash(s, flow));
     struct tcp_conn *c = o.conn;
 
-    if (o.kind != OWNER_CONN)
+    if (o.kind == OWNER_NONE)
         return false;
-    if (seq_lt(quoted_seq, c->snd_una) || !seq_lt(quoted_seq, c->snd_nxt))
+    if (o.kind != OWNER_CONN || seq_lt(quoted_seq, c->snd_una) || !seq_lt(quoted_seq, c->snd_nxt))
         COUNT(s, icmp_ignored);
     else if (is_too_big(v6, type, code))
         too_big(c, mtu);

@@ -48,19 +48,13 @@ static struct block *keep(struct stack *s, const struct packet *p)
 
 static bool owner_took_it(struct stack *s, const struct packet *p)
 {
-    struct flow_key k = { .client = p->src, .client_port = get_be16(p->l4), .proto = IP_PROTO_UDP };
-    struct packet verified;
-    uint32_t owner;
+    struct packet verified = *p;
 
-    if (s->cfg.shards == 1 || p->origin != s->cfg.shard)
-        return false;
-    owner = (uint32_t)(hash_flow(&s->cfg.steer_key, &k) % s->cfg.shards);
-    if (owner == s->cfg.shard)
-        return false;
-    verified = *p;
     verified.meta.csum_valid = true;
+    if (!udp_owner_took_it(s, &verified, &p->src, get_be16(p->l4)))
+        return false;
     COUNT(s, udp_passed_on);
-    return stack_hand_to(s, &verified, owner);
+    return true;
 }
 
 /* icmp.md UF6: nobody can be its endpoint; it is shown where it lies. */

@@ -128,7 +128,14 @@ static void on_tcp_request(void *arg, struct tcp_request *r)
     struct ip_lab *lab = arg;
 
     lab->tcp_requests++;
-    tcp_request_reject(r, REJECT_RST);
+    if (!lab->tcp_hold)
+        tcp_request_reject(r, REJECT_RST);
+}
+
+static void on_tcp_gone(void *user, int err)
+{
+    (void)user;
+    (void)err;
 }
 
 struct ip_lab *ip_lab_new(void)
@@ -153,6 +160,7 @@ struct ip_lab *ip_lab_new(void)
     lab->ev = (struct stack_events){ .emit = on_emit,
                                      .handoff = on_handoff,
                                      .on_tcp_request = on_tcp_request,
+                                     .on_tcp_request_gone = on_tcp_gone,
                                      .on_udp_request = on_request,
                                      .on_udp_request_gone = on_gone,
                                      .on_udp_datagram = on_datagram,

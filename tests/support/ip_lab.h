@@ -52,7 +52,8 @@ struct ip_lab {
     struct udp_endpoint *endpoint; /* the last one accepted */
     bool close_in_datagram;        /* on_udp_datagram closes its endpoint */
 
-    unsigned tcp_requests; /* each is answered with RST */
+    unsigned tcp_requests;
+    bool tcp_hold; /* a request is left open; else it is refused */
 
     enum echo_verdict verdict;
     void (*in_echo)(struct ip_lab *lab, struct echo_req *r);

@@ -219,20 +219,102 @@ static void an_error_ends_its_walk_at_the_shard_that_it_is_for(void **state) /* 
     struct rig *rig = *state;
     struct pkt quoted;
 
-    pkt_udp(&pkt, LAB_CLIENT, 4000, LAB_TARGET, 53, "x", 1);
-    ip_lab_input(rig->shard[0], &pkt);
-    carry(rig);
-    pkt_udp(&quoted, LAB_TARGET, 53, LAB_CLIENT, 4000, "payload", 7);
+    rig->shard[2]->tcp_hold = true;
+    pkt_tcp(&pkt, LAB_CLIENT, 4000, LAB_TARGET, 80, PKT_SYN, 1, 0, NULL, 0);
+    ip_lab_input(rig->shard[2], &pkt);
+    pkt_tcp(&quoted, LAB_TARGET, 80, LAB_CLIENT, 4000, PKT_ACK, 1, 1, "x", 1);
     pkt_icmp(&pkt, LAB_CLIENT, LAB_TARGET, 3, 4, 1400, quoted.data, quoted.len);
     for (uint32_t i = 0; i < SHARDS; i++) {
-        uint32_t steps = 0;
-
-        while (stack_udp_count(rig->shard[(i + steps) % SHARDS]->s) == 0)
-            steps++;
         ip_lab_input(rig->shard[i], &pkt);
-        assert_int_equal(carry(rig), steps);
+        assert_int_equal(carry(rig), (2 + SHARDS - i) % SHARDS);
     }
-    assert_int_equal(ignored(rig), 0);
+    assert_int_equal(ip_lab_count(rig->shard[2], "icmp.ignored"),
+                     SHARDS); /* nothing of ours is in flight there */
+    assert_int_equal(ignored(rig), SHARDS);
+}
+
+static void an_error_about_a_mapping_goes_straight_to_its_owner(void **state) /* design.md 3.3 */
+{
+    struct rig *rig = *state;
+    struct pkt quoted;
+
+    for (uint16_t port = 1; port <= 40; port++) {
+        pkt_udp(&quoted, LAB_TARGET, 53, LAB_CLIENT, port, data, 100);
+        pkt_icmp(&pkt, LAB_CLIENT, LAB_TARGET, 3, 4, 1400, quoted.data, quoted.len);
+        ip_lab_input(rig->shard[port % SHARDS], &pkt);
+        assert_true(carry(rig) <= 1);
+        assert_int_equal(ignored(rig), port); /* the owner has no such mapping, and nobody else was asked */
+    }
+}
+
+/* ---- steered packets (STR-4): steer_packet() in the place of the device ---- */
+
+static struct ip_lab *steered(struct rig *rig, const struct pkt *p)
+{
+    struct steer k;
+
+    steer_init(&k, &rig->shard[0]->cfg.steer_key);
+    return rig->shard[steer_packet(&k, p->data, p->len) % SHARDS];
+}
+
+static void a_mapping_is_where_its_datagrams_are_steered_to(void **state) /* tcp-stack.md STR-4 */
+{
+    struct rig *rig = *state;
+    char dst[48];
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        for (uint16_t i = 1; i <= 100; i++) {
+            snprintf(dst, sizeof(dst), v6 ? "2001:db8:77::%u" : "198.51.100.%u", i);
+            pkt_udp(&pkt, v6 ? LAB_CLIENT6 : LAB_CLIENT, i, dst, (uint16_t)(i * 7), data, 100);
+            ip_lab_input(steered(rig, &pkt), &pkt);
+            assert_int_equal(carry(rig), 0);
+        }
+    }
+}
+
+static void echo_and_its_pieces_are_steered_to_their_owner(void **state) /* tcp-stack.md STR-4, icmp.md F10 */
+{
+    struct rig *rig = *state;
+    char dst[48];
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        for (uint16_t i = 1; i <= 100; i++) {
+            snprintf(dst, sizeof(dst), v6 ? "2001:db8:77::%u" : "198.51.100.%u", i);
+            pkt_echo(&pkt, v6 ? LAB_CLIENT6 : LAB_CLIENT, dst, i, 1, data, 2000);
+            ip_lab_input(steered(rig, &pkt), &pkt);
+            for (unsigned half = 0; half < 2; half++) {
+                pkt_fragment(&pkt, half * 1000, half ? 1008 : 1000, half == 0, i, &piece);
+                ip_lab_input(steered(rig, &piece), &piece);
+            }
+            assert_int_equal(carry(rig), 0);
+        }
+    }
+}
+
+static void an_error_is_steered_to_what_it_is_about(void **state) /* tcp-stack.md STR-4 */
+{
+    struct rig *rig = *state;
+    struct pkt quoted;
+
+    for (uint32_t i = 0; i < SHARDS; i++)
+        rig->shard[i]->tcp_hold = true;
+    for (int v6 = 0; v6 < 2; v6++) {
+        const char *client = v6 ? LAB_CLIENT6 : LAB_CLIENT, *target = v6 ? LAB_TARGET6 : LAB_TARGET;
+        uint8_t type = v6 ? 2 : 3, code = v6 ? 0 : 4;
+
+        for (uint16_t port = 1; port <= 100; port++) {
+            pkt_tcp(&pkt, client, port, target, 80, PKT_SYN, 1, 0, NULL, 0);
+            ip_lab_input(steered(rig, &pkt), &pkt);
+            pkt_tcp(&quoted, target, 80, client, port, PKT_ACK, 1, 1, "x", 1);
+            pkt_icmp(&pkt, client, target, type, code, 1400, quoted.data, quoted.len);
+            ip_lab_input(steered(rig, &pkt), &pkt);
+            assert_int_equal(carry(rig), 0); /* that shard has the request, so nobody else is asked */
+            pkt_udp(&quoted, target, 53, client, port, data, 100);
+            pkt_icmp(&pkt, client, target, type, code, 1400, quoted.data, quoted.len);
+            ip_lab_input(steered(rig, &pkt), &pkt);
+            assert_int_equal(carry(rig), 0);
+        }
+    }
 }
 
 /* icmp.md F10: pieces and whole requests of any id, wherever they arrive, meet in one shard. */
@@ -312,6 +394,10 @@ int main(void)
         T(a_syn_stays_where_it_arrived),
         T(an_error_about_no_flow_walks_past_every_shard),
         T(an_error_ends_its_walk_at_the_shard_that_it_is_for),
+        T(an_error_about_a_mapping_goes_straight_to_its_owner),
+        T(a_mapping_is_where_its_datagrams_are_steered_to),
+        T(echo_and_its_pieces_are_steered_to_their_owner),
+        T(an_error_is_steered_to_what_it_is_about),
         T(echo_between_two_addresses_meets_in_one_shard),
         T(a_full_ring_drops_and_counts_and_sends_nothing),
         T(walks_have_a_budget),
