@@ -679,23 +679,10 @@ void tcp_ready(struct tcp_conn *c); /* look at it in the next tcp_batch_end() */
 
 /* tcp_check.c */
 #ifdef NDEBUG
-static inline void tcp_check(const struct tcp_conn *c)
-{
-    (void)c;
-}
-static inline void tcp_check_empty(const struct tcp_shard *t)
-{
-    (void)t;
-}
-static inline void tcp_check_sum(const struct stack *s)
-{
-    (void)s;
-}
-static inline void tcp_check_acks(const struct stack *s, uint64_t before)
-{
-    (void)s;
-    (void)before;
-}
+#define tcp_check(c)              ((void)(c))
+#define tcp_check_empty(t)        ((void)(t))
+#define tcp_check_sum(s)          ((void)(s))
+#define tcp_check_acks(s, before) ((void)(s), (void)(before))
 #else
 void tcp_check(const struct tcp_conn *c);
 void tcp_check_empty(const struct tcp_shard *t);

@@ -1,13 +1,11 @@
 /* handshake.c - from nothing to a connected descriptor: dial, TLS, then what the proxy speaks; all under one deadline.
  *
- * How it works. The dial hands over a descriptor; talk_step() says what to send and how many bytes to read. We read exactly
- * the bytes of the answer under way, so what follows the last answer stays in the kernel (or in TLS) for the stream
- * (faults.md S4, S11). Where the end of an answer cannot be known before (HTTP), we look at the bytes before we take them.
- * After sending we wait for readiness instead of trying: an answer takes a round trip.
+ * How it works. The dial hands over a descriptor; talk_step() says what to send and how many bytes to read. We read exactly the bytes
+ * of the answer under way, so what follows the last answer stays in the kernel (or in TLS) for the stream (faults.md S4, S11). Where the
+ * end of an answer cannot be known before (HTTP), we look at the bytes before we take them. After sending we wait: it takes a round trip.
  *
- * What always holds. A handshake ends in exactly one call of its function, or in handshake_cancel(). A failure inside
- * handshake_open() is told from the wheel, after it has returned. The deadline covers everything from the name to the last
- * byte (design.md section 6), and is set once.
+ * What always holds. A handshake ends in exactly one call of its function, or in handshake_cancel(). A failure inside handshake_open()
+ * is told from the wheel, after it has returned. The deadline covers everything from the name to the last byte, and is set once.
  *
  * A server that was told everything at once (pipeline.c), or was dialled before the flow came, and then closes, answers
  * nonsense or keeps silent, gets one more chance inside the same deadline: a new connection, step by step. */

@@ -1,11 +1,9 @@
-/* test_tcp_open.c - faces src/stack/tcp_request.c, tcp_input.c and tcp_emit.c: how connections begin
- * (tcp-stack.md 5.1, 5.2; icmp.md 6.1). */
+/* test_tcp_open.c - faces src/stack/tcp_request.c, tcp_input.c and tcp_emit.c: how connections begin (tcp-stack.md 5.1, 5.2; icmp.md 6.1). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-
 #include <errno.h>
 #include <string.h>
 
