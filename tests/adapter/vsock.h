@@ -38,17 +38,17 @@ void vsock_net_free(struct vsock_net *n); /* NULL is fine; sends nothing */
 /* Of the net: until the first packet; later -EBUSY. The comment gives the default. Those marked (*) can
  * also be set for one connection, at any time: then the socket is the connection's, not 0. */
 enum vsock_option {
-    VSOCK_MTU,               /* 1500 */
-    VSOCK_MSS4,              /* offered to IPv4 clients: sets the MTU to this and 40 (IPv6 gets 20 less) */
-    VSOCK_RCVBUF,            /* the window at the start, bytes: 262,144 */
-    VSOCK_RCVBUF_MAX,        /* autotuning's limit: 4 MiB; the same as VSOCK_RCVBUF: none */
-    VSOCK_SNDBUF,            /* 131,072 */
-    VSOCK_SNDBUF_MAX,        /* 4 MiB */
-    VSOCK_WINDOW_SCALE,      /* 8; 0 with VSOCK_RCVBUF 65,535: an unscaled window */
-    VSOCK_QUICKACK,          /* (*) segments that are acknowledged at once at the start: 16; 0 off */
-    VSOCK_DELAYED_ACK_US,    /* (*) 40,000 */
-    VSOCK_USER_TIMEOUT_MS,   /* (*) 120,000 */
-    VSOCK_KEEPALIVE_IDLE_MS, /* (*) 0: off */
+    VSOCK_MTU,            /* 1500 */
+    VSOCK_MSS4,           /* offered to IPv4 clients: sets the MTU to this and 40 (IPv6 gets 20 less) */
+    VSOCK_RCVBUF,         /* the window at the start, bytes: 262,144 */
+    VSOCK_RCVBUF_MAX,     /* autotuning's limit: 4 MiB; the same as VSOCK_RCVBUF: none */
+    VSOCK_SNDBUF,         /* 131,072 */
+    VSOCK_SNDBUF_MAX,     /* 4 MiB, while cwnd grows; the same as VSOCK_SNDBUF: no growth, and exactly that */
+    VSOCK_WINDOW_SCALE,   /* 8; 0 with VSOCK_RCVBUF 65,535: an unscaled window */
+    VSOCK_QUICKACK,       /* (*) segments that are acknowledged at once at the start: 16; 0 off */
+    VSOCK_DELAYED_ACK_US, /* (*) 40,000 */
+    VSOCK_USER_TIMEOUT_MS,       /* (*) 120,000 */
+    VSOCK_KEEPALIVE_IDLE_MS,     /* (*) 0: off */
     VSOCK_KEEPALIVE_INTERVAL_MS, /* (*) */
     VSOCK_KEEPALIVE_PROBES,      /* (*) */
     VSOCK_RESTART_AFTER_IDLE,    /* (*) 1 */

@@ -319,12 +319,23 @@ static int events_of(const struct sock *s)
     return e;
 }
 
+/* How much of @len a buffer that does not grow has room for; one that grows is the stack's to measure, to within a chunk. */
+static size_t fits(const struct sock *s, size_t len)
+{
+    const struct stack_config *c = &s->net->config;
+    size_t queued = tcp_tx_queued(s->conn), most = c->snd_buffer_initial;
+
+    if (c->snd_buffer_max > most)
+        return len;
+    return queued >= most ? 0 : len < most - queued ? len : most - queued;
+}
+
 /* Whether a byte could be written is known by asking for the space, and giving it back. */
 static bool has_room(const struct sock *s)
 {
     uint8_t *space;
 
-    if (s->conn == NULL || !s->opened || s->shut || tcp_tx_space(s->conn, &space) == 0)
+    if (s->conn == NULL || !s->opened || s->shut || fits(s, 1) == 0 || tcp_tx_space(s->conn, &space) == 0)
         return false;
     tcp_tx_commit(s->conn, 0);
     return true;
@@ -399,11 +410,12 @@ ssize_t vsock_peek(struct vsock_net *n, int number, void *buf, size_t len, uint6
 
 static size_t copy_in(struct sock *s, const uint8_t *from, size_t len)
 {
-    size_t done = 0, room;
+    size_t done = 0, room, most;
     uint8_t *space;
 
-    while (done < len && s->conn != NULL && (room = tcp_tx_space(s->conn, &space)) > 0) {
-        size_t part = room < len - done ? room : len - done;
+    while (s->conn != NULL && (most = fits(s, len - done)) > 0 &&
+           (room = tcp_tx_space(s->conn, &space)) > 0) {
+        size_t part = room < most ? room : most;
 
         memcpy(space, from + done, part);
         tcp_tx_commit(s->conn, part);

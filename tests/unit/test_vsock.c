@@ -245,6 +245,27 @@ static void a_write_of_the_send_buffer_does_not_wait(void **state)
     vsock_net_free(net);
 }
 
+static void a_small_send_buffer_holds_no_more(void **state)
+{
+    static char bytes[30000];
+    struct vsock_net *net = vsock_net_new(SECOND, 1, false);
+    struct client *c = &peer;
+    int s;
+
+    (void)state;
+    assert_int_equal(vsock_set(net, 0, VSOCK_SNDBUF, 20000), 0);
+    assert_int_equal(vsock_set(net, 0, VSOCK_SNDBUF_MAX, 20000), 0);
+    s = connected(c, net, port_80(net));
+    assert_int_equal(vsock_write(net, s, bytes, sizeof(bytes), VSOCK_NOW), 20000);
+    assert_int_equal(vsock_poll(net, s) & VSOCK_OUT, 0);
+    while (client_gets(c, VSOCK_NOW) >= 0)
+        ;
+    client_sends(c, PKT_ACK, NULL, 0); /* of the first ten segments */
+    assert_int_equal(vsock_poll(net, s) & VSOCK_OUT, VSOCK_OUT);
+    assert_int_equal(vsock_write(net, s, bytes, sizeof(bytes), VSOCK_NOW), 5360);
+    vsock_net_free(net);
+}
+
 static void info_tells_what_was_agreed_on(void **state)
 {
     struct vsock_net *net = vsock_net_new(SECOND, 1, false);
@@ -510,6 +531,7 @@ int main(void)
         cmocka_unit_test(a_call_waits_on_virtual_time),
         cmocka_unit_test(what_waits_can_be_looked_at),
         cmocka_unit_test(a_write_of_the_send_buffer_does_not_wait),
+        cmocka_unit_test(a_small_send_buffer_holds_no_more),
         cmocka_unit_test(info_tells_what_was_agreed_on),
         cmocka_unit_test(linger_zero_and_abort_are_a_reset),
         cmocka_unit_test(a_held_syn_is_admitted_or_refused),
