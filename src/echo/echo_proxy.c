@@ -438,7 +438,8 @@ void echo_proxy_memory(const struct echo_proxy *p, struct memory_use *add)
 {
     const struct slab *const all[] = { &p->table.flows, &p->table.sources, &p->map.outs };
 
-    add->bytes[MEMORY_PINGS] += sizeof(*p) + (p->by_raw_id ? 65536 * sizeof(*p->by_raw_id) : 0);
+    add->bytes[MEMORY_PINGS] +=
+        sizeof(*p) + ping_map_bytes(&p->map) + (p->by_raw_id ? 65536 * sizeof(*p->by_raw_id) : 0);
     memory_add_slabs(add, MEMORY_PINGS, all, ARRAY_LEN(all));
 }
 

@@ -97,7 +97,8 @@ static int use_shared(struct ping_flow *f)
     if (s->fd < 0) {
         s->shared = true;
         s->index = (uint16_t)(at + (f->v6 ? PING_POOL_MAX : 0));
-        if ((r = ping_socket_open(p, s, f->v6, ECHO_SOCKET_PING, NULL)) != 0)
+        if ((r = ping_map_open(&p->map, s->index)) != 0 ||
+            (r = ping_socket_open(p, s, f->v6, ECHO_SOCKET_PING, NULL)) != 0)
             return r;
     }
     f->sock = s;

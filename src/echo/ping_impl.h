@@ -67,14 +67,17 @@ struct ping_out {
 #define PING_OUT_WORDS   (65536 / 64)
 struct ping_map {
     struct slab outs;
-    uint64_t used[2 * PING_POOL_MAX][PING_OUT_WORDS]; /* a bit for each number of each socket that is out */
+    uint64_t *used[2 * PING_POOL_MAX]; /* of each socket that was opened: a bit for each number that is out */
     struct ping_out *bucket[PING_OUT_BUCKETS];
     struct ping_out *oldest, *newest;
     struct prng prng;
 };
 int ping_map_init(struct ping_map *m, uint32_t limit, uint64_t seed);
 void ping_map_fini(struct ping_map *m);
-/** ping_map_add() - a fresh random number for one more request on @socket, below 2 * PING_POOL_MAX; NULL: none is free
+size_t ping_map_bytes(const struct ping_map *m); /* beside the slab */
+/** ping_map_open() - @socket, below 2 * PING_POOL_MAX, may be given numbers; again: no effect. Return: 0 or -ENOMEM */
+int ping_map_open(struct ping_map *m, uint16_t socket);
+/** ping_map_add() - a fresh random number for one more request on @socket; NULL: none is free
  * Entries that are over at @now_us go first; a number is never given again before that. */
 struct ping_out *ping_map_add(struct ping_map *m, uint64_t now_us, uint64_t until_us, uint16_t socket);
 struct ping_out *ping_map_find(struct ping_map *m, uint64_t now_us, uint16_t socket, uint16_t wire_seq);

@@ -50,7 +50,25 @@ int ping_map_init(struct ping_map *m, uint32_t limit, uint64_t seed)
 
 void ping_map_fini(struct ping_map *m)
 {
+    for (size_t i = 0; i < ARRAY_LEN(m->used); i++)
+        free(m->used[i]);
     slab_fini(&m->outs);
+}
+
+size_t ping_map_bytes(const struct ping_map *m)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(m->used); i++)
+        n += m->used[i] ? PING_OUT_WORDS * sizeof(*m->used[i]) : 0;
+    return n;
+}
+
+int ping_map_open(struct ping_map *m, uint16_t socket)
+{
+    if (!m->used[socket])
+        m->used[socket] = calloc(PING_OUT_WORDS, sizeof(*m->used[socket]));
+    return m->used[socket] ? 0 : -ENOMEM;
 }
 
 static void mark(struct ping_map *m, uint16_t socket, uint16_t wire_seq, bool used)

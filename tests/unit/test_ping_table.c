@@ -218,6 +218,8 @@ static void a_shared_sockets_numbers_are_never_reused_before_their_time(void **s
 
     (void)state;
     assert_int_equal(ping_map_init(m, 70000, 9), 0);
+    assert_int_equal(ping_map_open(m, 2), 0);
+    assert_int_equal(ping_map_open(m, 3), 0);
     for (uint32_t i = 0; i < 65536; i++) {
         struct ping_out *o = ping_map_add(m, 1, 1000, 2);
 
@@ -245,6 +247,7 @@ static void numbers_on_the_wire_cannot_be_guessed_from_the_last(void **state) /*
 
     (void)state;
     assert_int_equal(ping_map_init(m, 1000, 9), 0);
+    assert_int_equal(ping_map_open(m, 0), 0);
     for (int i = 0; i < 1000; i++) {
         struct ping_out *o = ping_map_add(m, 1, 1000, 0);
 
