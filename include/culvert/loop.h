@@ -2,7 +2,8 @@
  * Knows     libev and the monotonic clock; nothing of packets.
  * Threads   a loop belongs to the thread that calls loop_run(); before that, to its maker. Only what is marked [any] may be
  *           called from elsewhere: loop_post(), loop_ring_doorbell(), loop_stop().
- * Order     in one turn: descriptors and timers, then posted messages, then the on_turn_end hooks, then sleep. */
+ * Order     in one turn: the on_turn_begin hooks, descriptors and timers, then posted messages, then the on_turn_end hooks,
+ *           then sleep. */
 #ifndef CULVERT_LOOP_H
 #define CULVERT_LOOP_H
 
@@ -52,9 +53,10 @@ void loop_timer_stop(struct loop *l, struct loop_timer *t);
 bool loop_timer_active(const struct loop_timer *t);
 
 /* ---- hooks ---- */
-typedef void loop_hook_fn(void *arg);
-void loop_on_turn_end(struct loop *l, loop_hook_fn *fn,
-                      void *arg); /* before every sleep; at most 4 hooks, in order of registration */
+typedef void loop_hook_fn(void *arg); /* at most 4 of each kind, in order of registration */
+void loop_on_turn_begin(struct loop *l, loop_hook_fn *fn,
+                        void *arg); /* loop_now_us() is known, nothing else has run */
+void loop_on_turn_end(struct loop *l, loop_hook_fn *fn, void *arg); /* before every sleep */
 
 /* ---- messages between threads ---- */
 /* A message is the sender's memory until fn has run in the receiver's thread; fn frees it or hands it back. */

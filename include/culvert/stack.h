@@ -385,6 +385,9 @@ void stack_input(struct stack *s, uint64_t now_us, size_t len, const struct pkt_
 /** stack_input_handoff() - a packet from another shard; copied from @packet */
 void stack_input_handoff(struct stack *s, uint64_t now_us, uint32_t origin, const void *packet, size_t len,
                          const struct pkt_meta *meta);
+/** stack_time() - what time it is, when work begins that no packet began
+ * What is queued or ended between two batches may leave at once and is dated by it; without this by the last packet. */
+void stack_time(struct stack *s, uint64_t now_us);
 /** stack_batch_end() - after a batch of input and after work on sockets: callbacks, then ACKs and data; once
  * a loop turn */
 void stack_batch_end(struct stack *s, uint64_t now_us);

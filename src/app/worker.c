@@ -163,6 +163,15 @@ static void set_timer(struct worker *w)
         loop_timer_start(w->loop, &w->timer, next_us, on_timer);
 }
 
+/* A socket may speak before any packet does: what it brings leaves now, and not when the last packet came. */
+static void on_turn_begin(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->stack)
+        stack_time(w->stack, loop_now_us(w->loop));
+}
+
 static void on_turn_end(void *arg)
 {
     struct worker *w = arg;
@@ -302,6 +311,7 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
         forward_attach_shares(w->forward, setup->want_share, setup->want_arg);
     if (setup->owners)
         forward_attach_owners(w->forward, owners_ask, setup->owners);
+    loop_on_turn_begin(w->loop, on_turn_begin, w);
     loop_on_turn_end(w->loop, on_turn_end, w);
     *out = w;
     return 0;

@@ -1,7 +1,7 @@
 /* loop.c - the event loop of one thread, on libev's epoll backend.
  *
  * How a turn runs. libev collects what is ready, then calls watchers by priority, highest first:
- *     check, priority 2        takes the time of this turn
+ *     check, priority 2        takes the time of this turn, and runs the turn-begin hooks
  *     descriptors and timers   priority 0, in no promised order
  *     doorbell, priority -2    runs the posted messages
  * and before it sleeps again the prepare watcher runs the turn-end hooks and looks whether somebody asked to stop.
@@ -44,6 +44,11 @@ struct hook {
     void *arg;
 };
 
+struct hooks {
+    struct hook at[MAX_HOOKS];
+    size_t count;
+};
+
 struct signal_watch {
     struct ev_signal ev; /* first, so that on_signal finds the rest */
     loop_signal_fn *fn;
@@ -56,8 +61,7 @@ struct loop {
     struct ev_check check;
     struct ev_prepare prepare;
     struct ev_async doorbell;
-    struct hook hooks[MAX_HOOKS];
-    size_t hook_count;
+    struct hooks begin, end; /* of a turn */
     struct signal_watch signals[MAX_SIGNALS];
     size_t signal_count;
     pthread_t owner; /* valid while `running` */
@@ -140,6 +144,12 @@ static bool run_messages(struct loop *l)
 
 /* ---- libev's callbacks ---- */
 
+static void run_hooks(const struct hooks *h)
+{
+    for (size_t i = 0; i < h->count; i++)
+        h->at[i].fn(h->at[i].arg);
+}
+
 static void on_check(struct ev_loop *ev, struct ev_check *w, int revents)
 {
     struct loop *l = ev_userdata(ev);
@@ -147,6 +157,7 @@ static void on_check(struct ev_loop *ev, struct ev_check *w, int revents)
     (void)w;
     (void)revents;
     l->now_us = clock_now_us();
+    run_hooks(&l->begin);
 }
 
 static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int revents)
@@ -155,8 +166,7 @@ static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int revents)
 
     (void)w;
     (void)revents;
-    for (size_t i = 0; i < l->hook_count; i++)
-        l->hooks[i].fn(l->hooks[i].arg);
+    run_hooks(&l->end);
     if (atomic_load_explicit(&l->stop, memory_order_acquire))
         ev_break(ev, EVBREAK_ONE);
 }
@@ -274,10 +284,20 @@ void loop_stop(struct loop *l)
     loop_ring_doorbell(l);
 }
 
+static void add_hook(struct loop *l, struct hooks *h, loop_hook_fn *fn, void *arg)
+{
+    assert(loop_is_mine(l) && h->count < MAX_HOOKS);
+    h->at[h->count++] = (struct hook){ .fn = fn, .arg = arg };
+}
+
+void loop_on_turn_begin(struct loop *l, loop_hook_fn *fn, void *arg)
+{
+    add_hook(l, &l->begin, fn, arg);
+}
+
 void loop_on_turn_end(struct loop *l, loop_hook_fn *fn, void *arg)
 {
-    assert(loop_is_mine(l) && l->hook_count < MAX_HOOKS);
-    l->hooks[l->hook_count++] = (struct hook){ .fn = fn, .arg = arg };
+    add_hook(l, &l->end, fn, arg);
 }
 
 void loop_on_signal(struct loop *l, int signo, loop_signal_fn *fn, void *arg)

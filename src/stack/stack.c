@@ -189,6 +189,11 @@ void stack_input_handoff(struct stack *s, uint64_t now_us, uint32_t origin, cons
 
 /* ---- batches and time ---------------------------------------------------------------------------------- */
 
+void stack_time(struct stack *s, uint64_t now_us)
+{
+    set_now(s, now_us);
+}
+
 void stack_batch_end(struct stack *s, uint64_t now_us)
 {
     if (s->in_batch) /* called from a callback: the call that is under way does the work */

@@ -126,6 +126,23 @@ def _(t):
     check(not wrong, "; ".join(wrong))
 
 
+@test("what a target sends after silence leaves in large packets", rows=["PERF-4", "PERF-15"], limit=30)
+def _(t):
+    """One block each eighth of a second, and nothing between. If the pauses were taken for round trips, the packets would be those of
+    a slow path: two segments."""
+    lab = t.lab()
+    lab.services()
+    gw = lab.gateway(proxies=[servers.culvert_serve(lab)], workers=1)
+    blocks, n = 16, Counts(gw)
+    with client.tcp(lab.cli, at.TARGET[0], 7000) as s:
+        s.sendall(b"down %d %d\n" % (blocks * PIECE, 8 * PIECE))
+        check(len(client.receive(s, blocks * PIECE)) == blocks * PIECE, "the stream is short")
+    gw.wait_no_flows()
+    n.stop()
+    t.note("%d packets for %d blocks" % (n["tcp.out"], blocks))
+    check(n["tcp.out"] <= 6 * blocks, "%d packets for %d blocks of 64 KiB" % (n["tcp.out"], blocks))
+
+
 def statistic(namespace, name):
     """One of the kernel's TCP counters, by nstat's name without its group."""
     with namespace.entered(), open("/proc/thread-self/net/netstat") as f:

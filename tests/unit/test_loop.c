@@ -109,16 +109,22 @@ static void second_hook(void *arg)
     note(arg, 'k');
 }
 
-static void a_turn_runs_descriptors_then_messages_in_order_then_hooks(void **state)
+static void begin_hook(void *arg)
+{
+    note(arg, 'b');
+}
+
+static void a_turn_runs_descriptors_then_messages_in_order_between_hooks(void **state)
 {
     struct lab *lab = *state;
 
+    loop_on_turn_begin(lab->loop, begin_hook, lab);
     loop_on_turn_end(lab->loop, hook_ends_after_the_third_message, lab);
     loop_on_turn_end(lab->loop, second_hook, lab);
     loop_io_start(lab->loop, &lab->io, lab->pair[0], LOOP_WRITE, io_posts_three_messages);
     assert_int_equal(loop_run(lab->loop), 0);
     /* Hooks before the first sleep; after the descriptor; messages; hooks. The messages wake the loop for a turn of theirs. */
-    assert_string_equal(lab->trace, "hkihk123hk");
+    assert_string_equal(lab->trace, "hkbihkb123hk");
 }
 
 /* ---- descriptors ---- */
@@ -409,7 +415,7 @@ static void a_signal_is_told_in_a_turn_of_the_loop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_turn_runs_descriptors_then_messages_in_order_then_hooks, setup,
+        cmocka_unit_test_setup_teardown(a_turn_runs_descriptors_then_messages_in_order_between_hooks, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(interest_zero_is_quiet_even_after_a_hang_up, setup, teardown),
         cmocka_unit_test_setup_teardown(an_interest_that_is_set_again_is_served_again, setup, teardown),

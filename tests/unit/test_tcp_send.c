@@ -155,6 +155,22 @@ static void bulk_copies_nothing(void **state) /* DN-1, PERF-1, PERF-4 */
     lab_free(lab);
 }
 
+/* Whole packets leave as they are queued; the last packet that came may be long ago, and tells no time. */
+static void what_a_socket_brings_after_silence_is_dated_now(void **state) /* ARC-1 */
+{
+    struct lab *lab = lab_open(20000, NULL);
+
+    (void)state;
+    lab->now_us += 5000000;
+    stack_time(lab->stack, lab->now_us);
+    lab_write(lab, 10 * MSS);
+    assert_int_equal(lab_payload_out(lab), 10 * MSS);
+    lab->now_us += 20000;
+    lab_ack(lab, 1, 1 + 10 * MSS);
+    assert_int_equal(lab_info(lab).srtt_us, 20000);
+    lab_free(lab);
+}
+
 static void small_writes_are_packed_and_pushed(void **state) /* SND-2, copy-break */
 {
     struct lab *lab = lab_open(100, NULL);
@@ -419,6 +435,7 @@ int main(void)
         cmocka_unit_test(no_mss_makes_a_packet_too_long),
         cmocka_unit_test(a_larger_buffer_is_filled_whatever_the_window),
         cmocka_unit_test(bulk_copies_nothing),
+        cmocka_unit_test(what_a_socket_brings_after_silence_is_dated_now),
         cmocka_unit_test(small_writes_are_packed_and_pushed),
         cmocka_unit_test(a_writer_that_found_no_memory_is_woken_without_any_packet),
         cmocka_unit_test(the_sender_does_not_dribble_into_a_small_window),
