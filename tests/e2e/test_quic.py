@@ -17,7 +17,7 @@ def two_ways(t, timeout="300ms", rules=None, idle="10s", **more):
     lab = t.lab()
     relays = {name: UdpRelay(t, lab.srv, at.PROXY[0], 2001 + i) for i, name in enumerate(("one", "rest"))}
     gw = lab.gateway(proxies=[r.proxy(name) for name, r in relays.items()], rules=rules or RULES,
-                     stack={"udp": {"dns-idle-timeout": idle}}, sniffer=dict({"timeout": timeout}, **more))
+                     stack={"udp": {"dns-idle-timeout": idle}}, sniffer={"timeout": timeout}, **more)
     return lab, gw, relays["one"], relays["rest"]
 
 
@@ -117,3 +117,27 @@ def _(t):
         except OSError as e:
             heard = e.errno
         check_equal(heard, errno.EHOSTUNREACH)
+
+
+@test("a table full of hellos that wait is no way round a rule: what finds no place is lost, and tried again later")
+def _(t):
+    lab, gw, _, rest = two_ways(t, timeout="3s", rules=["DOMAIN-SUFFIX,one.test,REJECT", "MATCH,rest"], runtime={"workers": 1})
+    halves = [client.udp(lab.cli, at.TARGET[0], 443) for _ in range(128)]
+    for s in halves:
+        s.send(REST[0])
+    with client.udp(lab.cli, at.TARGET[0], 443, timeout=0.2) as s:
+        refused = False
+        while not refused and not any(p in ONE for _, p, _ in rest.datagrams):   # as QUIC sends its hello again
+            for data in ONE:
+                s.send(data)
+            try:
+                s.recv(2048)
+            except ConnectionRefusedError:
+                refused = True
+            except TimeoutError:
+                pass
+    for s in halves:
+        s.close()
+    check(gw.counter("flow.undecided") > 0, "the table was not full")
+    came(rest, 128)
+    check(not any(payload in ONE for _, payload, _ in rest.datagrams), "the rejected hello went out")
