@@ -428,6 +428,9 @@ int tcp_request_reject(struct tcp_request *r, enum stack_reject why);
 int tcp_peek(const struct tcp_conn *c, struct iovec *iov, int max);
 size_t tcp_readable_bytes(const struct tcp_conn *c); /* all that tcp_peek() would show with room enough */
 void tcp_consume(struct tcp_conn *c, size_t n);      /* opens the window; n <= what tcp_peek() showed */
+/** tcp_hold_back() - the embedder would consume what is there, and may not yet (a limit of its own)
+ * @held: until this is false, it is no stall when memory runs short: others are given up first (LIM-1) */
+void tcp_hold_back(struct tcp_conn *c, bool held);
 bool tcp_at_eof(const struct tcp_conn *c); /* client's FIN came and all bytes before it are consumed */
 /** tcp_tx_space() - memory to receive into, for bytes to the client
  * Return: its length (0: send buffer full, on_tcp_writable will come, or not sendable). Between this and

@@ -62,6 +62,19 @@ static void on_writable(void *arg)
     query_push(arg);
 }
 
+/* The answer counts as the datagram that it becomes. */
+static bool in_time(const struct dns_carried *q, size_t bytes)
+{
+    const struct udp_flow *u = q->flow;
+
+    if (!rates_on(u->f) ||
+        rate_pass(u->f, u->source, rate_of(u->f, u->ways->target[q->target], up_stream_way(q->up)), RATE_DOWN,
+                  bytes))
+        return true;
+    FCOUNT(u->f, rate_dropped);
+    return false;
+}
+
 static void on_readable(void *arg)
 {
     struct dns_carried *q = arg;
@@ -82,7 +95,8 @@ static void on_readable(void *arg)
             struct iovec iov = { q->buf + 2, len };
 
             q->flow->active_ms = forward_now_ms(q->flow->f);
-            udp_flow_reply(q->flow, &q->shown, &iov, 1, 0);
+            if (in_time(q, len))
+                udp_flow_reply(q->flow, &q->shown, &iov, 1, 0);
             break;
         }
     }
@@ -104,11 +118,10 @@ static void on_timer(struct wheel_timer *t, uint64_t now_us)
     query_end(CONTAINER_OF(t, struct dns_carried, timer));
 }
 
-void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
+void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct host_port *server,
                   const struct ip_port *shown, const uint8_t *message, size_t len)
 {
     struct forward *f = u->f;
-    struct host_port dst = { NULL, server->addr, server->port };
     struct dns_carried *q;
 
     if (len < 12 || len > sizeof(q->buf) - 2)
@@ -118,11 +131,12 @@ void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *ser
         return;
     }
     q->flow = u;
+    q->target = target;
     q->shown = *shown;
     q->message_len = (uint16_t)len;
     put_be16(q->buf, (uint16_t)len);
     memcpy(q->buf + 2, message, len);
-    if (up_stream_open(f->env, u->ways->target[target], &dst, (uint64_t)f->opt.connect_timeout_ms * 1000,
+    if (up_stream_open(f->env, u->ways->target[target], server, (uint64_t)f->opt.connect_timeout_ms * 1000,
                        &query_events, q, &q->up) != 0) {
         slab_put(&f->queries, q);
         return;

@@ -54,9 +54,8 @@ struct source {
 struct rate_line { /* one direction of a meter, and the streams that wait for it */
     struct rate_bucket bucket;
     struct rate_wait *first, *last;
-    struct rate_line *next; /* of those where somebody waits */
+    struct wheel_timer timer; /* set while somebody waits: when the first one's turn can come */
     uint8_t dir;
-    bool listed;
 };
 struct meter {
     struct rate_line line[2]; /* RATE_UP, RATE_DOWN */
@@ -221,6 +220,7 @@ struct dns_carried {
     struct dns_carried *next;
     struct up_stream *up;
     struct wheel_timer timer;        /* a server that never answers */
+    uint16_t target;                 /* index into ways->target */
     struct ip_port shown;            /* whom the client asked */
     uint16_t sent, message_len, got; /* of the 2 + message_len bytes; of the answer with its length */
     uint8_t buf[4096 + 2];           /* the question, then the answer (RFC 1035 section 4.2.2) */
@@ -368,10 +368,8 @@ struct forward {
     struct slab owners;
     struct echo_probe *probing; /* all that run */
     struct source *source_table[SOURCE_BUCKETS];
-    struct slab meters, paces;     /* of clients; of TCP flows */
-    struct rate_line *hungry;      /* where somebody waits */
-    struct wheel_timer rate_timer; /* serves them */
-    struct pace *serving;          /* whose turn it is; NULL: nobody's */
+    struct slab meters, paces; /* of clients; of TCP flows */
+    struct pace *serving;      /* whose turn it is; NULL: nobody's */
     struct rate_line *serving_line;
     int64_t turn_left; /* bytes */
     struct part tcp_part, udp_part;
@@ -426,6 +424,7 @@ bool rate_pass(struct forward *f, const struct source *s, struct rate_of of, int
 void rate_attach_tcp(struct tcp_flow *t); /* both sides are there */
 void rate_stop_tcp(struct tcp_flow *t);   /* it waits for nothing any more */
 void rate_detach_tcp(struct tcp_flow *t); /* the source is its own again */
+void rate_line_set_rate(struct forward *f, struct rate_line *line, uint64_t rate); /* its part, from now on */
 /** rate_allow() - how much a paced flow may move now; 0: it waits, and tcp_flow_resume() follows */
 size_t rate_allow(struct tcp_flow *t, int dir);
 void rate_took(struct tcp_flow *t, int dir, size_t bytes);
@@ -482,7 +481,7 @@ void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const stru
 
 int dns_queries_init(struct slab *s);
 /** dns_flow_ask() - send this DNS message over TCP through the flow's way out; the answer goes back as a datagram from @shown */
-void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct ip_port *server,
+void dns_flow_ask(struct udp_flow *u, uint16_t target, const struct host_port *server,
                   const struct ip_port *shown, const uint8_t *message, size_t len);
 void dns_flow_cancel(struct udp_flow *u);
 

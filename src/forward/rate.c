@@ -4,19 +4,22 @@
  * each limit of a way out. A flow draws on up to three at once: its client's, its rule's target's, and that of the way out which a group
  * took. What a meter holds of a limit is this worker's part, which the main thread deals (share.c).
  *   TCP  reads from its socket, or takes from the client's window, only what the buckets hold, and then waits in the list of the one
- *        that was empty; the sender is held back by its own window. One timer of the worker serves the lists in turn.
+ *        that was empty; the sender is held back by its own window. Each list has a timer for when it can be served, so that a
+ *        thousand that wait cost nothing meanwhile.
  *   UDP  is dropped, with a counter, when a bucket has no room (rate_bucket.h says how the two get along).
  * A flow that no limit names has none of this but a bit that says so. */
 #include "forward_impl.h"
 
 #define SERVE_MIN_US 2000
 
+static void on_line_timer(struct wheel_timer *timer, uint64_t now_us);
+
 /* ---- meters ------------------------------------------------------------------------------------------------------- */
 
 static void meter_open(const struct forward *f, struct meter *m, const struct rate_limit *limit)
 {
     for (int dir = 0; dir < 2; dir++) {
-        m->line[dir] = (struct rate_line){ .dir = (uint8_t)dir };
+        m->line[dir] = (struct rate_line){ .dir = (uint8_t)dir, .timer.fn = on_line_timer };
         rate_bucket_open(&m->line[dir].bucket, share_equal(f, limit->bytes_per_s[dir]), loop_now_us(f->loop));
     }
 }
@@ -39,16 +42,6 @@ void rate_enter_source(struct forward *f, struct source *s)
     meter_open(f, s->meter, limit);
 }
 
-static void unlist(struct forward *f, struct rate_line *line)
-{
-    struct rate_line **at = &f->hungry;
-
-    while (*at && *at != line)
-        at = &(*at)->next;
-    if (*at)
-        *at = line->next;
-}
-
 bool rate_leave_source(struct forward *f, struct source *s)
 {
     uint64_t now_us = loop_now_us(f->loop);
@@ -56,9 +49,6 @@ bool rate_leave_source(struct forward *f, struct source *s)
     for (int dir = 0; s->meter && dir < 2; dir++)
         if (!rate_bucket_is_full(&s->meter->line[dir].bucket, now_us))
             return false;
-    for (int dir = 0; s->meter && dir < 2; dir++)
-        if (s->meter->line[dir].listed)
-            unlist(f, &s->meter->line[dir]);
     slab_put(&f->meters, s->meter);
     s->meter = NULL;
     return true;
@@ -129,26 +119,34 @@ bool rate_pass(struct forward *f, const struct source *s, struct rate_of of, int
 
 /* ---- streams: lists of those that wait ------------------------------------------------------------------------------- */
 
-static void list_leave(struct rate_wait *w)
+/* @dir of its waits is @w. */
+static struct pace *pace_of(struct rate_wait *w, int dir)
+{
+    return CONTAINER_OF(w - dir, struct pace, wait[0]);
+}
+
+static void list_leave(struct forward *f, struct rate_wait *w)
 {
     struct rate_line *line = w->line;
 
     if (!line)
         return;
+    if (line->dir == RATE_UP)
+        tcp_hold_back(pace_of(w, RATE_UP)->flow->conn, false);
     *(w->prev ? &w->prev->next : &line->first) = w->next;
     *(w->next ? &w->next->prev : &line->last) = w->prev;
-    line->bucket.waiting--;
+    if (--line->bucket.waiting == 0)
+        wheel_cancel(f->wheel, &line->timer);
     *w = (struct rate_wait){ 0 };
 }
 
-static void arm(struct forward *f, const struct rate_line *line)
+static void arm(struct forward *f, struct rate_line *line)
 {
     uint64_t soon_us = loop_now_us(f->loop) + SERVE_MIN_US, due_us = rate_bucket_due_us(&line->bucket);
 
     if (due_us < soon_us)
         due_us = soon_us;
-    if (!wheel_is_set(&f->rate_timer) || due_us < f->rate_timer.deadline_us)
-        wheel_set(f->wheel, &f->rate_timer, due_us);
+    wheel_set(f->wheel, &line->timer, due_us);
 }
 
 static void list_enter(struct forward *f, struct rate_line *line, struct rate_wait *w)
@@ -158,18 +156,10 @@ static void list_enter(struct forward *f, struct rate_line *line, struct rate_wa
     line->last = w;
     line->bucket.waiting++;
     missed(f, line);
-    if (!line->listed) {
-        line->listed = true;
-        line->next = f->hungry;
-        f->hungry = line;
-    }
-    arm(f, line);
-}
-
-/* @dir of its waits is @w. */
-static struct pace *pace_of(struct rate_wait *w, int dir)
-{
-    return CONTAINER_OF(w - dir, struct pace, wait[0]);
+    if (line->dir == RATE_UP)
+        tcp_hold_back(pace_of(w, RATE_UP)->flow->conn, true);
+    if (!wheel_is_set(&line->timer))
+        arm(f, line);
 }
 
 /* Each in turn takes a quantum, and goes to the end of the list if it wants more (deficit round robin with equal parts). */
@@ -178,10 +168,10 @@ static void serve(struct forward *f, struct rate_line *line)
     int dir = line->dir;
 
     rate_bucket_refill(&line->bucket, loop_now_us(f->loop));
-    while (line->first && line->bucket.tokens > 0) {
+    while (line->first && rate_bucket_has_turn(&line->bucket)) {
         struct pace *p = pace_of(line->first, dir);
 
-        list_leave(&p->wait[dir]);
+        list_leave(f, &p->wait[dir]);
         f->serving = p;
         f->serving_line = line;
         f->turn_left = rate_bucket_quantum(&line->bucket);
@@ -190,24 +180,22 @@ static void serve(struct forward *f, struct rate_line *line)
     }
 }
 
-static void on_rate_timer(struct wheel_timer *timer, uint64_t now_us)
+static void on_line_timer(struct wheel_timer *timer, uint64_t now_us)
 {
-    struct forward *f = CONTAINER_OF(timer, struct forward, rate_timer);
-    struct rate_line *line = f->hungry, *next;
+    struct rate_line *line = CONTAINER_OF(timer, struct rate_line, timer);
+    struct forward *f = pace_of(line->first, line->dir)->flow->ways->f; /* or there would be no timer */
 
     (void)now_us;
-    f->hungry = NULL;
-    for (; line; line = next) {
-        next = line->next;
-        line->listed = false;
-        serve(f, line);
-        if (!line->first || line->listed)
-            continue;
-        line->listed = true;
-        line->next = f->hungry;
-        f->hungry = line;
+    serve(f, line);
+    if (line->first)
         arm(f, line);
-    }
+}
+
+void rate_line_set_rate(struct forward *f, struct rate_line *line, uint64_t rate)
+{
+    rate_bucket_set_rate(&line->bucket, rate, loop_now_us(f->loop));
+    if (line->first)
+        arm(f, line);
 }
 
 /* ---- streams: what they may move --------------------------------------------------------------------------------------- */
@@ -273,8 +261,8 @@ void rate_attach_tcp(struct tcp_flow *t)
 void rate_stop_tcp(struct tcp_flow *t)
 {
     if (t->paced) {
-        list_leave(&t->pace->wait[RATE_UP]);
-        list_leave(&t->pace->wait[RATE_DOWN]);
+        list_leave(t->ways->f, &t->pace->wait[RATE_UP]);
+        list_leave(t->ways->f, &t->pace->wait[RATE_DOWN]);
     }
 }
 
@@ -327,8 +315,6 @@ void rates_renew(struct forward *f)
         if (t->state != TCP_FLOW_FREE)
             rate_stop_tcp(t);
     }
-    f->hungry = NULL;
-    wheel_cancel(f->wheel, &f->rate_timer);
     sources_renew(f);
     for (uint32_t i = 0; i < f->tcp_flows.touched; i++) {
         struct tcp_flow *t = slab_at(&f->tcp_flows, i);
@@ -350,7 +336,6 @@ void rates_open(struct forward *f)
 {
     struct ways *w = f->ways;
 
-    f->rate_timer.fn = on_rate_timer;
     for (uint32_t i = 0; i < w->rate_count; i++)
         meter_open(f, &w->meters[i], &w->rates[i]);
 }

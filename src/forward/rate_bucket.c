@@ -92,12 +92,18 @@ void rate_bucket_pass(struct rate_bucket *b, uint64_t bytes)
     b->used += bytes;
 }
 
+bool rate_bucket_has_turn(const struct rate_bucket *b)
+{
+    return b->tokens >= rate_bucket_quantum(b);
+}
+
 uint64_t rate_bucket_due_us(const struct rate_bucket *b)
 {
     int64_t missing = rate_bucket_quantum(b) - b->tokens;
     uint64_t share = b->credit > 0 ? b->rate / 2 : b->rate;
 
-    return missing <= 0 ? b->at_us : b->at_us + (uint64_t)missing * 1000000 / (share > 0 ? share : 1);
+    return missing <= 0 ? b->at_us
+                        : b->at_us + ((uint64_t)missing * 1000000 + share) / (share > 0 ? share : 1);
 }
 
 bool rate_bucket_is_full(struct rate_bucket *b, uint64_t now_us)

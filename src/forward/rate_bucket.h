@@ -30,7 +30,9 @@ void rate_bucket_take(struct rate_bucket *b, uint64_t bytes); /* a stream has mo
 /** rate_bucket_has_room() - may a datagram pass? After rate_bucket_refill() */
 bool rate_bucket_has_room(const struct rate_bucket *b);
 void rate_bucket_pass(struct rate_bucket *b, uint64_t bytes); /* it does */
-/** rate_bucket_due_us() - when the next stream can be served; after rate_bucket_refill() */
+/** rate_bucket_has_turn() - is a whole quantum there? Less is not worth waking a stream for; after rate_bucket_refill() */
+bool rate_bucket_has_turn(const struct rate_bucket *b);
+/** rate_bucket_due_us() - when it will be; after rate_bucket_refill() */
 uint64_t rate_bucket_due_us(const struct rate_bucket *b);
 bool rate_bucket_is_full(struct rate_bucket *b, uint64_t now_us);
 

@@ -139,17 +139,18 @@ static uint32_t flows_of(const struct forward *f, const struct share *s, const s
                                   : source->flows;
 }
 
-static struct rate_bucket *bucket_of(struct forward *f, const struct share *s, struct source *source)
+static struct rate_line *line_of(struct forward *f, const struct share *s, struct source *source)
 {
     struct meter *m = ip_is_none(&s->source) ? &f->ways->meters[s->limit] : source ? source->meter : NULL;
 
-    return m ? &m->line[s->dir].bucket : NULL;
+    return m ? &m->line[s->dir] : NULL;
 }
 
 static void answer(struct forward *f, struct share *s, uint64_t whole)
 {
     struct source *source = ip_is_none(&s->source) ? NULL : source_find(f, &s->source);
-    struct rate_bucket *b = is_rate(s) ? bucket_of(f, s, source) : NULL;
+    struct rate_line *line = is_rate(s) ? line_of(f, s, source) : NULL;
+    struct rate_bucket *b = line ? &line->bucket : NULL;
     struct part *p = is_rate(s) ? NULL : part_of(f, s, source);
 
     if (b) {
@@ -245,16 +246,16 @@ size_t forward_shares_report(struct forward *f, struct forward_policy *asked_by,
 static void set_source(struct forward *f, const struct share *s, bool dealt)
 {
     struct source *source = dealt ? source_get(f, &s->source) : source_find(f, &s->source);
-    struct rate_bucket *b;
+    struct rate_line *line;
 
     if (!source)
         return;
     if (is_rate(s)) {
         rate_enter_source(f, source);
         source->dealt_rate = dealt;
-        b = bucket_of(f, s, source);
-        if (b)
-            rate_bucket_set_rate(b, s->part, loop_now_us(f->loop));
+        line = line_of(f, s, source);
+        if (line)
+            rate_line_set_rate(f, line, s->part);
     } else {
         source->dealt_flows = dealt;
         source->part.part = (uint32_t)s->part;
@@ -272,7 +273,7 @@ void forward_shares_set(struct forward *f, struct forward_policy *dealt_by, cons
     if (!ip_is_none(&s->source)) {
         set_source(f, s, dealt);
     } else if (is_rate(s)) {
-        rate_bucket_set_rate(bucket_of(f, s, NULL), s->part, loop_now_us(f->loop));
+        rate_line_set_rate(f, line_of(f, s, NULL), s->part);
     } else {
         p = part_of(f, s, NULL);
         p->part = (uint32_t)s->part;

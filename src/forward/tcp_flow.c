@@ -182,6 +182,8 @@ static void drain_read(struct tcp_flow *t)
             return;
         n = up_stream_recv(t->up, to, room);
         tcp_tx_commit(t->conn, n > 0 ? (size_t)n : 0);
+        if (n > 0 && t->paced) /* in advance: it does not wait for its turn */
+            rate_took(t, RATE_DOWN, (size_t)n);
         if (n > 0)
             continue;
         up_stream_reset(t->up);

@@ -170,16 +170,16 @@ static void refuse_datagram(struct udp_assoc *a, const struct ip_port *target, e
 }
 
 /* DNS goes over TCP, each question by itself; nothing else can be had. */
-static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, const struct ip_port *target)
+static void send_without_udp(struct udp_assoc *a, const struct udp_datagram *d, const struct host_port *to)
 {
     struct udp_walk w = { .row = d };
     struct iovec one;
 
     while (udp_walk_next(&w, &one)) {
-        if (target->port == 53)
-            dns_flow_ask(a->flow, a->target, target, &d->target, one.iov_base, one.iov_len);
-        else
+        if (to->port != 53)
             refuse_datagram(a, &d->target, REJECT_PORT_UNREACH);
+        else if (in_time(a, RATE_UP, one.iov_len, 1))
+            dns_flow_ask(a->flow, a->target, to, &d->target, one.iov_base, one.iov_len);
     }
 }
 
@@ -191,10 +191,6 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
     bool direct = a->up && upstream_kind(up_udp_way(a->up)) == UPSTREAM_DIRECT;
 
     a->last_target = *target;
-    if (a->no_udp) {
-        send_without_udp(a, d, target);
-        return;
-    }
     if (direct && a->pinned && ip_is_none(&a->real)) {
         refuse_datagram(a, &d->target, REJECT_HOST_UNREACH);
         return;
@@ -203,6 +199,10 @@ static void assoc_send(struct udp_assoc *a, const struct udp_datagram *d, const 
         if (name_book_find(a->flow->f->book, &a->fake.addr, 0, name, false) != NAME_FAKE)
             return;
         to.name = name;
+    }
+    if (a->no_udp) {
+        send_without_udp(a, d, &to);
+        return;
     }
     if (!in_time(a, RATE_UP, d->len, d->gso_size > 0 ? (d->len + d->gso_size - 1) / d->gso_size : 1))
         return;

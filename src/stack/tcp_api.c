@@ -26,6 +26,15 @@ void tcp_consume(struct tcp_conn *c, size_t n)
     tcp_ready(c); /* the window may have to be told */
 }
 
+void tcp_hold_back(struct tcp_conn *c, bool held)
+{
+    if (c->held_back && !held) { /* it has had no chance to move before */
+        c->rcv_round_ms = now_ms(c->s);
+        c->rcv_round_mark = (uint32_t)c->bytes_up;
+    }
+    c->held_back = held;
+}
+
 bool tcp_at_eof(const struct tcp_conn *c)
 {
     return (c->flags & CONN_FIN_RCVD) && c->rcv_held == 0;

@@ -351,9 +351,10 @@ struct tcp_conn {
     uint32_t challenge_causes : 5; /* and the causes that wait until CHALLENGE_SPACE_MS after the last one */
     uint32_t reo_persist : 5, reo_grown : 1; /* recoveries until reo_mult falls back; it grew in this round */
     uint32_t pmtu_learned : 1;               /* from a router: for ten minutes (ICM-3) */
-    uint32_t careful : 1; /* packets are being lost: more ACKs, while there are quick_acks */
-    int8_t err;           /* for on_tcp_closed */
-    uint8_t knobs;        /* its set of options */
+    uint32_t careful : 1;  /* packets are being lost: more ACKs, while there are quick_acks */
+    int8_t err;            /* for on_tcp_closed */
+    uint8_t knobs : 7;     /* its set of options, below KNOB_SETS */
+    uint8_t held_back : 1; /* tcp_hold_back() */
     uint8_t dupacks, reo_mult, quick_acks, segs_unacked; /* segs_unacked: since the last ACK that we sent */
     uint8_t probes, keepalives;
 };

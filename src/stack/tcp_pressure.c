@@ -6,7 +6,8 @@
  * that stand still the one that holds most for longest is reset, then others like it, until 90 % are reached.
  *
  * Standing still means for a second: the embedder takes nothing of what is held for it, or the client takes
- * nothing of what is queued for it. */
+ * nothing of what is queued for it. An embedder that may not take it yet (tcp_hold_back()) does not stand still as long as
+ * there are others that do; if there are none, memory is worth more than its flow. */
 #include "tcp_impl.h"
 
 #define STALL_MS         1000u
@@ -36,12 +37,12 @@ static size_t held_by(const struct tcp_conn *c)
     return c->rcv_held + (c->ooo != NULL ? c->ooo->bytes : 0) + tcp_tx_queued(c);
 }
 
-/* For how long, in ms; 0: it does not, or for less than STALL_MS. */
-static uint32_t stands_still(const struct tcp_conn *c)
+/* For how long, in ms; 0: it does not, or for less than STALL_MS. @all: those that are held back as well */
+static uint32_t stands_still(const struct tcp_conn *c, bool all)
 {
     uint32_t now = now_ms(c->s), still = 0;
 
-    if (c->rcv_held > 0 && (uint32_t)c->bytes_up == c->rcv_round_mark)
+    if (c->rcv_held > 0 && (all || !c->held_back) && (uint32_t)c->bytes_up == c->rcv_round_mark)
         still = now - c->rcv_round_ms;
     if (tcp_tx_queued(c) > 0 && (c->flags & CONN_PROBING))
         still = max_u32(still, max_u32(now - c->progress_ms, STALL_MS));
@@ -52,9 +53,9 @@ static uint32_t stands_still(const struct tcp_conn *c)
 }
 
 /* Who is given up first: who holds much, and above all for long. A client that loses a second in a crowd is not who filled the memory. */
-static uint64_t burden(const struct tcp_conn *c)
+static uint64_t burden(const struct tcp_conn *c, bool all)
 {
-    uint64_t still = min_u32(stands_still(c), STILL_MAX_MS);
+    uint64_t still = min_u32(stands_still(c, all), STILL_MAX_MS);
 
     return held_by(c) * still * still;
 }
@@ -63,12 +64,22 @@ struct relief {
     struct tcp_conn *heaviest;
     uint64_t most;
     size_t goal, freed;
+    bool all; /* nobody else stands still */
 };
+
+static void weigh(struct tcp_conn *c, void *arg)
+{
+    struct relief *r = arg;
+    uint64_t its = burden(c, r->all);
+
+    if (its > r->most) {
+        r->heaviest = c;
+        r->most = its;
+    }
+}
 
 static void inspect(struct tcp_conn *c, void *arg)
 {
-    struct relief *r = arg;
-
     if (held_by(c) == 0)
         return;
     if ((uint32_t)c->bytes_up != c->rcv_round_mark) { /* something was consumed: the second begins now */
@@ -77,10 +88,7 @@ static void inspect(struct tcp_conn *c, void *arg)
     }
     tcp_recv_compact(c);
     tcp_send_compact(c);
-    if (burden(c) > r->most) {
-        r->heaviest = c;
-        r->most = burden(c);
-    }
+    weigh(c, arg);
 }
 
 static void give_up(struct tcp_conn *c, struct relief *r)
@@ -94,7 +102,7 @@ static void give_up_if_heavy(struct tcp_conn *c, void *arg)
 {
     struct relief *r = arg;
 
-    if (r->freed < r->goal && burden(c) >= r->most / 2)
+    if (r->freed < r->goal && burden(c, r->all) >= r->most / 2)
         give_up(c, r);
 }
 
@@ -107,7 +115,13 @@ void tcp_pressure_relieve(struct stack *s)
         return;
     t->relief_at_us = s->now_us + RELIEF_EVERY_US;
     tcp_table_each_conn(t, inspect, &r);
-    if (tcp_pressure(s) < PRESSURE_REFUSE || r.heaviest == NULL)
+    if (tcp_pressure(s) < PRESSURE_REFUSE)
+        return;
+    if (r.heaviest == NULL) {
+        r.all = true;
+        tcp_table_each_conn(t, weigh, &r);
+    }
+    if (r.heaviest == NULL)
         return;
     r.goal = s->block_bytes - percent_of_cap(s, 90);
     give_up(r.heaviest, &r);

@@ -5,6 +5,7 @@ import time
 
 from harness import check, check_equal, client, servers, test, within
 from harness import lab as at
+from harness.names import question
 from harness.reloading import reload, sections_of
 
 MBIT = 125000
@@ -135,6 +136,22 @@ def _(t):
     t.note("%d datagrams sent, %d dropped; the stream had %.1f Mbit/s" % (sent[0], n["flow.rate_dropped"], got / MBIT))
     check(0.4 * LIMIT < got < 0.75 * LIMIT, "the stream had %.1f Mbit/s" % (got / MBIT))
     check(n["flow.rate_dropped"] < sent[0], "no datagram passed")
+
+
+@test("questions that go over TCP, for want of UDP, count as the datagrams that they were", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    servers.dnsmasq(lab, {"a.test": at.TARGET[0]})
+    gw = lab.gateway(proxies=[servers.microsocks(lab)], **{"rate-limits": [{"source": CLIENT, "up": "8kbit"}]})
+    sent = 800                          # 24 bytes each: the bucket holds 4,096, and a second brings 1,000
+    with client.udp(lab.cli, at.TARGET[0], 53, source=CLIENT) as s:
+        s.send(question("a.test", number=1))
+        check_equal(s.recv(512)[:2], b"\0\1")
+        for i in range(1, sent):
+            s.send(question("a.test", number=i))
+        within(10, lambda: gw.counter("flow.dns_over_tcp") + gw.counter("flow.rate_dropped") == sent, "all of them", every=0.05)
+    check(gw.counter("flow.rate_dropped") > 10, "none was dropped")
 
 
 @test("a limit of flows is the process's: wherever they come in, all of it can be had and no more", limit=90,

@@ -90,7 +90,36 @@ void udp_flow_reply(struct udp_flow *u, const struct ip_port *source, const stru
     replied_len = iov->iov_len;
 }
 
-static const struct ip_port server = { .port = 53 }, shown = { .port = 5353 };
+struct upstream *up_stream_way(const struct up_stream *s)
+{
+    (void)s;
+    return NULL;
+}
+
+struct rate_of rate_of(const struct forward *forward, const struct upstream *target,
+                       const struct upstream *way)
+{
+    (void)forward;
+    (void)target;
+    (void)way;
+    return (struct rate_of){ 0 };
+}
+
+static size_t passed; /* bytes that a limit was asked about */
+static bool full;     /* and what it says */
+
+bool rate_pass(struct forward *forward, const struct source *s, struct rate_of of, int dir, size_t bytes)
+{
+    (void)forward;
+    (void)of;
+    assert_ptr_equal(s, &sources[0]);
+    assert_int_equal(dir, RATE_DOWN);
+    passed += bytes;
+    return !full;
+}
+
+static const struct host_port server = { .port = 53 };
+static const struct ip_port shown = { .port = 5353 };
 
 static void ask(struct udp_flow *u)
 {
@@ -107,6 +136,10 @@ static int set_up(void **state)
     wheel_init(&wheel, loop.now_us);
     f.loop = &loop;
     f.wheel = &wheel;
+    f.ways = &ways;
+    ways.rate_count = 0;
+    full = false;
+    passed = replied_len = 0;
     f.opt.dns_idle_timeout_ms = 10000;
     opened = 0;
     for (int i = 0; i < 2; i++) {
@@ -144,6 +177,29 @@ static void a_question_goes_out_and_its_answer_comes_back_as_a_datagram(void **s
     assert_int_equal(sources[0].queries, 0);
 }
 
+static void an_answer_counts_as_the_datagram_that_it_becomes(void **state)
+{
+    static const uint8_t answer[2 + 12] = { 0, 12 };
+
+    (void)state;
+    ways.rate_count = 1;
+    for (int i = 0; i < 2; i++) {
+        struct up_stream *s = &streams[i];
+
+        full = i == 1;
+        replied_len = 0;
+        ask(&flows[0]);
+        s->events->on_open(s->arg);
+        memcpy(s->in, answer, sizeof(answer));
+        s->in_len = sizeof(answer);
+        s->events->on_readable(s->arg);
+        assert_int_equal(passed, 12 * (i + 1));
+        assert_int_equal(replied_len, full ? 0 : 12);
+        assert_true(s->closed);
+    }
+    assert_int_equal(counter_read(&f.cnt.rate_dropped), 1);
+}
+
 static void one_clients_questions_leave_room_for_anothers(void **state)
 {
     (void)state;
@@ -166,6 +222,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_question_goes_out_and_its_answer_comes_back_as_a_datagram, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(an_answer_counts_as_the_datagram_that_it_becomes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_clients_questions_leave_room_for_anothers, set_up, tear_down),
     };
 

@@ -421,6 +421,43 @@ static void who_wakes_up_does_not_stand_still(void **state) /* LIM-1; faults.md 
     lab_free(lab);
 }
 
+/* LIM-1: of two whose bytes nobody takes, the embedder may not take one's yet. It is given up when there is no other. */
+static void who_waits_for_its_turn_is_given_up_last(void **state)
+{
+    struct tcp_conn *held;
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    o.ts = false;
+    lab = lab_new(&o);
+    lab_connect(lab);
+    held = lab->conn;
+    lab_data(lab, 1, 1, 50000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 7 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = 7, .seq = 1, .ack = 1 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = 7, .seq = 1, .ack = 1, .len = 1000 });
+    tcp_hold_back(held, true);
+    lab->stack->block_bytes += lab->opt.config.buffer_cap_bytes;
+    lab->now_us += 2000000;
+    lab_clear(lab);
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->out[0].port, 7); /* the small one */
+    tcp_hold_back(held, false);            /* its turn: from now on it can stand still */
+    lab->now_us += 500000;
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    tcp_hold_back(held, true);
+    lab->now_us += 600000;
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 2);
+    lab->stack->block_bytes -= lab->opt.config.buffer_cap_bytes;
+    lab_free(lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,6 +470,7 @@ int main(void)
         cmocka_unit_test(the_oldest_orphan_makes_room_for_a_new_connection),
         cmocka_unit_test(a_crowd_at_a_large_limit_walks_through_the_table_once_for_many),
         cmocka_unit_test(who_wakes_up_does_not_stand_still),
+        cmocka_unit_test(who_waits_for_its_turn_is_given_up_last),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
