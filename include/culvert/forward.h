@@ -273,7 +273,7 @@ bool forward_end_flow(struct forward *f, uint64_t id);
     X(limit_tcp, "flow.limit_tcp") \
     X(limit_udp, "flow.limit_udp") \
     X(limit_source, "flow.limit_source") \
-    X(limit_dns, "flow.limit_dns") /* questions that there was no room for to carry over TCP */ \
+    X(limit_dns, "flow.limit_dns") /* no room for a question over TCP: to carry it, or to answer it here */ \
     X(loop, "flow.loop") \
     X(no_sockets, "flow.no_sockets") \
     X(dns_over_tcp, "flow.dns_over_tcp") \

@@ -2,14 +2,16 @@
  *
  * Over TCP (RFC 7766): messages follow each other, answers leave in the order in which they are ready. At most PENDING_MAX
  * questions of a connection are open and OUT_MAX bytes of answers wait; more are not read until then, so TCP holds the
- * client back. An answer that the connection's window does not take waits in memory of its own: up to 64 KiB, off any bulk path. */
+ * client back. One client has room for a quarter of a worker's connections. An answer that the connection's window does not take waits in memory of its own: up to 64 KiB, off any bulk path. */
 #include <stdlib.h>
 
 #include "forward_impl.h"
 
-#define PENDING_MAX 16
-#define OUT_MAX     131072
-#define QUERY_MAX   1024 /* a question has at most 300 bytes, with options that nobody needs a few more */
+#define PENDING_MAX   16
+#define OUT_MAX       131072
+#define SESSIONS_MAX  1024 /* connections of a worker */
+#define SESSIONS_EACH (SESSIONS_MAX / 4)
+#define QUERY_MAX     1024 /* a question has at most 300 bytes, with options that nobody needs a few more */
 
 bool dns_hijacked(const struct forward *f, const struct ip_port *target, bool tcp)
 {
@@ -101,15 +103,20 @@ struct dns_session {
 
 int dns_sessions_init(struct slab *s)
 {
-    return slab_init(s, sizeof(struct dns_session), 1024);
+    return slab_init(s, sizeof(struct dns_session), SESSIONS_MAX);
 }
 
 struct dns_session *dns_session_new(struct tcp_flow *t)
 {
-    struct dns_session *s = slab_get(&t->ways->f->sessions);
+    struct forward *f = t->ways->f;
+    struct dns_session *s = t->source->sessions < SESSIONS_EACH ? slab_get(&f->sessions) : NULL;
 
-    if (s)
-        s->flow = t;
+    if (!s) {
+        FCOUNT(f, limit_dns);
+        return NULL;
+    }
+    s->flow = t;
+    t->source->sessions++;
     return s;
 }
 
@@ -126,6 +133,7 @@ void dns_session_free(struct dns_session *s)
         s->first = a->next;
         free(a);
     }
+    s->flow->source->sessions--;
     slab_put(&s->flow->ways->f->sessions, s);
 }
 

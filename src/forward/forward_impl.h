@@ -44,6 +44,7 @@ struct source {
     bool dealt_flows, dealt_rate; /* its parts are no equal ones */
     uint8_t limit;                /* with a meter: which of the rates */
     uint16_t queries;             /* questions of its that are carried over TCP now (dns_flow.c) */
+    uint16_t sessions;            /* connections of its whose questions are answered here (dns_hijack.c) */
     struct source *next;
     struct meter *meter; /* NULL: no limit of rates names it */
 };
@@ -493,7 +494,7 @@ void dns_hijack_cancel(struct udp_flow *u);
 
 /* Messages over TCP (RFC 7766); the flow's connection is open. */
 int dns_sessions_init(struct slab *s);
-struct dns_session *dns_session_new(struct tcp_flow *t); /* NULL: no memory */
+struct dns_session *dns_session_new(struct tcp_flow *t); /* NULL: no room, for this client or at all */
 void dns_session_free(struct dns_session *s);            /* NULL is fine */
 void dns_session_on_readable(struct dns_session *s);
 void dns_session_on_writable(struct dns_session *s);

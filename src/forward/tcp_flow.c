@@ -53,9 +53,9 @@ static void flow_end(struct tcp_flow *t, const char *why)
     counter_add(&f->cnt.bytes_down, info.bytes_down);
     wheel_cancel(f->wheel, &t->timer);
     rate_detach_tcp(t);
-    source_leave(f, t->source);
     if (t->state == TCP_FLOW_DNS)
         dns_session_free(t->dns);
+    source_leave(f, t->source);
     if (tcp_flow_has_owner(t))
         owner_leave(t->owner);
     if (t->fake)
