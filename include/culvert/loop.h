@@ -15,6 +15,9 @@ int loop_new(struct loop **out); /* 0 or -errno */
 void loop_free(struct loop *l);  /* no watcher may be active; NULL is fine */
 /** loop_run() - run until loop_stop(); sets the calling thread as the owner. Return: 0, or -errno of a broken backend */
 int loop_run(struct loop *l);
+/** loop_short_slices() - the calling thread wants the processor soon and not for long: for threads that carry packets [any]
+ * Its policy and nice value stay. Return: 0, also where the kernel knows nothing of it; -errno of sched_setattr(2) */
+int loop_short_slices(void);
 void loop_stop(struct loop *l); /* [any] ends loop_run() after the current turn */
 /* Is the caller the owner, or nobody running the loop? For asserts. */
 bool loop_is_mine(const struct loop *l);

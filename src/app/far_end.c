@@ -203,6 +203,7 @@ static void *run(void *arg)
     struct far_end *f = arg;
 
     pthread_setname_np(pthread_self(), "far-end"); /* of another thread it would be a write into /proc */
+    (void)loop_short_slices();                     /* a preference */
     loop_run(f->loop);
     return NULL;
 }

@@ -168,6 +168,8 @@ static const struct {
     { "sched_getaffinity", OF_GATEWAY, "how many cores" },
     { "sched_setaffinity", OF_GATEWAY, "a worker stays on its core" },
     { "getcpu", OF_GATEWAY, "the same" },
+    { "sched_getattr", OF_GATEWAY, "a worker's slices" },
+    { "sched_setattr", OF_GATEWAY, "the same" },
     { "membarrier", OF_GATEWAY, "locks of the C library" },
     { "getrlimit", OF_GATEWAY, "how many descriptors are left for pings" },
     { "ugetrlimit", OF_GATEWAY, "the same" },

@@ -338,6 +338,7 @@ static void *run(void *arg)
     log_use(w->log);
     snprintf(name, sizeof(name), "worker-%u", w->index);
     pthread_setname_np(pthread_self(), name); /* of another thread it would be a write into /proc */
+    (void)loop_short_slices();                /* a preference */
     worker_groups_start(w, w->policy);
     forward_policy_unref(w->policy);
     w->policy = NULL;

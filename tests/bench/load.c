@@ -1,6 +1,9 @@
 /* load.c - traffic for tests/bench: a server, and a client that makes one kind of load for some seconds.
  *   load serve ADDRESS PORT
  *   load KIND ADDRESS PORT SECONDS FLOWS        KIND: up down cps rr udp-up udp-down
+ *   load beside ADDRESS PORT ROUNDS FLOWS       a round trip of 100 bytes by each of the flows in turn, so many rounds; first
+ *                                               alone, then while another flow takes all that it can get. Two lines of:
+ *                                               MB/s of that one, ms of a round trip: median, 99th of 100, worst
  * The first byte of a TCP connection says what the server does: u reads, d writes, e echoes. A datagram of one byte is
  * answered by a burst, others are thrown away. Nothing is counted here: the gateway's counters say what went through. */
 #define _GNU_SOURCE
@@ -214,6 +217,81 @@ static void *datagrams_down(void *arg)
     return NULL;
 }
 
+/* ---- small flows beside a large one ---- */
+
+enum { SMALL = 100 };
+
+static _Atomic uint64_t moved;
+static _Atomic int enough;
+
+static void *take_all(void *arg)
+{
+    char *data = calloc(1, PIECE);
+    int fd = dial(SOCK_STREAM);
+    ssize_t n = send(fd, "d", 1, MSG_NOSIGNAL);
+
+    (void)arg;
+    while (n > 0 && !enough) {
+        n = recv(fd, data, PIECE, 0);
+        moved += n > 0 ? (uint64_t)n : 0;
+    }
+    close(fd);
+    free(data);
+    return NULL;
+}
+
+static double round_trip_ms(int fd)
+{
+    char data[SMALL] = { 0 };
+    double start = now_s();
+
+    if (send(fd, data, sizeof(data), MSG_NOSIGNAL) != sizeof(data) ||
+        recv(fd, data, sizeof(data), MSG_WAITALL) != sizeof(data))
+        die("a small flow");
+    return (now_s() - start) * 1e3;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+static void report(const int *fds, int flows, int rounds)
+{
+    int n = flows * rounds;
+    double *ms = calloc((size_t)n, sizeof(*ms)), start = now_s();
+    uint64_t before = moved;
+
+    for (int i = 0; i < n; i++)
+        ms[i] = round_trip_ms(fds[i % flows]);
+    printf("%.0f", (double)(moved - before) / 1e6 / (now_s() - start));
+    qsort(ms, (size_t)n, sizeof(*ms), by_size);
+    printf(" %.2f %.2f %.2f\n", ms[n / 2], ms[n / 100 * 99], ms[n - 1]);
+    free(ms);
+}
+
+static int beside(int rounds, int flows)
+{
+    int *fds = calloc((size_t)flows, sizeof(*fds));
+    pthread_t large;
+
+    for (int i = 0; i < flows; i++) {
+        fds[i] = dial(SOCK_STREAM);
+        send(fds[i], "e", 1, MSG_NOSIGNAL);
+    }
+    report(fds, flows, rounds);
+    pthread_create(&large, NULL, take_all, NULL);
+    while (moved < 1 << 24)
+        usleep(1000);
+    report(fds, flows, rounds);
+    enough = 1;
+    pthread_join(large, NULL);
+    free(fds);
+    return 0;
+}
+
 static const struct kind {
     const char *name;
     void *(*fn)(void *);
@@ -253,6 +331,8 @@ int main(int argc, char **argv)
         return 2;
     if (argc == 4)
         serve();
+    if (strcmp(argv[1], "beside") == 0)
+        return beside(atoi(argv[4]), atoi(argv[5]));
     end_s = now_s() + atof(argv[4]);
     return make_load(argv[1], atoi(argv[5]) < 256 ? atoi(argv[5]) : 256);
 }

@@ -1,7 +1,6 @@
 """More than a gateway is meant for, at full rate and full length: floods of SYNs, a bully beside the small, a way out that goes dark.
 What ./check has of these rows runs in virtual time."""
 import os
-import statistics
 import threading
 import time
 
@@ -102,42 +101,25 @@ def _(t):
 
 @test("one flow at line rate beside 1,000 small ones", rows=["R10"], limit=120, long=True)
 def _(t):
-    """The bound of 20 ms is reported: other programs on this machine take longer than that."""
-    lab = t.lab()
-    lab.services()
+    """The bound of 20 ms is reported, beside what the kernel's own forwarding does in the same place: with more that wants to run than
+    there are cores, a round trip is mostly waiting for one. The client is a program in C, since Python's threads wait for each other."""
+    lab, small, rounds = t.lab(), 1000, 3
+    load = built(t, "load", os.path.join(HERE, "..", "bench", "load.c"))
+    Process(t, lab.srv, [load, "serve", at.TARGET[0], "9000"], "load").wait_line("^ready", 5)
+
+    def times(where):
+        out = lab.cli.run([load, "beside", at.TARGET[0], "9000", str(rounds), str(small)], timeout=50)
+        alone, beside = ([float(x) for x in line.split()] for line in out.split("\n")[:2])
+        t.note("%s: alone p50 %.2f ms, p99 %.2f ms, worst %.1f ms" % (where, *alone[1:]))
+        t.note("%s: beside %.0f MB/s p50 %.2f ms, p99 %.2f ms, worst %.1f ms" % (where, *beside))
+        check(beside[0] > 10, "the large flow had %.0f MB/s: the test tests nothing" % beside[0])
+        return beside[3]
+    lab.route_plainly()
+    times("the kernel alone")
     gw = lab.gateway(proxies=[servers.culvert_serve(lab)], log={"level": "warning"})
-    small = [client.tcp(lab.cli, at.TARGET[i % 2], 7, 20) for i in range(1000)]
-    ending, moved = threading.Event(), [0]
-
-    def bully():
-        with client.tcp(lab.cli, at.TARGET[0], 7000, 20) as s:
-            s.sendall(b"down 0\n")
-            while not ending.is_set():
-                moved[0] += len(s.recv(1 << 20))
-
-    def times(rounds):
-        out = []
-        for s in small * rounds:
-            start = time.monotonic()
-            s.sendall(b"x" * 100)
-            check(client.receive(s, 100) == b"x" * 100, "the echo of a small flow")
-            out.append((time.monotonic() - start) * 1e3)
-        return out
-    alone = times(3)
-    thread = threading.Thread(target=bully)
-    thread.start()
-    within(10, lambda: moved[0] > 1 << 24, "the large flow at work")
-    start, first = time.monotonic(), moved[0]
-    beside = times(3)
-    rate = (moved[0] - first) / (time.monotonic() - start)
-    ending.set()
-    thread.join()
-    for what, x in (("alone", alone), ("beside %.0f MB/s" % (rate / 1e6), beside)):
-        t.note("%s: p50 %.2f ms, p99 %.2f ms, worst %.1f ms" % (what, statistics.median(x), statistics.quantiles(x, n=100)[98], max(x)))
-    check(max(beside) < 1000, "a small flow waited %.0f ms" % max(beside))
+    worst = times("culvert")
+    check(worst < 1000, "a small flow waited %.0f ms" % worst)
     check_equal(gw.counter("flow.tcp_reset_by_upstream"), 0, "resets")
-    for s in small:
-        s.close()
 
 
 @test("the way out hesitates for 300 ms and is dark for 5 s: flows survive", rows=["E12"], limit=90, long=True)
