@@ -388,8 +388,7 @@ void stack_input_handoff(struct stack *s, uint64_t now_us, uint32_t origin, cons
 /** stack_time() - what time it is, when work begins that no packet began
  * What is queued or ended between two batches may leave at once and is dated by it; without this by the last packet. */
 void stack_time(struct stack *s, uint64_t now_us);
-/** stack_batch_end() - after a batch of input and after work on sockets: callbacks, then ACKs and data; once
- * a loop turn */
+/** stack_batch_end() - once a loop turn, after its input and its work on sockets: callbacks, then ACKs and data */
 void stack_batch_end(struct stack *s, uint64_t now_us);
 uint64_t stack_next_deadline(const struct stack *s); /* microseconds; UINT64_MAX: none */
 void stack_advance(struct stack *s,
