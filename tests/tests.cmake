@@ -52,7 +52,7 @@ endforeach()
 # libculvert-gateway from the outside, shared and static: plain C that sees include/culvert.h and no folder.
 if(WITH_LIBRARY)
     foreach(kind IN ITEMS embed embed_static)
-        add_executable(test_${kind} tests/embed/test_embed.c tests/embed/rig.c)
+        add_executable(test_${kind} tests/embed/test_embed.c tests/embed/rig.c tests/support/netns.c)
         target_include_directories(test_${kind} PRIVATE tests/support)
         target_link_libraries(test_${kind} PRIVATE culvert_flags PkgConfig::CMOCKA Threads::Threads)
         add_test(NAME test_${kind} COMMAND test_${kind})

@@ -1,5 +1,6 @@
 /* rig.c - see rig.h. */
 #include "rig.h"
+#include "netns.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -8,7 +9,6 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,67 +16,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- the namespace ---- */
-
-static char why_not[160];
-
-static bool write_file(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
-static bool become_root(unsigned uid, unsigned gid)
-{
-    char map[64];
-
-    snprintf(map, sizeof(map), "0 %u 1", uid);
-    if (!write_file("/proc/self/uid_map", map) || !write_file("/proc/self/setgroups", "deny"))
-        return false;
-    snprintf(map, sizeof(map), "0 %u 1", gid);
-    return write_file("/proc/self/gid_map", map);
-}
-
-static int set_up(const char *name, const char *address)
+static int set_address(const char *name, const char *address)
 {
     struct ifreq ifr = { 0 };
     struct sockaddr_in sa = { .sin_family = AF_INET };
-    int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = 0;
+    int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
 
     snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
-    if (address != NULL) {
-        inet_pton(AF_INET, address, &sa.sin_addr);
-        memcpy(&ifr.ifr_addr, &sa, sizeof(sa));
-        r = ioctl(s, SIOCSIFADDR, &ifr);
-        inet_pton(AF_INET, "255.255.255.0", &sa.sin_addr);
-        memcpy(&ifr.ifr_netmask, &sa, sizeof(sa));
-        r = r == 0 ? ioctl(s, SIOCSIFNETMASK, &ifr) : r;
-    }
-    ifr.ifr_flags = IFF_UP | IFF_RUNNING;
-    r = r == 0 ? ioctl(s, SIOCSIFFLAGS, &ifr) : r;
-    r = r == 0 ? 0 : -errno;
+    inet_pton(AF_INET, address, &sa.sin_addr);
+    memcpy(&ifr.ifr_addr, &sa, sizeof(sa));
+    r = ioctl(s, SIOCSIFADDR, &ifr);
+    inet_pton(AF_INET, "255.255.255.0", &sa.sin_addr);
+    memcpy(&ifr.ifr_netmask, &sa, sizeof(sa));
+    r = r == 0 ? ioctl(s, SIOCSIFNETMASK, &ifr) : r;
     close(s);
     return r;
-}
-
-const char *rig_enter(void)
-{
-    unsigned uid = geteuid(), gid = getegid();
-    int fd;
-
-    if (unshare(CLONE_NEWNET) != 0 && (unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0 || !become_root(uid, gid)))
-        snprintf(why_not, sizeof(why_not), "needs root or user namespaces: %s", strerror(errno));
-    else if ((fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC)) < 0)
-        snprintf(why_not, sizeof(why_not), "/dev/net/tun does not open: %s", strerror(errno));
-    else if (close(fd) != 0 || set_up("lo", NULL) != 0)
-        snprintf(why_not, sizeof(why_not), "lo does not come up");
-    else
-        return NULL;
-    return why_not;
 }
 
 int rig_tun(const char *name, const char *address)
@@ -87,7 +41,8 @@ int rig_tun(const char *name, const char *address)
     if (fd < 0)
         return -errno;
     snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
-    if (ioctl(fd, TUNSETIFF, &ifr) != 0 || set_up(name, address) != 0) {
+    if (ioctl(fd, TUNSETIFF, &ifr) != 0 || (address != NULL && set_address(name, address) != 0) ||
+        netns_link_up(name) != 0) {
         close(fd);
         return -EIO;
     }

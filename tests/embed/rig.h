@@ -1,4 +1,4 @@
-/* rig.h - what the tests of libculvert-gateway stand on: a network namespace, a SOCKS5 server that is the target as well, and a client.
+/* rig.h - what the tests of libculvert-gateway stand on: a SOCKS5 server that is the target as well, and a client.
  * Plain POSIX, since these programs are linked to the library and to nothing else of ours. */
 #ifndef CULVERT_TEST_EMBED_RIG_H
 #define CULVERT_TEST_EMBED_RIG_H
@@ -6,9 +6,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/** rig_enter() - a network namespace of our own with lo up; before any thread. Return: NULL, or why not */
-const char *rig_enter(void);
 
 /* A proxy on 127.0.0.1 that takes every CONNECT, says its letter, and then sends back what comes. */
 struct rig_proxy {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "netns.h"
 #include "rig.h"
 #include "skip.h"
 
@@ -482,7 +483,7 @@ int main(void)
         cmocka_unit_test(a_broken_pipe_in_its_thread_does_not_end_the_program),
         cmocka_unit_test(the_process_stays_as_it_was),
     };
-    const char *why = rig_enter();
+    const char *why = netns_enter_with_tun();
 
     if (why == NULL && (rig_proxy_open(&proxy[0], 'A') != 0 || rig_proxy_open(&proxy[1], 'B') != 0))
         return 1;

@@ -4,6 +4,7 @@
 #define CULVERT_TEST_ECHO_RIG_H
 
 #include "culvert/echo.h"
+#include "loop_wait.h"
 #include "netns.h"
 
 struct echo_rig {

@@ -3,6 +3,7 @@
 #define CULVERT_TEST_TUN_LAB_H
 
 #include "culvert/tun.h"
+#include "loop_wait.h"
 #include "netns.h"
 
 struct tun_lab {

@@ -3,6 +3,7 @@
 #define CULVERT_TEST_UP_RIG_H
 
 #include "culvert/upstream.h"
+#include "loop_wait.h"
 #include "netns.h"
 
 /* ---- the surroundings ---- */

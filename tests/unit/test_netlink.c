@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "culvert/loop.h"
+#include "loop_wait.h"
 #include "netns.h"
 
 enum { TABLE = 54321, PRIORITY = 7000, PROTO = 200 };

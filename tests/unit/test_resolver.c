@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "fake_dns.h"
+#include "loop_wait.h"
 #include "netns.h"
 
 #define GOOD    "2001:db8::1 192.0.2.1 192.0.2.2"
