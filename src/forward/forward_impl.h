@@ -44,7 +44,8 @@ struct source {
     bool dealt_flows, dealt_rate; /* its parts are no equal ones */
     uint8_t limit;                /* with a meter: which of the rates */
     uint16_t queries;             /* questions of its that are carried over TCP now (dns_flow.c) */
-    uint16_t sessions;            /* connections of its whose questions are answered here (dns_hijack.c) */
+    uint16_t waits;    /* targets of its whose datagrams wait until the rules can decide (udp_wait.c) */
+    uint16_t sessions; /* connections of its whose questions are answered here (dns_hijack.c) */
     struct source *next;
     struct meter *meter; /* NULL: no limit of rates names it */
 };

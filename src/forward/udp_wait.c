@@ -17,6 +17,8 @@
 
 /* Of a worker: all of them together hold no more than half of what may be held. */
 #define WAITS_MAX 128
+/* Of one client, so that it does not have all of them: what cannot wait is lost. */
+#define WAITS_EACH (WAITS_MAX / 2)
 /* And one that no target gets: to look at a mapping's first datagram. */
 #define SCRATCH_WAITS 1
 /* Targets of one mapping whose decision is kept; then the one not used for longest goes. */
@@ -38,21 +40,34 @@ int udp_waits_init(struct forward *f)
     return r != 0 ? r : slab_init(&f->waits, sizeof(struct udp_wait), WAITS_MAX + SCRATCH_WAITS);
 }
 
-static void wait_free(struct forward *f, struct udp_wait *w)
+static struct udp_wait *wait_new(struct udp_flow *u)
 {
-    if (!w)
-        return;
-    wheel_cancel(f->wheel, &w->timer);
-    name_ask_cancel(f, &w->name);
-    held_drop(f, &w->held);
-    slab_put(&f->waits, w);
+    struct forward *f = u->f;
+    bool room = f->waits.in_use < WAITS_MAX && u->source->waits < WAITS_EACH;
+    struct udp_wait *w = room ? slab_get(&f->waits) : NULL;
+
+    if (w)
+        u->source->waits++;
+    return w;
+}
+
+static void wait_put(struct udp_flow *u, struct udp_wait *w)
+{
+    u->source->waits--;
+    slab_put(&u->f->waits, w);
 }
 
 static void look_free(struct udp_look *look)
 {
     struct forward *f = look->flow->f;
+    struct udp_wait *w = look->wait;
 
-    wait_free(f, look->wait);
+    if (w) {
+        wheel_cancel(f->wheel, &w->timer);
+        name_ask_cancel(f, &w->name);
+        held_drop(f, &w->held);
+        wait_put(look->flow, w);
+    }
     slab_put(&f->looks, look);
 }
 
@@ -135,7 +150,7 @@ static void pass_held(struct udp_flow *u, struct udp_wait *w)
         udp_flow_pass(u, &(struct udp_datagram){ u->client, h->target, &data, 1, h->len, 0, h->ttl, h->tos });
         slab_put(&f->held, h);
     }
-    slab_put(&f->waits, w);
+    wait_put(u, w);
 }
 
 static void settle(struct udp_look *look, const char *sniffed);
@@ -305,12 +320,12 @@ struct udp_look *udp_look_keep(struct udp_flow *u, const struct ip_port *target,
 struct udp_look *udp_look_start(struct udp_flow *u, const struct ip_port *target, enum udp_decision lacks,
                                 const struct udp_verdict *v)
 {
-    struct forward *f = u->f;
-    struct udp_wait *w = f->waits.in_use < WAITS_MAX ? slab_get(&f->waits) : NULL;
+    struct udp_wait *w = wait_new(u);
     struct udp_look *look = w ? udp_look_keep(u, target, 0) : NULL;
 
     if (!look) {
-        slab_put(&f->waits, w);
+        if (w)
+            wait_put(u, w);
         return NULL;
     }
     look->wait = w;
