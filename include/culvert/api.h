@@ -74,6 +74,7 @@ struct status_ended { /* a flow that has ended */
 };
 struct status_snapshot {
     const char *version, *tun, *offload;
+    const char *steering; /* "on", or "off: " and why (STR-4) */
     uint32_t mtu;
     uint64_t tun_kernel_drops; /* packets that found the device's queue full (STR-5) */
     uint64_t uptime_ms, log_lines_lost;

@@ -183,7 +183,7 @@ uint64_t hash_flow(const struct hash_key *key,
                    const struct flow_key *flow); /* SipHash-1-3 over the 37 bytes: tables, not tokens */
 
 /* Which shard a packet belongs to (design.md 3.3, tcp-stack.md STR-4): one definition for the owners of the stack, the program that
- * the device runs (src/tun/steer.c), and drivers that spread packets over shards by themselves. Always modulo the number of shards. */
+ * the device runs (src/tun/tun_steer.c), and drivers that spread packets over shards by themselves. Always modulo the number of shards. */
 struct steer {
     uint64_t start, client[4], target[4], client_port,
         target_port; /* secret factors of 32 bits each of a packet */

@@ -57,6 +57,12 @@ int tun_open(const struct tun_options *opt, uint32_t workers, struct netlink *nl
 /* [main] after the workers have stopped; a device that we made disappears; NULL is fine */
 void tun_close(struct tun *t);
 
+/** tun_steer() - have the device choose queues as steer_packet() says, modulo their number, also after it was made anew [main]
+ * At most once a device, while the process may still load eBPF programs. Nothing depends on it but hand-offs.
+ * Return: 0, also where one queue needs no choice; or -errno, and the kernel chooses as it always does. */
+int tun_steer(struct tun *t, const struct hash_key *key);
+const char *tun_steering(const struct tun *t); /* [main] "on", or "off: " and why */
+
 const char *tun_name(const struct tun *t);
 int tun_ifindex(const struct tun *t); /* [main] 0: the device lives in another namespace */
 uint32_t tun_queues(const struct tun *t);

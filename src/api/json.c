@@ -198,14 +198,15 @@ static json_t *json_all(const struct status_snapshot *s)
 
     for (size_t i = 0; i < s->worker_count; i++)
         json_array_append_new(workers, json_worker(&s->workers[i]));
-    return json_pack("{ss, ss, ss, si, so, so, so, so, so, so, so, so, so, so, so}", "version",
+    return json_pack("{ss, ss, ss, ss, si, so, so, so, so, so, so, so, so, so, so, so}", "version",
                      text_or_none(s->version), "tun", text_or_none(s->tun), "offload",
-                     text_or_none(s->offload), "mtu", (int)s->mtu, "tun-kernel-drops",
-                     json_count(s->tun_kernel_drops), "uptime-ms", json_count(s->uptime_ms), "rss-bytes",
-                     json_count(s->rss_bytes), "memory-limit-bytes", json_count(s->budget_bytes), "memory",
-                     json_memory_sums(s), "log-lines-lost", json_count(s->log_lines_lost), "flows",
-                     json_flow_counts(s), "counters", json_sums(s), "groups", json_groups(s),
-                     "routes-not-followed", json_not_followed(s), "workers", workers);
+                     text_or_none(s->offload), "steering", text_or_none(s->steering), "mtu", (int)s->mtu,
+                     "tun-kernel-drops", json_count(s->tun_kernel_drops), "uptime-ms",
+                     json_count(s->uptime_ms), "rss-bytes", json_count(s->rss_bytes), "memory-limit-bytes",
+                     json_count(s->budget_bytes), "memory", json_memory_sums(s), "log-lines-lost",
+                     json_count(s->log_lines_lost), "flows", json_flow_counts(s), "counters", json_sums(s),
+                     "groups", json_groups(s), "routes-not-followed", json_not_followed(s), "workers",
+                     workers);
 }
 
 /* @o is used up. Return: its text and a newline, malloc'd; NULL: no memory. */

@@ -125,6 +125,7 @@ static int workers_open(struct gateway *g, struct err *err)
 
     if (r != 0)
         return err_set(err, r, "no random numbers from the kernel: %s", strerror(-r));
+    (void)tun_steer(g->tun, &steer); /* without it packets are handed over; the log and the status say so */
     if ((r = gateway_deal_open(g)) != 0)
         return err_set(err, r, "no memory");
     setup.want_arg = g->deal;

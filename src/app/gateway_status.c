@@ -122,6 +122,7 @@ static void show(struct snapshot *s)
         .tun = tun_name(g->tun),
         .offload = tun_rung_text(tun_rung(g->tun)),
         .mtu = tun_mtu(g->tun),
+        .steering = tun_steering(g->tun),
         .tun_kernel_drops = tun_kernel_drops(g->tun),
         .uptime_ms = (clock_now_us() - g->started_us) / 1000,
         .log_lines_lost = log_lines_lost(),

@@ -212,6 +212,7 @@ static const struct {
     { TUNGETIFF, OF_GATEWAY, "is the queue attached" },
     { TUNSETVNETHDRSZ, OF_GATEWAY, "the device was made again" },
     { TUNSETOFFLOAD, OF_GATEWAY, "the device was made again" },
+    { TUNSETSTEERINGEBPF, OF_GATEWAY, "the same; the program was loaded before" },
     { SIOCGIFNAME, OF_GATEWAY, "does an uplink still exist" },
     { SIOCGIFINDEX, OF_GATEWAY, "the same" },
     { FIONREAD, OF_GATEWAY, "how much is there to read" },

@@ -6,7 +6,7 @@
  * more multiplication spreads what comes in equal steps, such as a client's ports. That is a quarter of SipHash's work
  * and a dozen instructions in the kernel. Words are taken as they lie in the packet, in this machine's order: values mean nothing elsewhere.
  *
- * src/tun/steer.c says the same in the kernel's instructions, and test_tun_steer.c compares the two. */
+ * src/tun/tun_steer.c says the same in the kernel's instructions, and test_tun_steer.c compares the two. */
 #include "culvert/base.h"
 
 #include <string.h>

@@ -35,6 +35,8 @@ static struct tun *tun_alloc(const struct tun_options *opt, struct netlink *nl)
     memset(t, 0, sizeof(*t));
     t->opt = *opt;
     t->nl = nl;
+    t->steering.program = -1;
+    t->steering.text = "off: not asked for";
     if (opt->offload == TUN_OFFLOAD_OFF)
         t->opt.best_rung = TUN_RUNG_PLAIN;
     return t;
@@ -70,6 +72,7 @@ void tun_close(struct tun *t)
     if (t == NULL)
         return;
     tun_watch_end(t);
+    tun_steer_end(t);
     tun_remove_added(t);
     tun_device_close(t);
     free(t);

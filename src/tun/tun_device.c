@@ -343,6 +343,8 @@ int tun_device_again(struct tun *t, struct err *err)
         if ((r = attach_again(t, t->queue[i].fd)) != 0)
             return attach_error(err, r, t->name);
     }
+    if (tun_steer_again(t) != 0)
+        log_warning("%s was made anew, and steering is %s", t->name, tun_steering(t));
     if ((t->mode_flags & IFF_VNET_HDR) == 0)
         return 0;
     if ((r = set_header_size(t->queue[0].fd)) == 0 &&

@@ -41,6 +41,10 @@ struct tun {
     _Atomic uint32_t mtu;
     _Atomic uint32_t mtu_largest; /* ever; no packet of ours may be longer without segmentation */
     atomic_bool down;
+    struct {
+        int program; /* its descriptor, kept for a device that is made anew; -1: none */
+        const char *text;
+    } steering;
     struct tun_watcher watch;
     struct tun_queue queue[TUN_QUEUES_MAX];
 };
@@ -63,6 +67,10 @@ int tun_missing_addresses(struct tun *t, uint32_t *out);
 int tun_add_addresses(struct tun *t, uint32_t which, struct err *err);
 void tun_remove_added(struct tun *t);
 void tun_set_mtu_seen(struct tun *t, uint32_t mtu);
+
+/* tun_steer.c */
+int tun_steer_again(struct tun *t); /* the device was made anew; 0 or -errno, and tun_steering() says it */
+void tun_steer_end(struct tun *t);
 
 /* tun_watch.c */
 void tun_watch_end(struct tun *t);
