@@ -1,11 +1,11 @@
 /* dns_flow.c - DNS datagrams over TCP, for a way out that carries no UDP (RFC 1035 section 4.2.2; config.md proxies[].udp).
  * One stream for each question: the client's resolver sees a datagram go out and one come back, as ever. It lives as long as a
  * DNS flow that nothing happens on: a client port that goes on asking keeps its flow, and without a time-out of their own
- * a silent server would soon hold all the questions that there is room for. One client has room for a quarter of them. */
+ * a silent server would soon hold all the questions that there is room for. One client has room for half of them. */
 #include "forward_impl.h"
 
 #define QUERIES_MAX  1024 /* of a worker */
-#define QUERIES_EACH (QUERIES_MAX / 4)
+#define QUERIES_EACH (QUERIES_MAX / 2)
 
 int dns_queries_init(struct slab *s)
 {

@@ -2,7 +2,7 @@
  *
  * Over TCP (RFC 7766): messages follow each other, answers leave in the order in which they are ready. At most PENDING_MAX
  * questions of a connection are open and OUT_MAX bytes of answers wait; more are not read until then, so TCP holds the
- * client back. One client has room for a quarter of a worker's connections. An answer that the connection's window does not take waits in memory of its own: up to 64 KiB, off any bulk path. */
+ * client back. One client has room for half of a worker's connections. An answer that the connection's window does not take waits in memory of its own: up to 64 KiB, off any bulk path. */
 #include <stdlib.h>
 
 #include "forward_impl.h"
@@ -10,7 +10,7 @@
 #define PENDING_MAX   16
 #define OUT_MAX       131072
 #define SESSIONS_MAX  1024 /* connections of a worker */
-#define SESSIONS_EACH (SESSIONS_MAX / 4)
+#define SESSIONS_EACH (SESSIONS_MAX / 2)
 #define QUERY_MAX     1024 /* a question has at most 300 bytes, with options that nobody needs a few more */
 
 bool dns_hijacked(const struct forward *f, const struct ip_port *target, bool tcp)

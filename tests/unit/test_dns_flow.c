@@ -205,10 +205,10 @@ static void one_clients_questions_leave_room_for_anothers(void **state)
     (void)state;
     for (int i = 0; i < ROOM; i++)
         ask(&flows[0]);
-    assert_int_equal(opened, ROOM / 4);
-    assert_int_equal(counter_read(&f.cnt.limit_dns), ROOM - ROOM / 4);
+    assert_int_equal(opened, ROOM / 2);
+    assert_int_equal(counter_read(&f.cnt.limit_dns), ROOM - ROOM / 2);
     ask(&flows[1]);
-    assert_int_equal(opened, ROOM / 4 + 1);
+    assert_int_equal(opened, ROOM / 2 + 1);
     streams[0].events->on_closed(streams[0].arg, NULL);
     loop.now_us += 10000000; /* the server says nothing */
     wheel_advance(&wheel, loop.now_us);

@@ -30,7 +30,7 @@ static void one_clients_connections_leave_room_for_anothers(void **state)
     assert_int_equal(dns_sessions_init(&f.sessions), 0);
     while (n < ROOM && begins(&flows[n], &sources[0]))
         n++;
-    assert_int_equal(n, ROOM / 4);
+    assert_int_equal(n, ROOM / 2);
     assert_int_equal(counter_read(&f.cnt.limit_dns), 1);
     assert_true(begins(&flows[n++], &sources[1]));
     dns_session_free(flows[0].dns);
