@@ -1,9 +1,11 @@
-"""forbid.py count|filter|uso|landlock|seccomp COMMAND... - run COMMAND where something is forbidden.
+"""forbid.py count|filter|uso|bpf|landlock|seccomp COMMAND... - run COMMAND where something is forbidden.
 
 User namespaces, in one of two ways:
 
 count   in a user namespace whose max_user_namespaces is 0: unshare says ENOSPC
 filter  under a seccomp filter such as containers have: unshare and clone say EPERM
+
+bpf     bpf() says EPERM, as to who has no CAP_BPF
 
 A part of the sandbox: landlock says ENOSYS, or seccomp(2) and its prctl() say EINVAL, as a kernel without it would.
 """
@@ -17,7 +19,7 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LD_W_ABS, JEQ, JSET, RET = 0x20, 0x15, 0x45, 0x06
 ALLOW, ERRNO = 0x7fff0000, 0x00050000
 EPERM, EINVAL, ENOSYS = 1, 22, 38
-NR_IOCTL, NR_CLONE, NR_PRCTL, NR_UNSHARE, NR_SECCOMP, NR_CLONE3, NR_LANDLOCK = 16, 56, 157, 272, 317, 435, 444      # x86-64
+NR_IOCTL, NR_CLONE, NR_PRCTL, NR_UNSHARE, NR_SECCOMP, NR_BPF, NR_CLONE3, NR_LANDLOCK = 16, 56, 157, 272, 317, 321, 435, 444      # x86-64
 TUNSETOFFLOAD, USO4_USO6 = 0x400454d0, 0x60
 NUMBER, ARGUMENT_0, ARGUMENT_1, ARGUMENT_2 = 0, 16, 24, 32        # where in struct seccomp_data
 
@@ -72,6 +74,10 @@ def without_uso():
             op(RET, 0, 0, ALLOW))
 
 
+def without_bpf():
+    install(op(LD_W_ABS, 0, 0, NUMBER), op(JEQ, 0, 1, NR_BPF), op(RET, 0, 0, ERRNO | EPERM), op(RET, 0, 0, ALLOW))
+
+
 def without_landlock():
     install(op(LD_W_ABS, 0, 0, NUMBER), op(JEQ, 0, 1, NR_LANDLOCK), op(RET, 0, 0, ERRNO | ENOSYS), op(RET, 0, 0, ALLOW))
 
@@ -82,5 +88,6 @@ def without_seccomp():
             op(RET, 0, 0, ALLOW))
 
 
-{"count": by_count, "filter": by_filter, "uso": without_uso, "landlock": without_landlock, "seccomp": without_seccomp}[sys.argv[1]]()
+{"count": by_count, "filter": by_filter, "uso": without_uso, "bpf": without_bpf,
+ "landlock": without_landlock, "seccomp": without_seccomp}[sys.argv[1]]()
 os.execvp(sys.argv[2], sys.argv[2:])
