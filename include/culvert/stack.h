@@ -658,6 +658,7 @@ void udp_endpoint_error(struct udp_endpoint *e, const struct ip_port *target, co
     X(tcp_timeout, "tcp.timeout") \
     X(tcp_time_wait, "tcp.time_wait") \
     X(tcp_no_memory, "tcp.no_memory") \
+    X(tcp_segment_limit, "tcp.segment_limit") /* a connection had 4,096 descriptors */ \
     X(tcp_pressure_refused, "tcp.pressure_refused") \
     X(tcp_pressure_aborted, "tcp.pressure_aborted") \
     X(tcp_orphan_ended, "tcp.orphan_ended") \

@@ -44,8 +44,10 @@ struct segment *tcp_segment_new(struct tcp_conn *c)
 {
     struct segment *seg = NULL;
 
-    if (c->segments >= SEGMENTS_PER_CONN)
+    if (c->segments >= SEGMENTS_PER_CONN) {
+        COUNT(c->s, tcp_segment_limit);
         return NULL;
+    }
     if (flight_begin(c))
         seg = c->fl->first_used ? pool_get(&c->s->tcp->segments) : &c->fl->first;
     if (seg == NULL) {

@@ -6,7 +6,7 @@ import signal
 import struct
 import subprocess
 
-from harness import Skip, check, client, gateway, net, servers, test, within
+from harness import Skip, check, check_equal, client, gateway, net, servers, test, within
 from harness import lab as at
 from harness.core import check_table
 
@@ -211,6 +211,52 @@ def _(t):
         memory.restart(0)
         check(gateway.network_state(lab.gw) == before, "the network after allocation %d at the end failed" % k)
     t.note("%d allocations at the end" % total)
+
+
+def address_space(gw):
+    """Bytes that the process has reserved."""
+    with open("/proc/%d/status" % gw.pid) as f:
+        return next(int(x.split()[1]) << 10 for x in f if x.startswith("VmPeak:"))
+
+
+def started_with(lab, server, limit):
+    """None: it ended with status 1 and a sentence; otherwise a gateway that runs."""
+    gw = lab.gateway(proxies=[server], prefix=["prlimit", "--as=%d" % limit], name="as-%d" % (limit >> 10), ready=False, route=False,
+                     tun={"auto-route": True})
+    gw.stopped = True           # how it ends is our concern
+    try:
+        gw.wait_ready()
+        return gw
+    except AssertionError:
+        status = gw.process.wait(5)
+        gw.check_log()
+        check(status == 1 and any(x.startswith("culvert: ") for x in gw.process.lines),
+              "with %d KiB: exit status %s: %s" % (limit >> 10, status, gw.log))
+        return None
+
+
+@test("a limit of address space: a sentence at start, or a gateway that lives", rows=["R3", "R2", "G1"], limit=120)
+def _(t):
+    if t.sanitized:
+        raise Skip("sanitizers reserve terabytes")
+    lab = t.lab()
+    lab.services()
+    server = servers.culvert_serve(lab)
+    first = lab.gateway(proxies=[server], name="first", route=False, tun={"auto-route": True})
+    need = address_space(first)
+    check_equal(first.terminate(), 0)
+    ran = {}
+    for percent in (5, 50, 90, 97, 99, 100, 103):
+        gw = started_with(lab, server, need * percent // 100)
+        if gw is None:
+            continue
+        # What needs more than there is fails alone.
+        ran[percent] = [tried(what) for what in (lambda: tcp_flow(lab), lambda: udp_flow(lab), lambda: status(gw))]
+        gw.process.signal(signal.SIGHUP)
+        check(gw.process.alive(), "with %d %% of its address space it ended: %s" % (percent, gw.log))
+        check_equal(gw.terminate(), 0, "exit status with %d %%" % percent)
+    t.note("%.0f MiB; it ran with %s of that" % (need / (1 << 20), ", ".join("%d %%" % x for x in ran)))
+    check(5 not in ran and ran.get(103) == [True, True, True], "TCP, UDP and status by percentage: %s" % ran)
 
 
 @test("connections and datagrams take nothing from the heap once it is warm", rows=["PERF-7"], limit=60)
