@@ -44,7 +44,7 @@ def _(t):
     check(client.outcome(lab.cli, at.TARGET[0], 8080, timeout=1)[0] != "open", "a connection came about with the device down")
     gw.process.wait_line("down", t.slow(3))
     lab.gw.ip("link set tun0 up")
-    restore_table(lab)
+    at.restore_table(lab)
     within(t.slow(5), lambda: [a for x in lab.gw.ip_json("addr", "show", "tun0") for a in x["addr_info"]
                                if a["local"] == "fdfe:dcba:9876::1"], "the IPv6 address is back")
     s.sendall(b"after")
@@ -53,12 +53,6 @@ def _(t):
         client.download(lab.cli, target, 100000)
     only.check_nothing()
     gw.check_alive()
-
-
-def restore_table(lab):
-    """The test's own routes through the device went with it."""
-    for v6 in (False, True):
-        lab.gw.ip("route replace default dev tun0 metric 10 table %d" % at.TABLE, v6=v6)
 
 
 @test("the device is deleted: made anew within 2 s with everything on it", rows=["V4"], limit=40)
@@ -73,7 +67,7 @@ def _(t):
     within(t.slow(2), lambda: [x for x in lab.gw.ip_json("link") if x["ifname"] == "tun0" and x["ifindex"] != old
                                and "UP" in x["flags"]], "tun0 is back")
     within(t.slow(2), lambda: len([a for x in lab.gw.ip_json("addr", "show", "tun0") for a in x["addr_info"]]) >= 2, "its addresses")
-    restore_table(lab)
+    at.restore_table(lab)
     for target in at.TARGET:
         client.download(lab.cli, target, 100000)
     gw.check_alive()
@@ -151,7 +145,7 @@ def _(t, mtu):
         check(new.getsockopt(socket.IPPROTO_TCP, TCP_MAXSEG) <= mtu - 40, "MSS above the MTU")
     client.download(lab.cli, at.TARGET[0], 1 << 20)
     if mtu >= 1280:
-        restore_table(lab)
+        at.restore_table(lab)
         client.download(lab.cli, at.TARGET[1], 1 << 20)
     gw.check_alive()
 

@@ -6,7 +6,6 @@ import threading
 from harness import check, check_equal, client, servers, test, within
 from harness import lab as at
 from harness.core import Skip, check_table
-from test_device import restore_table
 
 FORBID = os.path.join(os.path.dirname(os.path.abspath(__file__)), "harness", "forbid.py")
 WORKERS, TARGETS, MIB = 4, 1000, 1 << 20
@@ -125,7 +124,7 @@ def _(t):
     lab.gw.ip("link del tun0")
     within(t.slow(5), lambda: [x for x in lab.gw.ip_json("link") if x["ifname"] == "tun0" and x["ifindex"] != old
                                and "UP" in x["flags"]], "tun0 is back")
-    restore_table(lab)
+    at.restore_table(lab)
     within(t.slow(5), lambda: gw.status()["steering"] == "on", "steering is on again")
     before, n = gw.counter("udp.in"), crossed(gw)
     spread_datagrams(lab, 3000)

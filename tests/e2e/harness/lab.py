@@ -151,3 +151,9 @@ class Lab:
 
 def in_network(address, network):
     return ipaddress.ip_address(address) in ipaddress.ip_network(network)
+
+
+def restore_table(lab):
+    """The test's own routes through the device went with it, when it was deleted."""
+    for v6 in (False, True):
+        lab.gw.ip("route replace default dev tun0 metric 10 table %d" % TABLE, v6=v6)
