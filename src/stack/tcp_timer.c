@@ -184,6 +184,13 @@ static void probes_window(struct tcp_conn *c)
         c->probes++;
 }
 
+/* The window shrank over what is in flight: the client throws away at least a part of the first segment, so this is no loss,
+ * nor a path that is too narrow, as long as it answers (SND-3). */
+static bool is_shut_out(const struct tcp_conn *c)
+{
+    return c->snd_wnd < min_u32(c->fl->seg_head->len, c->mss);
+}
+
 static void retransmission_timeout(struct tcp_conn *c)
 {
     if (c->fl->seg_head == NULL || gave_up(c))
@@ -192,9 +199,9 @@ static void retransmission_timeout(struct tcp_conn *c)
     tcp_loss_timeout(c);
     back_off(c);
     c->flags |= CONN_RESTART;
-    if (c->snd_wnd == 0) /* it shrank over what is in flight: not a loss, as long as it answers (SND-3) */
+    if (is_shut_out(c))
         probes_window(c);
-    else
+    else if (!(c->flags & CONN_PROBING)) /* nor when what left was a sliver */
         suspect_black_hole(c);
 }
 
