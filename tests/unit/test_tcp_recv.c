@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "lab.h"
+#include "stack/tcp_impl.h"
 
 static struct lab *open_lab(bool stall)
 {
@@ -88,6 +89,27 @@ static void later_ones_wait_at_most_40_ms_or_for_a_second_one(void **state) /* A
     assert_int_equal(lab->outs, 1);
     lab_run_us(lab, 100000);
     assert_int_equal(lab->outs, 1);
+    lab_free(lab);
+}
+
+static void after_a_silence_segments_are_acknowledged_at_once_again(void **state) /* ACK-1: idle > RTO */
+{
+    struct lab *lab = open_lab(false);
+    uint32_t seq = past_quick_acks(lab);
+
+    (void)state;
+    assert_int_equal(lab_info(lab).rto_us, 200100); /* of a round trip of 100 us */
+    lab_run_us(lab, 140000);                        /* 190 ms since the last segment */
+    lab_data(lab, seq, 1, 1000);
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 210000);
+    lab_clear(lab);
+    for (uint32_t i = 1; i <= 16; i++) {
+        lab_data(lab, seq + i * 1000, 1, 1000);
+        assert_int_equal(lab_count(lab, "ACK"), i);
+    }
+    lab_data(lab, seq + 17000, 1, 1000);
+    assert_int_equal(lab_count(lab, "ACK"), 16);
     lab_free(lab);
 }
 
@@ -493,6 +515,73 @@ static void one_update_opens_a_closed_window(void **state) /* WND-2 */
     lab_free(lab);
 }
 
+/* A reader that takes a hundred bytes at a time, and a sender that asks again and again, must not be brought to send little
+ * segments: the edge moves by at least what one of them holds. */
+static void a_slow_reader_makes_no_silly_window(void **state) /* WND-2: no SWS */
+{
+    struct lab *lab = open_lab(true);
+    uint32_t seq = 1, edge, moves = 0;
+
+    (void)state;
+    while (lab_info(lab).rcv_wnd > 0) {
+        uint32_t len = lab_info(lab).rcv_wnd < 1448 ? lab_info(lab).rcv_wnd : 1448;
+
+        lab_data(lab, seq, 1, len);
+        seq += len;
+    }
+    edge = seq;
+    for (int i = 0; i < 1000; i++) {
+        const struct lab_out *o;
+
+        lab_run_us(lab, 1000000);
+        lab_clear(lab);
+        lab_read(lab, 100);
+        lab_batch(lab);
+        if (edge - seq < 1448)
+            lab_data(lab, edge, 1, 1); /* a probe: not taken, but answered */
+        o = lab_last(lab);
+        if (o != NULL && o->ack + o->wnd != edge) {
+            uint32_t move = o->ack + o->wnd - edge;
+
+            assert_true(move >= 1448 || move < 256); /* or what the scale's step rounds up */
+            edge += move;
+            moves += move >= 1448;
+        }
+        for (; edge - seq >= 1448; seq += 1448)
+            lab_data(lab, seq, 1, 1448);
+    }
+    assert_in_range(moves, 30, 70); /* 100,000 bytes, in steps of one or two segments */
+    assert_false(lab->got_wrong);
+    lab_free(lab);
+}
+
+/* Half of the budget is worth a word when that is less than a segment. */
+static void half_of_a_small_budget_opens_a_closed_window(void **state) /* WND-2 */
+{
+    struct lab_options o;
+    struct lab *lab;
+    uint32_t seq = 1;
+
+    (void)state;
+    lab_options_default(&o);
+    o.stall = true;
+    o.config.rcv_budget_initial = o.config.rcv_budget_max = 2048;
+    lab = lab_connected(&o);
+    while (lab_info(lab).rcv_wnd > 0) {
+        lab_data(lab, seq, 1, lab_info(lab).rcv_wnd);
+        seq = lab_last(lab)->ack;
+    }
+    lab_clear(lab);
+    lab_read(lab, seq - 1 - 1025); /* 1,023 bytes are free */
+    lab_batch(lab);
+    assert_int_equal(lab->outs, 0);
+    lab_read(lab, 1);
+    lab_batch(lab);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->wnd, 1024);
+    lab_free(lab);
+}
+
 static void a_zero_window_takes_acks_resets_and_a_fin(void **state) /* WND-5, RFC 9293 MUST-66 */
 {
     struct lab *lab = open_lab(true);
@@ -550,6 +639,49 @@ static void a_slow_path_does_not_grow_it(void **state) /* WND-4 */
     }
     assert_in_range(lab_last(lab)->wnd, 0, 262144);
     lab_free(lab);
+}
+
+/* One millisecond after the other, each with @bytes; the reader takes them at once. Return: the budget afterwards. */
+static uint32_t budget_after(uint32_t bytes, int ms, uint64_t cap_bytes)
+{
+    struct lab_options o;
+    struct lab *lab;
+    uint32_t budget;
+    uint8_t *space;
+
+    lab_options_default(&o);
+    o.config.rcv_budget_max = 700000;
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN });
+    lab->now_us += 100000; /* the round trip */
+    lab_ack(lab, 1, 1);
+    stack_set_buffer_cap(lab->stack, cap_bytes);
+    lab_write(lab, 60000);
+    assert_true(tcp_tx_space(lab->conn, &space) >
+                0); /* with these and the slot three blocks of 64 KiB are taken */
+    tcp_tx_commit(lab->conn, 0);
+    if (cap_bytes == 0)
+        assert_true(tcp_pressure(lab->stack) >= PRESSURE_NO_GROWTH);
+    for (int i = 0; i < ms; i++) {
+        lab_data(lab, 1 + (uint32_t)i * bytes, 1, bytes);
+        lab_run_us(lab, 1000);
+        lab_clear(lab);
+    }
+    assert_false(lab->got_wrong);
+    budget = lab->conn->rcv_budget;
+    lab_free(lab);
+    return budget;
+}
+
+static void half_a_budget_in_a_round_trip_doubles_it(void **state) /* WND-4 */
+{
+    (void)state;
+    assert_int_equal(budget_after(1280, 1000, UINT64_MAX),
+                     262144); /* 129,280 bytes in 100 ms; half is 131,072 */
+    assert_int_equal(budget_after(1320, 250, UINT64_MAX), 524288);
+    assert_int_equal(budget_after(20000, 1000, UINT64_MAX),
+                     700000);                               /* the most that one connection may have */
+    assert_int_equal(budget_after(20000, 1000, 0), 262144); /* memory is short: no growth */
 }
 
 static void urgent_data_is_just_data(void **state) /* SEQ-7; faults.md T16 */
@@ -612,6 +744,7 @@ int main(void)
         cmocka_unit_test(a_batch_of_32_segments_gets_one_ack),
         cmocka_unit_test(the_first_segments_are_acknowledged_at_once),
         cmocka_unit_test(later_ones_wait_at_most_40_ms_or_for_a_second_one),
+        cmocka_unit_test(after_a_silence_segments_are_acknowledged_at_once_again),
         cmocka_unit_test(data_carries_the_ack),
         cmocka_unit_test(a_super_segment_counts_as_its_segments),
         cmocka_unit_test(super_segments_mean_what_their_segments_mean),
@@ -627,9 +760,12 @@ int main(void)
         cmocka_unit_test(what_is_left_of_an_overlap_does_not_pin_a_slot),
         cmocka_unit_test(the_right_edge_never_moves_back),
         cmocka_unit_test(one_update_opens_a_closed_window),
+        cmocka_unit_test(a_slow_reader_makes_no_silly_window),
+        cmocka_unit_test(half_of_a_small_budget_opens_a_closed_window),
         cmocka_unit_test(a_zero_window_takes_acks_resets_and_a_fin),
         cmocka_unit_test(the_budget_grows_with_what_is_consumed),
         cmocka_unit_test(a_slow_path_does_not_grow_it),
+        cmocka_unit_test(half_a_budget_in_a_round_trip_doubles_it),
         cmocka_unit_test(urgent_data_is_just_data),
         cmocka_unit_test(an_old_timestamp_is_rejected_but_an_rst_is_not),
         cmocka_unit_test(timestamps_advance_and_echo_the_right_value),

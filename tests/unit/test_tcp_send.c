@@ -232,6 +232,67 @@ static void the_sender_does_not_dribble_into_a_small_window(void **state) /* SND
     lab_free(lab);
 }
 
+/* The client's window never was more than 1,000 bytes, so half of that is worth a packet, and less is not. */
+static void half_of_the_largest_window_is_worth_a_packet(void **state) /* SND-1 */
+{
+    struct lab_options o;
+    struct lab *lab;
+
+    (void)state;
+    lab_options_default(&o);
+    o.ws = -1;
+    lab = lab_new(&o);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .wnd = 1000 });
+    lab->now_us += 100;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 1000 });
+    lab_clear(lab);
+    lab_write(lab, 5000);
+    assert_int_equal(lab_payload_out(lab), 1000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 601, .wnd = 500 }); /* 100 more */
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1001, .wnd = 499 });
+    assert_int_equal(lab_payload_out(lab), 1000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1001, .wnd = 500 });
+    assert_int_equal(lab_payload_out(lab), 1500);
+    lab_free(lab);
+}
+
+static void only_the_last_segment_of_what_is_queued_is_pushed(void **state) /* SND-2 */
+{
+    struct lab *lab = lab_open(100, lab_no_tso);
+
+    (void)state;
+    lab_write(lab, 9 * MSS + 100);
+    assert_int_equal(lab->outs, 10);
+    for (size_t i = 0; i < 10; i++)
+        assert_int_equal(lab->out[i].flags & LAB_PSH, i == 9 ? LAB_PSH : 0);
+    lab_free(lab);
+}
+
+static void a_small_buffer(struct lab_options *o)
+{
+    o->config.snd_buffer_max = 128u << 10;
+}
+
+/* All of it is on its way, so that nothing but the limit holds the reader up. */
+static void reading_resumes_when_two_thirds_of_the_limit_are_left(void **state) /* DN-3 */
+{
+    struct lab *lab = lab_open(100, a_small_buffer);
+    uint32_t most = (128u << 10) / 3 * 2, all;
+
+    (void)state;
+    lab->conn->cwnd = 1u << 20; /* as after a long transfer */
+    lab_write(lab, 1000000);
+    all = (uint32_t)lab->put;
+    assert_in_range(all, 128u << 10, (128u << 10) + 65536);
+    assert_int_equal(lab_info(lab).unacked, all);
+    lab->to_put = lab->put;
+    lab_ack(lab, 1, 1 + all - most - 1);
+    assert_int_equal(lab->writables, 0);
+    lab_ack(lab, 1, 1 + all - most);
+    assert_int_equal(lab->writables, 1);
+    lab_free(lab);
+}
+
 static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /* DN-3 */
 {
     struct lab *lab = lab_open(100, NULL);
@@ -256,7 +317,7 @@ static void reading_stops_at_the_limit_and_resumes_at_two_thirds(void **state) /
 static void a_closed_window_is_probed_for_ever_while_it_answers(void **state) /* ZWP-1; faults.md T9 */
 {
     struct lab *lab = lab_open(100, NULL);
-    uint64_t cwnd;
+    uint64_t cwnd, at_us[30], pause_us = 0;
     unsigned probes = 0;
 
     (void)state;
@@ -267,14 +328,25 @@ static void a_closed_window_is_probed_for_ever_while_it_answers(void **state) /*
     for (int i = 0; i < 600; i++) {
         lab_run_us(lab, 1000000);
         if (lab->outs > 0) {
-            probes++;
-            assert_int_equal(lab_last(lab)->len, 0);
+            for (size_t k = 0; k < lab->outs; k++) {
+                assert_int_equal(lab->out[k].len, 0);
+                assert_in_range(probes, 0, ARRAY_LEN(at_us) - 1);
+                at_us[probes++] = lab->out[k].at_us;
+            }
             lab_clear(lab);
             lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
         }
     }
     assert_int_equal(lab->closes, 0);
-    assert_in_range(probes, 12, 25);
+    assert_in_range(probes, 15, 25);
+    for (unsigned i = 1; i < probes; i++) { /* twice as long each time, up to a minute */
+        uint64_t wanted_us = 2 * pause_us < 60000000 ? 2 * pause_us : 60000000;
+
+        if (i > 1)
+            assert_in_range(at_us[i] - at_us[i - 1], wanted_us - 3000, wanted_us + 3000);
+        pause_us = at_us[i] - at_us[i - 1];
+    }
+    assert_in_range(pause_us, 59998000, 60002000);
     assert_int_equal(lab_info(lab).cwnd_bytes, cwnd);
     lab_run_us(lab, 61000000); /* the update was lost; the next probe's answer opens it */
     assert_true(lab->outs > 0);
@@ -355,6 +427,25 @@ static void a_window_that_shrinks_stops_new_data_only(void **state) /* SND-3 */
     for (size_t i = 0; i < lab->outs; i++)
         assert_true(lab->out[i].seq + lab->out[i].len <= 1 + 10 * MSS);
     assert_int_equal(lab->closes, 0);
+    lab_free(lab);
+}
+
+/* After a timeout all ten segments count as lost; the window has room for three of them. */
+static void what_lies_beyond_a_shrunk_window_is_not_repeated(void **state) /* SND-3 */
+{
+    struct lab *lab = lab_open(10000, lab_no_tso);
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 33 }); /* 4,224 bytes */
+    while (lab_info(lab).backoff == 0)
+        lab_run_us(lab, 1000);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + MSS, .wnd = 22 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1 + 2 * MSS, .wnd = 11 });
+    assert_int_equal(lab_last(lab)->seq, 1 + 2 * MSS); /* the third */
+    for (size_t i = 0; i < lab->outs; i++)
+        assert_true(lab->out[i].seq <= 1 + 2 * MSS);
     lab_free(lab);
 }
 
@@ -439,12 +530,16 @@ int main(void)
         cmocka_unit_test(small_writes_are_packed_and_pushed),
         cmocka_unit_test(a_writer_that_found_no_memory_is_woken_without_any_packet),
         cmocka_unit_test(the_sender_does_not_dribble_into_a_small_window),
+        cmocka_unit_test(half_of_the_largest_window_is_worth_a_packet),
+        cmocka_unit_test(only_the_last_segment_of_what_is_queued_is_pushed),
+        cmocka_unit_test(reading_resumes_when_two_thirds_of_the_limit_are_left),
         cmocka_unit_test(reading_stops_at_the_limit_and_resumes_at_two_thirds),
         cmocka_unit_test(a_closed_window_is_probed_for_ever_while_it_answers),
         cmocka_unit_test(a_closed_window_without_answers_times_out),
         cmocka_unit_test(a_short_user_timeout_does_not_end_what_answers),
         cmocka_unit_test(a_sliver_of_a_window_is_used_after_a_while),
         cmocka_unit_test(a_window_that_shrinks_stops_new_data_only),
+        cmocka_unit_test(what_lies_beyond_a_shrunk_window_is_not_repeated),
         cmocka_unit_test(too_big_lowers_the_mtu_and_repeats_at_once),
         cmocka_unit_test(mtus_below_the_floor_are_not_believed),
         cmocka_unit_test(icmp_errors_never_end_an_open_connection),
