@@ -117,6 +117,7 @@ static int on_emit(void *arg, const struct iovec *iov, int iovcnt, const struct 
         abort();
     }
     o.packet_bytes = (uint32_t)len;
+    o.packet = packet;
     o.df = v.df;
     o.tos = v.tos;
     o.ttl = v.ttl;

@@ -44,7 +44,8 @@ struct lab_out {
     struct {
         uint32_t start, end; /* relative to the client's numbers */
     } sack[4];
-    const uint8_t *data; /* until lab_clear() */
+    const uint8_t *data;   /* until lab_clear() */
+    const uint8_t *packet; /* all of it; for the hook only */
 };
 
 struct lab_seg { /* what the client sends; zero is a bare segment without options */

@@ -58,6 +58,7 @@ struct sim_result {
     uint64_t down_sent, down_resent, down_dropped; /* payload bytes towards the client */
     uint64_t up_sent, up_dropped, up_twice;        /* from it; received twice by the stack */
     uint64_t packets_down, acks_down;
+    uint64_t digest; /* of every byte that the stack emitted, headers included */
     uint64_t corrupted, marked, cwr_down, too_big,
         acks_thinned; /* packets; cwr_down: of the stack with CWR */
 };

@@ -202,6 +202,8 @@ static void trace(const struct sim *s, const struct lab_out *o)
 static void count_sent(struct sim *s, const struct lab_out *o)
 {
     s->r.packets_down++;
+    s->r.digest =
+        hash_bytes(&(struct hash_key){ s->r.digest, s->r.packets_down }, o->packet, o->packet_bytes);
     s->r.acks_down += o->len == 0;
     s->r.down_sent += o->len;
     s->r.cwr_down += (o->flags & LAB_CWR) != 0 && !(o->flags & LAB_SYN);

@@ -77,6 +77,27 @@ static void pieces_in_any_order_make_the_datagram(void **state) /* icmp.md F1 */
     assert_int_equal(ip_lab_in_use(lab, "frag"), 0);
 }
 
+/* What the device vouches for is a piece; the checksum of the whole is another. */
+static void a_joined_datagram_is_summed_whatever_its_pieces_claim(void **state) /* tcp-stack.md VN-2 */
+{
+    struct ip_lab *lab = *state;
+
+    for (int v6 = 0; v6 < 2; v6++) {
+        for (int good = 0; good < 2; good++) {
+            datagram(v6, 3000);
+            whole.data[whole.len - 1] ^= !good;
+            for (size_t at = 0; at < 3008; at += 1504) {
+                pkt_fragment(&whole, at, 1504, at == 0, (uint32_t)(200 + good), &piece);
+                piece.meta.csum_valid = true;
+                ip_lab_feed(lab, &piece);
+            }
+            end_batch(lab);
+            assert_int_equal(lab->gots, v6 + good);
+            assert_int_equal(ip_lab_count(lab, "udp.checksum"), v6 + 1);
+        }
+    }
+}
+
 static void the_longest_datagrams_arrive(
     void **state) /* faults.md U4 and F8 on their way in: 65,507 bytes; IPv6 65,527 */
 {
@@ -606,6 +627,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, ip_lab_teardown)
     const struct CMUnitTest tests[] = {
         T(pieces_in_any_order_make_the_datagram),
+        T(a_joined_datagram_is_summed_whatever_its_pieces_claim),
         T(the_longest_datagrams_arrive),
         T(exact_duplicates_are_ignored),
         T(an_overlap_ends_the_datagram_and_its_later_pieces),

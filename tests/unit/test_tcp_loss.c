@@ -223,6 +223,32 @@ static void a_late_loop_reads_before_it_repeats(void **state) /* REC-3: what is 
     lab_free(lab);
 }
 
+/* Nothing comes back: whole segments may be too long for the way. */
+static void timeouts_of_whole_segments_try_1024_bytes_and_then_the_floor(void **state) /* MSS-3 */
+{
+    static const struct {
+        bool v6;
+        uint32_t mtu[4]; /* after so many timeouts */
+    } rows[] = { { false, { 1500, 1500, 1024, 552 } }, { true, { 1500, 1500, 1280, 1280 } } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab_options o;
+        struct lab *lab;
+
+        lab_options_default(&o);
+        o.v6 = rows[i].v6;
+        lab = lab_connected(&o);
+        lab_write(lab, 10 * 1428);
+        for (uint32_t n = 0; n < 4; n++) {
+            while (lab_info(lab).backoff < n)
+                lab_run_us(lab, 1000);
+            assert_int_equal(lab_info(lab).mss_bytes, rows[i].mtu[n] - (rows[i].v6 ? 72 : 52));
+        }
+        lab_free(lab);
+    }
+}
+
 /* The original and the probe may both have arrived: a DSACK says so, or, of a client without that, one more ACK. */
 static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* REC-3, RFC 8985 section 7.4 */
 {
@@ -581,6 +607,7 @@ int main(void)
         cmocka_unit_test(ecn_is_agreed_marked_echoed_and_obeyed),
         cmocka_unit_test(ecn_can_be_turned_off),
         cmocka_unit_test(a_late_loop_reads_before_it_repeats),
+        cmocka_unit_test(timeouts_of_whole_segments_try_1024_bytes_and_then_the_floor),
         cmocka_unit_test(a_needed_probe_is_a_loss_and_a_needless_one_is_not),
     };
 

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lab.h"
+#include "lab_script.h"
 #include "stack/tcp_impl.h"
 
 #define MSS 1448u
@@ -327,6 +327,36 @@ static void errors_are_soft_but_for_two_during_the_handshake(void **state) /* tc
     assert_int_equal(wrong, 0);
 }
 
+/* In every later state something of ours is in flight, or nothing, and no error ends or changes it. */
+static void errors_are_soft_in_every_later_state(void **state) /* tcp-stack.md ICM-2 */
+{
+    static const enum lab_where states[] = { LAB_ESTABLISHED, LAB_FIN_WAIT_1, LAB_FIN_WAIT_2,
+                                             LAB_CLOSING,     LAB_CLOSE_WAIT, LAB_LAST_ACK };
+
+    (void)state;
+    for (size_t w = 0; w < ARRAY_LEN(states); w++) {
+        struct lab *lab = lab_in(states[w]);
+        struct tcp_info before;
+
+        if (states[w] == LAB_ESTABLISHED || states[w] == LAB_CLOSE_WAIT)
+            lab_write(lab, 1000);
+        before = lab_info(lab);
+        for (int type = 0; type < 256; type++) {
+            for (int code = 0; code < 16; code++) {
+                if (type != 3 || code != 4) {
+                    lab_icmp(lab, 0, (uint8_t)type, (uint8_t)code, 0);
+                    lab_icmp(lab, 1, (uint8_t)type, (uint8_t)code, 0);
+                }
+            }
+        }
+        assert_int_equal(lab->closes, 0);
+        assert_string_equal(lab_info(lab).state, before.state);
+        assert_int_equal(lab_info(lab).unacked, before.unacked);
+        assert_int_equal(lab_info(lab).mss_bytes, before.mss_bytes);
+        lab_free(lab);
+    }
+}
+
 static void a_learned_mtu_is_forgotten_after_ten_minutes(void **state) /* tcp-stack.md ICM-3 */
 {
     struct lab *lab = open_lab(NULL);
@@ -456,6 +486,7 @@ int main(void)
         cmocka_unit_test(an_old_segment_does_not_change_the_window),
         cmocka_unit_test(windows_are_scaled_as_agreed),
         cmocka_unit_test(errors_are_soft_but_for_two_during_the_handshake),
+        cmocka_unit_test(errors_are_soft_in_every_later_state),
         cmocka_unit_test(a_learned_mtu_is_forgotten_after_ten_minutes),
         cmocka_unit_test(after_24_days_of_silence_no_timestamp_is_old),
         cmocka_unit_test(every_packet_of_a_connection_has_the_same_ip_header),

@@ -451,31 +451,41 @@ static void what_lies_beyond_a_shrunk_window_is_not_repeated(void **state) /* SN
 
 /* ---- path MTU ---------------------------------------------------------------------------------------- */
 
+static void v6(struct lab_options *o)
+{
+    o->v6 = true;
+}
+
 static void too_big_lowers_the_mtu_and_repeats_at_once(void **state) /* ICM-1, ICM-3, VN-7 */
 {
-    struct lab *lab = lab_open(10000, NULL);
-    uint32_t cwnd;
-
     (void)state;
-    lab_write(lab, 10 * MSS);
-    cwnd = lab_info(lab).cwnd_bytes;
-    lab_clear(lab);
-    lab_icmp(lab, 1 + 10 * MSS, 3, 4, 1400); /* beyond what was sent: ignored */
-    lab_icmp(lab, 0, 3, 4, 1400);
-    assert_int_equal(lab->outs, 0);
-    lab_icmp(lab, 1, 3, 4, 1400);
-    assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
-    assert_true(lab->outs > 0);
-    assert_int_equal(lab->out[0].seq, 1);
-    assert_int_equal(lab->out[0].gso_size, 1400 - 52);
-    assert_int_equal(lab_info(lab).cwnd_bytes, cwnd);
-    assert_int_equal(lab_info(lab).backoff, 0);
-    lab_clear(lab); /* a new connection of this client begins with it, and still offers 1,460 */
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 41000 });
-    assert_int_equal(lab_last(lab)->mss, 1460);
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .port = 41000 });
-    assert_int_equal(lab_info(lab).mss_bytes, 1400 - 52);
-    lab_free(lab);
+    for (int family = 0; family < 2; family++) {
+        struct lab *lab = lab_open(10000, family ? v6 : NULL);
+        uint8_t type = family ? 2 : 3, code = family ? 0 : 4;
+        uint32_t mss = lab_info(lab).mss_bytes, fits = 1400 - (family ? 72 : 52), cwnd;
+
+        lab_write(lab, 10 * mss);
+        cwnd = lab_info(lab).cwnd_bytes;
+        lab_clear(lab);
+        lab_icmp(lab, 1 + 10 * mss, type, code, 1400); /* beyond what was sent: ignored */
+        lab_icmp(lab, 0, type, code, 1400);
+        assert_int_equal(lab->outs, 0);
+        lab_icmp(lab, 1, type, code, 1400);
+        assert_int_equal(lab_info(lab).mss_bytes, fits);
+        assert_int_equal(lab_payload_out(lab), 10 * mss); /* all of it, at once */
+        assert_int_equal(lab->out[0].seq, 1);
+        for (size_t i = 0; i < lab->outs; i++)
+            assert_int_equal(lab->out[i].gso_size, lab->out[i].len > fits ? fits : 0);
+        assert_int_equal(lab_info(lab).cwnd_bytes, cwnd);
+        assert_int_equal(lab_info(lab).backoff, 0);
+        lab_clear(
+            lab); /* a new connection of this client begins with it, and still offers what the device has */
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 41000 });
+        assert_int_equal(lab_last(lab)->mss, family ? 1440 : 1460);
+        lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .port = 41000 });
+        assert_int_equal(lab_info(lab).mss_bytes, fits);
+        lab_free(lab);
+    }
 }
 
 static void mtus_below_the_floor_are_not_believed(void **state) /* ICM-3 */
