@@ -54,9 +54,11 @@ enum culvert_flags {
     CULVERT_DROP_PRIVILEGES = 8,
 };
 
-/* Zero is the default of each; all of it is copied by culvert_new(). */
+/* Zero is the default of each; all of it is copied by culvert_new(). How it grows: a later version adds members at the end and changes no
+ * other, and takes every size that it has had, the rest being zero. A library older than the program's header takes a larger one, as long
+ * as nothing is set in it that it does not know. */
 struct culvert_options {
-    size_t size; /* of this struct, as the program was built with it */
+    size_t size; /* of this struct, as the program was built with it: at most 4,096 */
     /* The configuration: exactly one of these three. */
     const char *config_file; /* path of a YAML file (docs/config.md); a reload reads it again */
     const char *config_text; /* the same as text; relative paths in it are those of the working directory */
@@ -115,7 +117,8 @@ CULVERT_PUBLIC int culvert_reload(struct culvert *c, const char *text, uint32_t 
                                   size_t why_len);
 
 struct culvert_status {
-    size_t size; /* set by the caller, as in culvert_options; what the library does not know stays 0 */
+    size_t
+        size; /* set by the caller; grows as culvert_options does, and what the library does not know becomes 0 */
     uint64_t uptime_ms;
     uint32_t workers, mtu;
     uint64_t tcp_flows, udp_flows, half_open;              /* now */

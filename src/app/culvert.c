@@ -104,6 +104,8 @@ static int adapt(struct culvert *c, char *why, size_t why_len)
         now->tun.more_fds_count = 0;
     }
     if ((c->opt.flags & CULVERT_TUN_ELSEWHERE) != 0) {
+        if (now->route.auto_route)
+            log_warning("tun.auto-route is not obeyed: the TUN is elsewhere (CULVERT_TUN_ELSEWHERE)");
         now->route = (struct config_route){ .mark = now->route.mark };
     }
     if (now->user != NULL && (c->opt.flags & CULVERT_DROP_PRIVILEGES) == 0)
@@ -117,8 +119,12 @@ static const char *fault_of(const struct culvert_options *o)
 {
     int sources = (o->config_file != NULL) + (o->config_text != NULL) + (o->proxy_url != NULL);
 
-    if (o->size != sizeof(*o))
-        return "culvert_options.size is not that of this library's culvert.h";
+    if (o->size < sizeof(*o) || o->size > CULVERT_SIZE_MAX)
+        return "culvert_options.size is not that of a culvert.h that this library knows";
+    for (const uint8_t *more = (const uint8_t *)(o + 1); more < (const uint8_t *)o + o->size; more++)
+        if (*more != 0)
+            return "culvert_options has something set that this library does not know: it is older than the "
+                   "culvert.h that the program was built with";
     if (sources != 1)
         return "exactly one of config_file, config_text and proxy_url is needed";
     if (o->tun_fd_count > TUN_QUEUES_MAX || (o->tun_fd_count > 0 && o->tun_fds == NULL))

@@ -229,10 +229,14 @@ static void on_status_call(struct culvert_call *call)
 int culvert_status(struct culvert *c, struct culvert_status *out)
 {
     struct status_call call = { .status = out };
+    int r;
 
-    if (out->size != sizeof(*out))
+    if (out->size < sizeof(*out) || out->size > CULVERT_SIZE_MAX)
         return -EINVAL;
-    return call_main(c, &call.call, on_status_call);
+    r = call_main(c, &call.call, on_status_call);
+    if (r == 0)
+        memset(out + 1, 0, out->size - sizeof(*out));
+    return r;
 }
 
 int culvert_counter(struct culvert *c, const char *name, uint64_t *out)

@@ -39,6 +39,8 @@ struct culvert_call { /* another thread's question to the main thread; its memor
     bool done;
 };
 
+#define CULVERT_SIZE_MAX 4096 /* of the structs that grow: more is a mistake */
+
 struct culvert {
     struct culvert_options opt; /* strings are ours; no descriptors; config_text may be a later one [main] */
     struct culvert_hooks hooks;

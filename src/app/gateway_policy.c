@@ -115,10 +115,13 @@ static void on_drain(struct loop_timer *t)
 
 int gateway_set_policy(struct gateway *g, struct forward_policy *p, struct dns_plan *plan)
 {
-    int r = workers_set_policy(g->workers, g->worker_count, p, plan);
+    struct workers_news *news = workers_news_new(g->worker_count, p, plan);
 
-    if (r != 0)
-        return r;
+    if (!news)
+        return -ENOMEM;
+    if (plan) /* nothing can fail any more; and before the first worker hands one out */
+        gateway_names_use_fakes(g, plan);
+    workers_set_policy(g->workers, news);
     forward_policy_unref(g->policy);
     g->policy = p;
     return 0;
@@ -132,10 +135,8 @@ int gateway_reload(struct gateway *g, const struct config *now, uint32_t drain_m
 
     if (r != 0)
         return r;
-    if ((r = gateway_names_plan(now, policy, &plan)) == 0) {
-        gateway_names_use_fakes(g, plan);
+    if ((r = gateway_names_plan(now, policy, &plan)) == 0)
         r = gateway_set_policy(g, policy, plan);
-    }
     if (r != 0) {
         forward_policy_unref(policy);
         dns_plan_unref(plan);

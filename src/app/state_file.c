@@ -109,6 +109,6 @@ void state_file_folders(const char *path)
             continue;
         memcpy(folder, path, i);
         folder[i] = '\0';
-        (void)mkdir(folder, 0755);
+        (void)mkdir(folder, 0700); /* what is kept is nobody else's to read, as in state_file_write() */
     }
 }

@@ -81,12 +81,13 @@ void worker_fetch(struct worker *w, struct worker_fetch *f);
 
 /** worker_pick() - the group's member from now on (a `select`); @group: borrowed, @member: its name, copied */
 void worker_pick(struct worker *w, struct upstream *group, const char *member);
-/** workers_set_policy() - all of them decide new flows by @p and answer new questions by @dns; each takes references of its own
- * @dns: NULL: nothing but a list of the rules has changed
- * Return: 0; -ENOMEM: none of them has been told. */
-int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p,
-                       struct dns_plan *dns);
-/** workers_drain() - end the flows whose way out is not in the policy any more. Return: as above */
+struct workers_news;
+/** workers_news_new() - what it takes to tell @count workers of a policy, so that telling them cannot fail
+ * @p, @dns: references are taken; @dns NULL: nothing but a list of the rules has changed. Return: NULL: no memory */
+struct workers_news *workers_news_new(uint32_t count, struct forward_policy *p, struct dns_plan *dns);
+/** workers_set_policy() - all of them decide new flows by it and answer new questions by it; @news is theirs now */
+void workers_set_policy(struct worker *const *all, struct workers_news *news);
+/** workers_drain() - end the flows whose way out is not in the policy any more. Return: 0; -ENOMEM: none has been told */
 int workers_drain(struct worker *const *all, uint32_t count);
 
 /* A worker's part of a snapshot. Filled in its thread, owned by whoever asked; worker_report_free() frees it. */

@@ -83,18 +83,19 @@ void worker_set_socket_rules(struct worker *w, struct up_socket_rules *rules)
 
 /* ---- orders to all: one allocation, so that either all of them are told or none ------------------------------------------ */
 
-struct common {
+struct workers_news {
+    uint32_t count;
     _Atomic uint32_t left; /* that have not done it yet; the last one frees it */
     struct forward_policy *policy;
     struct dns_plan *dns;
     struct part {
         struct loop_msg msg;
-        struct common *common;
+        struct workers_news *common;
         struct worker *worker;
     } part[];
 };
 
-static void common_done(struct common *c)
+static void common_done(struct workers_news *c)
 {
     if (atomic_fetch_sub(&c->left, 1) != 1)
         return;
@@ -103,21 +104,27 @@ static void common_done(struct common *c)
     free(c);
 }
 
-static int post_to_all(struct worker *const *all, uint32_t count, void (*fn)(struct loop_msg *m),
-                       struct forward_policy *p, struct dns_plan *dns)
+struct workers_news *workers_news_new(uint32_t count, struct forward_policy *p, struct dns_plan *dns)
 {
-    struct common *c = calloc(1, sizeof(*c) + count * sizeof(c->part[0]));
+    struct workers_news *c = calloc(1, sizeof(*c) + count * sizeof(c->part[0]));
 
     if (!c)
-        return -ENOMEM;
+        return NULL;
+    c->count = count;
     atomic_init(&c->left, count);
     c->policy = p ? forward_policy_ref(p) : NULL;
     c->dns = dns ? dns_plan_ref(dns) : NULL;
+    return c;
+}
+
+static void post_to_all(struct worker *const *all, struct workers_news *c, void (*fn)(struct loop_msg *m))
+{
+    uint32_t count = c->count; /* the last worker may have freed it before this ends */
+
     for (uint32_t i = 0; i < count; i++) {
         c->part[i] = (struct part){ { NULL, fn }, c, all[i] };
         loop_post(all[i]->loop, &c->part[i].msg);
     }
-    return 0;
 }
 
 static void do_policy(struct loop_msg *m)
@@ -136,10 +143,19 @@ static void do_policy(struct loop_msg *m)
     common_done(p->common);
 }
 
-int workers_set_policy(struct worker *const *all, uint32_t count, struct forward_policy *p,
-                       struct dns_plan *dns)
+void workers_set_policy(struct worker *const *all, struct workers_news *news)
 {
-    return post_to_all(all, count, do_policy, p, dns);
+    post_to_all(all, news, do_policy);
+}
+
+static int tell_all(struct worker *const *all, uint32_t count, void (*fn)(struct loop_msg *m))
+{
+    struct workers_news *c = workers_news_new(count, NULL, NULL);
+
+    if (!c)
+        return -ENOMEM;
+    post_to_all(all, c, fn);
+    return 0;
 }
 
 static void on_probed(void *arg, int err)
@@ -163,7 +179,7 @@ static void do_probe(struct loop_msg *m)
 
 void workers_probe(struct worker *const *all, uint32_t count)
 {
-    (void)post_to_all(all, count, do_probe, NULL, NULL);
+    (void)tell_all(all, count, do_probe);
 }
 
 static void do_drain(struct loop_msg *m)
@@ -177,7 +193,7 @@ static void do_drain(struct loop_msg *m)
 
 int workers_drain(struct worker *const *all, uint32_t count)
 {
-    return post_to_all(all, count, do_drain, NULL, NULL);
+    return tell_all(all, count, do_drain);
 }
 
 /* ---- reports ------------------------------------------------------------------------------------------------------- */

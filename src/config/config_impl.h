@@ -232,6 +232,7 @@ void cfg_read_section(struct cfg_read *r, const struct cfg_section *s, const str
 const struct cfg_node *cfg_map_get(const struct cfg_node *map, const char *key);
 /* Says that a value of another kind was expected. Returns false, for use as `return cfg_wrong_kind(...)`. */
 bool cfg_wrong_kind(struct cfg_read *r, const struct cfg_node *v, const char *expects);
+extern const char cfg_expects_map[]; /* what is expected of a section; known by its address */
 bool cfg_need_text(struct cfg_read *r, const struct cfg_node *v,
                    const char *expects); /* a scalar, not null */
 
@@ -262,7 +263,7 @@ extern const struct cfg_type cfg_provider_map, cfg_provider_payload, cfg_text_no
     cfg_geo_path; /* provider.c */
 extern const struct cfg_type cfg_dns_mode, cfg_dns_enable, cfg_dns_ca, cfg_dns_range, cfg_dns_hijack,
     cfg_tun_hijack, cfg_dns_filter, cfg_dns_rebind, cfg_dns_types, cfg_dns_servers, cfg_dns_proxy_servers,
-    cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports;                                            /* dns.c */
+    cfg_dns_default_servers, cfg_dns_policy, cfg_dns_hosts, cfg_sniff_ports;                   /* dns.c */
 extern const struct cfg_type cfg_group_members, cfg_group_url, cfg_group_strategy, cfg_dialer; /* group.c */
 extern const struct cfg_type cfg_rate_list, cfg_rate_source, cfg_rate_proxy;                   /* rates.c */
 /* Not built yet: named in the reference, never read (value.c). */

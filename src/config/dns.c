@@ -16,7 +16,7 @@
 #define ENTRIES_MAX        65536
 
 struct cfg_dns { /* scratch: where things stand */
-    struct cfg_nodes nameservers, proxy_servers, hijack, tun_hijack, filter, rebind;
+    struct cfg_nodes nameservers, proxy_servers, default_servers, hijack, tun_hijack, filter, rebind;
     const struct cfg_node *policy, *hosts, *mode;
     const struct cfg_node *fake[2];   /* the ranges; NULL: defaults */
     struct cfg_tls tls;               /* of TLS and HTTPS name servers: its authorities */
@@ -67,6 +67,7 @@ static void gather(struct cfg_read *r, struct cfg_nodes *to, const struct cfg_no
 
 GATHER(read_nameserver, nameservers)
 GATHER(read_proxy_server, proxy_servers)
+GATHER(read_default_server, default_servers)
 GATHER(read_hijack, hijack)
 GATHER(read_tun_hijack, tun_hijack)
 GATHER(read_filter, filter)
@@ -437,18 +438,42 @@ static void take_proxy_server(struct cfg_read *r, const struct cfg_node *v,
         others[s->proxy_nameservers.n++] = *server;
 }
 
+static void take_proxy_servers(struct cfg_read *r, struct cfg_dns *d, const char *key,
+                               const struct cfg_nodes *nodes, struct dns_nameserver *others)
+{
+    for (size_t i = 0; i < nodes->count; i++) {
+        size_t before = cfg_enter_key(r, key);
+        struct dns_nameserver server;
+
+        cfg_enter_index(r, i);
+        if (take_nameserver(r, d, nodes->list[i], &server))
+            take_proxy_server(r, nodes->list[i], &server, others);
+        cfg_leave(r, before);
+    }
+}
+
+static bool stands_before(const struct cfg_node *a, const struct cfg_node *b)
+{
+    return a->line < b->line || (a->line == b->line && a->column < b->column);
+}
+
+/* By two names, the second is mihomo's: in the file's order, and a mistake is told by the one that it stands under. */
 static void finish_proxy_servers(struct cfg_read *r, struct cfg_dns *d)
 {
     struct dns_nameserver *others = cfg_keep(r, DNS_NAMESERVERS_MAX * sizeof(*others));
 
-    for (size_t i = 0; i < d->proxy_servers.count && others != NULL; i++) {
-        size_t before = cfg_enter_key(r, "dns.proxy-server-nameserver");
-        struct dns_nameserver server;
+    struct {
+        const char *key;
+        const struct cfg_nodes *nodes;
+    } lists[] = { { "dns.proxy-server-nameserver", &d->proxy_servers },
+                  { "dns.default-nameserver", &d->default_servers } };
+    bool other_first = d->default_servers.count > 0 && d->proxy_servers.count > 0 &&
+                       stands_before(d->default_servers.list[0], d->proxy_servers.list[0]);
 
-        cfg_enter_index(r, i);
-        if (take_nameserver(r, d, d->proxy_servers.list[i], &server))
-            take_proxy_server(r, d->proxy_servers.list[i], &server, others);
-        cfg_leave(r, before);
+    for (size_t i = 0; i < ARRAY_LEN(lists) && others != NULL; i++) {
+        size_t k = other_first ? ARRAY_LEN(lists) - 1 - i : i;
+
+        take_proxy_servers(r, d, lists[k].key, lists[k].nodes, others);
     }
     r->config->dns.proxy_nameservers.list = others;
 }
@@ -584,6 +609,8 @@ CFG_LIST_TYPE(cfg_dns_servers, "list of servers", "a name server such as tls://1
               read_nameserver);
 CFG_LIST_TYPE(cfg_dns_proxy_servers, "list of servers", "a name server such as tls://192.0.2.53",
               read_proxy_server);
+CFG_LIST_TYPE(cfg_dns_default_servers, "list of servers", "a name server such as tls://192.0.2.53",
+              read_default_server);
 CFG_MAP_TYPE(cfg_dns_policy, "map of servers by pattern", "a map of name servers by pattern", read_policy);
 CFG_MAP_TYPE(cfg_dns_hosts, "map of addresses by pattern", "a map of addresses by name", read_hosts);
 CFG_LIST_TYPE(cfg_sniff_ports, "list of ports", "a port such as 443, 8000-8999, or none", read_ports);

@@ -110,7 +110,7 @@ static const struct cfg_key dns_keys[] = {
       .help = "queries a second that one client address may ask" },
     ALIAS("enhanced-mode", "mode"),
     { .name = "default-nameserver",
-      .type = &cfg_dns_proxy_servers,
+      .type = &cfg_dns_default_servers,
       .shown = "none",
       .help = "mihomo: more entries of `proxy-server-nameserver`" },
     { .name = "enable", .type = &cfg_dns_enable, .help = "mihomo: `false` is `mode: off`" },

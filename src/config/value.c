@@ -484,7 +484,7 @@ static void read_ignored(struct cfg_read *r, const struct cfg_key *k, const stru
 }
 
 const struct cfg_type cfg_section_type = {
-    .name = "map", .expects = "a map (key: value)", .kind = CFG_MAP, .read = read_section
+    .name = "map", .expects = cfg_expects_map, .kind = CFG_MAP, .read = read_section
 };
 CFG_SCALAR_TYPE(cfg_bool, "`true`, `false`", "true or false", read_bool);
 CFG_SCALAR_TYPE(cfg_uint, "number", "a number", read_uint);

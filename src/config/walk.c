@@ -133,9 +133,11 @@ static const char *word_with_colon(const char *text)
     return colon != NULL && key > 0 && text + key == colon && colon[1] != '/' ? colon : NULL;
 }
 
+const char cfg_expects_map[] = "a map (key: value)";
+
 bool cfg_wrong_kind(struct cfg_read *r, const struct cfg_node *v, const char *expects)
 {
-    if (cfg_is_null(v) && strcmp(expects, "a map (key: value)") == 0)
+    if (cfg_is_null(v) && expects == cfg_expects_map)
         cfg_error(r, v, "has no value; %s would work, each key on a line of its own that is indented",
                   expects);
     else if (cfg_is_null(v))
@@ -392,7 +394,7 @@ void cfg_read_section(struct cfg_read *r, const struct cfg_section *s, const str
     struct seen seen = { { NULL } };
 
     if (v != NULL && v->kind != CFG_MAP) {
-        cfg_wrong_kind(r, v, "a map (key: value)");
+        cfg_wrong_kind(r, v, cfg_expects_map);
         v = NULL;
     }
     for (uint32_t i = 0; v != NULL && i < v->count; i++)

@@ -28,6 +28,7 @@ struct side { /* one gateway, and what it said */
     char config[768];
     struct culvert *gateway;
     atomic_uint lines, ends;
+    atomic_uint elsewhere; /* lines that say why a key is not obeyed */
     int ended_with;
     int call_from_log; /* what culvert_wait() said in there */
 };
@@ -40,6 +41,8 @@ static void on_log(void *arg, enum culvert_level level, const char *line)
     if (s->gateway != NULL)
         s->call_from_log = culvert_wait(s->gateway, 0, NULL, 0);
     atomic_fetch_add(&s->lines, 1);
+    if (strstr(line, "auto-route is not obeyed: the TUN is elsewhere") != NULL)
+        atomic_fetch_add(&s->elsewhere, 1);
 }
 
 static void on_end(void *arg, int err, const char *why)
@@ -219,6 +222,74 @@ static void a_queue_that_is_handed_over_stays_the_programs(void **state)
         assert_true(fcntl(tun, F_GETFD) >= 0);
     }
     close(tun);
+}
+
+static void a_route_that_is_asked_for_in_vain_is_said(void **state)
+{
+    int tun = rig_tun("mine", "198.18.0.1");
+
+    (void)state;
+    assert_true(tun >= 0);
+    for (int wanted = 0; wanted < 2; wanted++) {
+        struct side s = { 0 };
+        struct culvert_options opt = options(&s);
+        char why[WHY];
+
+        opt.config_text = wanted ? "tun: {auto-route: true}\nrules: ['MATCH,DIRECT']\n"
+                                 : "tun: {auto-route: false}\nrules: ['MATCH,DIRECT']\n";
+        opt.tun_fds = &tun;
+        opt.tun_fd_count = 1;
+        opt.flags = CULVERT_TUN_ELSEWHERE;
+        assert_int_equal(culvert_new(&opt, &s.gateway, why, sizeof(why)), 0);
+        assert_int_equal(s.elsewhere, wanted);
+        culvert_free(s.gateway);
+    }
+    close(tun);
+}
+
+/* A program that was built with a later header, in which the structs have grown. */
+static void larger_structs_are_taken_as_long_as_nothing_unknown_is_set(void **state)
+{
+    struct later {
+        union {
+            struct culvert_options options;
+            struct culvert_status status;
+        };
+        uint64_t more[2];
+    } later = { .options = { .config_text = "rules: ['MATCH,DIRECT']\n" } };
+    struct culvert *gateway = NULL;
+    size_t sizes[] = { 0, sizeof(struct culvert_options) - 1, 1 << 20 };
+    char why[WHY];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        later.options.size = sizes[i];
+        assert_int_equal(culvert_new(&later.options, &gateway, why, sizeof(why)), -EINVAL);
+        assert_non_null(strstr(why, "culvert_options.size"));
+    }
+    later.options.size = sizeof(later);
+    assert_int_equal(culvert_new(&later.options, &gateway, why, sizeof(why)), 0);
+    culvert_free(gateway);
+    later.more[1] = 1;
+    assert_int_equal(culvert_new(&later.options, &gateway, why, sizeof(why)), -EINVAL);
+    assert_non_null(strstr(why, "something set that this library does not know"));
+}
+
+static void a_larger_status_is_filled_as_far_as_it_is_known(void **state)
+{
+    struct {
+        struct culvert_status status;
+        uint64_t more;
+    } later = { .status.size = sizeof(later), .more = 7 };
+    struct side s = { 0 };
+
+    (void)state;
+    start(&s, 0);
+    assert_int_equal(culvert_status(s.gateway, &later.status), 0);
+    assert_int_equal(later.status.workers, 2);
+    assert_int_equal(later.status.size, sizeof(later));
+    assert_int_equal(later.more, 0);
+    stop(&s);
 }
 
 static void a_reload_decides_new_flows_and_a_wrong_one_changes_nothing(void **state)
@@ -474,6 +545,9 @@ int main(void)
         cmocka_unit_test(two_gateways_at_once_relay_each_its_own_traffic),
         cmocka_unit_test(one_after_another_leaves_no_thread_and_no_descriptor),
         cmocka_unit_test(a_queue_that_is_handed_over_stays_the_programs),
+        cmocka_unit_test(a_route_that_is_asked_for_in_vain_is_said),
+        cmocka_unit_test(larger_structs_are_taken_as_long_as_nothing_unknown_is_set),
+        cmocka_unit_test(a_larger_status_is_filled_as_far_as_it_is_known),
         cmocka_unit_test(a_reload_decides_new_flows_and_a_wrong_one_changes_nothing),
         cmocka_unit_test(a_mistake_is_a_sentence_in_the_callers_buffer),
         cmocka_unit_test(what_cannot_be_had_fails_the_start_and_leaves_nothing),

@@ -195,7 +195,7 @@ const struct key_row key_rows[] = {
     { "dns.default-nameserver",
       "dns: {default-nameserver: 192.0.2.1, proxy-server-nameserver: 'tls://a.b'}\n",
       "dns: {default-nameserver: [192.0.2.1, 192.0.2.2], proxy-server-nameserver: [192.0.2.3, 192.0.2.4]}\n",
-      "1:88: dns.proxy-server-nameserver[3]: more than 3 plain addresses; remove some" },
+      "1:88: dns.proxy-server-nameserver[1]: more than 3 plain addresses; remove some" },
     { "dns.block-types", "dns: {block-types: [HTTPS, TYPE64, AAAA]}\n", "dns: {block-types: WEB}\n",
       "1:20: dns.block-types: \"WEB\" is no type of DNS records; HTTPS, AAAA or TYPE65 would work" },
     { "dns.rebind-allow", "dns: {rebind-allow: '+.lab.example'}\n", "dns: {rebind-allow: 'a b'}\n",

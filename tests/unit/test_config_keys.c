@@ -231,6 +231,9 @@ static void a_misspelt_key_earns_a_suggestion(void **state) /* faults.md C1 */
           "t.yaml:1:7: tun: unknown key \"auto_route\"; did you mean \"auto-route\"?" },
         { "proxys: []\n", "t.yaml:1:1: unknown key \"proxys\"; did you mean \"proxies\"?" },
         { "Rules: []\n", "t.yaml:1:1: unknown key \"Rules\"; did you mean \"rules\"?" },
+        { "socks5://bob:pw@192.0.2.1:1080: up\n" MATCH,
+          "t.yaml:1:1: unknown key \"socks5://***@192.0.2.1:1080\"; docs/config.md lists the keys that would "
+          "work" },
         { "mtu: 1500\n", "t.yaml:1:1: unknown key \"mtu\"; there is \"tun.mtu\"" },
         { "outbounds: []\n" MATCH,
           "t.yaml:1:1: the key \"outbounds\" of sing-box is not supported; proxies and proxy-groups "
