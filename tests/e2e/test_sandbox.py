@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 
 from harness import check, check_equal, client, fronts, servers, test, within
@@ -158,6 +159,55 @@ def _(t):
     lab = t.lab()
     gw = lab.gateway(runtime={"workers": 1, "sandbox": "require"}, rules=["MATCH,REJECT"])
     check_equal(field(gw.pid, "Seccomp"), "2", "seccomp mode")
+
+
+def exec_argv(t, config, *command):
+    return [gateways.program(t), "exec", "-c", config, "--dns", at.TARGET[0], "--", *command]
+
+
+def exec_config(t, server, sandbox):
+    return t.write("exec.yaml", gateways.config_text({"runtime": {"workers": 1, "sandbox": sandbox}, "proxies": [server.proxy("up")],
+                                                      "rules": ["MATCH,up"]}), 0o600)
+
+
+@test("exec with sandbox: require runs no command where a part is missing, and says which", rows=["X10"],
+      cases={x: x for x in PARTS}, limit=60)
+def _(t, part):
+    lab = t.lab()
+    config = exec_config(t, servers.microsocks(lab), "require")
+    argv = ["/usr/bin/python3", FORBID, part, *exec_argv(t, config, "echo", "it ran")]
+    r = lab.gw.result(argv, timeout=t.slow(15))
+    check_equal(r.returncode, 1, "exit status: " + r.stderr)
+    check("runtime.sandbox: require: " + PARTS[part] in r.stderr, r.stderr)
+    check("it ran" not in r.stdout, "the command ran")
+
+
+@test("exec does what runtime.sandbox says: require and true confine the gateway, false leaves it as it is", rows=["X9", "X10"],
+      cases={"require": ("require", "2"), "true": (True, "2"), "false": (False, "0")}, limit=60)
+def _(t, sandbox, mode):
+    lab = t.lab()
+    lab.services()
+    config = exec_config(t, servers.microsocks(lab), sandbox)
+    p = Process(t, lab.gw, exec_argv(t, config, "sh", "-c", "echo up; read go; exec curl -sS -o /dev/null -w '%%{size_download}' '%s'"
+                                     % servers.Services.url(at.TARGET[0], "bytes/1000")), "exec", env=gateways.sanitizer_env(),
+                stdin=subprocess.PIPE)
+    p.wait_line("^up$", t.slow(10))
+    check_equal(field(p.pid, "Seccomp"), mode, "seccomp mode of the gateway")
+    p.process.stdin.write(b"go\n")
+    p.process.stdin.flush()
+    p.wait_line("^1000", t.slow(10))
+    check_equal(p.wait(t.slow(10)), 0, "exit status")
+
+
+@test("serve does what runtime.sandbox says: false leaves it as it is", rows=["X9"], cases={"true": (True, "2"), "false": (False, "0")})
+def _(t, sandbox, mode):
+    lab = t.lab()
+    sections = {"runtime": {"workers": 1, "sandbox": sandbox}, "serve": {"socks5": {"listen": "%s:1082" % at.PROXY[0]}}}
+    config = t.write("serve.yaml", gateways.config_text(sections), 0o600)
+    p = Process(t, lab.srv, [gateways.program(t), "serve", "-c", config], "serve", env=gateways.sanitizer_env())
+    p.wait_line("^ready:", t.slow(10))
+    modes = {field(int(task), "Seccomp") for task in os.listdir("/proc/%d/task" % p.pid)}
+    check_equal(modes, {mode}, "seccomp modes of its threads")
 
 
 # ---- files of the configuration ----
