@@ -2,7 +2,8 @@
  *
  * Over TCP (RFC 7766): messages follow each other, answers leave in the order in which they are ready. At most PENDING_MAX
  * questions of a connection are open and OUT_MAX bytes of answers wait; more are not read until then, so TCP holds the
- * client back. One client has room for half of a worker's connections. An answer that the connection's window does not take waits in memory of its own: up to 64 KiB, off any bulk path. */
+ * client back. One client has room for half of a worker's connections. An answer that the connection's window does not take
+ * waits in memory of its own: up to 64 KiB, off any bulk path. */
 #include <stdlib.h>
 
 #include "forward_impl.h"

@@ -400,9 +400,10 @@ void forward_memory(const struct forward *f, struct memory_use *add)
 
 bool forward_trim(struct forward *f)
 {
-    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,   &f->held,
-                                 &f->sources,   &f->queries,  &f->pending,   &f->sessions, &f->echoes,
-                                 &f->probes,    &f->looks,    &f->waits,     &f->meters,   &f->paces };
+    struct slab *const all[] = { &f->tcp_flows, &f->openings, &f->udp_flows, &f->assocs,
+                                 &f->held,      &f->sources,  &f->queries,   &f->pending,
+                                 &f->sessions,  &f->echoes,   &f->probes,    &f->looks,
+                                 &f->waits,     &f->meters,   &f->paces,     &f->owners };
     bool more = rates_trim(f);
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

@@ -90,6 +90,25 @@ static void a_flow_asks_for_what_its_own_rules_want_after_a_reload(void **state)
     teardown(&t);
 }
 
+static void memory_of_questions_goes_back_when_they_are_over(void **state)
+{
+    static const char *const list[] = { "PROCESS-NAME,curl" };
+    struct flow_key key = { .proto = IP_PROTO_TCP };
+    struct owner *owner = NULL;
+    struct table t;
+
+    (void)state;
+    setup(&t, list, ARRAY_LEN(list));
+    assert_true(owner_ask(t.f->ways, &owner, &key, NULL, RULE_NEEDS_PROCESS, &t));
+    owner->waiting = false;
+    owner_leave(owner);
+    assert_true(slab_resident_bytes(&t.f->owners) > 0);
+    assert_true(forward_trim(t.f));
+    assert_false(forward_trim(t.f));
+    assert_int_equal(slab_resident_bytes(&t.f->owners), 0);
+    teardown(&t);
+}
+
 static void on_name(struct name_ask *a)
 {
     (void)a;
@@ -145,6 +164,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flow_asks_for_what_its_own_rules_want_after_a_reload),
+        cmocka_unit_test(memory_of_questions_goes_back_when_they_are_over),
         cmocka_unit_test(a_verdict_leaves_the_addresses_that_it_holds_for),
         cmocka_unit_test(a_name_without_an_address_leaves_none),
     };
