@@ -143,12 +143,19 @@ static void remove_interval(struct ooo_set *o, uint32_t i)
     memmove(&o->iv[i], &o->iv[i + 1], (o->count - i) * sizeof(o->iv[0]));
 }
 
-static void remember(struct ooo_set *o, uint32_t seq)
+/* [start, end) has just been touched at @seq: it is the newest, and what was noted inside it before would only take the place of
+ * another one. */
+static void remember(struct ooo_set *o, uint32_t seq, uint32_t start, uint32_t end)
 {
-    memmove(&o->recent[1], &o->recent[0], sizeof(o->recent) - sizeof(o->recent[0]));
-    o->recent[0] = seq;
-    if (o->recents < ARRAY_LEN(o->recent))
-        o->recents++;
+    uint32_t kept[ARRAY_LEN(o->recent)] = { seq };
+    uint8_t n = 1;
+
+    for (uint8_t i = 0; i < o->recents && n < ARRAY_LEN(kept); i++) {
+        if (seq_lt(o->recent[i], start) || !seq_lt(o->recent[i], end))
+            kept[n++] = o->recent[i];
+    }
+    memcpy(o->recent, kept, sizeof(kept));
+    o->recents = n;
 }
 
 /* Copies into the shared chunk; the interval's last piece grows when it ends where the chunk is free. */
@@ -271,8 +278,11 @@ void tcp_ooo_add(struct tcp_conn *c, uint32_t seq, const uint8_t *data, uint32_t
         if (at != until)
             break;
     }
-    if (at != seq)
-        remember(o, seq);
+    if (at != seq) {
+        assert(i < o->count && seq_le(o->iv[i].start, seq) &&
+               seq_lt(seq, o->iv[i].end)); /* the walk ended in it */
+        remember(o, seq, o->iv[i].start, o->iv[i].end);
+    }
     if (stored > 0)
         COUNT(c->s, tcp_ooo);
     else if (at != seq)
@@ -293,6 +303,7 @@ bool tcp_ooo_fin(struct tcp_conn *c, uint32_t fin_seq)
         return false;
     o->has_fin = true;
     o->fin_seq = fin_seq;
+    remember(o, fin_seq, fin_seq, fin_seq + 1);
     return true;
 }
 
@@ -319,30 +330,64 @@ bool tcp_ooo_join(struct tcp_conn *c)
         remove_interval(o, 0);
         c->flags |= CONN_ACK_NOW | CONN_EV_READABLE;
     }
+    if (seq_lt(o->fin_seq, c->rcv_nxt))
+        o->has_fin = false; /* the client went on behind its FIN: one of the two was not its own */
     fin = o->has_fin && o->fin_seq == c->rcv_nxt;
     if (o->count == 0 && (fin || !o->has_fin))
         set_free(c);
     return fin;
 }
 
-/* ACK-3: the interval of the newest segment first, then those of the ones before. */
+/* The island around @seq, with the FIN that ends it; one alone is an island, too. Return: false: it is no longer there. */
+static bool island_at(const struct ooo_set *o, uint32_t seq, struct tcp_sack *out)
+{
+    uint64_t steps = 0;
+    uint32_t at = find_interval(o, seq + 1, &steps);
+
+    if (o->has_fin && seq == o->fin_seq) {
+        at = find_interval(o, seq, &steps); /* it may end there */
+        *out = (struct tcp_sack){ seq, seq + 1 };
+        if (at < o->count && o->iv[at].end == seq)
+            out->start = o->iv[at].start;
+        return true;
+    }
+    if (at >= o->count || seq_lt(seq, o->iv[at].start))
+        return false;
+    *out = (struct tcp_sack){ o->iv[at].start, o->iv[at].end + (o->has_fin && o->iv[at].end == o->fin_seq) };
+    return true;
+}
+
+/* Return: how many there are now, with @b if it was not among those from @first on. */
+static int add_block(struct tcp_sack out[4], int first, int n, struct tcp_sack b)
+{
+    for (int k = first; k < n; k++) {
+        if (out[k].start == b.start)
+            return n;
+    }
+    out[n] = b;
+    return n + 1;
+}
+
+/* ACK-3: the island of the newest segment first, then those of the ones before, then as many others as there is room for
+ * (RFC 2018 section 4). */
 int tcp_recv_sacks(const struct tcp_conn *c, struct tcp_sack out[4], int max)
 {
     const struct ooo_set *o = c->ooo;
-    uint64_t steps = 0;
+    struct tcp_sack b;
     int n = 0, first;
 
     if (c->flags & CONN_DSACK)
         out[n++] = (struct tcp_sack){ c->dsack_start, c->dsack_start + c->dsack_len };
     first = n;
-    for (uint32_t i = 0; o != NULL && i < o->recents && n < max; i++) {
-        uint32_t at = find_interval(o, o->recent[i] + 1, &steps);
-        bool known = at >= o->count || seq_lt(o->recent[i], o->iv[at].start);
-
-        for (int k = first; k < n && !known; k++)
-            known = out[k].start == o->iv[at].start;
-        if (!known)
-            out[n++] = (struct tcp_sack){ o->iv[at].start, o->iv[at].end };
+    if (o == NULL)
+        return n;
+    for (uint32_t i = 0; i < o->recents && n < max; i++) {
+        if (island_at(o, o->recent[i], &b))
+            n = add_block(out, first, n, b);
+    }
+    for (uint32_t i = o->count; i > 0 && n < max; i--) {
+        if (island_at(o, o->iv[i - 1].start, &b))
+            n = add_block(out, first, n, b);
     }
     return n;
 }

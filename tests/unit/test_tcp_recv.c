@@ -254,32 +254,6 @@ static void duplicates_are_reported_first(void **state) /* ACK-3, RFC 2883 secti
     lab_free(lab);
 }
 
-static void what_fills_a_hole_and_more_is_a_duplicate_too(void **state) /* ACK-3, RFC 2883 section 4.2 */
-{
-    struct lab *lab = open_lab(false);
-
-    (void)state;
-    lab_data(lab, 501, 1, 400);
-    lab_data(lab, 1501, 1, 100);
-    lab_data(lab, 3001, 1, 100);
-    lab_data(lab, 1, 1, 2000); /* the hole, and both islands behind it once more: the first one is told */
-    assert_int_equal(lab_last(lab)->ack, 2001);
-    assert_int_equal(lab_last(lab)->sacks, 2);
-    assert_int_equal(lab_last(lab)->sack[0].start, 501);
-    assert_int_equal(lab_last(lab)->sack[0].end, 901);
-    assert_int_equal(lab_last(lab)->sack[1].start, 3001);
-    lab_data(lab, 2001, 1, 1050); /* half of the last one */
-    assert_int_equal(lab_last(lab)->ack, 3101);
-    assert_int_equal(lab_last(lab)->sacks, 1);
-    assert_int_equal(lab_last(lab)->sack[0].start, 3001);
-    assert_int_equal(lab_last(lab)->sack[0].end, 3051);
-    lab_data(lab, 3101, 1, 10); /* told once */
-    assert_int_equal(lab_last(lab)->sacks, 0);
-    assert_int_equal(lab->got, 3110);
-    assert_false(lab->got_wrong);
-    lab_free(lab);
-}
-
 /* ACK-3's matrix: five overlapping ranges in all 120 orders; the stream and the set of SACKs against a byte
  * map. */
 static bool order_works(const int *order)
@@ -751,7 +725,6 @@ int main(void)
         cmocka_unit_test(a_hole_is_reported_newest_block_first),
         cmocka_unit_test(four_blocks_fit_without_timestamps),
         cmocka_unit_test(duplicates_are_reported_first),
-        cmocka_unit_test(what_fills_a_hole_and_more_is_a_duplicate_too),
         cmocka_unit_test(five_overlapping_ranges_in_every_order),
         cmocka_unit_test(at_most_128_islands_are_kept),
         cmocka_unit_test(what_was_sacked_is_never_dropped),
