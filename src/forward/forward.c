@@ -263,7 +263,7 @@ static int slabs_init(struct forward *f)
         (r = slab_init(&f->udp_flows, sizeof(struct udp_flow), o->max_udp)) != 0 ||
         (r = slab_init(&f->assocs, sizeof(struct udp_assoc), o->max_udp * 2)) != 0 ||
         (r = slab_init(&f->held, sizeof(struct held) + HELD_BYTES, 4096)) != 0 ||
-        (r = slab_init(&f->sources, sizeof(struct source), flows)) != 0 ||
+        (r = slab_init(&f->sources, sizeof(struct source), flows + 1)) != 0 || /* one asks at the limit */
         (r = slab_init(&f->meters, sizeof(struct meter), flows)) != 0 ||
         (r = slab_init(&f->paces, sizeof(struct pace), o->max_tcp)) != 0 ||
         (r = dns_queries_init(&f->queries)) != 0 ||

@@ -16,6 +16,7 @@
 
 #define DRAIN_POLL_US 20000
 #define DRAIN_MAX_MS  5000
+#define EVICT_IDLE_MS 10000 /* who was silent for less is no candidate */
 
 static const char client_gave_up[] = "client gave up while the upstream was being opened";
 
@@ -236,22 +237,40 @@ static void on_timer(struct wheel_timer *timer, uint64_t now_us)
 
 /* ---- the stack's events ---------------------------------------------------------------------------------------------------- */
 
-/* At the limit the idlest of a few flows drawn at random makes room: nearly the oldest, without keeping a list in order. */
-static bool evict_idle_flow(struct forward *f)
+static bool carried_nothing(const struct tcp_flow *t)
 {
-    struct tcp_flow *oldest = NULL;
+    struct tcp_info info;
+
+    tcp_conn_info(t->conn, &info);
+    return info.bytes_up + info.bytes_down == 0;
+}
+
+/* Who opened and never said a word before all others, then the idlest (faults.md T12). */
+static bool goes_before(const struct tcp_flow *a, const struct tcp_flow *b)
+{
+    bool silent = carried_nothing(a);
+
+    if (silent != carried_nothing(b))
+        return silent;
+    return (int32_t)(a->active_ms - b->active_ms) < 0;
+}
+
+/* At the limit one of a few flows drawn at random makes room, if it is idle: nearly the oldest, without keeping a list in order. */
+static void evict_idle_flow(struct forward *f)
+{
+    struct tcp_flow *first = NULL;
 
     for (int i = 0; i < 32 && f->tcp_flows.touched > 0; i++) {
         struct tcp_flow *t = slab_at(&f->tcp_flows, prng_below(&f->prng, f->tcp_flows.touched));
 
-        if (t->state == TCP_FLOW_OPEN && (!oldest || (int32_t)(t->active_ms - oldest->active_ms) < 0))
-            oldest = t;
+        if (t->state == TCP_FLOW_OPEN && forward_now_ms(f) - t->active_ms >= EVICT_IDLE_MS &&
+            (!first || goes_before(t, first)))
+            first = t;
     }
-    if (!oldest || forward_now_ms(f) - oldest->active_ms < 10000)
-        return false;
+    if (!first)
+        return;
     FCOUNT(f, tcp_idle);
-    tcp_abort(oldest->conn);
-    return true;
+    tcp_abort(first->conn);
 }
 
 static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const struct flow_key *key)
@@ -259,16 +278,17 @@ static struct tcp_flow *flow_new(struct forward *f, struct tcp_request *r, const
     struct source *source;
     struct tcp_flow *t;
 
+    source = source_enter(f, &key->client);
+    if (!source) /* first, so that nobody makes room for who has had his part */
+        return NULL;
     if (share_near(f, &f->tcp_part, f->tcp_flows.in_use)) {
         /* Its place is free at the end of this batch: the client's next SYN finds it. */
         if (f->tcp_part.scarce)
             evict_idle_flow(f);
         FCOUNT(f, limit_tcp);
+        source_leave(f, source);
         return NULL;
     }
-    source = source_enter(f, &key->client);
-    if (!source)
-        return NULL;
     t = slab_get(&f->tcp_flows);
     if (!t) { /* more than one worker can have at all */
         FCOUNT(f, limit_tcp);

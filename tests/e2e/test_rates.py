@@ -1,4 +1,5 @@
 """`rate-limits`: as fast as the limit says, nothing lost of a stream, and nobody else slowed down (issue F, budget)."""
+import select
 import socket
 import threading
 import time
@@ -171,6 +172,46 @@ def _(t, which):
     t.note("%d flows at once with a limit of %d, %d asked for" % (most, MOST, len(sockets)))
     check(most >= MOST * 0.95, "only %d flows of %d" % (most, MOST))
     gw.check_alive()
+
+
+def talkers(t, lab, n, source, say):
+    """n connections of one client, one after the other; with @say each has had an answer."""
+    opened = [t.own(client.tcp(lab.cli, at.TARGET[0], 80, 10, source), "close") for _ in range(n)]
+    for s in opened if say else ():
+        s.sendall(b"word")
+        check_equal(client.receive(s, 4), b"word")
+    return opened
+
+
+def ended(sockets):
+    poll = select.poll()
+    for s in sockets:
+        poll.register(s, select.POLLHUP | select.POLLERR)
+    return len(poll.poll(0))
+
+
+@test("clients that open and never send: each meets its own limit, then the silent ones make room", rows=["T12"], limit=120, long=True)
+def _(t):
+    lab = t.lab()
+    gw = lab.gateway(proxies=[servers.Holder(lab)], workers=1, limits={"tcp": 400, "per-source": 300}, log={"level": "warning"})
+    said = talkers(t, lab, 100, at.CLI[0], True)        # the oldest of all
+    silent = talkers(t, lab, 300, at.CLI2[0], False)
+    start = time.monotonic()
+    within(20, lambda: time.monotonic() - start > 11, "idle for longer than ten seconds", every=0.5)
+    dropped = gw.counter("flow.limit_source")
+    for _ in range(20):
+        s = t.own(lab.cli.socket(socket.AF_INET, socket.SOCK_STREAM), "close")
+        s.bind((at.CLI2[0], 0))
+        s.setblocking(False)
+        s.connect_ex((at.TARGET[0], 80))
+    within(10, lambda: gw.counter("flow.limit_source") >= dropped + 20, "the limit of one client")
+    check_equal((ended(said), ended(silent)), (0, 0), "flows that ended for a client that has had its part")
+    more = client.open_many(lab.cli, (at.TARGET[0], 80), 50, at_once=50, timeout=70)
+    t.note("%d silent ones made room for 50, %d others" % (ended(silent), ended(said)))
+    check(ended(silent) >= 50 and ended(said) == 0, "%d silent ones ended and %d that had said something" % (ended(silent), ended(said)))
+    check(gw.flows() <= 400, "%d flows" % gw.flows())
+    for s in more:
+        s.close()
 
 
 def more_flows(t, lab, kind):

@@ -407,6 +407,56 @@ static void echoes_of_one_window_reduce_once(void **state) /* tcp-stack.md ECN-1
     lab_free(lab);
 }
 
+/* ---- storms ---------------------------------------------------------------------------------------------- */
+
+/* 100,000 in a second of each kind: what was never sent, what was acknowledged long ago, the same again. */
+static void a_storm_of_acks_gets_ten_answers_and_no_rate(void **state) /* faults.md T6 */
+{
+    static const struct {
+        uint32_t ack;
+        unsigned most; /* answers; an ACK is never answered by an ACK but for what was never sent (SEQ-6) */
+    } rows[] = { { 1 + 50 * MSS, 10 }, { 1 + MSS, 0 }, { 1 + 2 * MSS, 0 } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab *lab = lab_open(RTT_US, NULL);
+        uint32_t cwnd;
+
+        lab_write(lab, 10 * MSS);
+        lab->now_us += RTT_US;
+        lab_ack(lab, 1, 1 + 2 * MSS);
+        cwnd = lab_info(lab).cwnd_bytes;
+        lab_clear(lab);
+        for (int k = 0; k < 100000; k++) {
+            lab_ack(lab, 1, rows[i].ack);
+            lab->now_us += 1; /* no timer of its own fires meanwhile: 100 ms in all */
+        }
+        assert_true(lab->outs <= rows[i].most);
+        assert_int_equal(lab_payload_out(lab), 0);
+        assert_int_equal(lab_info(lab).cwnd_bytes, cwnd);
+        assert_int_equal(lab_info(lab).unacked, 8 * MSS);
+        lab_free(lab);
+    }
+}
+
+static void acks_of_single_bytes_gain_nothing(void **state) /* faults.md T6; RFC 3465 */
+{
+    struct lab *whole = lab_open(RTT_US, NULL), *split = lab_open(RTT_US, NULL);
+
+    (void)state;
+    lab_write(whole, 10 * MSS);
+    lab_write(split, 10 * MSS);
+    whole->now_us += RTT_US;
+    split->now_us += RTT_US;
+    lab_ack(whole, 1, 1 + 10 * MSS);
+    for (uint32_t i = 1; i <= 10 * MSS; i++)
+        lab_ack(split, 1, 1 + i);
+    assert_int_equal(lab_info(split).unacked, 0);
+    assert_true(lab_info(split).cwnd_bytes <= lab_info(whole).cwnd_bytes);
+    lab_free(whole);
+    lab_free(split);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
 static void the_ladder_has_its_steps_at_60_80_and_95_percent(void **state) /* tcp-stack.md LIM-1 */
@@ -427,6 +477,53 @@ static void the_ladder_has_its_steps_at_60_80_and_95_percent(void **state) /* tc
     }
     lab->stack->block_bytes = own;
     lab_free(lab);
+}
+
+/* Of two that stand still equally long the larger is reset, and that is enough: down to 90 %. */
+static void the_largest_goes_first_and_only_as_many_as_needed(void **state) /* tcp-stack.md LIM-1 */
+{
+    struct lab *lab = lab_stalled();
+    struct tcp_conn *small = lab->conn;
+    size_t cap = lab->opt.config.buffer_cap_bytes, pretended;
+
+    (void)state;
+    lab_data(lab, 1, 1, 3000);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_SYN, .port = 7 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = 7, .seq = 1, .ack = 1 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .port = 7, .seq = 1, .ack = 1, .len = 60000 });
+    pretended = cap / 100 * 96 - lab->stack->block_bytes;
+    lab->stack->block_bytes += pretended;
+    lab->now_us += 1500000;
+    lab_clear(lab);
+    lab_batch(lab);
+    assert_int_equal(lab_count(lab, "RST,ACK"), 1);
+    assert_int_equal(lab->out[0].port, 7);
+    assert_string_equal(tcp_state_name((enum tcps)small->state), "ESTABLISHED");
+    lab->stack->block_bytes -= pretended;
+    lab_free(lab);
+}
+
+static void budgets_grow_only_while_memory_is_ample(void **state) /* tcp-stack.md LIM-1, WND-4 */
+{
+    (void)state;
+    for (int pressed = 0; pressed < 2; pressed++) {
+        struct lab *lab = lab_open(RTT_US, NULL);
+        uint32_t before = lab->conn->rcv_budget, at = 1;
+        size_t more = pressed ? lab->opt.config.buffer_cap_bytes / 100 * 65 : 0;
+
+        lab->stack->block_bytes += more;
+        for (int i = 0; i < 20; i++) {
+            for (int k = 0; k < 5; k++, at += 50000)
+                lab_data(lab, at, 1, 50000);
+            lab->now_us += RTT_US;
+        }
+        if (pressed)
+            assert_int_equal(lab->conn->rcv_budget, before);
+        else
+            assert_true(lab->conn->rcv_budget > before);
+        lab->stack->block_bytes -= more;
+        lab_free(lab);
+    }
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------- */
@@ -540,6 +637,10 @@ int main(void)
         cmocka_unit_test(the_restart_after_idle_comes_after_one_rto),
         cmocka_unit_test(only_new_data_is_marked_and_a_mark_is_echoed_until_cwr),
         cmocka_unit_test(echoes_of_one_window_reduce_once),
+        cmocka_unit_test(a_storm_of_acks_gets_ten_answers_and_no_rate),
+        cmocka_unit_test(acks_of_single_bytes_gain_nothing),
+        cmocka_unit_test(the_largest_goes_first_and_only_as_many_as_needed),
+        cmocka_unit_test(budgets_grow_only_while_memory_is_ample),
         cmocka_unit_test(the_ladder_has_its_steps_at_60_80_and_95_percent),
         cmocka_unit_test(a_reset_does_not_end_time_wait),
         cmocka_unit_test(a_syn_must_be_newer_than_time_wait),
