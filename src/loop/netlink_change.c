@@ -96,8 +96,8 @@ bool netlink_change_is_ours(const void *request, size_t len, uint8_t proto, int 
 {
     const struct nlmsghdr *nlh = request;
 
-    if (len < sizeof(*nlh) || len > NETLINK_CHANGE_MAX || nlh->nlmsg_len != len)
-        return false;
+    if (len < sizeof(*nlh) || len > NETLINK_CHANGE_MAX || nlh->nlmsg_len != len || MNL_ALIGN(len) != len)
+        return false; /* libmnl reads up to the next multiple of four */
     switch (nlh->nlmsg_type) {
     case RTM_NEWROUTE:
     case RTM_DELROUTE:
