@@ -294,7 +294,8 @@ void lab_feed(struct lab *lab, const struct lab_seg *s)
     l4[12] |= s->ae;
     l4[13] = s->flags;
     put_be16(l4 + 14, s->zero_wnd ? 0 : s->wnd != 0 ? (uint16_t)s->wnd : 65535);
-    put_be32(l4 + 16, 0);
+    put_be16(l4 + 16, 0);
+    put_be16(l4 + 18, s->urgent);
     assert(header + s->len < sizeof(l4) - 100);
     for (uint32_t i = 0; i < s->len; i++)
         l4[header + i] = s->data != NULL ? ((const uint8_t *)s->data)[i] : lab_pattern(s->seq - 1 + i);

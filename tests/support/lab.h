@@ -71,6 +71,7 @@ struct lab_seg { /* what the client sends; zero is a bare segment without option
     bool bad_checksum, drop_offset; /* drop_offset: data offset of 4 words */
     bool long_offset;               /* of 15 words, whatever the length */
     bool ae;                        /* the flag of RFC 9768 above CWR */
+    uint16_t urgent;                /* pointer */
 };
 
 struct lab_options {

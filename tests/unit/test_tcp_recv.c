@@ -663,8 +663,12 @@ static void urgent_data_is_just_data(void **state) /* SEQ-7; faults.md T16 */
     struct lab *lab = open_lab(false);
 
     (void)state;
-    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_URG, .seq = 1, .ack = 1, .len = 1000 });
-    assert_int_equal(lab->got, 1000);
+    lab_send(lab,
+             &(struct lab_seg){ .flags = LAB_ACK | LAB_URG, .seq = 1, .ack = 1, .len = 1000, .urgent = 7 });
+    lab_send(lab, &(struct lab_seg){
+                      .flags = LAB_ACK | LAB_URG, .seq = 1001, .ack = 1, .len = 1000, .urgent = 65535 });
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 2001, .ack = 1, .len = 1000, .urgent = 1 });
+    assert_int_equal(lab->got, 3000);
     assert_false(lab->got_wrong);
     lab_free(lab);
 }
