@@ -147,6 +147,17 @@ static void a_change_that_is_not_whole_is_refused(void **state)
             (void)is_ours(&bad);
         }
     }
+    for (uint32_t more = 1; more < 4;
+         more++) { /* an attribute that looks whole to libmnl, and lies beyond the end */
+        struct caught longer = c;
+        uint32_t len = (uint32_t)(c.len + more);
+
+        memcpy(longer.bytes, &len, sizeof(len));
+        memcpy(longer.bytes + c.len, c.bytes + 28, 4); /* the first attribute's head */
+        memcpy(longer.bytes + c.len, &(uint16_t){ 4 }, 2);
+        longer.len = len;
+        assert_false(is_ours(&longer));
+    }
     netlink_close(nl);
 }
 
