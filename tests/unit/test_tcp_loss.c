@@ -278,6 +278,7 @@ static void a_needed_probe_is_a_loss_and_a_needless_one_is_not(void **state) /* 
         lab_write(lab, MSS);
         lab->now_us += 20000;
         lab_ack(lab, 1, 1 + 11 * MSS);
+        assert_int_equal(stack_counters(lab->stack)->tcp_spurious, way == DSACK); /* OBS-1 */
         if (way == NEEDED)
             assert_true(lab_info(lab).cwnd_bytes < cwnd);
         else

@@ -112,6 +112,33 @@ static void a_path_that_swallows_large_packets_in_silence_is_found(void **state)
     assert_true(r.took_us < 10000000);
 }
 
+/* Either side's packets, with SACK and without. */
+static void a_third_of_all_packets_may_be_lost(void **state) /* faults.md E10 */
+{
+    static const double losses[] = { 0.1, 0.3 };
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 16; seed++) {
+        struct sim_options o;
+        struct sim_result r;
+
+        sim_options_default(&o);
+        o.seed = seed;
+        o.lab.sack = seed % 4 < 2;
+        o.link.loss = losses[seed % 2];
+        o.link.duplicate = 0.1;
+        o.link.reorder = 0.1;
+        o.link.reorder_us = 20000;
+        o.link.delay_us = 5000;
+        o.up_bytes = o.down_bytes = 200000;
+        o.deadline_us = 1800ull * 1000000;
+        r = sim_run(&o);
+        if (!r.done || r.reset || r.wrong || r.down_dropped == 0 || r.up_dropped == 0)
+            fail_msg("seed %llu: %s after %.1f s", (unsigned long long)seed,
+                     r.why != NULL ? r.why : "no loss", (double)r.took_us / 1e6);
+    }
+}
+
 /* Wi-Fi at its worst: for a while every packet is up to 300 ms late, and then nothing passes for 5 s. */
 static void jitter_and_then_darkness_are_survived(void **state) /* faults.md E12 */
 {
@@ -231,6 +258,7 @@ int main(void)
         cmocka_unit_test(a_narrow_queue_is_filled_but_not_flooded),
         cmocka_unit_test(a_blackout_is_survived),
         cmocka_unit_test(a_path_that_swallows_large_packets_in_silence_is_found),
+        cmocka_unit_test(a_third_of_all_packets_may_be_lost),
         cmocka_unit_test(jitter_and_then_darkness_are_survived),
         cmocka_unit_test(pools_may_fail_at_any_time),
         cmocka_unit_test(a_fin_without_memory_leaves_later),
