@@ -53,8 +53,7 @@ enum echo_result {
     EV_POSTED, /* on its way to the shard that owns the token */
 };
 enum { ECHO_TEMPORARY = 1, ECHO_BROADCAST = 2, ECHO_MULTICAST = 4, ECHO_REASSEMBLED = 8, ECHO_IS_REPLY = 16 };
-/* (generation, shard, slot), 32, 16 and 16 bits; 0 is none. Not given twice within 2^32 detaches of a
- * slot. */
+/* (generation, shard, slot), 32, 16 and 16 bits; 0 is none. Not given twice within 2^32 detaches of a slot. */
 typedef uint64_t echo_token;
 
 struct echo_req { /* valid only inside the callback; every pointer dies with it */
@@ -83,11 +82,9 @@ int stack_set_echo_handler(struct stack *s, enum ip_family family, uint32_t kind
                            void *arg);
 
 /* The synchronous verbs: one of them takes effect, once, whatever the verdict says (icmp.md W3, W4). */
-/** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md
- * 2.4) */
+/** echo_reply() - the stack's built-in reply, now: addresses swapped, id, seq and payload kept (icmp.md 2.4) */
 enum echo_result echo_reply(struct echo_req *r);
-/** echo_reject() - an ICMP error that quotes the request, now (icmp.md 3.3); REJECT_SILENT: nothing, and
- * counted so */
+/** echo_reject() - an ICMP error that quotes the request, now (icmp.md 3.3); REJECT_SILENT: nothing, counted so */
 enum echo_result echo_reject(struct echo_req *r, enum stack_reject why);
 /* 3/4 with @mtu_bytes, v6 2/0: the link to the target takes no longer packet (icmp.md U8) */
 enum echo_result echo_reject_too_big(struct echo_req *r, uint32_t mtu_bytes);
@@ -139,8 +136,7 @@ struct echo_outcome {
  * room.
  * Return: EV_STALE: unknown, expired or spent, or its destination is no longer ours (icmp.md A6). */
 enum echo_result echo_complete(struct stack *s, echo_token token, const struct echo_outcome *o);
-/** echo_post() - the same from [any] thread: always by events.echo_post; @s: any shard of the group, still
- * there */
+/** echo_post() - the same from [any] thread: always by events.echo_post; @s: any shard of the group, alive */
 enum echo_result echo_post(const struct stack *s, echo_token token, const struct echo_outcome *o);
 
 /* Which echo an outcome belongs to when there is no token: as the client sent it. */
@@ -160,8 +156,7 @@ size_t echo_outcome_pack(const struct echo_outcome *o, void *out, size_t cap);
 bool echo_outcome_unpack(const void *data, size_t len, struct echo_outcome *out);
 
 /* The same in gVisor's shape: a handler that says whether it handled the message, and a Reply() that may be
- * called again. Both kinds of echo message, both families; the memory is the caller's and outlives the
- * stack. */
+ * called again. Both kinds of echo message, both families; the memory is the caller's and outlives the stack. */
 struct forwarder_request {
     struct echo_req *req; /* what it is; NULL after the callback */
     const struct forwarder *owner;
@@ -181,16 +176,14 @@ bool forwarder_reply(struct forwarder_request *r);
 
 /* ---- the interface (icmp.md 3.5, 6.3) ------------------------------------------------------------------ */
 
-/* All of these return -EBUSY inside an echo handler and -EAFNOSUPPORT for a family that the stack was built
- * without. */
+/* All of these return -EBUSY inside an echo handler and -EAFNOSUPPORT for a family that the stack was built without. */
 enum {
     ADDRESS_PRIVACY = 1
 }; /* of limited life (RFC 8981): we speak as another one if we can; answered like any other */
 /** stack_add_address() - an address is ours from the next packet on; config.max_addresses of them
  * @onlink_len: of its prefix, in the 16-byte form, for broadcast addresses and the choice of a source; 0: the
  *              address alone
- * Return: 0; -EEXIST; -EINVAL: not a unicast address; -ENOBUFS. The first of a family is the gateway
- * address. */
+ * Return: 0; -EEXIST; -EINVAL: not a unicast address; -ENOBUFS. The first of a family is the gateway address. */
 int stack_add_address(struct stack *s, const struct ip_addr *a, uint8_t onlink_len, uint32_t flags);
 int stack_remove_address(struct stack *s,
                          const struct ip_addr *a); /* 0 or -ENOENT; tokens for it become stale */
@@ -211,8 +204,7 @@ void stack_set_icmp_limits(struct stack *s, uint32_t errors_per_second, uint32_t
 void stack_set_echo_limits(struct stack *s, bool limited, uint32_t replies_per_second,
                            uint32_t replies_burst);
 
-/** stack_observe() - show @fn every unfragmented datagram that arrives, before its addresses and checksum are
- * judged
+/** stack_observe() - show @fn every unfragmented datagram that arrives, before its addresses and checksum are judged
  * [inside stack_input()]; borrowed, changes nothing. Return: 0 or -ENOBUFS (8 observers). */
 typedef void stack_observer(void *arg, const uint8_t *packet, size_t len);
 int stack_observe(struct stack *s, stack_observer *fn, void *arg);
@@ -247,8 +239,7 @@ struct icmp_request {
     const void *payload;
     size_t payload_len;
 };
-/** icmp_endpoint_open() - wait for echo replies with this id; echo requests never reach it (icmp.md section
- * 1)
+/** icmp_endpoint_open() - wait for echo replies with this id; echo requests never reach it (icmp.md section 1)
  * Return: 0; -EADDRINUSE; -EADDRNOTAVAIL: local is not assigned, and spoofing is off; -EAFNOSUPPORT; -ENOBUFS
  * (256). */
 int icmp_endpoint_open(struct stack *s, const struct icmp_bind *b, icmp_reply_fn *fn, void *user,
