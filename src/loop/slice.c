@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Round trips beside a large flow were as short as with 0.1 ms, the least that the kernel grants, and that one cost CPU. */
+/* Round trips beside a large flow were as short as with 0.1 ms, the least that is granted, whose CPU was less sure. */
 #define SLICE_NS 400000u
 
 /* sched_setattr(2), as it was from the beginning; the C library of Debian 12 has no name for it. */
