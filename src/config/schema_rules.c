@@ -78,16 +78,18 @@ static const struct cfg_key rule_keys[] = {
 
 const struct cfg_section cfg_rule_section = {
     .where = "rules[]",
-    .help = "One rule as a map: all keys must fit, and of a key's values one. Without such keys it takes "
-            "everything. "
-            "The classic string is `TYPE,VALUE,TARGET[,no-resolve]`: MATCH, DOMAIN, DOMAIN-SUFFIX, "
-            "DOMAIN-KEYWORD, "
-            "DOMAIN-WILDCARD, DOMAIN-REGEX, IP-CIDR, IP-CIDR6, SRC-IP-CIDR, GEOIP, IP-ASN, DST-PORT, "
-            "SRC-PORT, NETWORK, "
-            "PROCESS-NAME, PROCESS-PATH, UID, IN-NAME, RULE-SET, and AND, OR and NOT as in "
-            "`AND,((NETWORK,udp),(DST-PORT,443)),REJECT`. A rule about addresses looks up the address of a "
-            "target that is "
-            "known by name, unless it says `no-resolve`.",
+    .help =
+        "One rule as a map: all keys must fit, and of a key's values one. Without such keys it takes "
+        "everything. "
+        "The classic string is `TYPE,VALUE,TARGET[,no-resolve]`: MATCH, DOMAIN, DOMAIN-SUFFIX, "
+        "DOMAIN-KEYWORD, "
+        "DOMAIN-WILDCARD, DOMAIN-REGEX, IP-CIDR, IP-CIDR6, SRC-IP-CIDR, GEOIP, IP-ASN, DST-PORT, "
+        "SRC-PORT, NETWORK, "
+        "PROCESS-NAME, PROCESS-PATH, UID, IN-NAME, RULE-SET, and AND, OR and NOT as in "
+        "`AND,((NETWORK,udp),(DST-PORT,443)),REJECT`. A rule about addresses looks up the address of a "
+        "target that is "
+        "known by name, unless it says `no-resolve`; DIRECT then dials only those of its addresses that go "
+        "to the same target.",
     .keys = rule_keys,
 };
 
