@@ -93,6 +93,30 @@ static void reordering_within_the_window_repeats_nothing(void **state) /* REC-2 
     lab_free(lab);
 }
 
+/* Without it five reports would be enough (a_hole_is_filled_once_and_at_once). */
+static void a_path_that_was_seen_to_reorder_gets_its_time(void **state) /* REC-2, RFC 8985 section 6.2 */
+{
+    struct lab *lab = lab_open(20000, NULL);
+    uint32_t una = 1 + 10 * MSS;
+
+    (void)state;
+    lab_write(lab, 10 * MSS);
+    lab->now_us += 20000;
+    lab_sack(lab, 1, 1 + MSS, 1 + 3 * MSS);
+    lab_ack(lab, 1, 1 + 3 * MSS); /* the first was only late */
+    lab_ack(lab, 1, una);
+    lab_write(lab, 10 * MSS);
+    lab_clear(lab);
+    lab->now_us += 20000;
+    lab_sack(lab, una, una + MSS, una + 6 * MSS);
+    lab_run_us(lab, 3000);
+    assert_int_equal(lab->outs, 0);
+    lab_run_us(lab, 4000);
+    assert_int_equal(lab->outs, 1);
+    assert_int_equal(lab_last(lab)->seq, una);
+    lab_free(lab);
+}
+
 static void after_the_reordering_window_it_is_lost(void **state) /* REC-2 */
 {
     struct lab *lab = lab_open(20000, NULL);
@@ -494,6 +518,31 @@ static void a_slow_path_gets_small_bursts_a_fast_one_large_packets(void **state)
     lab_free(lab);
 }
 
+static void a_packet_is_a_millisecond_of_the_rate(
+    void **state) /* tcp-stack.md CC-4: twice that in slow start, two segments at least */
+{
+    static const struct {
+        uint32_t srtt_us;
+        bool slow_start;
+        uint32_t segments;
+    } rows[] = { { 5000, true, 16 }, { 5000, false, 8 }, { 1000000, true, 2 }, { 100, true, 40 } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct lab *lab = lab_open(5000, NULL);
+        uint32_t longest = 0;
+
+        lab->conn->cwnd = 40 * MSS;
+        lab->conn->ssthresh = rows[i].slow_start ? UINT32_MAX : 40 * MSS;
+        lab->conn->srtt_us = rows[i].srtt_us;
+        lab_write(lab, 40 * MSS);
+        for (size_t k = 0; k < lab->outs; k++)
+            longest = max_u32(longest, lab->out[k].len);
+        assert_int_equal(longest, rows[i].segments * MSS);
+        lab_free(lab);
+    }
+}
+
 static void an_idle_connection_starts_anew(void **state) /* CC-3, RFC 5681 section 4.1 */
 {
     struct lab *lab = lab_open(10000, NULL);
@@ -588,6 +637,7 @@ int main(void)
         cmocka_unit_test(a_hole_is_filled_once_and_at_once),
         cmocka_unit_test(a_long_hole_is_filled_by_few_packets),
         cmocka_unit_test(reordering_within_the_window_repeats_nothing),
+        cmocka_unit_test(a_path_that_was_seen_to_reorder_gets_its_time),
         cmocka_unit_test(after_the_reordering_window_it_is_lost),
         cmocka_unit_test(an_old_delivery_does_not_delay_what_is_lost_now),
         cmocka_unit_test(a_lost_tail_is_repaired_within_three_round_trips),
@@ -603,6 +653,7 @@ int main(void)
         cmocka_unit_test(a_window_that_only_feeds_a_queue_stops_growing),
         cmocka_unit_test(cwnd_reaches_the_send_buffer_quickly_on_one_hop),
         cmocka_unit_test(a_slow_path_gets_small_bursts_a_fast_one_large_packets),
+        cmocka_unit_test(a_packet_is_a_millisecond_of_the_rate),
         cmocka_unit_test(an_idle_connection_starts_anew),
         cmocka_unit_test(one_reduction_for_one_window),
         cmocka_unit_test(ecn_is_agreed_marked_echoed_and_obeyed),
