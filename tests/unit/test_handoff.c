@@ -374,6 +374,7 @@ static void walks_have_a_budget(void **state) /* tcp-stack.md STR-2: 10,000 a se
     for (int i = 0; i < 30000; i++) {
         lab->now_us += 33;
         ip_lab_feed(lab, &pkt);
+        assert_int_equal(lab->outs, 0); /* never an RST */
         ip_lab_clear(lab);
     }
     out = ip_lab_count(lab, "ip.handoff_out");
