@@ -144,6 +144,7 @@ static void every_flow_has_the_same_value_in_the_kernel(void **state) /* tcp-sta
 
 static void so_has_every_error_and_what_it_quotes(void **state) /* tcp-stack.md STR-4 */
 {
+    static const size_t offsets[] = { 0, 8, 16, 304 }; /* each bit of an offset counts, the lowest too */
     struct comparison c;
 
     (void)state;
@@ -160,8 +161,8 @@ static void so_has_every_error_and_what_it_quotes(void **state) /* tcp-stack.md 
             compare_forms(&c, "an error about UDP", &pkt);
         }
         pkt_udp(&quoted, target, 53, client, 4000, (uint8_t[600]){ 0 }, 600);
-        for (size_t at = 0; at < 2; at++) {
-            pkt_fragment(&quoted, at * 304, 304, at == 0, 99, &piece);
+        for (unsigned i = 0; i < ARRAY_LEN(offsets); i++) {
+            pkt_fragment(&quoted, offsets[i], 304, true, 99, &piece);
             pkt_icmp(&pkt, client, target, v6 ? 2 : 3, v6 ? 0 : 4, 1300, piece.data, 80);
             compare_forms(&c, "an error about a fragment", &pkt);
         }
