@@ -329,7 +329,8 @@ void tcp_loss_detect(struct tcp_conn *c)
     if (c->rec != NULL && (c->flags & CONN_RECOVERY))
         prr_update(c);
     c->fl->delivered = c->loss_news = 0;
-    if (wait_us > 0 && wait_us < tcp_rto_us(c)) { /* both share a timer, and the RTO is the last resort */
+    /* What was delivered long ago and is reported now makes a long wait; the RTO comes first then, as by a timer of its own. */
+    if (wait_us > 0 && wait_us < tcp_rto_us(c)) {
         c->rexmit_kind = REXMIT_REORDER;
         tcp_timer_set(c, TIMER_REXMIT, wait_us);
     } else if (c->rexmit_kind == REXMIT_REORDER) {

@@ -116,8 +116,7 @@ static bool is_the_first_that_arrived(const struct tcp_conn *c, const struct seg
     return age_us < c->min_rtt_us;
 }
 
-/* RFC 8985 section 6.2, steps 2 and 3. The round trip is that of the newest transmission, as section 5.4 defines it: an old
- * one whose first ACKs were lost says nothing about how long to wait for what is under way. */
+/* RFC 8985 section 6.2, steps 2 and 3. */
 void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg, const struct tcp_seg *in)
 {
     uint32_t end = seg->seq + seg->len, rtt = now_us32(c->s) - seg->tx_us;
@@ -130,8 +129,8 @@ void tcp_rack_delivered(struct tcp_conn *c, const struct segment *seg, const str
         c->rec->original = true;
     if (is_the_first_that_arrived(c, seg, in))
         return;
+    c->fl->rack_rtt_us = rtt;
     if (sent_after(seg->tx_us, end, c->fl->rack_tx_us, c->fl->rack_end)) {
-        c->fl->rack_rtt_us = rtt;
         c->fl->rack_tx_us = seg->tx_us;
         c->fl->rack_end = end;
     }
