@@ -13,7 +13,7 @@ static void check_target(const struct socks5_server *s)
 {
     char name[256];
 
-    assert(s->command == SERVER_CONNECT || s->command == SERVER_ASSOCIATE);
+    assert(s->command == SERVER_CONNECT || s->command == SERVER_ASSOCIATE || s->command == SERVER_UDP_IN_TCP);
     if (s->target.name)
         assert(host_name_normalise(s->target.name, strlen(s->target.name), name) == 0);
 }
