@@ -303,7 +303,9 @@ int worker_new(const struct worker_setup *setup, struct worker **out, struct err
     }
     if (r != 0) {
         worker_free(w);
-        return err_set(err, r, "worker %u cannot be set up: %s", setup->index, strerror(-r));
+        return err_set(err, r, "worker %u cannot be set up: %s%s", setup->index, strerror(-r),
+                       r == -ENOMEM ? " (is address space limited, by ulimit -v or LimitAS=? Then allow more)"
+                                    : "");
     }
     forward_attach(w->forward, w->stack, w->env);
     worker_shared_memory(w, setup->policy);

@@ -232,6 +232,7 @@ def started_with(lab, server, limit):
         gw.check_log()
         check(status == 1 and any(x.startswith("culvert: ") for x in gw.process.lines),
               "with %d KiB: exit status %s: %s" % (limit >> 10, status, gw.log))
+        check(not any(" cannot be set up: Cannot allocate" in x and "ulimit" not in x for x in gw.process.lines), gw.log)
         return None
 
 
