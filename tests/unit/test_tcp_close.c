@@ -215,25 +215,6 @@ static void an_orphan_does_not_live_for_ever(void **state) /* CLS-4; faults.md T
     lab_free(lab);
 }
 
-static void an_orphan_ends_after_eight_timeouts_whatever_the_user_timeout(void **state) /* CLS-4 */
-{
-    struct lab_options o;
-    struct lab *lab;
-
-    (void)state;
-    lab_options_default(&o);
-    o.config.user_timeout_ms = 24 * 3600 * 1000;
-    lab = lab_connected(&o);
-    lab_write(lab, 1000);
-    tcp_release(lab->conn);
-    lab->conn = NULL;
-    lab_run_us(lab, 20000000);
-    assert_int_equal(stack_tcp_count(lab->stack), 1);
-    lab_run_us(lab, 1000000000);
-    assert_int_equal(stack_tcp_count(lab->stack), 0);
-    lab_free(lab);
-}
-
 static void a_client_that_vanishes_meets_the_user_timeout(void **state) /* UTO-1; faults.md T11 */
 {
     struct lab *lab = lab_in(LAB_ESTABLISHED);
@@ -533,7 +514,6 @@ int main(void)
         cmocka_unit_test(an_orphan_resets_a_client_that_goes_on_talking),
         cmocka_unit_test(release_with_unread_bytes_is_a_reset),
         cmocka_unit_test(an_orphan_does_not_live_for_ever),
-        cmocka_unit_test(an_orphan_ends_after_eight_timeouts_whatever_the_user_timeout),
         cmocka_unit_test(a_client_that_vanishes_meets_the_user_timeout),
         cmocka_unit_test(keep_alive_is_off_unless_configured),
         cmocka_unit_test(keep_alive_ends_what_does_not_answer),
