@@ -421,6 +421,10 @@ static void flow_take(struct tcp_flow *t, const struct rule_verdict *verdict)
     t->rule = verdict->rule;
     t->target = (uint16_t)verdict->target;
     t->sniff = (verdict->needs & RULE_NEEDS_NAME) != 0;
+    if (t->sniff) { /* not decided yet: with the name, who opened it is asked for again, if it still matters */
+        owner_leave(t->opening->owner);
+        t->opening->owner = NULL;
+    }
     if (!t->sniff &&
         rejected_by_rule(f, t->opening->request, upstream_kind(forward_way(f, t->ways, verdict->target))))
         flow_end(t, "a rule rejects it");

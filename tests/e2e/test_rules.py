@@ -131,6 +131,22 @@ def _(t):
     check_equal(gw.counter("flow.sniffed"), 3)
 
 
+@test("a rule about names below a UID rule: the name is still waited for when the owner is known", limit=60)
+def _(t):
+    lab = t.lab()
+    lab.services()
+    lab.direct_route()
+    gw = lab.gateway(rules=["UID,4000,REJECT", "DOMAIN-SUFFIX,blocked.test,REJECT", "MATCH,DIRECT"],
+                     tun={"auto-route": True}, route=False, stack={"tcp": {"accept": "auto"}}, sniffer={"http": [8080]})
+    wrong = []
+    for uid, name, wanted in ((4000, "other.test", False), (5000, "other.test", True), (5000, "a.blocked.test", False)):
+        said = as_user(lab, uid, "/bin/bash", "-c", GET % (at.TARGET[0], name))
+        if ("200" in said) != wanted:
+            wrong.append("%d to %s: %s" % (uid, name, said))
+    check_table(wrong)
+    check_equal(gw.counter("flow.sniffed"), 2)
+
+
 @test("a ping is taken by IN-NAME, and neither by UID nor by a name that it does not say", limit=60)
 def _(t):
     lab = t.lab()
