@@ -199,9 +199,9 @@ static void retransmission_timeout(struct tcp_conn *c)
     tcp_loss_timeout(c);
     back_off(c);
     c->flags |= CONN_RESTART;
-    if (is_shut_out(c))
+    if ((c->flags & CONN_PROBING) || is_shut_out(c)) /* a sliver that left asks, too: its silence counts */
         probes_window(c);
-    else if (!(c->flags & CONN_PROBING)) /* nor when what left was a sliver */
+    else
         suspect_black_hole(c);
 }
 

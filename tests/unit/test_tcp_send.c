@@ -374,6 +374,27 @@ static void a_closed_window_without_answers_times_out(void **state) /* UTO-1 */
     lab_free(lab);
 }
 
+/* The answer to a probe opened the window by less than a segment, and that was its last word. */
+static void a_client_that_vanishes_behind_a_sliver_times_out(void **state) /* UTO-1, ZWP-1 */
+{
+    struct lab *lab = lab_open(100, NULL);
+
+    (void)state;
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .zero_wnd = true });
+    lab_write(lab, 5000);
+    while (lab->outs == 0)
+        lab_run_us(lab, 1000);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK, .seq = 1, .ack = 1, .wnd = 8 }); /* 1,024 bytes */
+    assert_int_equal(lab_payload_out(lab), 1024);
+    lab_run_us(lab, 119000000);
+    assert_int_equal(lab->closes, 0);
+    lab_run_us(lab, 10000000); /* 120 s from the first question that nobody answered, the first time-out */
+    assert_int_equal(lab->closes, 1);
+    assert_int_equal(lab->close_err, -ETIMEDOUT);
+    lab_free(lab);
+}
+
 /* Probes are a minute apart, and the time that a client may be silent is shorter here; it always answers. */
 static void a_short_user_timeout_does_not_end_what_answers(void **state) /* UTO-1, ZWP-1, SND-3 */
 {
@@ -553,6 +574,7 @@ int main(void)
         cmocka_unit_test(reading_stops_at_the_limit_and_resumes_at_two_thirds),
         cmocka_unit_test(a_closed_window_is_probed_for_ever_while_it_answers),
         cmocka_unit_test(a_closed_window_without_answers_times_out),
+        cmocka_unit_test(a_client_that_vanishes_behind_a_sliver_times_out),
         cmocka_unit_test(a_short_user_timeout_does_not_end_what_answers),
         cmocka_unit_test(a_sliver_of_a_window_is_used_after_a_while),
         cmocka_unit_test(a_window_that_shrinks_stops_new_data_only),
