@@ -46,6 +46,7 @@ struct source {
     uint16_t queries;             /* questions of its that are carried over TCP now (dns_flow.c) */
     uint16_t waits;    /* targets of its whose datagrams wait until the rules can decide (udp_wait.c) */
     uint16_t sessions; /* connections of its whose questions are answered here (dns_hijack.c) */
+    uint32_t looks;    /* targets of its that wait so, or whose decision is kept (udp_wait.c) */
     struct source *next;
     struct meter *meter; /* NULL: no limit of rates names it */
 };

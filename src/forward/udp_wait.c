@@ -21,7 +21,7 @@
 #define WAITS_EACH (WAITS_MAX / 2)
 /* And one that no target gets: to look at a mapping's first datagram. */
 #define SCRATCH_WAITS 1
-/* Targets of one mapping whose decision is kept; then the one not used for longest goes. */
+/* Targets of one mapping whose decision is kept; then the one not used for longest goes. One client has half of a worker's. */
 #define LOOKS_MAX 128
 
 struct udp_wait { /* what a look needs only while it waits */
@@ -35,7 +35,7 @@ struct udp_wait { /* what a look needs only while it waits */
 
 int udp_waits_init(struct forward *f)
 {
-    int r = slab_init(&f->looks, sizeof(struct udp_look), f->opt.max_udp);
+    int r = slab_init(&f->looks, sizeof(struct udp_look), f->opt.max_udp * 2);
 
     return r != 0 ? r : slab_init(&f->waits, sizeof(struct udp_wait), WAITS_MAX + SCRATCH_WAITS);
 }
@@ -57,6 +57,12 @@ static void wait_put(struct udp_flow *u, struct udp_wait *w)
     slab_put(&u->f->waits, w);
 }
 
+static void look_put(struct udp_look *look)
+{
+    look->flow->source->looks--;
+    slab_put(&look->flow->f->looks, look);
+}
+
 static void look_free(struct udp_look *look)
 {
     struct forward *f = look->flow->f;
@@ -68,7 +74,7 @@ static void look_free(struct udp_look *look)
         held_drop(f, &w->held);
         wait_put(look->flow, w);
     }
-    slab_put(&f->looks, look);
+    look_put(look);
 }
 
 bool udp_looks_wait(const struct udp_flow *u)
@@ -242,7 +248,7 @@ static void settle(struct udp_look *look, const char *sniffed)
         look->way = (uint16_t)v.rule.target;
     } else if (decision == UDP_DECIDED && udp_flow_pin(u, &look->target, &v, &w->name)) {
         unlink_look(look);
-        slab_put(&f->looks, look);
+        look_put(look);
     } else if (decision != UDP_DECIDED && decision != UDP_NOBODY && ask(look, decision, &v)) {
         if (is_there(w))
             settle(look, NULL);
@@ -285,7 +291,7 @@ struct udp_look *udp_look_find(struct udp_flow *u, const struct ip_port *target)
     return NULL;
 }
 
-/* The one behind the limit that was not used for longest. Return: false: all of them wait. */
+/* At a limit the one that was not used for longest goes. Return: false: all of the mapping's wait, or it has none. */
 static bool make_room(struct udp_flow *u)
 {
     struct udp_look **oldest = NULL, *gone;
@@ -296,7 +302,7 @@ static bool make_room(struct udp_flow *u)
         if (!(*at)->wait)
             oldest = at;
     }
-    if (n < LOOKS_MAX)
+    if (n < LOOKS_MAX && u->source->looks < u->f->opt.max_udp)
         return true;
     if (!oldest)
         return false;
@@ -314,6 +320,7 @@ struct udp_look *udp_look_keep(struct udp_flow *u, const struct ip_port *target,
         return NULL;
     *look = (struct udp_look){ u->looks, u, NULL, *target, (uint16_t)way };
     u->looks = look;
+    u->source->looks++;
     return look;
 }
 

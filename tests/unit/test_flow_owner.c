@@ -160,6 +160,37 @@ static void a_name_without_an_address_leaves_none(void **state)
     teardown(&t);
 }
 
+/* Targets that the rules decided by a name they told: each is kept, and the table is shared. */
+static void one_clients_decided_targets_leave_room_for_anothers(void **state)
+{
+    static const char *const list[] = { "DOMAIN,a.example" };
+    struct ip_port target = { .port = 443 };
+    struct source greedy = { .flows = 2 }, other = { .flows = 1 };
+    struct udp_flow many, more, one;
+    struct table t;
+
+    (void)state;
+    setup(&t, list, ARRAY_LEN(list));
+    many = (struct udp_flow){ .f = t.f, .source = &greedy };
+    more = (struct udp_flow){ .f = t.f, .source = &greedy };
+    one = (struct udp_flow){ .f = t.f, .source = &other };
+    for (unsigned i = 0; i < 100; i++) {
+        target.port++;
+        assert_non_null(udp_look_keep(&many, &target, 1));
+    }
+    assert_int_equal(greedy.looks, t.f->opt.max_udp); /* its older ones went */
+    assert_null(udp_look_keep(&more, &target, 1));
+    for (unsigned i = 0; i < t.f->opt.max_udp; i++) {
+        target.port++;
+        assert_non_null(udp_look_keep(&one, &target, 1));
+    }
+    udp_looks_free(&many);
+    udp_looks_free(&one);
+    assert_int_equal(greedy.looks + other.looks, 0);
+    assert_int_equal(t.f->looks.in_use, 0);
+    teardown(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +198,7 @@ int main(void)
         cmocka_unit_test(memory_of_questions_goes_back_when_they_are_over),
         cmocka_unit_test(a_verdict_leaves_the_addresses_that_it_holds_for),
         cmocka_unit_test(a_name_without_an_address_leaves_none),
+        cmocka_unit_test(one_clients_decided_targets_leave_room_for_anothers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
