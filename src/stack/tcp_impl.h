@@ -352,6 +352,7 @@ struct tcp_conn {
     uint32_t reo_persist : 5, reo_grown : 1; /* recoveries until reo_mult falls back; it grew in this round */
     uint32_t pmtu_learned : 1;               /* from a router: for ten minutes (ICM-3) */
     uint32_t careful : 1;  /* packets are being lost: more ACKs, while there are quick_acks */
+    uint32_t overlap : 1;  /* cut pieces short in this batch; slots may be kept for little */
     int8_t err;            /* for on_tcp_closed */
     uint8_t knobs : 7;     /* its set of options, below KNOB_SETS */
     uint8_t held_back : 1; /* tcp_hold_back() */

@@ -324,7 +324,7 @@ bool tcp_ooo_join(struct tcp_conn *c)
         pieces_join(&c->rcv, &iv->pieces);
         if (old >
             0) /* what is left of a slot may be small: tcp_recv_settle() looks at all of them again (MEM-2) */
-            c->flags &= ~(uint32_t)CONN_BACKLOG;
+            c->overlap = true;
         c->rcv_held += held - old;
         c->rcv_nxt += held - old;
         remove_interval(o, 0);

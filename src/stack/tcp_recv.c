@@ -328,12 +328,15 @@ static bool head_needs_compaction(const struct tcp_conn *c)
 
 void tcp_recv_settle(struct tcp_conn *c)
 {
+    bool all = c->overlap || !(c->flags & CONN_BACKLOG);
+
     tune_budget(c);
+    c->overlap = false;
     if (c->rcv_held == 0) {
         c->flags &= ~(uint32_t)CONN_BACKLOG;
         return;
     }
-    if (!(c->flags & CONN_BACKLOG) || head_needs_compaction(c))
+    if (all || head_needs_compaction(c))
         compact_all(c, COMPACT_BYTES);
     c->flags |= CONN_BACKLOG;
     if (tcp_pressure(c->s) >= PRESSURE_SHRINK && c->rcv_budget > BUDGET_PRESSED)

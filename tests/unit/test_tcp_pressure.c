@@ -421,6 +421,27 @@ static void who_wakes_up_does_not_stand_still(void **state) /* LIM-1; faults.md 
     lab_free(lab);
 }
 
+/* Now and then it sends what overlaps, and of that a little is new. Nobody takes anything all the same. */
+static void an_overlap_is_no_sign_of_life(void **state) /* LIM-1, MEM-2 */
+{
+    struct lab *lab = lab_stalled();
+    uint32_t at = 1001;
+
+    (void)state;
+    lab_data(lab, 1, 1, 1000);
+    for (int i = 0; i < 8; i++, at += 3) {
+        lab_run_us(lab, 300000);
+        lab_data(lab, at + 1, 1, 2);
+        lab_data(lab, at, 1, 2);
+    }
+    assert_int_equal(tcp_readable_bytes(lab->conn), at - 1);
+    lab->stack->block_bytes += lab->opt.config.buffer_cap_bytes;
+    lab_batch(lab);
+    assert_int_equal(lab->closes, 1);
+    lab->stack->block_bytes -= lab->opt.config.buffer_cap_bytes;
+    lab_free(lab);
+}
+
 /* LIM-1: of two whose bytes nobody takes, the embedder may not take one's yet. It is given up when there is no other. */
 static void who_waits_for_its_turn_is_given_up_last(void **state)
 {
@@ -470,6 +491,7 @@ int main(void)
         cmocka_unit_test(the_oldest_orphan_makes_room_for_a_new_connection),
         cmocka_unit_test(a_crowd_at_a_large_limit_walks_through_the_table_once_for_many),
         cmocka_unit_test(who_wakes_up_does_not_stand_still),
+        cmocka_unit_test(an_overlap_is_no_sign_of_life),
         cmocka_unit_test(who_waits_for_its_turn_is_given_up_last),
     };
 
