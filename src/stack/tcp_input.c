@@ -103,7 +103,7 @@ static void input_duplicate(struct tcp_conn *c, const struct tcp_seg *seg)
         tcp_challenge(c, CHALLENGE_PROBE);
         return;
     }
-    if (seg->len > 1 || seg->seq + 1 != c->rcv_nxt) { /* else a keep-alive probe of the old kind */
+    if (seg->len > (seg->seq + 1 == c->rcv_nxt)) { /* one byte there is a keep-alive probe of the old kind */
         c->flags |= CONN_DSACK;
         c->dsack_start = seg->seq;
         c->dsack_len = (uint16_t)min_u32(seg->len, UINT16_MAX);

@@ -224,6 +224,20 @@ static void one_old_byte_is_a_duplicate_or_a_probe(
     lab_free(lab);
 }
 
+static void an_old_fin_is_no_empty_block(void **state) /* RFC 2883 section 4: a block is of what came twice */
+{
+    struct lab *lab = open_lab();
+
+    (void)state;
+    lab_data(lab, 1, 1, 1000);
+    lab_clear(lab);
+    lab_send(lab, &(struct lab_seg){ .flags = LAB_ACK | LAB_FIN, .seq = 501, .ack = 1 });
+    assert_int_equal(lab->outs, 1); /* it is answered */
+    assert_int_equal(lab->out[0].ack, 1001);
+    assert_int_equal(lab->out[0].sacks, 0);
+    lab_free(lab);
+}
+
 static void what_fills_a_hole_and_more_is_a_duplicate_too(void **state) /* ACK-3, RFC 2883 section 4.2 */
 {
     struct lab *lab = open_lab();
@@ -261,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_fin_beyond_a_hole_is_reported_too),
         cmocka_unit_test(a_fin_that_its_client_passes_is_forgotten),
         cmocka_unit_test(one_old_byte_is_a_duplicate_or_a_probe),
+        cmocka_unit_test(an_old_fin_is_no_empty_block),
         cmocka_unit_test(what_fills_a_hole_and_more_is_a_duplicate_too),
     };
 
