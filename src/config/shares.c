@@ -5,8 +5,7 @@
 
 #define MIB             (1ull << 20)
 #define MEMORY_AUTO_MIN (16 * MIB)
-#define FIXED_PROCESS                                                                                        \
-    (8 * MIB) /* program, libraries, rules, log and API: resident of an idle process */
+#define FIXED_PROCESS   (8 * MIB) /* program, libraries, rules, log and API: resident of an idle process */
 #define FIXED_WORKER                                                                                         \
     (512 << 10) /* stack and loop of a thread, its receive buffers, hand-off rings as far as touched */
 #define BUFFER_CAP_MIN (2 * MIB)
