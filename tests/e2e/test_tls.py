@@ -226,7 +226,8 @@ def _(t):
     pki = Pki(t)
     pki.make("client", "DNS:client")
     pki.self_signed("stranger", "DNS:stranger")
-    lines = ["cert = " + pki.server(), "CAfile = " + pki.ca, "verifyChain = yes", "requireCert = yes"]
+    # With TLS 1.3 the refusal comes behind the handshake, and stunnel's reset may throw away the alert that gives the reason.
+    lines = ["cert = " + pki.server(), "CAfile = " + pki.ca, "verifyChain = yes", "requireCert = yes", "sslVersionMax = TLSv1.2"]
     fronts.stunnel(lab, behind, {TLS_PORT: lines})
 
     def with_certificate(name):
