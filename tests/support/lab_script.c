@@ -24,6 +24,11 @@ void lab_no_sack(struct lab_options *o)
     o->sack = false;
 }
 
+void lab_no_ts(struct lab_options *o)
+{
+    o->ts = false;
+}
+
 void lab_no_tso(struct lab_options *o)
 {
     o->config.offload_tso = false;

@@ -10,6 +10,7 @@ typedef void lab_change(struct lab_options *o);
 /* A connection whose handshake took @rtt_us; @change may be NULL. Nothing is in lab->out. */
 struct lab *lab_open(uint64_t rtt_us, lab_change *change);
 void lab_no_sack(struct lab_options *o); /* changes */
+void lab_no_ts(struct lab_options *o);   /* timestamps */
 void lab_no_tso(struct lab_options *o);
 
 /* An ACK with one SACK block. */

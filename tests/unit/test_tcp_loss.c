@@ -134,16 +134,10 @@ static void after_the_reordering_window_it_is_lost(void **state) /* REC-2 */
     lab_free(lab);
 }
 
-static void without_timestamps(
-    struct lab_options *o) /* so that no round trip is measured by what was repeated */
-{
-    o->ts = false;
-}
-
 /* REC-2: the ninth of ten came long ago, and only now a SACK says so; its round trip is no time to wait. */
 static void an_old_delivery_puts_off_what_is_lost_by_an_rto_at_most(void **state)
 {
-    struct lab *lab = lab_open(10000, without_timestamps);
+    struct lab *lab = lab_open(10000, lab_no_ts); /* what was repeated measures no round trip */
     uint32_t mss = lab_info(lab).mss_bytes;
     struct lab_seg late = { .flags = LAB_ACK, .seq = 1, .ack = 1 + mss, .sacks = 2 };
     uint64_t told;

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "lab.h"
+#include "lab_script.h"
 
 static struct lab *open_lab(void)
 {
@@ -43,13 +43,9 @@ static void a_hole_is_reported_newest_block_first(void **state) /* ACK-3, RFC 20
 
 static void four_blocks_fit_without_timestamps(void **state) /* ACK-3 */
 {
-    struct lab_options o;
-    struct lab *lab;
+    struct lab *lab = lab_open(0, lab_no_ts);
 
     (void)state;
-    lab_options_default(&o);
-    o.ts = false;
-    lab = lab_connected(&o);
     for (uint32_t i = 1; i <= 6; i++)
         lab_data(lab, 1 + i * 1000, 1, 10);
     assert_int_equal(lab_last(lab)->sacks, 4);
